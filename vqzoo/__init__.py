@@ -1,0 +1,1 @@
+"""vqzoo: vector quantization for PyTorch vision models."""
