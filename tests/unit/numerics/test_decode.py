@@ -1,0 +1,100 @@
+"""Decoding, against torch's own indexing."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from vqzoo.numerics.bits import pack
+from vqzoo.numerics.decode import (
+    decode_pq,
+    decode_pq_stream,
+    decode_residual,
+    decode_scalar,
+)
+
+
+def draw(*shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
+
+
+def draw_codes(k: int, *shape: int) -> Tensor:
+    codes = torch.randint(0, k, shape, generator=torch.Generator().manual_seed(1))
+    return codes.to(torch.uint8 if k <= 256 else torch.int32)
+
+
+def expected(codes: Tensor, codebooks: Tensor) -> Tensor:
+    s = codes.shape[0]
+    return torch.cat([codebooks[b % len(codebooks)][codes[b].long()] for b in range(s)], dim=1)
+
+
+@pytest.mark.parametrize("d", [1, 2, 3, 4, 7, 8, 16, 32])
+@pytest.mark.parametrize("k", [5, 256, 1000])
+@pytest.mark.parametrize("shared", [False, True])
+def test_pq(d: int, k: int, shared: bool) -> None:
+    codes, codebooks = draw_codes(k, 37, 53), draw(1 if shared else 37, k, d)
+    out = torch.full((53, 37 * d), torch.nan)
+    assert decode_pq(codes, codebooks, out) is out
+    assert out.equal(expected(codes, codebooks))
+
+
+def test_pq_into_some_columns_leaves_the_others() -> None:
+    codes, codebooks = draw_codes(16, 5, 9), draw(5, 16, 4)
+    wide = torch.zeros(9, 30)
+    decode_pq(codes, codebooks, wide[:, 3:23])
+    assert wide[:, 3:23].equal(expected(codes, codebooks))
+    assert not wide[:, :3].any()
+    assert not wide[:, 23:].any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_codebooks(dtype: torch.dtype) -> None:
+    codes, codebooks = draw_codes(16, 5, 9), draw(5, 16, 4).to(dtype)
+    out = decode_pq(codes, codebooks, torch.empty(9, 20))
+    assert out.equal(expected(codes, codebooks.float()))
+
+
+@pytest.mark.parametrize("k", [2, 16, 100, 256, 1024, 65536])
+@pytest.mark.parametrize("shared", [False, True])
+def test_pq_from_the_stream(k: int, shared: bool) -> None:
+    bits = (k - 1).bit_length()
+    codes, codebooks = draw_codes(k, 11, 53), draw(1 if shared else 11, k, 4)
+    out = decode_pq_stream(pack(codes, bits), bits, codebooks, 11, torch.empty(53, 44))
+    assert out.equal(expected(codes, codebooks))
+
+
+@pytest.mark.parametrize("stages", [1, 2, 3])
+@pytest.mark.parametrize("shared", [False, True])
+def test_residual(stages: int, shared: bool) -> None:
+    codes, codebooks = draw_codes(16, 7, stages, 53), draw(1 if shared else 7, stages, 16, 4)
+    out = decode_residual(codes, codebooks, torch.empty(53, 28))
+    sums = sum(expected(codes[:, t], codebooks[:, t]) for t in range(stages))
+    torch.testing.assert_close(out, sums)
+
+
+@pytest.mark.parametrize("k", [3, 256, 300])
+def test_scalar(k: int) -> None:
+    codes, centroids = draw_codes(k, 7, 5, 3), draw(k)
+    out = decode_scalar(codes, centroids, torch.empty(7, 5, 3))
+    assert out.equal(centroids[codes.long()])
+
+
+@pytest.mark.parametrize(
+    ("codes", "codebooks", "out", "message"),
+    [
+        (torch.full((2, 3), 4, dtype=torch.uint8), (2, 4, 1), (3, 2), "out of range"),
+        (torch.full((2, 3), -1, dtype=torch.int32), (2, 4, 1), (3, 2), "out of range"),
+        (torch.zeros(2, 3), (2, 4, 1), (3, 2), "uint8"),
+        (torch.zeros(2, 3, dtype=torch.uint8), (3, 4, 1), (3, 2), "codebooks"),
+        (torch.zeros(2, 3, dtype=torch.uint8), (2, 4, 1), (2, 3), "out must"),
+    ],
+)
+def test_refuses(
+    codes: Tensor, codebooks: tuple[int, ...], out: tuple[int, ...], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        decode_pq(codes, torch.zeros(codebooks), torch.zeros(out))
+
+
+def test_stream_with_a_code_out_of_range() -> None:
+    with pytest.raises(ValueError, match="out of range"):
+        decode_pq_stream(pack(torch.tensor([7]), 3), 3, torch.zeros(1, 5, 2), 1, torch.zeros(1, 2))

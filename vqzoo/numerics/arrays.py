@@ -1,0 +1,41 @@
+"""Between torch's tensors and the numpy arrays that kernels read."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Floats = NDArray[np.float32]
+
+
+def as_float32(tensor: Tensor) -> Floats:
+    """A CPU tensor as a C-contiguous float32 array: shared where it is one already.
+
+    Converts in the calling thread alone (torch would start a pool of its own).
+    """
+    tensor = tensor.detach()
+    if tensor.dtype == torch.bfloat16:
+        bits = tensor.contiguous().view(torch.int16).numpy().view(np.uint16)
+        return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
+    return np.ascontiguousarray(tensor.numpy(), dtype=np.float32)
+
+
+def code_dtype(k: int) -> torch.dtype:
+    """The dtype of codes below k: uint8 to 256, else int32."""
+    return torch.uint8 if k <= 256 else torch.int32
+
+
+def empty_codes(shape: tuple[int, ...], k: int) -> Tensor:
+    """Codes yet to be written, of the dtype that k asks for."""
+    return torch.empty(shape, dtype=code_dtype(k))
+
+
+def narrow_and_wide(codes: Tensor) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
+    """Codes as the pair of arrays that kernels take, the one that they are not being empty.
+
+    One compiled kernel so serves both widths.
+    """
+    none = (0,) * codes.dim()
+    if codes.dtype == torch.uint8:
+        return codes.numpy(), np.empty(none, np.int32)
+    return np.empty(none, np.uint8), codes.numpy()

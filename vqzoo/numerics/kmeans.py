@@ -1,0 +1,157 @@
+"""Batched vector k-means: many small problems at once, or one large one."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vqzoo.numerics.arrays import as_float32, empty_codes, narrow_and_wide
+from vqzoo.numerics.lloyd import lloyd_many
+from vqzoo.numerics.nearest import assign_many
+from vqzoo.numerics.threads import run_tasks
+
+Progress = Callable[[int, int], None]
+
+_TASK = 1 << 31  # multiply-adds a task: some 20 ms
+_POINTS = 1 << 16  # points a task, where a problem is cut
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """What k-means found: `centroids[b, codes[b, i]]` stands for point i of problem b."""
+
+    centroids: Tensor
+    """(batch, k, d), float32."""
+    codes: Tensor
+    """(batch, n), uint8 where k <= 256, else int32."""
+
+
+def kmeans(
+    points: Tensor,
+    k: int,
+    *,
+    weights: Tensor | None = None,
+    seed: int = 0,
+    iterations: int = 25,
+    tolerance: float = 1e-4,
+    sample: int | None = None,
+    progress: Progress | None = None,
+) -> Clusters:
+    """k-means on each of a batch of problems, by squared Euclidean distance.
+
+    k-means++ (Arthur, Vassilvitskii 2007), then Lloyd's iterations; empty clusters take the point
+    that costs most, so the error never rises. The same seed gives the same result with any number
+    of threads.
+
+    Args:
+        points: (batch, d, n), float32, float16 or bfloat16, finite: dimension-major, each
+            dimension contiguous across points. For the blocks of d columns of a matrix W
+            (m, s·d): `W.T.contiguous().view(s, d, m)`; for a codebook shared by all, batch = 1.
+        k: centroids a problem, 1 <= k <= n.
+        weights: (batch, n), >= 0: the importance of each point. Where a problem's weights are all
+            zero, they count as equal.
+        seed: of the draws.
+        iterations: at most.
+        tolerance: stop when the error falls by less than this part of itself.
+        sample: train on at most that many points of each problem, drawn without replacement;
+            None: all of them, up to 2^17 and 256 a centroid.
+        progress: called as progress(done, total) from this thread.
+
+    Returns:
+        Centroids, and for *every* point the code of the nearest of them.
+
+    Raises:
+        ValueError: shapes, k or weights out of the above, or points that are not finite.
+    """
+    check_problem(points, k, weights)
+    batch, d, n = points.shape
+    chosen = choose_sample(n, k, sample, seed)
+    if chosen is not None:
+        trained = kmeans(
+            points[:, :, chosen],
+            k,
+            weights=None if weights is None else weights[:, chosen],
+            seed=seed,
+            iterations=iterations,
+            tolerance=tolerance,
+            sample=n,
+            progress=progress,
+        )
+        return Clusters(trained.centroids, assign(points, trained.centroids))
+    centroids = torch.empty((batch, k, d), dtype=torch.float32)
+    found = centroids.numpy()
+
+    def train(bounds: tuple[int, int]) -> None:
+        first, last = bounds
+        own = np.empty((0, 0), np.float32) if weights is None else as_float32(weights[first:last])
+        part = as_float32(points[first:last])
+        lloyd_many(part, own, seed, first, iterations, tolerance, found[first:last])
+
+    run_tasks(train, _spans(batch, max(1, _TASK // (n * k * d * max(iterations, 1)))), progress)
+    return Clusters(centroids, assign(points, centroids))
+
+
+def assign(points: Tensor, centroids: Tensor) -> Tensor:
+    """The code of the nearest centroid, for each point; of equally near ones the lowest.
+
+    Args:
+        points: (batch, d, n), float32, float16 or bfloat16.
+        centroids: (batch, k, d), float32.
+
+    Returns:
+        (batch, n), uint8 where k <= 256, else int32.
+
+    Raises:
+        ValueError: shapes that do not match.
+    """
+    batch, d, n = points.shape
+    if centroids.dim() != 3 or centroids.shape[0] != batch or centroids.shape[2] != d:
+        raise ValueError(
+            f"centroids of shape {tuple(centroids.shape)} do not fit points of shape "
+            f"{tuple(points.shape)}: expected ({batch}, k, {d})"
+        )
+    k = centroids.shape[1]
+    codes = empty_codes((batch, n), k)
+    codes8, codes32 = narrow_and_wide(codes)
+    centers = as_float32(centroids)
+    width = max(1, min(n, _POINTS))
+    problems = max(1, _TASK // (width * k * d))
+    spans = [(p, q) for p in _spans(batch, problems) for q in _spans(n, width)]
+
+    def work(span: tuple[tuple[int, int], tuple[int, int]]) -> None:
+        (first, last), (start, stop) = span
+        part = as_float32(points[first:last])
+        assign_many(part, centers[first:last], start, stop, codes8[first:last], codes32[first:last])
+
+    run_tasks(work, spans)
+    return codes
+
+
+def check_problem(points: Tensor, k: int, weights: Tensor | None) -> None:
+    """Raises ValueError where points (batch, d, n), k and weights make no problem."""
+    if points.dim() != 3:
+        raise ValueError(f"points must have shape (batch, d, n), not {tuple(points.shape)}")
+    batch, _, n = points.shape
+    if not 1 <= k <= n:
+        raise ValueError(f"k must be between 1 and the number of points ({n}), not {k}")
+    if weights is None:
+        return
+    if weights.shape != (batch, n):
+        raise ValueError(f"weights must have shape {(batch, n)}, not {tuple(weights.shape)}")
+    if not bool(torch.isfinite(weights).all()) or bool((weights < 0).any()):
+        raise ValueError("weights must be finite and not negative")
+
+
+def _spans(count: int, width: int) -> list[tuple[int, int]]:
+    return [(start, min(start + width, count)) for start in range(0, count, width)]
+
+
+def choose_sample(n: int, k: int, sample: int | None, seed: int) -> Tensor | None:
+    """Ascending positions of the points to train on; None for all of them."""
+    limit = max(1 << 17, 256 * k) if sample is None else max(sample, k)
+    if n <= limit:
+        return None
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randperm(n, generator=generator)[:limit].sort().values

@@ -1,0 +1,146 @@
+"""The inner loop of it all: the nearest of k centroids, for many points of few dimensions.
+
+Points are dimension-major, (d, n), so that one vector holds the same coordinate of `LANES`
+points. With s_j(x) = |c_j|²/2 - x·c_j, the squared distance is 2·s_j(x) + |x|²: the nearest
+centroid is the smallest s_j, at d multiply-adds a pair. No distance is ever written to memory.
+"""
+
+import numpy as np
+from numba import njit
+
+from vqzoo.numerics.vectors import (
+    LANES,
+    load,
+    multiply_add,
+    smaller,
+    splat,
+    store,
+    where_smaller,
+)
+
+GROUP = 4  # centroids that share one load of the points
+_FAR = np.float32(3e38)
+
+
+@njit(nogil=True, cache=True)
+def padded_count(k: int) -> int:
+    """k, rounded up to whole groups of centroids."""
+    return (k + GROUP - 1) // GROUP * GROUP
+
+
+@njit(nogil=True, cache=True)
+def prepare(centroids, negated, halves):  # type: ignore[no-untyped-def]
+    """Lay out centroids (k, d) for `nearest`.
+
+    negated: (padded k · d) float32, -c in groups of four centroids, dimension by dimension;
+    halves: (padded k) float32, |c|²/2, and out of reach for the padding.
+    """
+    k, d = centroids.shape
+    for j in range(halves.shape[0]):
+        group = j // GROUP * GROUP * d + j % GROUP
+        square = 0.0
+        for dim in range(d):
+            value = float(centroids[j, dim]) if j < k else 0.0
+            negated[group + dim * GROUP] = -value
+            square += value * value
+        halves[j] = 0.5 * square if j < k else _FAR
+
+
+@njit(nogil=True, cache=True)
+def nearest(points, stride, start, d, negated, halves, codes, scores):  # type: ignore[no-untyped-def]
+    """The nearest centroids of the `LANES` points at flat position `start` of `points`.
+
+    points: contiguous float32, coordinate l of point i at l·stride + i. Writes the codes (int32)
+    and the smallest s_j (float32), `LANES` each; of equal ones the lowest code.
+    """
+    best = splat(_FAR)
+    best_code = splat(np.int32(0))
+    at = 0
+    for j in range(0, halves.shape[0], GROUP):
+        s0 = splat(halves[j])
+        s1 = splat(halves[j + 1])
+        s2 = splat(halves[j + 2])
+        s3 = splat(halves[j + 3])
+        position = start
+        for _ in range(d):
+            x = load(points, position)
+            s0 = multiply_add(x, splat(negated[at]), s0)
+            s1 = multiply_add(x, splat(negated[at + 1]), s1)
+            s2 = multiply_add(x, splat(negated[at + 2]), s2)
+            s3 = multiply_add(x, splat(negated[at + 3]), s3)
+            at += GROUP
+            position += stride
+        best_code = where_smaller(s0, best, splat(np.int32(j)), best_code)
+        best = smaller(s0, best)
+        best_code = where_smaller(s1, best, splat(np.int32(j + 1)), best_code)
+        best = smaller(s1, best)
+        best_code = where_smaller(s2, best, splat(np.int32(j + 2)), best_code)
+        best = smaller(s2, best)
+        best_code = where_smaller(s3, best, splat(np.int32(j + 3)), best_code)
+        best = smaller(s3, best)
+    store(codes, 0, best_code)
+    store(scores, 0, best)
+
+
+@njit(nogil=True, cache=True)
+def fill_tile(points, start, stop, offset, scale, tile):  # type: ignore[no-untyped-def]
+    """Copy points (d, n)[:, start:stop], moved and scaled, into tile (d · LANES); pad with 0."""
+    count = stop - start
+    for dim in range(points.shape[0]):
+        shift = offset[dim]
+        for i in range(count):
+            tile[dim * LANES + i] = (points[dim, start + i] - shift) * scale
+        for i in range(count, LANES):
+            tile[dim * LANES + i] = 0.0
+
+
+@njit(nogil=True, cache=True)
+def scale_of(largest):  # type: ignore[no-untyped-def]
+    """The power of two that brings a magnitude near 1, so that squares stay in float32's range."""
+    if largest <= 0.0:
+        return np.float32(1.0)
+    exponent = np.floor(np.log2(largest))
+    return np.float32(2.0 ** -min(max(exponent, -100.0), 100.0))
+
+
+@njit(nogil=True, cache=True)
+def assign_many(points, centroids, start, stop, codes8, codes32):  # type: ignore[no-untyped-def]
+    """Codes of points (problems, d, n)[:, :, start:stop] among centroids (problems, k, d).
+
+    Writes into codes8 (problems, n) where its shape is not empty, else into codes32.
+    """
+    problems, k, d = centroids.shape
+    narrow = codes8.shape[0] > 0
+    padded = padded_count(k)
+    negated = np.empty(padded * d, np.float32)
+    halves = np.empty(padded, np.float32)
+    moved = np.empty((k, d), np.float64)
+    offset = np.empty(d, np.float32)
+    tile = np.empty(d * LANES, np.float32)
+    codes = np.empty(LANES, np.int32)
+    scores = np.empty(LANES, np.float32)
+    for p in range(problems):
+        # Measured from the centroids' mean: far from the origin s_j would lose its digits.
+        largest = 0.0
+        for dim in range(d):
+            mean = 0.0
+            for j in range(k):
+                mean += centroids[p, j, dim] / k
+            offset[dim] = mean
+            for j in range(k):
+                largest = max(largest, abs(centroids[p, j, dim] - offset[dim]))
+        scale = scale_of(largest)
+        for j in range(k):
+            for dim in range(d):
+                moved[j, dim] = (float(centroids[p, j, dim]) - offset[dim]) * scale
+        prepare(moved, negated, halves)
+        for first in range(start, stop, LANES):
+            last = min(first + LANES, stop)
+            fill_tile(points[p], first, last, offset, scale, tile)
+            nearest(tile, LANES, 0, d, negated, halves, codes, scores)
+            if narrow:
+                for i in range(last - first):
+                    codes8[p, first + i] = codes[i]
+            else:
+                for i in range(last - first):
+                    codes32[p, first + i] = codes[i]

@@ -1,0 +1,149 @@
+"""k-means on numbers: the optimum, on 65,536 bins or on the values themselves."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numba import njit
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vqzoo.numerics.arrays import Floats, as_float32, code_dtype, narrow_and_wide
+from vqzoo.numerics.histogram import Bins, bins_of
+from vqzoo.numerics.intervals import optimal_cuts
+from vqzoo.numerics.threads import run_tasks
+
+_TASK = 1 << 20  # values a task
+_TABLE = 4096  # cells of the table that assignment starts from
+
+
+@dataclass(frozen=True)
+class ScalarClusters:
+    """What scalar k-means found: `centroids[codes]` stands for the values."""
+
+    centroids: Tensor
+    """(k,), float32, ascending."""
+    codes: Tensor
+    """Of the values' shape, uint8 where k <= 256, else int32."""
+
+
+def scalar_kmeans(
+    values: Tensor, k: int, *, weights: Tensor | None = None, exact: bool = False
+) -> ScalarClusters:
+    """k-means on numbers, deterministic.
+
+    The values are counted into 65,536 bins with exact sums (up to 65,536 values: a bin each); the
+    best cut of the bins into k runs is found (see `intervals`), and every value takes the nearest
+    of the runs' means.
+
+    Args:
+        values: any shape, float32, float16 or bfloat16, finite, at least one.
+        k: centroids, at least 1. Where it exceeds the number of distinct values, the surplus
+            centroids repeat the largest one and no code names them.
+        weights: of the values' shape, >= 0: the importance of each; all zero counts as equal.
+        exact: give every distinct value a bin of its own, however many there are: the optimum
+            itself, at the cost of sorting them (a minute, and ten times the values' memory, for
+            40 million; the bins are within 0.01% of its error).
+
+    Raises:
+        ValueError: no values, k < 1, weights of another shape or negative, values not finite.
+    """
+    if values.numel() == 0 or k < 1:
+        raise ValueError(f"expected at least one value and k >= 1, not {values.numel()} and {k}")
+    if weights is not None:
+        if weights.shape != values.shape:
+            raise ValueError(f"weights must have shape {tuple(values.shape)}")
+        if not bool(torch.isfinite(weights).all()) or bool((weights < 0).any()):
+            raise ValueError("weights must be finite and not negative")
+        if not bool(weights.any()):
+            weights = None
+    flat = as_float32(values.reshape(-1))
+    bins = bins_of(flat, None if weights is None else as_float32(weights.reshape(-1)), exact)
+    centroids = torch.from_numpy(_centroids(bins, k))
+    return ScalarClusters(centroids, assign_scalar(values, centroids))
+
+
+def assign_scalar(values: Tensor, centroids: Tensor) -> Tensor:
+    """The code of the nearest centroid, for each value; of equally near ones the lowest.
+
+    Args:
+        values: any shape, float32, float16 or bfloat16.
+        centroids: (k,), float32, ascending.
+
+    Returns:
+        Of the values' shape, uint8 where k <= 256, else int32.
+
+    Raises:
+        ValueError: centroids that do not ascend.
+    """
+    centers = as_float32(centroids)
+    if centers.ndim != 1 or len(centers) == 0 or bool((np.diff(centers) < 0).any()):
+        raise ValueError("centroids must be a vector, ascending")
+    k = len(centers)
+    limits = _limits(centers)
+    low, scale, table = _table(limits)
+    codes = torch.empty(values.numel(), dtype=code_dtype(k))
+    codes8, codes32 = narrow_and_wide(codes)
+    flat = values.detach().cpu().reshape(-1)
+
+    def work(start: int) -> None:
+        stop = min(start + _TASK, len(flat))
+        part = as_float32(flat[start:stop])
+        _assign(part, limits, low, scale, table, codes8[start:stop], codes32[start:stop])
+
+    run_tasks(work, range(0, len(flat), _TASK))
+    return codes.view(values.shape)
+
+
+def _centroids(bins: Bins, k: int) -> Floats:
+    distinct = len(bins.mass)
+    if k >= distinct:
+        means = bins.moment / bins.mass + bins.origin
+        return np.concatenate([means, np.full(k - distinct, means[-1])]).astype(np.float32)
+    mass = np.concatenate([[0.0], np.cumsum(bins.mass)])
+    moment = np.concatenate([[0.0], np.cumsum(bins.moment)])
+    cuts = optimal_cuts(mass, moment, k)
+    centroids = np.diff(moment[cuts]) / np.diff(mass[cuts]) + bins.origin
+    return np.sort(centroids.astype(np.float32))
+
+
+def _limits(centroids: Floats) -> Floats:
+    """(k,): limits[j] is the largest value nearer to centroid j than to any above, or as near.
+
+    Equal centroids share a limit: their first code takes all.
+    """
+    distinct, places = np.unique(centroids, return_inverse=True)
+    middle = (distinct[:-1].astype(np.float64) + distinct[1:]) / 2
+    limits = middle.astype(np.float32)
+    limits = np.where(limits > middle, np.nextafter(limits, np.float32(-np.inf)), limits)
+    return np.append(limits, np.float32(np.inf)).astype(np.float32)[places]
+
+
+def _table(limits: Floats) -> tuple[np.float32, np.float32, NDArray[np.int32]]:
+    """First codes of equal cells: cell ⌊(value - low)·scale⌋, rounded as `_assign` rounds."""
+    finite = limits[np.isfinite(limits)]
+    if len(finite) < 2 or finite[-1] <= finite[0]:
+        return np.float32(0), np.float32(0), np.zeros(_TABLE, np.int32)
+    low = finite[0]
+    scale = np.float32(min((_TABLE - 1) / (float(finite[-1]) - float(low)), 3e38))
+    # A limit's own cell may hold values on either side of it: start from its code.
+    cells = ((limits - low) * scale).clip(0, _TABLE - 1).astype(np.int64)
+    table = np.searchsorted(cells, np.arange(_TABLE)).astype(np.int32)
+    return low, scale, table
+
+
+@njit(nogil=True, cache=True)
+def _assign(values, limits, low, scale, table, codes8, codes32):  # type: ignore[no-untyped-def]
+    top = np.float32(table.shape[0] - 1)
+    narrow = codes8.shape[0] > 0
+    for i in range(values.shape[0]):
+        value = values[i]
+        place = (value - low) * scale
+        cell = np.int32(min(place, top)) if place > np.float32(0.0) else 0  # not a number: 0
+        code = table[cell]
+        while value > limits[code]:
+            code += 1
+        if narrow:
+            codes8[i] = code
+        else:
+            codes32[i] = code

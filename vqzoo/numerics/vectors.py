@@ -1,0 +1,184 @@
+"""Short float vectors for numba kernels: a handful of LLVM vector instructions, by name.
+
+Numba's auto-vectorizer keeps no accumulator in registers across an inner loop whose length is
+only known at run time; these types do, for every sub-vector length with one compilation. A
+vector is `LANES` wide, a few hardware registers: LLVM splits it for the processor at hand.
+"""
+
+from typing import Any
+
+import llvmlite.binding as llvm  # type: ignore[import-untyped]
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic, models, register_model
+
+# Four AVX-512 registers, or two AVX ones, or four NEON ones: four accumulators of this width
+# still fit the register file.
+LANES: int = 64 if llvm.get_host_cpu_features().get("avx512f", False) else 16
+
+_FLOATS = ir.VectorType(ir.FloatType(), LANES)
+_INTS = ir.VectorType(ir.IntType(32), LANES)
+
+
+class _Floats(types.Type):
+    def __init__(self) -> None:
+        super().__init__(name=f"float32x{LANES}")
+
+
+class _Ints(types.Type):
+    def __init__(self) -> None:
+        super().__init__(name=f"int32x{LANES}")
+
+
+floats = _Floats()
+ints = _Ints()
+
+
+@register_model(_Floats)
+class _FloatsModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, fe_type: Any) -> None:
+        super().__init__(manager, fe_type, _FLOATS)
+
+
+@register_model(_Ints)
+class _IntsModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, fe_type: Any) -> None:
+        super().__init__(manager, fe_type, _INTS)
+
+
+def _address(context: Any, builder: Any, array_type: Any, array: Any, index: Any, to: Any) -> Any:
+    data = context.make_array(array_type)(context, builder, array).data
+    return builder.bitcast(builder.gep(data, [index]), to.as_pointer())
+
+
+def _broadcast(builder: Any, value: Any, to: Any) -> Any:
+    undefined = ir.Constant(to, ir.Undefined)
+    first = builder.insert_element(undefined, value, ir.Constant(ir.IntType(32), 0))
+    zeros = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
+    return builder.shuffle_vector(first, undefined, zeros)
+
+
+@intrinsic
+def load(typing_context: Any, array: Any, index: Any) -> Any:
+    """The `LANES` floats of a contiguous float32 array from flat position `index` on."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        value = builder.load(
+            _address(context, builder, signature.args[0], args[0], args[1], _FLOATS)
+        )
+        value.align = 4
+        return value
+
+    return floats(array, types.intp), generate
+
+
+@intrinsic
+def store(typing_context: Any, array: Any, index: Any, vector: Any) -> Any:
+    """Write a vector into a contiguous float32 or int32 array at flat position `index`."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        to = _FLOATS if vector == floats else _INTS
+        written = builder.store(
+            args[2], _address(context, builder, signature.args[0], args[0], args[1], to)
+        )
+        written.align = 4
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, vector), generate
+
+
+@intrinsic
+def splat(typing_context: Any, value: Any) -> Any:
+    """A float32 or an int32, in every lane."""
+    is_float = isinstance(value, types.Float)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return _broadcast(builder, args[0], _FLOATS if is_float else _INTS)
+
+    return (floats(types.float32) if is_float else ints(types.int32)), generate
+
+
+@intrinsic
+def multiply_add(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
+    """a·b + c, fused where the processor can."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        function = cgutils.get_or_insert_function(
+            builder.module,
+            ir.FunctionType(_FLOATS, [_FLOATS] * 3),
+            f"llvm.fmuladd.v{LANES}f32",
+        )
+        return builder.call(function, args)
+
+    return floats(floats, floats, floats), generate
+
+
+@intrinsic
+def add(typing_context: Any, a: Any, b: Any) -> Any:
+    """a + b."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.fadd(args[0], args[1])
+
+    return floats(floats, floats), generate
+
+
+@intrinsic
+def subtract(typing_context: Any, a: Any, b: Any) -> Any:
+    """a - b."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.fsub(args[0], args[1])
+
+    return floats(floats, floats), generate
+
+
+@intrinsic
+def multiply(typing_context: Any, a: Any, b: Any) -> Any:
+    """a · b."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.fmul(args[0], args[1])
+
+    return floats(floats, floats), generate
+
+
+@intrinsic
+def smaller(typing_context: Any, a: Any, b: Any) -> Any:
+    """a where a < b, else b."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.select(builder.fcmp_ordered("<", args[0], args[1]), args[0], args[1])
+
+    return floats(floats, floats), generate
+
+
+@intrinsic
+def where_smaller(typing_context: Any, a: Any, b: Any, chosen: Any, otherwise: Any) -> Any:
+    """`chosen` where a < b, else `otherwise`."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.select(builder.fcmp_ordered("<", args[0], args[1]), args[2], args[3])
+
+    return ints(floats, floats, ints, ints), generate
+
+
+@intrinsic
+def total(typing_context: Any, a: Any) -> Any:
+    """The sum over the lanes, in a fixed order."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        # Halve until one lane is left: the order is ours, not the processor's.
+        value, width = args[0], LANES
+        while width > 1:
+            width //= 2
+            mask_type = ir.VectorType(ir.IntType(32), width)
+            low = builder.shuffle_vector(value, value, ir.Constant(mask_type, list(range(width))))
+            high = builder.shuffle_vector(
+                value, value, ir.Constant(mask_type, list(range(width, 2 * width)))
+            )
+            value = builder.fadd(low, high)
+        return builder.extract_element(value, ir.Constant(ir.IntType(32), 0))
+
+    return types.float32(floats), generate
