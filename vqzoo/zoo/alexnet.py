@@ -1,0 +1,229 @@
+"""AlexNet for timm's registry: torchvision's layout and key names, timm's conventions.
+
+Krizhevsky, "One weird trick for parallelizing convolutional neural networks" (2014),
+arXiv 1404.5997: the one-tower AlexNet that torchvision ships. Importing this module registers
+`alexnet.tv_in1k` with timm, unless timm has an AlexNet of its own by then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import timm
+import torch
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class ConvSpec:
+    """One convolution with its ReLU, and whether a 3x3 max pool of stride 2 follows."""
+
+    out_chans: int
+    kernel_size: int
+    stride: int = 1
+    padding: int = 0
+    pool: bool = False
+
+
+@dataclass(frozen=True)
+class AlexNetSpec:
+    """The widths of an AlexNet.
+
+    `grid` is the side of the pooled feature map that the first dense layer sees, `hidden` the
+    width of the first two dense layers; `pool_ceil` rounds pooled sides up.
+    """
+
+    convs: tuple[ConvSpec, ...]
+    grid: int
+    hidden: int
+    pool_ceil: bool = False
+
+
+ALEXNET = AlexNetSpec(
+    convs=(
+        ConvSpec(64, kernel_size=11, stride=4, padding=2, pool=True),
+        ConvSpec(192, kernel_size=5, padding=2, pool=True),
+        ConvSpec(384, kernel_size=3, padding=1),
+        ConvSpec(256, kernel_size=3, padding=1),
+        ConvSpec(256, kernel_size=3, padding=1, pool=True),
+    ),
+    grid=6,
+    hidden=4096,
+)
+
+
+class AlexNet(nn.Module):
+    """Convolutions (`features`), a pooled grid (`avgpool`), three dense layers (`classifier`).
+
+    Args:
+        spec: the widths.
+        num_classes: outputs of the last dense layer; 0 for none (the hidden features come out).
+        in_chans: channels of the input.
+        drop_rate: dropout before each of the first two dense layers.
+        global_pool: timm's keyword; only `"avg"` (and `""`) mean anything here.
+        device, dtype: where the parameters are made, and of what kind.
+
+    Raises:
+        ValueError: for another `global_pool`.
+    """
+
+    def __init__(
+        self,
+        spec: AlexNetSpec = ALEXNET,
+        num_classes: int = 1000,
+        in_chans: int = 3,
+        drop_rate: float = 0.5,
+        global_pool: str = "avg",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        _check_pool(global_pool)
+        self.num_classes = num_classes
+        self.in_chans = in_chans
+        self.drop_rate = drop_rate
+        self.num_features = spec.convs[-1].out_chans
+        self.head_hidden_size = spec.hidden
+        self.feature_info: list[dict[str, Any]] = []
+        made: dict[str, Any] = {"device": device, "dtype": dtype}
+
+        layers: list[nn.Module] = []
+        chans, reduction = in_chans, 1
+        for conv in spec.convs:
+            layers.append(
+                nn.Conv2d(
+                    chans,
+                    conv.out_chans,
+                    conv.kernel_size,
+                    stride=conv.stride,
+                    padding=conv.padding,
+                    **made,
+                )
+            )
+            layers.append(nn.ReLU(inplace=True))
+            chans, reduction = conv.out_chans, reduction * conv.stride
+            if conv.pool:
+                layers.append(nn.MaxPool2d(kernel_size=3, stride=2, ceil_mode=spec.pool_ceil))
+                reduction *= 2
+                self.feature_info.append(
+                    {
+                        "num_chs": chans,
+                        "reduction": reduction,
+                        "module": f"features.{len(layers) - 1}",
+                    }
+                )
+        self.features = nn.Sequential(*layers)
+        self.avgpool = nn.AdaptiveAvgPool2d((spec.grid, spec.grid))
+        self.classifier = nn.Sequential(
+            nn.Dropout(drop_rate),
+            nn.Linear(chans * spec.grid**2, spec.hidden, **made),
+            nn.ReLU(inplace=True),
+            nn.Dropout(drop_rate),
+            nn.Linear(spec.hidden, spec.hidden, **made),
+            nn.ReLU(inplace=True),
+            _last_layer(spec.hidden, num_classes, **made),
+        )
+        self._initialize_weights()
+
+    def _initialize_weights(self) -> None:
+        """Kaiming normal for ReLU (He et al. 2015, eq. 10), biases 0, a small last layer."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        if isinstance(self.classifier[-1], nn.Linear):
+            nn.init.normal_(self.classifier[-1].weight, std=0.01)
+
+    @torch.jit.ignore
+    def group_matcher(self, coarse: bool = False) -> dict[str, str]:
+        """timm's grouping of parameters, for layer-wise learning rates."""
+        return {"stem": r"^features\.0", "blocks": r"^features\.(\d+)"}
+
+    @torch.jit.ignore
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Refuse: five convolutions are not worth checkpointing."""
+        if enable:
+            raise ValueError("AlexNet has no gradient checkpointing")
+
+    @torch.jit.ignore
+    def get_classifier(self) -> nn.Module:
+        """The last dense layer (an Identity where `num_classes` is 0)."""
+        return self.classifier[-1]
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """Put a fresh last layer of `num_classes` outputs (0: none) in the old one's place."""
+        _check_pool(global_pool)
+        weight = self.classifier[1].weight
+        self.num_classes = num_classes
+        self.classifier[-1] = _last_layer(
+            self.head_hidden_size, num_classes, device=weight.device, dtype=weight.dtype
+        )
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Images (N, in_chans, H, W) to feature maps (N, num_features, h, w)."""
+        return self.features(x)
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Feature maps to logits (N, num_classes), or to the last layer's inputs (N, hidden)."""
+        x = torch.flatten(self.avgpool(x), 1)
+        x = self.classifier[:-1](x)
+        return x if pre_logits else self.classifier[-1](x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images (N, in_chans, H, W) to logits (N, num_classes)."""
+        return self.forward_head(self.forward_features(x))
+
+
+def _check_pool(global_pool: str | None) -> None:
+    if global_pool not in (None, "", "avg"):
+        raise ValueError(f"AlexNet has no global pooling {global_pool!r}: only 'avg'")
+
+
+def _last_layer(hidden: int, num_classes: int, **made: Any) -> nn.Module:
+    return nn.Linear(hidden, num_classes, **made) if num_classes > 0 else nn.Identity()
+
+
+def create_alexnet(variant: str, spec: AlexNetSpec, pretrained: bool, **kwargs: Any) -> AlexNet:
+    """Build `variant` as timm builds its own models; `kwargs` are `AlexNet`'s and timm's."""
+    out_indices: Sequence[int] = kwargs.pop("out_indices", (0, 1, 2))
+    return build_model_with_cfg(
+        AlexNet,
+        variant,
+        pretrained,
+        spec=spec,
+        feature_cfg={"flatten_sequential": True, "out_indices": out_indices},
+        **kwargs,
+    )
+
+
+default_cfgs = generate_default_cfgs(
+    {
+        "alexnet.tv_in1k": {
+            "url": "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
+            "num_classes": 1000,
+            "input_size": (3, 224, 224),
+            "pool_size": (6, 6),
+            "crop_pct": 224 / 256,
+            "interpolation": "bilinear",
+            "mean": IMAGENET_DEFAULT_MEAN,
+            "std": IMAGENET_DEFAULT_STD,
+            "first_conv": "features.0",
+            "classifier": "classifier.6",
+            "license": "bsd-3-clause",
+            "origin_url": "https://github.com/pytorch/vision",
+            "paper_ids": "arXiv:1404.5997",
+        }
+    }
+)
+
+if not timm.models.is_model("alexnet"):
+
+    @register_model
+    def alexnet(pretrained: bool = False, **kwargs: Any) -> AlexNet:
+        """AlexNet as torchvision ships it: 61,100,840 parameters for 1000 classes."""
+        return create_alexnet("alexnet", ALEXNET, pretrained, **kwargs)
