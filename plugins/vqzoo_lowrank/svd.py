@@ -1,0 +1,104 @@
+"""svd: a product of two thin factors."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from vqzoo.plugin import Code, Floats, LayerContext, Options, Quantizer
+
+
+class SingularValuesOptions(Options):
+    """Options of svd."""
+
+    rank: int | None = Field(None, ge=1, description="singular values kept")
+    energy: float | None = Field(
+        None, gt=0, le=1, description="share of ‖W‖² to keep, instead of a rank"
+    )
+    dtype: Literal["float16", "float32"] = Field("float16", description="factor storage")
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> "SingularValuesOptions":
+        if self.rank is not None and self.energy is not None:
+            raise ValueError("give rank or energy, not both")
+        return self
+
+
+class SingularValues(Quantizer):
+    """W ≈ (U_r S_r^½)(S_r^½ V_rᵀ), the best matrix of rank r."""
+
+    name = "svd"
+    summary = "truncated singular value decomposition: two factors of rank r"
+    source = "Gong et al. 2014, arXiv 1412.6115, section 3.1 (Denton et al. 2014, arXiv 1404.0736)"
+    Options = SingularValuesOptions
+
+    def quantize(
+        self, weight: Tensor, options: SingularValuesOptions, context: LayerContext
+    ) -> Code:
+        """Truncate, and share each singular value between the factors so that both round well."""
+        left, values, right = _decompose(weight)
+        rank = options.rank if options.rank is not None else _rank_for(values, options.energy)
+        root = values[:rank].sqrt()
+        parts = {
+            "left": Floats.of(left[:, :rank] * root, options.dtype),
+            "right": Floats.of(root[:, None] * right[:rank], options.dtype),
+        }
+        return Code((weight.shape[0], weight.shape[1]), parts)
+
+    def reconstruct(self, code: Code, params: Mapping[str, Tensor]) -> Tensor:
+        """The product of the factors."""
+        return params["left"] @ params["right"]
+
+    def fit(
+        self, m: int, n: int, options: SingularValuesOptions, note: Callable[[str], None]
+    ) -> SingularValuesOptions:
+        """The rank is at most min(m, n)."""
+        if options.rank is not None and options.rank > min(m, n):
+            note(f"rank={options.rank} is more than min(m, n)={min(m, n)}: rank={min(m, n)}")
+            options = options.model_copy(update={"rank": min(m, n)})
+        return options
+
+    def candidates(self, m: int, n: int) -> Iterable[SingularValuesOptions]:
+        """Every rank that makes the matrix smaller."""
+        for rank in range(1, min(m, n) + 1):
+            yield SingularValuesOptions(rank=rank)
+
+    def stored_bits(self, m: int, n: int, options: SingularValuesOptions) -> int:
+        """Both factors."""
+        float_bits = 16 if options.dtype == "float16" else 32
+        return float_bits * (options.rank or min(m, n)) * (m + n)
+
+    def expected_error(self, m: int, n: int, options: SingularValuesOptions) -> float:
+        """What is left of a flat spectrum."""
+        return 1 - (options.rank or min(m, n)) / min(m, n)
+
+    def paper_bits(self, m: int, n: int, options: SingularValuesOptions) -> float | None:
+        """32·r·(m + n + 1); none where the rank came from the energy."""
+        return None if options.rank is None else 32 * options.rank * (m + n + 1)
+
+
+def _decompose(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """U (m, r), S (r,) descending and Vᵀ (r, n), float32, by the smaller Gram matrix in float64.
+
+    The eigenvectors of W·Wᵀ cost a fraction of a full decomposition; singular values under
+    1e-8 of the largest, which squaring loses in rounding, carry nothing that a truncation keeps.
+    """
+    if weight.shape[0] > weight.shape[1]:
+        left, values, right = _decompose(weight.T)
+        return right.T, values, left.T
+    exact = weight.double()
+    eigenvalues, vectors = torch.linalg.eigh(exact @ exact.T)
+    values = eigenvalues.flip(0).clamp_(min=0).sqrt_()
+    left = vectors.flip(1)
+    right = (left.T @ exact) / values.where(values > values[0] * 1e-8, torch.inf)[:, None]
+    return left.float(), values.float(), right.float()
+
+
+def _rank_for(values: Tensor, energy: float | None) -> int:
+    """The smallest rank that keeps a share of the squared norm; all where none is asked."""
+    if energy is None:
+        return values.numel()
+    kept = values.double().square().cumsum(0)
+    return min(values.numel(), int((kept < energy * kept[-1]).sum()) + 1)

@@ -1,0 +1,12 @@
+"""The layer selectors dense, conv, all, largest:N and patterns."""
+
+from vqzoo.plugin import LayerSelector, hookimpl
+from vqzoo_selectors.kinds import All, Conv, Dense
+from vqzoo_selectors.largest import Largest
+from vqzoo_selectors.pattern import Pattern
+
+
+@hookimpl
+def vqzoo_layer_selectors() -> list[LayerSelector]:
+    """The built-in selectors."""
+    return [All(), Conv(), Dense(), Largest(), Pattern()]

@@ -1,0 +1,38 @@
+"""Selectors by the kind of layer."""
+
+from collections.abc import Mapping, Sequence
+
+from vqzoo.plugin import LayerInfo, LayerSelector
+
+
+class Dense(LayerSelector):
+    """Linear layers: the paper's case."""
+
+    name = "dense"
+    summary = "Linear layers (the default: the paper's case)"
+
+    def select(self, layers: Sequence[LayerInfo], text: str) -> Mapping[str, str]:
+        """All Linear layers."""
+        return {layer.name: "dense layer" for layer in layers if layer.kind == "linear"}
+
+
+class Conv(LayerSelector):
+    """Convolutions."""
+
+    name = "conv"
+    summary = "Conv1d and Conv2d layers"
+
+    def select(self, layers: Sequence[LayerInfo], text: str) -> Mapping[str, str]:
+        """All convolutions."""
+        return {layer.name: "convolution" for layer in layers if layer.kind != "linear"}
+
+
+class All(LayerSelector):
+    """Everything that can be compressed."""
+
+    name = "all"
+    summary = "every Linear, Conv1d and Conv2d layer"
+
+    def select(self, layers: Sequence[LayerInfo], text: str) -> Mapping[str, str]:
+        """All layers."""
+        return {layer.name: "every layer" for layer in layers}

@@ -1,0 +1,124 @@
+"""rtn: round to the nearest point of a uniform grid, or to half precision."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional
+
+from vqzoo.plugin import Code, Floats, Indices, LayerContext, Options, Quantizer
+
+Format = Literal["fp16", "int8", "int7", "int6", "int5", "int4", "int3", "int2"]
+
+
+class RoundToNearestOptions(Options):
+    """Options of rtn."""
+
+    format: Format = Field("int8", description="fp16, or a symmetric integer grid of 2 to 8 bits")
+    per: Literal["tensor", "row", "group"] = Field("row", description="what shares a scale")
+    group: int = Field(128, ge=1, description="weights along a row that share one (per=group)")
+
+
+class RoundToNearest(Quantizer):
+    """W ≈ s · q with integers |q| <= 2^(b-1) - 1 and s = max |w| / (2^(b-1) - 1)."""
+
+    name = "rtn"
+    summary = "round-to-nearest fp16 or int8..int2, a scale per tensor, row or group"
+    source = "Jacob et al. 2018, arXiv 1712.05877, section 2.1 (symmetric, zero point 0)"
+    Options = RoundToNearestOptions
+
+    def quantize(
+        self, weight: Tensor, options: RoundToNearestOptions, context: LayerContext
+    ) -> Code:
+        """Round; the scale is rounded to fp16 first, so that no code is off because of it."""
+        shape = (weight.shape[0], weight.shape[1])
+        if options.format == "fp16":
+            return Code(shape, {"values": Floats.of(weight)})
+        top = _top(options.format)
+        width = _group_width(*shape, options)
+        peaks = _groups(weight, width).abs().amax(dim=2)
+        peaks = peaks.amax().reshape(1, 1) if options.per == "tensor" else peaks
+        scale = Floats.of(peaks / top)
+        step = _spread(scale.values, shape, width)
+        codes = torch.round(weight / step.where(step > 0, 1.0)).clamp_(-top, top).add_(top)
+        parts: dict[str, Indices | Floats] = {
+            "codes": Indices(codes.to(torch.uint8), 2 * top + 1),
+            "scale": scale,
+        }
+        return Code(shape, parts, {"group": width})
+
+    def reconstruct(self, code: Code, params: Mapping[str, Tensor]) -> Tensor:
+        """Integers times their scale."""
+        if "values" in params:
+            return params["values"]
+        codes = code.parts["codes"]
+        assert isinstance(codes, Indices)
+        integers = codes.values.to(torch.float32) - codes.cardinality // 2
+        return integers * _spread(params["scale"], code.shape, int(code.facts["group"]))
+
+    def fit(
+        self, m: int, n: int, options: RoundToNearestOptions, note: Callable[[str], None]
+    ) -> RoundToNearestOptions:
+        """A group is at most a row."""
+        if options.per == "group" and options.group > n:
+            note(f"group={options.group} is more than the {n} columns: group={n}")
+            options = options.model_copy(update={"group": n})
+        return options
+
+    def candidates(self, m: int, n: int) -> Iterable[RoundToNearestOptions]:
+        """Every format with every sharing of scales."""
+        yield RoundToNearestOptions(format="fp16")
+        for name in ("int8", "int7", "int6", "int5", "int4", "int3", "int2"):
+            for per in ("tensor", "row", "group"):
+                yield RoundToNearestOptions.model_validate({"format": name, "per": per})
+
+    def stored_bits(self, m: int, n: int, options: RoundToNearestOptions) -> int:
+        """Codes and scales."""
+        if options.format == "fp16":
+            return 16 * m * n
+        width = _group_width(m, n, options)
+        scales = 1 if options.per == "tensor" else m * math.ceil(n / width)
+        return 8 * math.ceil(m * n * _bits(options.format) / 8) + 16 * scales
+
+    def expected_error(self, m: int, n: int, options: RoundToNearestOptions) -> float:
+        """step² / 12 for Gaussian weights, whose peak among N is about sqrt(2 ln N)."""
+        if options.format == "fp16":
+            return 2.0**-24
+        sharing = m * n if options.per == "tensor" else _group_width(m, n, options)
+        peak_squared = 2 * math.log(max(sharing, 2))
+        return min(1.0, peak_squared / (12 * _top(options.format) ** 2))
+
+    def paper_bits(self, m: int, n: int, options: RoundToNearestOptions) -> float:
+        """b bits a weight and 32 a scale."""
+        if options.format == "fp16":
+            return 16 * m * n
+        width = _group_width(m, n, options)
+        scales = 1 if options.per == "tensor" else m * math.ceil(n / width)
+        return m * n * _bits(options.format) + 32 * scales
+
+
+def _bits(name: Format) -> int:
+    return int(name.removeprefix("int"))
+
+
+def _top(name: Format) -> int:
+    return 2 ** (_bits(name) - 1) - 1
+
+
+def _group_width(m: int, n: int, options: RoundToNearestOptions) -> int:
+    """Weights along a row that share a scale."""
+    return min(options.group, n) if options.per == "group" else n
+
+
+def _groups(weight: Tensor, width: int) -> Tensor:
+    """(m, groups, width), zeros behind a shorter last group."""
+    m, n = weight.shape
+    return functional.pad(weight, (0, -n % width)).view(m, -1, width)
+
+
+def _spread(scale: Tensor, shape: tuple[int, int], width: int) -> Tensor:
+    """Scales (m or 1, groups) as they apply to the columns."""
+    return scale.repeat_interleave(width, dim=1)[:, : shape[1]]

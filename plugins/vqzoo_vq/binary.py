@@ -1,0 +1,58 @@
+"""binary: the sign of every weight."""
+
+from collections.abc import Iterable, Mapping
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from vqzoo.plugin import Code, Floats, Indices, LayerContext, Options, Quantizer
+
+
+class BinaryOptions(Options):
+    """Options of binary."""
+
+    scale: Literal["none", "tensor", "row"] = Field(
+        "row", description="none as in the paper (weights become ±1), or least squares scales"
+    )
+
+
+class Binary(Quantizer):
+    """W ≈ s · sign(W), with sign(0) = 1."""
+
+    name = "binary"
+    summary = "the sign of every weight, with a scale for the layer or for each row"
+    source = "Gong et al. 2014, arXiv 1412.6115, section 3.2; scales: Rastegari et al. 2016, eq. 6"
+    Options = BinaryOptions
+
+    def quantize(self, weight: Tensor, options: BinaryOptions, context: LayerContext) -> Code:
+        """Signs, and the mean magnitude: the scale of least squared error."""
+        parts: dict[str, Indices | Floats] = {"codes": Indices((weight >= 0).to(torch.uint8), 2)}
+        if options.scale == "tensor":
+            parts["scale"] = Floats.of(weight.abs().mean(dtype=torch.float64).float().reshape(1))
+        elif options.scale == "row":
+            parts["scale"] = Floats.of(weight.abs().mean(dim=1))
+        return Code((weight.shape[0], weight.shape[1]), parts)
+
+    def reconstruct(self, code: Code, params: Mapping[str, Tensor]) -> Tensor:
+        """±scale."""
+        signs = code.indices("codes").to(torch.float32).mul_(2).sub_(1)
+        return signs * params["scale"][:, None] if "scale" in params else signs
+
+    def candidates(self, m: int, n: int) -> Iterable[BinaryOptions]:
+        """The two scales; without one the size of the weights is lost."""
+        yield BinaryOptions(scale="row")
+        yield BinaryOptions(scale="tensor")
+
+    def stored_bits(self, m: int, n: int, options: BinaryOptions) -> int:
+        """A bit a weight, and the scales."""
+        return 8 * -(-m * n // 8) + 16 * {"none": 0, "tensor": 1, "row": m}[options.scale]
+
+    def expected_error(self, m: int, n: int, options: BinaryOptions) -> float:
+        """1 - 2/π for Gaussian weights; a row scale is never worse than one for all."""
+        return {"none": 1.0, "tensor": 0.37, "row": 0.363}[options.scale]
+
+    def paper_bits(self, m: int, n: int, options: BinaryOptions) -> float:
+        """m·n: a ratio of 32, as the paper counts."""
+        return m * n

@@ -1,0 +1,72 @@
+"""Cutting a matrix into blocks of sub-vectors, and putting it together again."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+Axis = Literal["columns", "rows"]
+CodebookScope = Literal["block", "layer"]
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How an m × n matrix falls into sub-vectors of length d along one axis.
+
+    Attributes:
+        points: sub-vectors in a block: m when columns are cut, n when rows are.
+        blocks: whole blocks.
+        d: their sub-vector length.
+        tail: length of the shorter last block, 0 where d divides.
+    """
+
+    points: int
+    blocks: int
+    d: int
+    tail: int
+
+    @property
+    def widths(self) -> tuple[tuple[int, int], ...]:
+        """(number of blocks, sub-vector length) of the whole blocks and of the tail."""
+        return tuple(pair for pair in ((self.blocks, self.d), (1, self.tail)) if pair[0] * pair[1])
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """Suffixes of the names of their parts: none for the whole blocks, `_tail` for the tail."""
+        named = (("", self.blocks), ("_tail", self.tail))
+        return tuple(suffix for suffix, present in named if present)
+
+
+def cut(m: int, n: int, d: int, axis: Axis) -> Cut:
+    """Cut the columns (or rows) of an m × n matrix into blocks of d."""
+    points, length = (m, n) if axis == "columns" else (n, m)
+    return Cut(points, length // d, d, length % d)
+
+
+def block_points(matrix: Tensor, d: int, axis: Axis, scope: CodebookScope) -> list[Tensor]:
+    """The sub-vectors, dimension-major: one (batch, d, points) tensor for the whole blocks and one
+    for the tail.
+
+    A codebook for each block makes each a problem of its own; one for the layer joins them into a
+    single problem, block by block. The tail, being shorter, always has its own.
+    """
+    across = matrix.T if axis == "columns" else matrix
+    shape = cut(matrix.shape[0], matrix.shape[1], d, axis)
+    across = across.contiguous()
+    whole = across[: shape.blocks * d].view(shape.blocks, d, shape.points)
+    groups = []
+    if shape.blocks:
+        if scope == "layer":
+            whole = whole.transpose(0, 1).reshape(1, d, shape.blocks * shape.points)
+        groups.append(whole)
+    if shape.tail:
+        groups.append(across[shape.blocks * d :].view(1, shape.tail, shape.points))
+    return groups
+
+
+def points_per_codebook(m: int, n: int, d: int, axis: Axis, scope: CodebookScope) -> int:
+    """Sub-vectors that the smallest whole codebook of a layer is trained on."""
+    shape = cut(m, n, d, axis)
+    if not shape.blocks:
+        return shape.points
+    return shape.points * (shape.blocks if scope == "layer" else 1)

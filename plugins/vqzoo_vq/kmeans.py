@@ -1,0 +1,89 @@
+"""km: scalar k-means over all weights of a layer."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Literal
+
+from pydantic import Field
+from torch import Tensor
+
+from vqzoo.numerics.decode import decode_scalar
+from vqzoo.numerics.scalar_kmeans import assign_scalar, scalar_kmeans
+from vqzoo.plugin import Code, Floats, Indices, LayerContext, Options, Quantizer, index_bits
+from vqzoo_vq.distortion import gaussian_distortion
+from vqzoo_vq.row_scale import Scale, fit_row_scale, scale_bits, scale_rows, split_rows
+
+
+class ScalarKMeansOptions(Options):
+    """Options of km."""
+
+    k: int = Field(16, ge=1, le=65536, description="centroids: 16 is 4 bits a weight")
+    scale: Scale = Field("none", description="none as in the paper, or one fp16 scale a row")
+    exact: bool = Field(False, description="optimal centroids by dynamic programming (slower)")
+    dtype: Literal["float16", "float32"] = Field("float16", description="codebook storage")
+
+
+class ScalarKMeans(Quantizer):
+    """W[i, j] ≈ s_i · c[code[i, j]]."""
+
+    name = "km"
+    summary = "scalar k-means: one codebook of k values for all weights of a layer"
+    source = "Gong et al. 2014, arXiv 1412.6115, section 3.2.1"
+    Options = ScalarKMeansOptions
+
+    def quantize(self, weight: Tensor, options: ScalarKMeansOptions, context: LayerContext) -> Code:
+        """Cluster all weights, the rows' sizes taken out first where asked."""
+        normalized = split_rows(weight, options.scale)
+        clusters = scalar_kmeans(normalized, options.k, exact=options.exact)
+        codebook = Floats.of(clusters.centroids, options.dtype)
+        codes = assign_scalar(normalized, codebook.values)
+        parts: dict[str, Indices | Floats] = {
+            "codes": Indices(codes, options.k),
+            "codebook": codebook,
+        }
+        if options.scale == "row":
+            decoded = decode_scalar(codes, codebook.values, weight.new_empty(weight.shape))
+            parts["scale"] = fit_row_scale(weight, decoded, options.dtype)
+        return Code((weight.shape[0], weight.shape[1]), parts)
+
+    def reconstruct(self, code: Code, params: Mapping[str, Tensor]) -> Tensor:
+        """Look the centroids up."""
+        matrix = params["codebook"][code.indices("codes").long()]
+        return scale_rows(matrix, params.get("scale"))
+
+    def decode(self, code: Code, params: Mapping[str, Tensor], out: Tensor | None = None) -> Tensor:
+        """Look the centroids up, in parallel."""
+        codes = code.indices("codes")
+        if out is None:
+            out = params["codebook"].new_empty(code.shape)
+        return scale_rows(decode_scalar(codes, params["codebook"], out), params.get("scale"))
+
+    def fit(
+        self, m: int, n: int, options: ScalarKMeansOptions, note: Callable[[str], None]
+    ) -> ScalarKMeansOptions:
+        """k is at most the number of weights."""
+        if options.k > m * n:
+            note(f"k={options.k} is more than the {m * n} weights: k={m * n}")
+            options = options.model_copy(update={"k": m * n})
+        return options
+
+    def candidates(self, m: int, n: int) -> Iterable[ScalarKMeansOptions]:
+        """Every code width that could pay."""
+        for bits in range(1, 13):
+            yield ScalarKMeansOptions(k=2**bits, scale="none")
+            yield ScalarKMeansOptions(k=2**bits, scale="row")
+
+    def stored_bits(self, m: int, n: int, options: ScalarKMeansOptions) -> int:
+        """Codes, codebook and scales."""
+        float_bits = 16 if options.dtype == "float16" else 32
+        codes = 8 * math.ceil(m * n * index_bits(options.k) / 8)
+        return codes + float_bits * options.k + scale_bits(m, options.scale)
+
+    def expected_error(self, m: int, n: int, options: ScalarKMeansOptions) -> float:
+        """Gaussian weights; a row scale breaks ties."""
+        tie = 1.0 if options.scale == "row" else 1.01
+        return tie * gaussian_distortion(1, math.log2(options.k))
+
+    def paper_bits(self, m: int, n: int, options: ScalarKMeansOptions) -> float:
+        """32·k + m·n·log2 k."""
+        return 32 * options.k + m * n * math.log2(options.k)

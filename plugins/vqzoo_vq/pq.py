@@ -1,0 +1,146 @@
+"""pq: product quantization."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from vqzoo.numerics.decode import decode_pq
+from vqzoo.numerics.kmeans import assign, kmeans
+from vqzoo.plugin import Code, Floats, Indices, LayerContext, Options, Quantizer, index_bits
+from vqzoo_vq.blocks import Axis, CodebookScope, Cut, block_points, cut, points_per_codebook
+from vqzoo_vq.distortion import gaussian_distortion
+from vqzoo_vq.row_scale import Scale, fit_row_scale, scale_bits, scale_rows, split_rows
+
+
+class ProductQuantizationOptions(Options):
+    """Options of pq."""
+
+    d: int = Field(4, ge=1, le=32, description="sub-vector length")
+    k: int = Field(256, ge=1, le=65536, description="centroids of a codebook")
+    axis: Axis = Field("columns", description="which axis is cut into sub-vectors")
+    codebook: CodebookScope = Field(
+        "layer", description="one codebook for the layer, or one for each block as in the paper"
+    )
+    scale: Scale = Field("none", description="none as in the paper, or one fp16 scale a row")
+    dtype: Literal["float16", "float32"] = Field("float16", description="codebook storage")
+
+
+class ProductQuantization(Quantizer):
+    """Each sub-vector of length d becomes the nearest of k centroids."""
+
+    name = "pq"
+    summary = "product quantization: k-means on sub-vectors of length d"
+    source = (
+        "Gong et al. 2014, arXiv 1412.6115, section 3.2.2; "
+        "one codebook a layer: Stock et al. 2020, arXiv 1907.05686"
+    )
+    Options = ProductQuantizationOptions
+
+    def quantize(
+        self, weight: Tensor, options: ProductQuantizationOptions, context: LayerContext
+    ) -> Code:
+        """Cluster the sub-vectors of each block, or of all."""
+        m, n = weight.shape
+        normalized = split_rows(weight, options.scale)
+        shape = cut(m, n, options.d, options.axis)
+        parts: dict[str, Indices | Floats] = {}
+        groups = block_points(normalized, options.d, options.axis, options.codebook)
+        for points, suffix in zip(groups, shape.suffixes, strict=True):
+            k = min(options.k, points.shape[2])
+            clusters = kmeans(points, k, seed=context.seed, progress=context.progress)
+            codebook = Floats.of(clusters.centroids, options.dtype)
+            codes = assign(points, codebook.values).reshape(-1, shape.points)
+            parts["codes" + suffix] = Indices(codes, k)
+            parts["codebook" + suffix] = codebook
+        facts = {"d": options.d, "axis": options.axis}
+        code = Code((m, n), parts, facts)
+        if options.scale == "none":
+            return code
+        decoded = self.decode(code, code.floats())
+        scale = fit_row_scale(weight, decoded, options.dtype)
+        return Code((m, n), {**parts, "scale": scale}, facts)
+
+    def reconstruct(self, code: Code, params: Mapping[str, Tensor]) -> Tensor:
+        """Look the centroids up."""
+        shape = _cut_of(code)
+        blocks = []
+        for suffix in shape.suffixes:
+            codes, codebook = code.indices("codes" + suffix).long(), params["codebook" + suffix]
+            books = codebook.expand(codes.shape[0], -1, -1)
+            picked = books.gather(1, codes[..., None].expand(-1, -1, codebook.shape[2]))
+            blocks.append(picked.transpose(0, 1).reshape(shape.points, -1))
+        across = torch.cat(blocks, dim=1)
+        matrix = across if code.facts["axis"] == "columns" else across.T
+        return scale_rows(matrix, params.get("scale"))
+
+    def decode(self, code: Code, params: Mapping[str, Tensor], out: Tensor | None = None) -> Tensor:
+        """Look the centroids up, in parallel, straight into place."""
+        shape = _cut_of(code)
+        by_columns = code.facts["axis"] == "columns"
+        if out is None:
+            out = params["codebook" + shape.suffixes[0]].new_empty(code.shape)
+        across = out if by_columns else out.new_empty(code.shape[1], code.shape[0])
+        start = 0
+        for suffix, (blocks, d) in zip(shape.suffixes, shape.widths, strict=True):
+            place = across[:, start : start + blocks * d]
+            decode_pq(code.indices("codes" + suffix), params["codebook" + suffix], place)
+            start += blocks * d
+        if not by_columns:
+            out.copy_(across.T)
+        return scale_rows(out, params.get("scale"))
+
+    def fit(
+        self, m: int, n: int, options: ProductQuantizationOptions, note: Callable[[str], None]
+    ) -> ProductQuantizationOptions:
+        """d is at most the length of the axis, k at most the number of sub-vectors."""
+        length = n if options.axis == "columns" else m
+        if options.d > length:
+            note(f"d={options.d} is more than the {length} {options.axis}: d={length}")
+            options = options.model_copy(update={"d": length})
+        points = points_per_codebook(m, n, options.d, options.axis, options.codebook)
+        if options.k > points:
+            note(f"k={options.k} is more than the {points} sub-vectors: k={points}")
+            options = options.model_copy(update={"k": points})
+        return options
+
+    def candidates(self, m: int, n: int) -> Iterable[ProductQuantizationOptions]:
+        """Sub-vector lengths up to 16 and up to 4096 centroids, with either scope."""
+        for d in (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 16):
+            for bits in range(1, 13):
+                yield ProductQuantizationOptions(d=d, k=2**bits, codebook="layer")
+                yield ProductQuantizationOptions(d=d, k=2**bits, codebook="block")
+
+    def stored_bits(self, m: int, n: int, options: ProductQuantizationOptions) -> int:
+        """Codes, codebooks and scales."""
+        float_bits = 16 if options.dtype == "float16" else 32
+        shape = cut(m, n, options.d, options.axis)
+        total = scale_bits(m, options.scale)
+        for blocks, d in shape.widths:
+            books = blocks if options.codebook == "block" else 1
+            k = min(options.k, shape.points * blocks // books)
+            codes = 8 * math.ceil(shape.points * blocks * index_bits(k) / 8)
+            total += codes + books * k * d * float_bits
+        return total
+
+    def expected_error(self, m: int, n: int, options: ProductQuantizationOptions) -> float:
+        """Gaussian weights."""
+        return gaussian_distortion(options.d, math.log2(options.k))
+
+    def paper_bits(self, m: int, n: int, options: ProductQuantizationOptions) -> float:
+        """32·k·n + m·s·log2 k, with m·s sub-vectors; 32·k·d with one codebook for the layer."""
+        shape = cut(m, n, options.d, options.axis)
+        total = 0.0
+        for blocks, d in shape.widths:
+            books = blocks if options.codebook == "block" else 1
+            total += 32 * options.k * books * d + shape.points * blocks * math.log2(options.k)
+        return total
+
+
+def _cut_of(code: Code) -> Cut:
+    return cut(
+        *code.shape, int(code.facts["d"]), "rows" if code.facts["axis"] == "rows" else "columns"
+    )

@@ -1,0 +1,41 @@
+"""One scale a row, so that rows of very different size can share a codebook."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from vqzoo.plugin import Floats
+
+Scale = Literal["none", "row"]
+SCALE_BITS = 16
+
+
+def split_rows(weight: Tensor, scale: Scale) -> Tensor:
+    """The matrix to cluster: `weight` itself, or its rows divided by their root mean square."""
+    if scale == "none":
+        return weight
+    rms = weight.square().mean(dim=1, keepdim=True).sqrt_()
+    return weight / rms.where(rms > 0, 1.0)
+
+
+def fit_row_scale(weight: Tensor, normalized: Tensor, dtype: str) -> Floats:
+    """The scales of least squared error, <w_i, q_i> / <q_i, q_i>, for rows q_i of the decoded
+    normalized matrix; (m,)."""
+    energy = normalized.square().sum(dim=1)
+    scales = (weight * normalized).sum(dim=1) / energy.where(energy > 0, 1.0)
+    return Floats.of(scales, dtype)
+
+
+def scale_bits(m: int, scale: Scale) -> int:
+    """Stored bits of the scales of an m-row matrix."""
+    return SCALE_BITS * m if scale == "row" else 0
+
+
+def scale_rows(matrix: Tensor, scales: Tensor | None) -> Tensor:
+    """Multiply rows by their scales; in place when nothing is to be differentiated."""
+    if scales is None:
+        return matrix
+    if torch.is_grad_enabled() and (matrix.requires_grad or scales.requires_grad):
+        return matrix * scales[:, None]
+    return matrix.mul_(scales[:, None])

@@ -1,0 +1,139 @@
+"""rq: residual quantization."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from vqzoo.numerics.decode import decode_residual
+from vqzoo.numerics.residual import residual_kmeans
+from vqzoo.plugin import Code, Floats, Indices, LayerContext, Options, Quantizer, index_bits
+from vqzoo_vq.blocks import CodebookScope, Cut, block_points, cut, points_per_codebook
+from vqzoo_vq.distortion import gaussian_distortion
+from vqzoo_vq.row_scale import Scale, fit_row_scale, scale_bits, scale_rows, split_rows
+
+
+class ResidualQuantizationOptions(Options):
+    """Options of rq."""
+
+    stages: int = Field(2, ge=1, le=16, description="codebooks applied one after the other")
+    k: int = Field(256, ge=1, le=65536, description="centroids of a codebook")
+    d: int = Field(8, ge=0, description="sub-vector length; 0 for whole rows, as in the paper")
+    codebook: CodebookScope = Field("layer", description="codebooks for the layer, or each block")
+    scale: Scale = Field("none", description="none as in the paper, or one fp16 scale a row")
+    dtype: Literal["float16", "float32"] = Field("float16", description="codebook storage")
+
+
+class ResidualQuantization(Quantizer):
+    """A sub-vector becomes a sum of centroids, one of each stage's codebook."""
+
+    name = "rq"
+    summary = "residual quantization: sums of centroids from several codebooks"
+    source = (
+        "Gong et al. 2014, arXiv 1412.6115, section 3.2.3; "
+        "beam search: Babenko & Lempitsky 2014, additive quantization"
+    )
+    Options = ResidualQuantizationOptions
+
+    def quantize(
+        self, weight: Tensor, options: ResidualQuantizationOptions, context: LayerContext
+    ) -> Code:
+        """Cluster, and cluster what is left, stage by stage."""
+        m, n = weight.shape
+        normalized = split_rows(weight, options.scale)
+        d = options.d or n
+        shape = cut(m, n, d, "columns")
+        parts: dict[str, Indices | Floats] = {}
+        groups = block_points(normalized, d, "columns", options.codebook)
+        for points, suffix in zip(groups, shape.suffixes, strict=True):
+            k = min(options.k, points.shape[2])
+            clusters = residual_kmeans(
+                points, k, options.stages, seed=context.seed, progress=context.progress
+            )
+            by_block = clusters.codes.unflatten(2, (-1, m)).transpose(1, 2)
+            codes = by_block.reshape(-1, options.stages, m)
+            parts["codes" + suffix] = Indices(codes, k)
+            parts["codebook" + suffix] = Floats.of(clusters.codebooks, options.dtype)
+        code = Code((m, n), parts, {"d": d})
+        if options.scale == "none":
+            return code
+        scale = fit_row_scale(weight, self.decode(code, code.floats()), options.dtype)
+        return Code((m, n), {**parts, "scale": scale}, {"d": d})
+
+    def reconstruct(self, code: Code, params: Mapping[str, Tensor]) -> Tensor:
+        """Look the centroids of every stage up, and add."""
+        shape = _cut_of(code)
+        blocks = []
+        for suffix in shape.suffixes:
+            codes, books = code.indices("codes" + suffix).long(), params["codebook" + suffix]
+            total = torch.zeros((), dtype=torch.float32, device=books.device)
+            for stage in range(codes.shape[1]):
+                book = books[:, stage].expand(codes.shape[0], -1, -1)
+                index = codes[:, stage, :, None].expand(-1, -1, book.shape[2])
+                total = total + book.gather(1, index)
+            blocks.append(total.transpose(0, 1).reshape(shape.points, -1))
+        return scale_rows(torch.cat(blocks, dim=1), params.get("scale"))
+
+    def decode(self, code: Code, params: Mapping[str, Tensor], out: Tensor | None = None) -> Tensor:
+        """Look the centroids up and add, in parallel, straight into place."""
+        shape = _cut_of(code)
+        if out is None:
+            out = params["codebook" + shape.suffixes[0]].new_empty(code.shape)
+        start = 0
+        for suffix, (blocks, d) in zip(shape.suffixes, shape.widths, strict=True):
+            place = out[:, start : start + blocks * d]
+            decode_residual(code.indices("codes" + suffix), params["codebook" + suffix], place)
+            start += blocks * d
+        return scale_rows(out, params.get("scale"))
+
+    def fit(
+        self, m: int, n: int, options: ResidualQuantizationOptions, note: Callable[[str], None]
+    ) -> ResidualQuantizationOptions:
+        """d is at most the number of columns, k at most the number of sub-vectors."""
+        if options.d > n:
+            note(f"d={options.d} is more than the {n} columns: d={n}")
+            options = options.model_copy(update={"d": n})
+        points = points_per_codebook(m, n, options.d or n, "columns", options.codebook)
+        if options.k > points:
+            note(f"k={options.k} is more than the {points} sub-vectors: k={points}")
+            options = options.model_copy(update={"k": points})
+        return options
+
+    def candidates(self, m: int, n: int) -> Iterable[ResidualQuantizationOptions]:
+        """Two to four stages of up to 1024 centroids."""
+        for stages in (2, 3, 4):
+            for d in (2, 4, 6, 8, 10, 12, 16):
+                for bits in range(2, 11):
+                    yield ResidualQuantizationOptions(stages=stages, d=d, k=2**bits)
+
+    def stored_bits(self, m: int, n: int, options: ResidualQuantizationOptions) -> int:
+        """Codes, codebooks and scales."""
+        float_bits = 16 if options.dtype == "float16" else 32
+        shape = cut(m, n, options.d or n, "columns")
+        total = scale_bits(m, options.scale)
+        for blocks, d in shape.widths:
+            books = blocks if options.codebook == "block" else 1
+            k = min(options.k, m * blocks // books)
+            codes = 8 * math.ceil(options.stages * m * blocks * index_bits(k) / 8)
+            total += codes + options.stages * books * k * d * float_bits
+        return total
+
+    def expected_error(self, m: int, n: int, options: ResidualQuantizationOptions) -> float:
+        """Gaussian weights, each stage working on what the one before left."""
+        stage = gaussian_distortion(options.d or n, math.log2(options.k))
+        return stage**options.stages
+
+    def paper_bits(self, m: int, n: int, options: ResidualQuantizationOptions) -> float:
+        """t·(32·k·n + m·log2 k) for whole rows; per block or for the layer with sub-vectors."""
+        total = 0.0
+        for blocks, d in cut(m, n, options.d or n, "columns").widths:
+            books = blocks if options.codebook == "block" else 1
+            total += 32 * options.k * books * d + m * blocks * math.log2(options.k)
+        return options.stages * total
+
+
+def _cut_of(code: Code) -> Cut:
+    return cut(*code.shape, int(code.facts["d"]), "columns")

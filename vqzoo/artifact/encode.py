@@ -1,0 +1,106 @@
+"""Codes to the tensors and JSON of a file, one layer at a time."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vqzoo.artifact.schema import SEPARATOR
+from vqzoo.plugin.code import Indices, MethodCode
+from vqzoo.plugin.manager import Plugins
+
+
+@dataclass(frozen=True)
+class EncodedLayer:
+    """A compressed weight as the file holds it.
+
+    Attributes:
+        key: of the weight in the state dict, "features.3.weight".
+        entry: JSON of a `LayerEntry`.
+        tensors: file key -> tensor: packed streams as uint8, floats in their storage dtype.
+    """
+
+    key: str
+    entry: dict[str, Any]
+    tensors: dict[str, Tensor]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors: codes, codebooks, scales."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors.values())
+
+
+def encode_layer(
+    key: str,
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+    compressed: MethodCode,
+    options: Mapping[str, Any],
+    packing: str,
+    plugins: Plugins,
+) -> EncodedLayer:
+    """Pack a layer's codes and describe them."""
+    tensors: dict[str, Tensor] = {}
+    code = _encode_code(compressed, key + SEPARATOR, packing, plugins, tensors)
+    entry = {
+        "shape": list(shape),
+        "dtype": str(dtype).removeprefix("torch."),
+        "view": list(compressed.code.shape),
+        "options": dict(options),
+        "code": code,
+        "sha256": tensors_sha256(tensors),
+    }
+    return EncodedLayer(key, entry, tensors)
+
+
+def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
+    """Hex sha256 over the bytes of tensors, in the order of their sorted keys."""
+    digest = hashlib.sha256()
+    for key in sorted(tensors):
+        data = tensors[key].detach().contiguous().cpu()
+        digest.update(data.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _encode_code(
+    compressed: MethodCode, prefix: str, packing: str, plugins: Plugins, tensors: dict[str, Tensor]
+) -> dict[str, Any]:
+    method = plugins.method(compressed.method)
+    code = compressed.code
+    parts: dict[str, Any] = {}
+    for name, part in code.parts.items():
+        if isinstance(part, Indices):
+            packer = plugins.packings.get(packing)
+            flat = part.values.reshape(-1).cpu()
+            tensors[prefix + name] = packer.item.pack(flat, part.cardinality)
+            parts[name] = {
+                "kind": "indices",
+                "shape": list(part.values.shape),
+                "cardinality": part.cardinality,
+                "packing": packer.name,
+                "packing_version": packer.item.version,
+            }
+        else:
+            tensors[prefix + name] = part.stored.detach().cpu().contiguous()
+            parts[name] = {
+                "kind": "floats",
+                "shape": list(part.stored.shape),
+                "dtype": part.dtype,
+                "exponent": part.exponent,
+            }
+    return {
+        "method": method.name,
+        "method_version": method.item.version,
+        "plugin": method.origin.distribution,
+        "plugin_version": method.origin.version,
+        "shape": list(code.shape),
+        "facts": dict(code.facts),
+        "parts": parts,
+        "children": {
+            name: _encode_code(child, f"{prefix}{name}.", packing, plugins, tensors)
+            for name, child in code.children.items()
+        },
+    }

@@ -1,0 +1,121 @@
+"""The header of a safetensors file, read strictly and without torch.
+
+safetensors itself lets the last of two equal keys win and says little about who lies; here every
+tensor must lie within the file, behind the one before it, with as many bytes as it claims.
+"""
+
+import json
+import math
+import os
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vqzoo.errors import ArtifactError
+
+MAX_HEADER_BYTES = 32 << 20
+DTYPE_BYTES = {
+    "BOOL": 1, "U8": 1, "I8": 1, "I16": 2, "U16": 2, "F16": 2, "BF16": 2,
+    "I32": 4, "U32": 4, "F32": 4, "I64": 8, "U64": 8, "F64": 8,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """Where a tensor lies: dtype as safetensors spells it, byte offsets from the file's start."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes."""
+        return self.end - self.begin
+
+
+@dataclass(frozen=True)
+class Header:
+    """Tensors by name, and the metadata."""
+
+    tensors: dict[str, StoredTensor]
+    metadata: dict[str, str]
+    file_bytes: int
+
+
+def strict_json(text: str | bytes, what: str) -> Any:
+    """Parse JSON; duplicate keys and NaN are refused.
+
+    Raises:
+        ArtifactError: `what` is not such JSON.
+    """
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) != len(pairs):
+            raise ArtifactError(f"{what} has a duplicate key")
+        return found
+
+    def refuse(constant: str) -> Any:
+        raise ArtifactError(f"{what} holds {constant}")
+
+    try:
+        return json.loads(text, object_pairs_hook=unique, parse_constant=refuse)
+    except (ValueError, RecursionError) as error:
+        raise ArtifactError(f"{what} is not valid JSON: {str(error).splitlines()[0]}") from None
+
+
+def read_header(path: Path) -> Header:
+    """Read and check a header; nothing behind it is read.
+
+    Raises:
+        ArtifactError: the file is truncated, or its header is malformed or lies.
+    """
+    name = path.name
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            start = file.read(8)
+            if len(start) < 8:
+                raise ArtifactError(f"{name} is too short to be a safetensors file")
+            (length,) = struct.unpack("<Q", start)
+            if length > min(size - 8, MAX_HEADER_BYTES):
+                raise ArtifactError(f"{name} is truncated or its header claims {length} bytes")
+            raw = file.read(length)
+    except FileNotFoundError:
+        raise ArtifactError(f"{path} does not exist") from None
+    entries = strict_json(raw, f"the header of {name}")
+    if not isinstance(entries, dict):
+        raise ArtifactError(f"the header of {name} is not a JSON object")
+    metadata = entries.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
+        raise ArtifactError(f"the metadata of {name} is not text")
+    tensors = {key: _tensor(key, entry, 8 + length, name) for key, entry in entries.items()}
+    _check_layout(tensors, 8 + length, size, name)
+    return Header(tensors, metadata, size)
+
+
+def _tensor(key: str, entry: Any, start: int, name: str) -> StoredTensor:
+    try:
+        dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
+        numbers = [*shape, begin, end]
+        valid = len(entry) == 3 and all(type(n) is int and 0 <= n < 1 << 48 for n in numbers)
+    except (TypeError, KeyError, ValueError):
+        valid = False
+    if not valid or len(shape) > 16 or dtype not in DTYPE_BYTES:
+        raise ArtifactError(f"{name}: the header entry of tensor {key!r} is malformed")
+    if math.prod(shape) * DTYPE_BYTES[dtype] != end - begin:
+        raise ArtifactError(f"{name}: tensor {key!r} claims a shape that its bytes do not fit")
+    return StoredTensor(dtype, tuple(shape), start + begin, start + end)
+
+
+def _check_layout(tensors: dict[str, StoredTensor], start: int, size: int, name: str) -> None:
+    position = start
+    for key, tensor in sorted(tensors.items(), key=lambda item: (item[1].begin, item[1].end)):
+        if tensor.begin != position:
+            raise ArtifactError(f"{name}: tensor {key!r} overlaps another or leaves a gap")
+        position = tensor.end
+    if position != size:
+        raise ArtifactError(f"{name} holds {size} bytes where its header promises {position}")

@@ -1,0 +1,264 @@
+"""Reads artifacts, which may come from anyone: everything is checked before it is believed."""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ValidationError
+
+from vqzoo.artifact.files import canonical_json, sha256_file, sha256_text
+from vqzoo.artifact.header import Header, StoredTensor, read_header, strict_json
+from vqzoo.artifact.schema import (
+    CONFIG_FILE,
+    FORMAT_VERSION,
+    SEPARATOR,
+    WEIGHTS_FILE,
+    CodeEntry,
+    ConfigBlock,
+    FloatsEntry,
+    IndicesEntry,
+    LayerEntry,
+    Metadata,
+)
+from vqzoo.errors import ArtifactError
+
+if TYPE_CHECKING:  # torch and the plugins are not needed to look at headers
+    from torch import Tensor
+
+    from vqzoo.plugin.code import MethodCode, Part
+    from vqzoo.plugin.manager import Plugins
+
+MAX_CONFIG_BYTES = 16 << 20
+_STORED_DTYPES = {"float16": "F16", "bfloat16": "BF16", "float32": "F32"}
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """An artifact whose config and headers have been checked, but not its checksums.
+
+    Attributes:
+        folder: where it lies.
+        config: the timm config, without its `vqzoo` block.
+        block: that block.
+        header: of the weights file.
+        metadata: what that header says of the layers.
+    """
+
+    folder: Path
+    config: dict[str, Any]
+    block: ConfigBlock
+    header: Header
+    metadata: Metadata
+
+    @property
+    def weights_path(self) -> Path:
+        """The weights file."""
+        return self.folder / WEIGHTS_FILE
+
+    def dense_tensors(self) -> dict[str, StoredTensor]:
+        """The tensors that were left as they were."""
+        return {k: t for k, t in self.header.tensors.items() if SEPARATOR not in k}
+
+    def layer_bytes(self, key: str) -> int:
+        """Stored bytes of one compressed weight."""
+        tensors = self.header.tensors
+        return sum(tensors[name].nbytes for name, _ in _parts(key, self.metadata.layers[key].code))
+
+
+def open_artifact(folder: str | Path) -> Artifact:
+    """Read config and headers (no weights, no torch) and check them against each other.
+
+    Raises:
+        ArtifactError: not an artifact, a newer format, malformed, or inconsistent.
+    """
+    folder = Path(folder)
+    config = _read_config(folder)
+    block = _validate(ConfigBlock, config.pop("vqzoo", None), f"the vqzoo block of {CONFIG_FILE}")
+    _check_version(block.format_version, [])
+    header = read_header(folder / WEIGHTS_FILE)
+    if set(header.metadata) != {"vqzoo"}:
+        raise ArtifactError(f"{WEIGHTS_FILE} does not carry exactly the metadata key 'vqzoo'")
+    raw = strict_json(header.metadata["vqzoo"], f"the metadata of {WEIGHTS_FILE}")
+    if isinstance(raw, dict):
+        _check_version(raw.get("format_version"), raw.get("required_features", []))
+    metadata = _validate(Metadata, raw, f"the metadata of {WEIGHTS_FILE}")
+    if metadata.config_sha256 != sha256_text(canonical_json(config)):
+        raise ArtifactError(f"{CONFIG_FILE} is not the one that {WEIGHTS_FILE} was written with")
+    if block.bytes != header.file_bytes:
+        raise ArtifactError(
+            f"{WEIGHTS_FILE} has {header.file_bytes} bytes where {CONFIG_FILE} says {block.bytes}"
+        )
+    _check_tensors(header, metadata)
+    return Artifact(folder, config, block, header, metadata)
+
+
+def verify_checksum(artifact: Artifact) -> None:
+    """Compare the weights file with the sha256 of its config: integrity, not origin.
+
+    Raises:
+        ArtifactError: they differ.
+    """
+    if sha256_file(artifact.weights_path) != artifact.block.sha256:
+        raise ArtifactError(
+            f"{artifact.weights_path} is damaged: its sha256 is not the one in {CONFIG_FILE}"
+        )
+
+
+def build_code(
+    key: str, entry: LayerEntry, tensors: "Mapping[str, Tensor]", plugins: "Plugins"
+) -> "MethodCode":
+    """A layer's code from its stored tensors.
+
+    Raises:
+        ArtifactError: the method is not installed, or the tensors are not what the entry says.
+    """
+    from vqzoo.artifact.encode import tensors_sha256
+
+    if tensors_sha256(tensors) != entry.sha256:
+        raise ArtifactError(f"the stored parts of {key} do not have the checksum of the header")
+    return _build(key, entry.code, key + SEPARATOR, tensors, plugins)
+
+
+def part_keys(key: str, entry: LayerEntry) -> list[str]:
+    """Keys of the tensors that hold a layer's parts."""
+    return [name for name, _ in _parts(key, entry.code)]
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / CONFIG_FILE
+    if not folder.is_dir():
+        raise ArtifactError(f"{folder} is not a folder")
+    if not path.is_file():
+        raise ArtifactError(f"{folder} is not an artifact: it has no {CONFIG_FILE}")
+    if path.stat().st_size > MAX_CONFIG_BYTES:
+        raise ArtifactError(f"{path} is too large")
+    config = strict_json(path.read_bytes(), CONFIG_FILE)
+    if not isinstance(config, dict) or "vqzoo" not in config:
+        raise ArtifactError(f"{path} has no vqzoo block: it is not a vqzoo artifact")
+    return config
+
+
+def _check_version(version: Any, features: Any) -> None:
+    if version != FORMAT_VERSION:
+        raise ArtifactError(
+            f"format version {version!r} is not known here (this vqzoo reads {FORMAT_VERSION}): "
+            "upgrade vqzoo"
+        )
+    if features:
+        raise ArtifactError(f"the artifact requires features unknown here: {features!r:.200}")
+
+
+def _validate(model: type[Any], value: Any, what: str) -> Any:
+    assert issubclass(model, BaseModel)
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in problem["loc"])
+        raise ArtifactError(f"{what} is malformed at {where!r}: {problem['msg']}") from None
+
+
+def _parts(
+    key: str, code: CodeEntry, prefix: str = ""
+) -> Iterator[tuple[str, IndicesEntry | FloatsEntry]]:
+    for name, part in code.parts.items():
+        yield f"{key}{SEPARATOR}{prefix}{name}", part
+    for name, child in code.children.items():
+        yield from _parts(key, child, f"{prefix}{name}.")
+
+
+def _check_tensors(header: Header, metadata: Metadata) -> None:
+    """Every part has its tensor, every tensor its owner, and all sizes agree."""
+    claimed: set[str] = set()
+    for key, entry in metadata.layers.items():
+        if key in header.tensors:
+            raise ArtifactError(f"{key} is stored both compressed and dense")
+        m, n = entry.view
+        if entry.code.shape != entry.view or math.prod(entry.shape) != m * n:
+            raise ArtifactError(f"{key}: view {entry.view} does not fit shape {entry.shape}")
+        for name, part in _parts(key, entry.code):
+            stored = header.tensors.get(name)
+            if stored is None:
+                raise ArtifactError(f"tensor {name!r} is missing from {WEIGHTS_FILE}")
+            _check_part(name, part, stored)
+            claimed.add(name)
+    for name in header.tensors:
+        if SEPARATOR in name and name not in claimed:
+            raise ArtifactError(f"tensor {name!r} belongs to no layer")
+    for alias, key in metadata.aliases.items():
+        if key not in header.tensors and key not in metadata.layers:
+            raise ArtifactError(f"{alias!r} is an alias of {key!r}, which is not stored")
+
+
+def _check_part(name: str, part: IndicesEntry | FloatsEntry, stored: StoredTensor) -> None:
+    if isinstance(part, FloatsEntry):
+        if stored.dtype != _STORED_DTYPES[part.dtype] or stored.shape != part.shape:
+            raise ArtifactError(f"tensor {name!r} is not the {part.dtype} {part.shape} it claims")
+    elif stored.dtype != "U8" or len(stored.shape) != 1:
+        raise ArtifactError(f"tensor {name!r} is not a byte stream")
+
+
+def _build(
+    key: str, entry: CodeEntry, prefix: str, tensors: "Mapping[str, Tensor]", plugins: "Plugins"
+) -> "MethodCode":
+    from vqzoo.plugin.code import Code, MethodCode
+
+    name = _installed_method(key, entry, plugins)
+    parts = {
+        part: _build_part(prefix + part, spec, tensors[prefix + part], plugins)
+        for part, spec in entry.parts.items()
+    }
+    children = {
+        child: _build(key, inner, f"{prefix}{child}.", tensors, plugins)
+        for child, inner in entry.children.items()
+    }
+    return MethodCode(name, Code(entry.shape, parts, entry.facts, children))
+
+
+def _installed_method(key: str, entry: CodeEntry, plugins: "Plugins") -> str:
+    """The registered name of the method that an entry names; nothing is imported for it."""
+    for name in (f"{entry.plugin}:{entry.method}", entry.method):
+        bare = name.rpartition(":")[2]
+        if bare not in plugins.quantizers.names() + plugins.transforms.names():
+            break
+        try:
+            found = plugins.method(name)
+        except Exception:
+            continue
+        if found.item.version != entry.method_version:
+            raise ArtifactError(
+                f"{key} was made by version {entry.method_version!r:.40} of {entry.method}; "
+                f"version {found.item.version} is installed"
+            )
+        return name
+    raise ArtifactError(
+        f"{key} needs method {entry.method!r:.80}, which no installed plugin brings; the artifact "
+        f"says it comes from the package {entry.plugin!r:.80} (its word only)"
+    )
+
+
+def _build_part(
+    name: str, spec: IndicesEntry | FloatsEntry, tensor: "Tensor", plugins: "Plugins"
+) -> "Part":
+    import torch
+
+    from vqzoo.plugin.code import Floats, Indices
+
+    if isinstance(spec, FloatsEntry):
+        if not torch.isfinite(tensor).all():
+            raise ArtifactError(f"{name} holds NaN or infinite values")
+        return Floats(tensor, spec.exponent)
+    if spec.packing not in plugins.packings.names():
+        raise ArtifactError(f"{name} is packed by {spec.packing!r:.80}, which is not installed")
+    packing = plugins.packings.get(spec.packing).item
+    if packing.version != spec.packing_version:
+        raise ArtifactError(f"{name} is packed by another version of {packing.name}")
+    try:
+        values = packing.unpack(tensor, spec.cardinality, math.prod(spec.shape))
+    except ValueError as error:
+        raise ArtifactError(f"{name}: {error}") from None
+    if values.numel() and int(values.max()) >= spec.cardinality:
+        raise ArtifactError(f"{name} has codes past its {spec.cardinality} symbols")
+    return Indices(values.reshape(spec.shape), spec.cardinality)

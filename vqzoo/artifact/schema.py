@@ -1,0 +1,109 @@
+"""What the JSON of an artifact may hold (format 1): unknown keys are ignored, bounds checked."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+FORMAT_VERSION = 1
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "vqzoo.safetensors"
+REPORT_FILE = "report.json"
+DENSE_FILE = "model.safetensors"
+SEPARATOR = "::"
+
+MAX_DIMENSIONS = 8
+MAX_NUMEL = 1 << 34
+_Size = Annotated[int, Field(ge=0, le=MAX_NUMEL, strict=True)]
+_Shape = Annotated[tuple[_Size, ...], Field(max_length=MAX_DIMENSIONS)]
+_Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+_Name = Annotated[str, Field(min_length=1, max_length=200)]
+_PartName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+_Fact = bool | Annotated[int, Field(strict=True)] | float | Annotated[str, Field(max_length=1000)]
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False, hide_input_in_errors=True)
+
+
+class IndicesEntry(_Entry):
+    """Integer codes: a packed stream of `prod(shape)` codes below `cardinality`."""
+
+    kind: Literal["indices"]
+    shape: _Shape
+    cardinality: Annotated[int, Field(ge=1, le=1 << 16, strict=True)]
+    packing: _Name
+    packing_version: _Name
+
+
+class FloatsEntry(_Entry):
+    """Floats: a tensor of the file, times 2^exponent."""
+
+    kind: Literal["floats"]
+    shape: _Shape
+    dtype: Literal["float16", "bfloat16", "float32"]
+    exponent: Annotated[int, Field(ge=-400, le=400, strict=True)]
+
+
+PartEntry = Annotated[IndicesEntry | FloatsEntry, Field(discriminator="kind")]
+
+
+class CodeEntry(_Entry):
+    """One Code and the method that decodes it."""
+
+    method: _Name
+    method_version: _Name
+    plugin: _Name
+    plugin_version: _Name
+    shape: tuple[_Size, _Size]
+    facts: dict[_Name, _Fact] = {}
+    parts: dict[_PartName, PartEntry] = {}
+    children: dict[_PartName, "CodeEntry"] = {}
+
+
+class LayerEntry(_Entry):
+    """One compressed weight.
+
+    Attributes:
+        shape: of the dense tensor.
+        dtype: of the dense tensor.
+        view: (m, n) of the matrix that was compressed: shape flattened behind its first axis.
+        options: the method's options as used, for the record.
+        code: how to decode it.
+        sha256: of the stored bytes of its parts, in the order of their sorted tensor keys.
+    """
+
+    shape: _Shape
+    dtype: Literal["float16", "bfloat16", "float32", "float64"]
+    view: tuple[_Size, _Size]
+    options: dict[str, bool | int | float | str | None] = {}
+    code: CodeEntry
+    sha256: _Sha256
+
+
+class Metadata(_Entry):
+    """The value of the safetensors header's one metadata key, `vqzoo`.
+
+    Attributes:
+        format_version: 1.
+        required_features: what a reader must know to read the file; none in plain format 1.
+        config_sha256: of config.json without its `vqzoo` block, as canonical JSON.
+        layers: state dict key -> compressed weight.
+        aliases: state dict key -> the key that it shares its tensor with.
+    """
+
+    format_version: Annotated[int, Field(strict=True)]
+    required_features: list[str] = []
+    config_sha256: _Sha256
+    layers: dict[_Name, LayerEntry]
+    aliases: dict[_Name, _Name] = {}
+
+
+class ConfigBlock(_Entry):
+    """The `vqzoo` block of config.json."""
+
+    format_version: Annotated[int, Field(strict=True)]
+    method: _Name
+    file: Literal["vqzoo.safetensors"]
+    sha256: _Sha256
+    bytes: _Size
+    weights: _Name

@@ -1,0 +1,140 @@
+"""Writes `vqzoo.safetensors` and `config.json`."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from vqzoo.artifact.encode import EncodedLayer
+from vqzoo.artifact.files import canonical_json, sha256_file, sha256_text, write_text
+from vqzoo.artifact.schema import CONFIG_FILE, FORMAT_VERSION, WEIGHTS_FILE
+from vqzoo.errors import VqzooError
+
+
+@dataclass(frozen=True)
+class WrittenArtifact:
+    """What was written: bytes of `vqzoo.safetensors` and its sha256."""
+
+    file_bytes: int
+    sha256: str
+
+
+def write_artifact(
+    folder: Path,
+    model: nn.Module,
+    layers: Sequence[EncodedLayer],
+    config: Mapping[str, Any],
+    *,
+    method: str,
+    weights: str,
+) -> WrittenArtifact:
+    """Write an artifact into an existing folder.
+
+    Args:
+        model: everything of its state dict that `layers` do not replace is stored as it is.
+        config: a timm config (see `vqzoo.zoo.config`), without a `vqzoo` block.
+        method: the run's method, for the record.
+        weights: where the dense weights came from, for the record.
+    """
+    dense, aliases = untouched_tensors(model, {layer.key for layer in layers})
+    metadata = {
+        "format_version": FORMAT_VERSION,
+        "required_features": [],
+        "config_sha256": sha256_text(canonical_json(config)),
+        "layers": {layer.key: layer.entry for layer in layers},
+        "aliases": aliases,
+    }
+    tensors = dict(dense)
+    for layer in layers:
+        tensors |= layer.tensors
+    path = folder / WEIGHTS_FILE
+    write_tensors(path, tensors, {"vqzoo": canonical_json(metadata)})
+    written = WrittenArtifact(path.stat().st_size, sha256_file(path))
+    block = {
+        "format_version": FORMAT_VERSION,
+        "method": method,
+        "file": WEIGHTS_FILE,
+        "sha256": written.sha256,
+        "bytes": written.file_bytes,
+        "weights": weights,
+    }
+    write_text(folder / CONFIG_FILE, json.dumps({**config, "vqzoo": block}, indent=2) + "\n")
+    return written
+
+
+def untouched_tensors(
+    model: nn.Module, replaced: set[str]
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors of a state dict that stay dense, and the keys that share another's tensor."""
+    first: dict[tuple[Any, ...], str] = {}
+    dense: dict[str, Tensor] = {}
+    aliases: dict[str, str] = {}
+    for key, tensor in model.state_dict().items():
+        if not isinstance(tensor, Tensor):
+            raise VqzooError(f"the state dict entry {key!r} is not a tensor: it cannot be stored")
+        place = (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
+        if tensor.numel() and place in first:
+            aliases[key] = first[place]
+            continue
+        first[place] = key
+        if key not in replaced:
+            dense[key] = _own(tensor)
+    return dense, aliases
+
+
+def _own(tensor: Tensor) -> Tensor:
+    """A contiguous tensor that shares no storage with a larger one."""
+    tensor = tensor.detach().cpu().contiguous()
+    whole = tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
+    return tensor if whole else tensor.clone()
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write a safetensors file whole.
+
+    Raises:
+        VqzooError: the disk is full or the folder cannot be written.
+    """
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        save_file(dict(tensors), temporary, metadata=metadata)
+        temporary.replace(path)
+    except SafetensorError as error:
+        raise VqzooError(f"cannot write {path}: {str(error).splitlines()[0]}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def dense_bytes(model: nn.Module) -> int:
+    """Size of the safetensors file that holds the whole state dict, floating tensors in fp32."""
+    tensors, _ = untouched_tensors(model, set())
+    header: dict[str, Any] = {}
+    position = 0
+    order = sorted(tensors, key=lambda key: (-_fp32_itemsize(tensors[key]), key))
+    for key in order:
+        size = tensors[key].numel() * _fp32_itemsize(tensors[key])
+        name = "F32" if tensors[key].is_floating_point() else _dtype_name(tensors[key].dtype)
+        header[key] = {
+            "dtype": name,
+            "shape": list(tensors[key].shape),
+            "data_offsets": [position, position + size],
+        }
+        position += size
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False)
+    return 8 + -(-len(text.encode()) // 8) * 8 + position
+
+
+def _fp32_itemsize(tensor: Tensor) -> int:
+    return 4 if tensor.is_floating_point() else tensor.element_size()
+
+
+def _dtype_name(dtype: torch.dtype) -> str:
+    if dtype == torch.bool:
+        return "BOOL"
+    return str(dtype).removeprefix("torch.").replace("uint", "U").replace("int", "I")

@@ -1,0 +1,100 @@
+"""`vqzoo compare`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vqzoo.cli.terminal import command, stderr, stdout
+
+
+@command
+def compare(
+    model: Annotated[
+        str, typer.Argument(help="A timm model: alexnet_mini.fmnist.", show_default=False)
+    ],
+    methods: Annotated[
+        str | None,
+        typer.Option(help="Methods, joined by commas. [dim]default: all that are installed[/]"),
+    ] = None,
+    ratios: Annotated[
+        str, typer.Option(help="Ratios to ask each method for, joined by commas.")
+    ] = "4,6,8,12,16,20,24,32",
+    layers: Annotated[str, typer.Option(help="As in `vqzoo run`.")] = "dense",
+    data: Annotated[str | None, typer.Option(help="As in `vqzoo run`.")] = None,
+    images: Annotated[int | None, typer.Option(min=1, help="Measure on this many images.")] = None,
+    checkpoint: Annotated[Path | None, typer.Option(help="Weights to compress.")] = None,
+    weights: Annotated[str, typer.Option(help="pretrained or random.")] = "pretrained",
+    out: Annotated[
+        Path | None, typer.Option(help="Where artifacts go. [dim]default: <model>-compare[/]")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
+    json_: Annotated[
+        bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")
+    ] = False,
+) -> None:
+    """Compress one model by several methods at several ratios: a table and a plot.
+
+    Every point is an artifact on disk, read back and evaluated on the same images; ± is a 95%
+    confidence interval of the paired difference from the dense model. The folder receives
+    compare.json and compare.png; a comparison that breaks off is taken up again.
+    """
+    import json
+    from dataclasses import asdict
+
+    from rich.table import Table
+
+    from vqzoo.cli.progress import TerminalWatcher
+    from vqzoo.cli.run import split_selectors
+    from vqzoo.cli.threads import limit_threads
+    from vqzoo.errors import UsageError
+    from vqzoo.plugin.manager import installed_plugins
+    from vqzoo.zoo.compare import compare as compare_methods
+    from vqzoo.zoo.plot import draw
+
+    try:
+        wanted = [float(text) for text in ratios.split(",")]
+    except ValueError:
+        raise UsageError(f"--ratios {ratios}: write numbers joined by commas: 8,16,32") from None
+    names = list(split_selectors([methods])) if methods else installed_plugins().quantizers.names()
+    folder = out or Path(f"{model.replace('/', '-').replace(':', '-')}-compare")
+    base = {
+        "model": model,
+        "layers": split_selectors([layers]),
+        "data": data,
+        "images": images,
+        "checkpoint": checkpoint,
+        "weights": weights,
+        "seed": seed,
+        "device": device,
+    }
+    with limit_threads(threads), TerminalWatcher(stderr()) as watcher:
+        comparison = compare_methods(base, names, wanted, watcher, folder)
+    draw(comparison, folder / "compare.png")
+    if json_:
+        print(json.dumps(asdict(comparison), indent=2))
+        return
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("method")
+    for title in ("layers", "file", "SQNR dB", "top-1", "change"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for point in comparison.points:
+        table.add_row(
+            point.method,
+            f"{point.ratio_layers:.1f}x",
+            f"{point.ratio_file:.1f}x",
+            f"{point.row_sqnr_db:.1f}",
+            "-" if point.top1 is None else f"{point.top1:.2f}%",
+            "-" if point.change is None else f"{point.change:+.2f} ± {point.ci95 or 0:.2f}",
+        )
+    console = stdout()
+    console.print(table)
+    if comparison.dense_top1 is not None:
+        console.print(
+            f"dense: {comparison.dense_top1:.2f}% on {comparison.images:,} images of "
+            f"{comparison.data}",
+            markup=False,
+        )
+    console.print(f"plot: {folder / 'compare.png'}", markup=False, soft_wrap=True)

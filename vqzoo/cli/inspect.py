@@ -1,0 +1,54 @@
+"""`vqzoo inspect`."""
+
+import math
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vqzoo.cli.terminal import command, printable, stdout
+
+
+@command
+def inspect(
+    artifact: Annotated[Path, typer.Argument(help="An artifact's folder.", show_default=False)],
+) -> None:
+    """Show what an artifact holds, from its headers alone: no weights are read."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    from vqzoo.artifact.reader import open_artifact
+    from vqzoo.cli.tables import megabytes
+
+    opened = open_artifact(artifact)
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("weight", overflow="fold")
+    table.add_column("shape", no_wrap=True)
+    table.add_column("method", no_wrap=True)
+    for title in ("bits/weight", "ratio", "bytes"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for key, entry in opened.metadata.layers.items():
+        count, size = math.prod(entry.shape), opened.layer_bytes(key)
+        table.add_row(
+            escape(printable(key)),
+            "×".join(str(size) for size in entry.shape),
+            escape(printable(entry.code.method)),
+            f"{8 * size / count:.2f}" if count else "-",
+            f"{4 * count / size:.1f}x" if size else "-",
+            f"{size:,}",
+        )
+    dense = opened.dense_tensors()
+    console = stdout()
+    block, cfg = opened.block, opened.config
+    console.print(
+        f"[bold]{escape(printable(str(cfg.get('architecture'))))}[/], "
+        f"method {escape(printable(block.method))}, weights {escape(printable(block.weights))}, "
+        f"format {block.format_version}"
+    )
+    console.print(table)
+    console.print(
+        f"{len(dense)} tensors left as they were, "
+        f"{megabytes(sum(tensor.nbytes for tensor in dense.values()))}; "
+        f"whole file {megabytes(opened.header.file_bytes)}. "
+        "Checksums are verified when it is loaded."
+    )

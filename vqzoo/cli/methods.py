@@ -1,0 +1,88 @@
+"""`vqzoo methods`."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vqzoo.cli.names import complete_method
+from vqzoo.cli.terminal import command, stdout
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from vqzoo.plugin.registry import Registered
+
+
+@command
+def methods(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            help="Explain this one.", autocompletion=complete_method, show_default=False
+        ),
+    ] = None,
+) -> None:
+    """List the methods, or explain one: its options, their defaults, its source."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    from vqzoo.plugin.manager import installed_plugins
+
+    plugins = installed_plugins()
+    console = stdout()
+    if name is not None:
+        _explain(console, plugins.method(name))
+        return
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for title in ("method", "what it does", "plugin"):
+        table.add_column(title)
+    for entry in [*plugins.quantizers, *plugins.transforms]:
+        origin = f"{entry.origin.distribution} {entry.origin.version}"
+        table.add_row(escape(entry.name), escape(entry.item.summary), escape(origin))
+    console.print(table)
+    console.print("\n`vqzoo methods NAME` lists a method's options.")
+
+
+def _explain(console: "Console", entry: "Registered[Any]") -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    method = entry.item
+    console.print(f"[bold]{escape(entry.name)}[/]: {escape(method.summary)}")
+    if method.__doc__:
+        console.print(escape(method.__doc__.strip().splitlines()[0]))
+    if method.source:
+        console.print(f"Source: {escape(method.source)}")
+    console.print(
+        f"Plugin: {escape(entry.origin.distribution)} {escape(entry.origin.version)}, "
+        f"method version {escape(method.version)}"
+    )
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for title in ("option", "default", "values", "meaning"):
+        table.add_column(title)
+    schema = method.Options.model_json_schema()
+    for option, field in method.Options.model_fields.items():
+        default = "required" if field.is_required() else str(field.default)
+        values = _values(schema["properties"][option])
+        table.add_row(f"-o {option}=", default, escape(values), escape(field.description or ""))
+    if method.Options.model_fields:
+        console.print()
+        console.print(table)
+
+
+def _values(schema: dict[str, Any]) -> str:
+    """What an option may be, from its JSON schema."""
+    if "anyOf" in schema:
+        return ", ".join(_values(one) for one in schema["anyOf"] if one.get("type") != "null")
+    if "enum" in schema:
+        return ", ".join(str(value) for value in schema["enum"])
+    low = schema.get("minimum", schema.get("exclusiveMinimum"))
+    high = schema.get("maximum", schema.get("exclusiveMaximum"))
+    kind = {"integer": "integer", "number": "number", "boolean": "true, false"}.get(
+        schema.get("type", ""), "text"
+    )
+    if low is None and high is None:
+        return kind
+    if high is None:
+        return f"{kind} from {low}"
+    return f"{kind}, {low} to {high}"

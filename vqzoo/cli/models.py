@@ -1,0 +1,37 @@
+"""`vqzoo models`."""
+
+from typing import Annotated
+
+import typer
+
+from vqzoo.cli.terminal import command, stdout
+
+
+@command
+def models(
+    pattern: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[FILTER]",
+            help="Part of a name, or a pattern such as 'resnet*'.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """List the models that have weights: those that come with vqzoo, and timm's."""
+    import timm
+
+    from vqzoo.errors import UsageError
+    from vqzoo.plugin.manager import installed_plugins
+    from vqzoo.zoo.models import EMBEDDED_DATA
+    from vqzoo.zoo.names import register_models
+
+    register_models(installed_plugins())
+    wanted = pattern if pattern and set(pattern) & set("*?[") else f"*{pattern or ''}*"
+    names = timm.list_pretrained(wanted)
+    if not names:
+        raise UsageError(f"no model matches {pattern!r}")
+    console = stdout()
+    for name in names:
+        note = "  [dim]comes with vqzoo[/]" if name in EMBEDDED_DATA else ""
+        console.print(name + note, soft_wrap=True)

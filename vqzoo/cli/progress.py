@@ -1,0 +1,85 @@
+"""A run as it is seen in a terminal."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
+
+from vqzoo.zoo.watcher import Steps
+
+
+class TerminalWatcher:
+    """Shows a Watcher's events on stderr; bars only where stderr is a terminal."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._layers: TaskID | None = None
+        self._layer: TaskID | None = None
+
+    def __enter__(self) -> "TerminalWatcher":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def say(self, text: str) -> None:
+        """A line on stderr."""
+        self._console.print(escape(text), soft_wrap=True)
+
+    def note(self, layer: str, text: str) -> None:
+        """A line about a layer."""
+        self._console.print(f"[yellow]{escape(layer)}:[/] {escape(text)}", soft_wrap=True)
+
+    def layer_started(self, name: str, index: int, total: int) -> None:
+        """Move both bars: all layers, and this one."""
+        if self._layers is None:
+            self._layers = self._progress.add_task("layers", total=total)
+            self._layer = self._progress.add_task("", total=None)
+        assert self._layer is not None
+        self._progress.update(self._layers, completed=index)
+        self._progress.reset(self._layer, total=None, description=escape(name))
+
+    def layer_step(self, done: int, total: int) -> None:
+        """Move this layer's bar."""
+        if self._layer is not None:
+            self._progress.update(self._layer, completed=done, total=total)
+
+    @contextmanager
+    def phase(self, text: str) -> Iterator[None]:
+        """A bar of unknown length."""
+        with self.images(text):
+            yield
+
+    @contextmanager
+    def images(self, text: str) -> Iterator[Steps]:
+        """A bar of its own; the layers' bars are over by then."""
+        for task in (self._layers, self._layer):
+            if task is not None:
+                self._progress.remove_task(task)
+        self._layers = self._layer = None
+        task = self._progress.add_task(escape(text), total=None)
+        try:
+            yield lambda done, total: self._progress.update(task, completed=done, total=total)
+        finally:
+            self._progress.remove_task(task)

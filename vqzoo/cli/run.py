@@ -1,0 +1,162 @@
+"""`vqzoo run`."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vqzoo.cli.names import complete_method
+from vqzoo.cli.terminal import command, stderr, stdout
+
+
+@command
+def run(
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            help="A timm model: [bold]alexnet_mini.fmnist[/], resnet18.a1_in1k, "
+            "hf-hub:ORG/NAME, local-dir:PATH. A recipe may name it instead.",
+            show_default=False,
+        ),
+    ] = None,
+    method: Annotated[
+        str | None,
+        typer.Option("--method", "-m", help="See `vqzoo methods`.", autocompletion=complete_method),
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--option", "-o", metavar="NAME=VALUE", help="An option of the method, repeatable."
+        ),
+    ] = None,
+    ratio: Annotated[
+        float | None,
+        typer.Option(
+            help="Let the method choose its options per layer so that each shrinks by this "
+            "factor, codebooks counted. [dim]16 where neither it nor options are given.[/]"
+        ),
+    ] = None,
+    layers: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SELECTOR",
+            help="dense, conv, all, largest:N or names and patterns ('classifier.*'), joined by "
+            "commas or repeated; a leading ! excludes. [dim]default: dense[/]",
+        ),
+    ] = None,
+    rule: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SELECTOR=METHOD[:NAME=VALUE,...]",
+            help="Another method for some layers, as in 'features.*=km:k=256'; repeatable, the "
+            "last one that matches wins.",
+        ),
+    ] = None,
+    transform: Annotated[
+        list[str] | None,
+        typer.Option(help="A transform before the method, undone after it; repeatable."),
+    ] = None,
+    recipe: Annotated[
+        Path | None,
+        typer.Option(help="A YAML file with any of these; the command line has the last word."),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="What to measure on: fmnist (embedded), imagefolder:PATH, or a data set of "
+            "timm's. [dim]default: the model's own, where vqzoo ships it[/]"
+        ),
+    ] = None,
+    images: Annotated[
+        int | None, typer.Option(min=1, help="Measure on this many images, evenly spaced.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The artifact's folder. [dim]default: <model>-<method>-<hash>[/]"),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a finished folder.")] = False,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(help="Weights to compress: .safetensors, or a state dict that torch saved."),
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(help="pretrained or random (to try things out; never publishable)."),
+    ] = None,
+    model_arg: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="An argument of timm's: num_classes, img_size."),
+    ] = None,
+    packing: Annotated[str | None, typer.Option(help="How codes become bytes.")] = None,
+    seed: Annotated[int | None, typer.Option(help="The same seed gives the same bytes.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
+    dense: Annotated[
+        bool, typer.Option("--dense", help="Write the decoded weights too, for plain timm.")
+    ] = False,
+    json_: Annotated[
+        bool, typer.Option("--json", help="Print the record, and nothing else, on stdout.")
+    ] = False,
+) -> None:
+    """Compress a model into an artifact, and measure it before and after.
+
+    [bold]Examples[/]
+
+    vqzoo run alexnet_mini.fmnist --method pq
+
+    vqzoo run alexnet_mini.fmnist -m pq -o k=256 -o d=8 --layers classifier.1
+
+    vqzoo run resnet18 -m km --ratio 6 --layers all --rule 'fc=pq' --data imagefolder:val
+
+    A run that breaks off is taken up again by the same command.
+    """
+    from vqzoo.cli.progress import TerminalWatcher
+    from vqzoo.cli.tables import print_record
+    from vqzoo.cli.threads import limit_threads
+    from vqzoo.zoo.recipe import make_recipe, parse_options, parse_rule, read_recipe
+    from vqzoo.zoo.runner import run as run_recipe
+
+    given: dict[str, Any] = {
+        "model": model,
+        "method": method,
+        "options": parse_options(option or []) or None,
+        "ratio": ratio,
+        "layers": split_selectors(layers or []) or None,
+        "rules": tuple(parse_rule(text) for text in rule or []) or None,
+        "transforms": tuple(transform or []) or None,
+        "data": data,
+        "images": images,
+        "checkpoint": checkpoint,
+        "weights": weights,
+        "model_args": parse_scalars(model_arg or []) or None,
+        "packing": packing,
+        "seed": seed,
+        "device": device,
+        "dense": dense or None,
+    }
+    fields = read_recipe(recipe) if recipe else {}
+    fields |= {name: value for name, value in given.items() if value is not None}
+    asked = make_recipe(fields)
+    with limit_threads(threads), TerminalWatcher(stderr()) as watcher:
+        finished = run_recipe(asked, watcher, out=out, force=force)
+    if json_:
+        import json
+
+        print(json.dumps(finished.record, indent=2))
+    else:
+        print_record(stdout(), finished.record, finished.folder)
+
+
+def split_selectors(texts: list[str]) -> tuple[str, ...]:
+    """Selector texts, joined by commas or given one by one."""
+    return tuple(part.strip() for text in texts for part in text.split(",") if part.strip())
+
+
+def parse_scalars(pairs: list[str]) -> dict[str, int | str]:
+    """`name=value` pairs whose values are integers where they look like it."""
+    from vqzoo.zoo.recipe import parse_options
+
+    return {
+        name: int(value) if value.isdecimal() else value
+        for name, value in parse_options(pairs).items()
+    }

@@ -1,0 +1,119 @@
+"""Records as tables."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from vqzoo.cli.terminal import printable
+
+
+def print_record(console: Console, record: Mapping[str, Any], folder: Path) -> None:
+    """The layer table and the summary of a run."""
+    console.print(layer_table(record["layers"]))
+    console.print()
+    console.print(_summary(record, folder))
+
+
+def layer_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """One row a compressed layer, and their sum."""
+    methods = {row["method"] for row in rows}
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("layer", overflow="fold")
+    table.add_column("shape", no_wrap=True)
+    if len(methods) > 1:
+        table.add_column("method", no_wrap=True)
+    for title in ("bits/weight", "ratio", "SQNR dB", "bytes"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for row in rows:
+        cells = [escape(printable(row["name"])), "×".join(str(size) for size in row["shape"])]
+        if len(methods) > 1:
+            cells.append(escape(printable(row["method"])))
+        cells += [
+            f"{row['bits_per_weight']:.2f}",
+            f"{row['ratio']:.1f}x",
+            decibels(row["sqnr_db"]),
+            f"{row['bytes']:,}",
+        ]
+        table.add_row(*cells)
+    return table
+
+
+def _summary(record: Mapping[str, Any], folder: Path) -> Table:
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    ratio, size = record["ratio"], record["bytes"]
+    theory = f", {ratio['theoretical']:.1f}x by the paper's formula" if ratio["theoretical"] else ""
+    table.add_row("compressed layers", f"{ratio['layers']:.1f}x smaller on disk{theory}")
+    table.add_row(
+        "whole file",
+        f"{ratio['file']:.1f}x smaller: {megabytes(size['dense'])} to {megabytes(size['file'])}",
+    )
+    if record["skipped"]:
+        table.add_row("left dense", escape(_reasons(record["skipped"])))
+    for name, text in _measured(record):
+        table.add_row(name, text)
+    seconds = record["seconds"]
+    table.add_row(
+        "time",
+        f"{seconds['total']:.1f} s: compression {seconds['compress']:.1f} s, "
+        f"evaluation {seconds['evaluate']:.1f} s",
+    )
+    table.add_row("artifact", escape(str(folder)))
+    return table
+
+
+def _measured(record: Mapping[str, Any]) -> list[tuple[str, str]]:
+    accuracy, agreement = record["accuracy"], record["agreement"]
+    if accuracy is not None:
+        before, after = accuracy["dense"], accuracy["compressed"]
+        change = accuracy["difference"]
+        interval = "" if change["ci95"] is None else f" ± {change['ci95']:.2f}"
+        lines = [
+            (
+                "top-1",
+                f"{before['top1']:.2f}% before, {after['top1']:.2f}% after: "
+                f"{change['top1']:+.2f}{interval} points",
+            )
+        ]
+        if before["top5"] is not None:
+            lines.append(("top-5", f"{before['top5']:.2f}% before, {after['top5']:.2f}% after"))
+        return [
+            *lines,
+            ("measured on", escape(f"{accuracy['images']:,} images of {accuracy['data']}")),
+        ]
+    if agreement is not None:
+        where = escape(f"{agreement['images']:,} images of {agreement['data']}, without labels")
+        return [
+            ("accuracy", "not measured"),
+            ("agreement", f"{agreement['top1']:.2f}% of top-1 answers unchanged, "
+             f"KL {agreement['kl']:.4f} nats"),
+            ("measured on", where),
+        ]  # fmt: skip
+    again = escape(f"{record['command']} --data imagefolder:PATH")
+    return [("accuracy", f"not measured; to measure it: {again}")]
+
+
+def _reasons(skipped: Mapping[str, str]) -> str:
+    """Layers left dense, those with the same reason together."""
+    names: dict[str, list[str]] = {}
+    for name, reason in skipped.items():
+        names.setdefault(reason, []).append(name)
+    return "; ".join(
+        f"{len(found)} layers ({reason})" if len(found) > 3 else f"{', '.join(found)} ({reason})"
+        for reason, found in names.items()
+    )
+
+
+def decibels(value: float | None) -> str:
+    """A ratio in dB; exact copies have none."""
+    return "exact" if value is None else f"{value:.2f}"
+
+
+def megabytes(count: int) -> str:
+    """Bytes for people, 1 MB = 1,000,000 bytes."""
+    return f"{count / 1e6:.2f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"

@@ -1,0 +1,74 @@
+"""Results go to stdout, everything else to stderr."""
+
+import functools
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from vqzoo.errors import UsageError, VqzooError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_PIPED_WIDTH = 120
+
+
+def stdout() -> Console:
+    """Where results go; a pipe gets lines of 120 columns unless COLUMNS says otherwise."""
+    piped = not sys.stdout.isatty() and "COLUMNS" not in os.environ
+    return Console(width=_PIPED_WIDTH if piped else None, highlight=False)
+
+
+def stderr() -> Console:
+    """Where progress, notes and errors go."""
+    return Console(stderr=True, highlight=False)
+
+
+def command(function: Callable[P, R]) -> Callable[P, R]:
+    """Tell what users can mend in one line: exit code 2 for usage, 1 for a failed run."""
+
+    @functools.wraps(function)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            with warnings.catch_warnings():
+                warnings.showwarning = _one_line_warning  # type: ignore[assignment]
+                return function(*args, **kwargs)
+        except UsageError as error:
+            raise _failed(str(error), 2) from None
+        except VqzooError as error:
+            raise _failed(str(error), 1) from None
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(1) from None
+        except OSError as error:
+            where = f" {error.filename}" if error.filename else ""
+            raise _failed(f"{error.strerror or error}:{where}".rstrip(":"), 1) from None
+        except KeyboardInterrupt:
+            raise _failed("interrupted; the same command goes on where it was left", 130) from None
+
+    return wrapped
+
+
+def _failed(text: str, code: int) -> typer.Exit:
+    one_line = " ".join(printable(text).split())
+    stderr().print(f"[bold red]error:[/] {escape(one_line)}", soft_wrap=True)
+    return typer.Exit(code)
+
+
+def _one_line_warning(message: Warning | str, category: type[Warning], *_: object) -> None:
+    from vqzoo.plugin.manager import PluginWarning
+
+    if issubclass(category, PluginWarning):
+        text = escape(" ".join(printable(str(message)).split()))
+        stderr().print(f"[yellow]warning:[/] {text}", soft_wrap=True)
+
+
+def printable(text: str) -> str:
+    """`text` without control characters: strings from an artifact reach no terminal raw."""
+    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)

@@ -1,0 +1,56 @@
+"""The core's own look at what a plugin returned: nonsense is named and never stored."""
+
+import re
+
+import torch
+
+from vqzoo.errors import PluginError
+from vqzoo.plugin.code import STORAGE_DTYPES, Code, Floats, Indices
+
+_PART_NAME = re.compile(r"[a-z][a-z0-9_]*")
+MAX_CARDINALITY = 1 << 16
+
+
+def check_code(code: Code, shape: tuple[int, int], who: str) -> None:
+    """Refuse a Code that breaks the contract.
+
+    Raises:
+        PluginError: wrong type or shape, bad part names, codes out of range, values not finite.
+    """
+    if not isinstance(code, Code):
+        raise PluginError(f"{who} returned {type(code).__name__}, not a Code")
+    if tuple(code.shape) != tuple(shape):
+        raise PluginError(f"{who} returned a Code of shape {code.shape} for a {shape} matrix")
+    names = [*code.parts, *code.children]
+    bad = [name for name in names if not _PART_NAME.fullmatch(name)]
+    if bad or len(set(names)) != len(names):
+        raise PluginError(f"{who}: part names must be distinct and of a-z, 0-9 and _: {names}")
+    for name, part in code.parts.items():
+        if isinstance(part, Indices):
+            _check_indices(part, f"{who}, part {name!r}")
+        elif isinstance(part, Floats):
+            _check_floats(part, f"{who}, part {name!r}")
+        else:
+            raise PluginError(f"{who}: part {name!r} is neither Indices nor Floats")
+    for name, fact in code.facts.items():
+        if not isinstance(fact, int | float | str | bool):
+            raise PluginError(f"{who}: fact {name!r} is a {type(fact).__name__}, not a scalar")
+
+
+def _check_indices(part: Indices, where: str) -> None:
+    values = part.values
+    if values.dtype.is_floating_point or values.dtype.is_complex or values.dtype == torch.bool:
+        raise PluginError(f"{where} has dtype {values.dtype}: integer codes are needed")
+    if not 1 <= part.cardinality <= MAX_CARDINALITY:
+        raise PluginError(f"{where} has {part.cardinality} symbols; 1 to {MAX_CARDINALITY} fit")
+    if values.numel():
+        low, high = (int(bound) for bound in torch.aminmax(values))
+        if low < 0 or high >= part.cardinality:
+            raise PluginError(f"{where} has codes {low}..{high} outside 0..{part.cardinality - 1}")
+
+
+def _check_floats(part: Floats, where: str) -> None:
+    if part.stored.dtype not in STORAGE_DTYPES.values():
+        raise PluginError(f"{where} is stored as {part.stored.dtype}")
+    if not torch.isfinite(part.stored).all():
+        raise PluginError(f"{where} holds NaN or infinite values")

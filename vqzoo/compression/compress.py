@@ -1,0 +1,231 @@
+"""Compress layers one by one: view, choose options, transform, quantize, check, measure."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from vqzoo.compression.check import check_code
+from vqzoo.compression.decode import decode
+from vqzoo.compression.errors import MatrixError, matrix_error
+from vqzoo.compression.progress import Progress
+from vqzoo.compression.selection import LayerPlan, MethodChoice
+from vqzoo.compression.view import weight_key, weight_matrix
+from vqzoo.errors import PluginError, UsageError, VqzooError
+from vqzoo.plugin.code import Code, MethodCode, stored_bits
+from vqzoo.plugin.manager import Plugins
+from vqzoo.plugin.method import LayerContext, Method, Options, SkipLayer
+from vqzoo.plugin.quantizer import Quantizer
+from vqzoo.plugin.registry import Registered
+from vqzoo.plugin.selector import LayerInfo
+from vqzoo.plugin.transform import Transform
+
+DEFAULT_RATIO = 16.0
+
+
+@dataclass(frozen=True)
+class CompressedLayer:
+    """One compressed layer.
+
+    Attributes:
+        layer: what it was.
+        compressed: its code.
+        options: the method's options as used, defaults and clamped values included.
+        error: measured on the decoded matrix, storage rounding included.
+        paper_bits: bits by the source's own formula, None where it has none.
+        notes: what the user should know.
+    """
+
+    layer: LayerInfo
+    compressed: MethodCode
+    options: Mapping[str, Any]
+    error: MatrixError
+    paper_bits: float | None
+    notes: tuple[str, ...] = ()
+
+
+def check_weights(model: nn.Module, plans: Sequence[LayerPlan]) -> None:
+    """Refuse weights that are not finite before any work is done.
+
+    Raises:
+        VqzooError: names the first such layer.
+    """
+    for plan in plans:
+        weight = model.get_parameter(weight_key(plan.layer.name))
+        if not weight.numel():
+            raise VqzooError(f"layer {plan.layer.name} has no weights")
+        bad = weight.numel() - int(torch.isfinite(weight).sum())
+        if bad:
+            raise VqzooError(
+                f"layer {plan.layer.name} has {bad} NaN or infinite weights: "
+                "mend the checkpoint, or exclude the layer with --layers '!" + plan.layer.name + "'"
+            )
+
+
+def compress_layer(
+    model: nn.Module,
+    plan: LayerPlan,
+    plugins: Plugins,
+    *,
+    seed: int,
+    device: torch.device,
+    progress: Progress,
+) -> CompressedLayer:
+    """Compress one layer.
+
+    Raises:
+        SkipLayer: it stays dense; the message says why.
+        UsageError: the options are not the method's.
+        PluginError: the plugin failed or broke its contract.
+    """
+    layer, choice = plan.layer, plan.choice
+    notes: list[str] = []
+
+    def note(text: str) -> None:
+        if text not in notes:
+            notes.append(text)
+            progress.note(layer.name, text)
+
+    def quantize_child(name: str, matrix: Tensor, given: Mapping[str, Any]) -> MethodCode:
+        entry = plugins.quantizers.get(name)
+        shape = (matrix.shape[0], matrix.shape[1])
+        child = parse_options(entry.item, given)
+        return _quantize(entry, matrix, entry.item.fit(*shape, child, note), context)
+
+    context = LayerContext(
+        layer=layer.name,
+        kind=layer.kind,
+        shape=layer.shape,
+        groups=layer.groups,
+        seed=layer_seed(seed, layer.name),
+        device=device,
+        note=note,
+        progress=progress.layer_step,
+        quantize=quantize_child,
+    )
+    entry = plugins.quantizers.get(choice.method)
+    weight = weight_matrix(model, layer, device)
+    options = choose_options(entry.item, layer.matrix_shape, choice, note)
+    compressed = _transformed(plugins, choice.transforms, entry, weight, options, context)
+
+    bits, dense_bits = stored_bits(compressed.code), 32 * layer.numel
+    if bits >= dense_bits:
+        raise SkipLayer(f"{choice.method} would not make it smaller ({bits} of {dense_bits} bits)")
+    if choice.ratio is not None and bits * choice.ratio > dense_bits:
+        note(f"{choice.method} reaches {dense_bits / bits:.5g}x here, not {choice.ratio:g}x")
+    decoded = decode(compressed, plugins)
+    _check_decoded(decoded, weight, entry, layer.name)
+    return CompressedLayer(
+        layer=layer,
+        compressed=compressed,
+        options=options.model_dump(),
+        error=matrix_error(weight, decoded),
+        paper_bits=entry.item.paper_bits(*layer.matrix_shape, options),
+        notes=tuple(notes),
+    )
+
+
+def choose_options(
+    quantizer: Quantizer, shape: tuple[int, int], choice: MethodChoice, note: Any
+) -> Any:
+    """The options for a matrix: as given, or chosen for a ratio (16 where nothing was asked).
+
+    Raises:
+        UsageError: an option is unknown or out of bounds, or the method takes no ratio.
+        SkipLayer: nothing fits this shape.
+    """
+    given = parse_options(quantizer, choice.options)
+    if choice.options and choice.ratio is None:
+        return quantizer.fit(*shape, given, note)
+    fixed = {name: getattr(given, name) for name in choice.options}
+    ratio = choice.ratio if choice.ratio is not None else DEFAULT_RATIO
+    chosen = quantizer.options_for(*shape, ratio, fixed)
+    if chosen is not None:
+        return quantizer.fit(*shape, chosen, note)
+    if choice.ratio is not None:
+        raise SkipLayer(f"{quantizer.name} has no options for {ratio:g}x here")
+    return quantizer.fit(*shape, given, note)
+
+
+def parse_options(method: Method, given: Mapping[str, Any]) -> Options:
+    """Validate options.
+
+    Raises:
+        UsageError: one line that names the option and lists those there are.
+    """
+    try:
+        return method.Options(**given)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        name = ".".join(str(part) for part in problem["loc"]) or "options"
+        if problem["type"] == "extra_forbidden":
+            known = ", ".join(method.Options.model_fields) or "none"
+            raise UsageError(f"{method.name} has no option {name!r}; it has: {known}") from None
+        raise UsageError(
+            f"{method.name}: option {name}={problem['input']!r}: {problem['msg'].lower()} "
+            f"(see `vqzoo methods {method.name}`)"
+        ) from None
+
+
+def layer_seed(seed: int, name: str) -> int:
+    """A seed for one layer, the same whatever other layers are compressed before it."""
+    return int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:4], "little")
+
+
+def _transformed(
+    plugins: Plugins,
+    transforms: Sequence[str],
+    entry: Registered[Quantizer],
+    weight: Tensor,
+    options: Any,
+    context: LayerContext,
+) -> MethodCode:
+    """Quantize behind the transforms, outermost first."""
+    if not transforms:
+        return _quantize(entry, weight, options, context)
+    outer = plugins.transforms.get(transforms[0])
+    transform: Transform = outer.item
+    who = _who(outer, context.layer)
+    changed, code = _isolated(who, transform.forward, weight, transform.Options(), context)
+    inner = _transformed(plugins, transforms[1:], entry, changed, options, context)
+    whole = Code(code.shape, code.parts, code.facts, {Transform.CHILD: inner})
+    check_code(whole, (weight.shape[0], weight.shape[1]), who)
+    return MethodCode(transforms[0], whole)
+
+
+def _quantize(
+    entry: Registered[Quantizer], matrix: Tensor, options: Any, context: LayerContext
+) -> MethodCode:
+    who = _who(entry, context.layer)
+    code = _isolated(who, entry.item.quantize, matrix, options, context)
+    check_code(code, (matrix.shape[0], matrix.shape[1]), who)
+    return MethodCode(entry.name, code)
+
+
+def _isolated(who: str, function: Any, *arguments: Any) -> Any:
+    """Call into a plugin; what goes wrong there is told as the plugin's."""
+    try:
+        return function(*arguments)
+    except (SkipLayer, VqzooError, MemoryError):
+        raise
+    except Exception as error:
+        raise PluginError(f"{who} failed: {type(error).__name__}: {error}") from error
+
+
+def _check_decoded(decoded: Tensor, weight: Tensor, entry: Registered[Any], layer: str) -> None:
+    who = _who(entry, layer)
+    if decoded.shape != weight.shape or decoded.dtype != torch.float32:
+        raise PluginError(
+            f"{who} decoded to {tuple(decoded.shape)} {decoded.dtype}, "
+            f"not {tuple(weight.shape)} float32"
+        )
+    if not torch.isfinite(decoded).all():
+        raise PluginError(f"{who} decoded to NaN or infinite values")
+
+
+def _who(entry: Registered[Any], layer: str) -> str:
+    return f"{entry.name} (plugin {entry.origin.distribution}) on layer {layer}"

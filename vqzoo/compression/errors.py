@@ -1,0 +1,47 @@
+"""How far a decoded matrix is from the original."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+_FLOOR_DB = -300.0
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class MatrixError:
+    """Signal-to-quantization-noise ratios in dB; None stands for a perfect copy, -300 is the least.
+
+    Attributes:
+        sqnr_db: 10·log10(‖W‖² / ‖W - Ŵ‖²) over the whole matrix.
+        row_sqnr_db: 10·log10(1 / mean over rows of ‖w - ŵ‖² / ‖w‖²): every row counts alike,
+            however small its weights (a batch norm behind a channel undoes its size). A row of
+            zeros that did not stay zero counts as an error of 1.
+    """
+
+    sqnr_db: float | None
+    row_sqnr_db: float | None
+
+
+def matrix_error(weight: Tensor, decoded: Tensor) -> MatrixError:
+    """Compare two (m, n) matrices in float64, a few rows at a time."""
+    rows = max(1, _CHUNK // max(1, weight.shape[1]))
+    noise, signal = [], []
+    for before, after in zip(weight.split(rows), decoded.split(rows), strict=True):
+        exact = before.double()
+        noise.append((exact - after).square_().sum(dim=1))
+        signal.append(exact.square_().sum(dim=1))
+    row_noise, row_signal = torch.cat(noise), torch.cat(signal)
+    relative = row_noise / row_signal.where(row_signal > 0, row_noise.where(row_noise > 0, 1.0))
+    return MatrixError(
+        _decibels(float(row_noise.sum()), float(row_signal.sum())),
+        _decibels(float(relative.mean()), 1.0),
+    )
+
+
+def _decibels(noise: float, signal: float) -> float | None:
+    if noise == 0:
+        return None
+    return max(_FLOOR_DB, 10 * math.log10(signal / noise)) if signal > 0 else _FLOOR_DB

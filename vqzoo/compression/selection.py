@@ -1,0 +1,118 @@
+"""Which layers to compress, by what method: selectors, exclusions and rules."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from vqzoo.errors import UsageError
+from vqzoo.plugin.manager import Plugins
+from vqzoo.plugin.selector import LayerInfo
+
+
+@dataclass(frozen=True)
+class MethodChoice:
+    """A method and what was asked of it.
+
+    Attributes:
+        method: registered name, perhaps `distribution:name`.
+        options: as given; text values are converted by the method's Options.
+        ratio: wanted ratio; None where none was asked for.
+        transforms: transforms to run before it, the first one first.
+    """
+
+    method: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    ratio: float | None = None
+    transforms: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """A layer and the choice made for it."""
+
+    layer: LayerInfo
+    choice: MethodChoice
+
+
+def plan_layers(
+    layers: Sequence[LayerInfo],
+    selection: Sequence[str],
+    choice: MethodChoice | None,
+    rules: Sequence[tuple[str, MethodChoice]],
+    plugins: Plugins,
+) -> tuple[list[LayerPlan], dict[str, str]]:
+    """Decide for each layer.
+
+    `selection` holds selector texts, joined; one that begins with `!` excludes. With nothing but
+    exclusions, all other layers are chosen. A rule's layers are compressed whether selected or
+    not, the last rule that matches wins, and exclusions win over everything.
+
+    Returns:
+        The plans in the model's order, and name -> reason for every layer left out.
+
+    Raises:
+        UsageError: a selector is unknown or matches nothing.
+    """
+    included = [text for text in selection if not text.startswith("!")]
+    excluded: dict[str, str] = {}
+    for text in selection:
+        if text.startswith("!"):
+            excluded |= dict.fromkeys(_match(layers, text[1:], plugins), f"excluded by {text}")
+    chosen: set[str] = set()
+    if choice is not None:
+        for text in included:
+            chosen |= set(_match(layers, text, plugins))
+        if not included:
+            chosen = {layer.name for layer in layers}
+    ruled: dict[str, MethodChoice] = {}
+    for text, rule_choice in rules:
+        ruled |= dict.fromkeys(_match(layers, text, plugins), rule_choice)
+
+    plans: list[LayerPlan] = []
+    skipped: dict[str, str] = {}
+    for layer in layers:
+        if layer.name in excluded:
+            skipped[layer.name] = excluded[layer.name]
+        elif layer.name in ruled:
+            plans.append(LayerPlan(layer, ruled[layer.name]))
+        elif choice is not None and layer.name in chosen:
+            plans.append(LayerPlan(layer, choice))
+        else:
+            asked = ",".join(included) if choice is not None else "any rule"
+            skipped[layer.name] = f"{layer.kind}, not selected by {asked}"
+    if not plans:
+        raise UsageError("every layer is excluded: nothing is left to compress")
+    return plans, skipped
+
+
+def _match(layers: Sequence[LayerInfo], text: str, plugins: Plugins) -> Mapping[str, str]:
+    """The layers that one selector text chooses; an exact selector name comes first."""
+    named = text.partition(":")[0]
+    if named in plugins.selectors.names():
+        selector = plugins.selectors.get(named).item
+    else:
+        accepting = [entry.item for entry in plugins.selectors if entry.item.accepts(text)]
+        if not accepting:
+            plugins.selectors.get(text)  # says which selectors there are
+        selector = accepting[0]
+    matched = selector.select(layers, text)
+    unknown = set(matched) - {layer.name for layer in layers}
+    if unknown:
+        raise UsageError(
+            f"layer selector {selector.name} chose {sorted(unknown)}, not in the model"
+        )
+    if not matched:
+        raise UsageError(_nothing_matches(layers, text, plugins))
+    return matched
+
+
+def _nothing_matches(layers: Sequence[LayerInfo], text: str, plugins: Plugins) -> str:
+    names = [layer.name for layer in layers]
+    close = difflib.get_close_matches(text, names + plugins.selectors.names(), n=3)
+    hint = f"did you mean {' or '.join(close)}? " if close else ""
+    shown = ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
+    return (
+        f"{text!r} matches no layer; {hint}"
+        f"Layers: {shown}. Selectors: {', '.join(plugins.selectors.names())}"
+    )

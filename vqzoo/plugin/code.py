@@ -1,0 +1,130 @@
+"""What a quantizer makes of one weight matrix: named tensors and small facts, no files."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+Fact = int | float | str | bool
+
+STORAGE_DTYPES = {
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "float32": torch.float32,
+}
+
+
+@dataclass(frozen=True)
+class Indices:
+    """Integer codes.
+
+    Attributes:
+        values: integer tensor of any shape, 0 <= value < cardinality.
+        cardinality: how many symbols there are (k for a codebook of k centroids), 1 to 65,536.
+    """
+
+    values: Tensor
+    cardinality: int
+
+    @property
+    def bits(self) -> int:
+        """Fixed width of one code in bits: ceil(log2(cardinality)), at least 1."""
+        return index_bits(self.cardinality)
+
+
+@dataclass(frozen=True)
+class Floats:
+    """Continuous values (a codebook, scales, factors) exactly as a file holds them.
+
+    Attributes:
+        stored: float16, bfloat16 or float32 tensor of any shape.
+        exponent: the values are stored · 2^exponent.
+    """
+
+    stored: Tensor
+    exponent: int = 0
+
+    @classmethod
+    def of(cls, values: Tensor, dtype: str = "float16") -> "Floats":
+        """Round `values` to a storage dtype.
+
+        In float16 a power-of-two scale keeps values clear of overflow (above 65,504) and of
+        subnormal numbers: it is used where the largest magnitude is outside [2^-6, 2^15].
+        """
+        storage = STORAGE_DTYPES[dtype]
+        peak = float(values.abs().max()) if values.numel() else 0.0
+        exponent = 0
+        if storage == torch.float16 and peak > 0 and not 2**-6 <= peak <= 2**15:
+            exponent = math.frexp(peak)[1]
+        scaled = values.double() * 2.0**-exponent if exponent else values
+        return cls(scaled.to(storage), exponent)
+
+    @property
+    def values(self) -> Tensor:
+        """The represented values, float32."""
+        if not self.exponent:
+            return self.stored.float()
+        return (self.stored.double() * 2.0**self.exponent).float()
+
+    @property
+    def dtype(self) -> str:
+        """Name of the storage dtype: "float16", "bfloat16" or "float32"."""
+        return str(self.stored.dtype).removeprefix("torch.")
+
+
+Part = Indices | Floats
+
+
+@dataclass(frozen=True)
+class Code:
+    """One compressed matrix.
+
+    Attributes:
+        shape: (m, n) of the matrix.
+        parts: named tensors; names are identifiers ("codes", "codebook", "scale").
+        facts: small scalars that decoding needs (a sub-vector length, a flag).
+        children: matrices that were themselves compressed by another method ("prune, then any
+            quantizer on the survivors"); names are distinct from those of the parts.
+    """
+
+    shape: tuple[int, int]
+    parts: Mapping[str, Part]
+    facts: Mapping[str, Fact] = field(default_factory=dict)
+    children: Mapping[str, "MethodCode"] = field(default_factory=dict)
+
+    def indices(self, name: str) -> Tensor:
+        """The integer values of a part."""
+        part = self.parts[name]
+        if not isinstance(part, Indices):
+            raise TypeError(f"part {name!r} holds floats, not indices")
+        return part.values
+
+    def floats(self) -> dict[str, Tensor]:
+        """Every float part as float32, by name."""
+        return {name: part.values for name, part in self.parts.items() if isinstance(part, Floats)}
+
+
+@dataclass(frozen=True)
+class MethodCode:
+    """A Code and the registered name of the method that can decode it."""
+
+    method: str
+    code: Code
+
+
+def index_bits(cardinality: int) -> int:
+    """Bits of one fixed-width code for `cardinality` symbols."""
+    return max(1, (cardinality - 1).bit_length())
+
+
+def stored_bits(code: Code) -> int:
+    """Bits that `code` takes with fixed-width codes, each part padded to whole bytes."""
+    total = sum(stored_bits(child.code) for child in code.children.values())
+    for part in code.parts.values():
+        if isinstance(part, Indices):
+            total += 8 * math.ceil(part.values.numel() * part.bits / 8)
+        else:
+            total += part.stored.numel() * part.stored.element_size() * 8
+    return total

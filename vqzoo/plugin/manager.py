@@ -1,0 +1,160 @@
+"""Finds plugins by their entry points, isolates broken ones, and hands out what they bring.
+
+pluggy's own `load_setuptools_entrypoints` skips a name that is taken without a word and lets one
+broken plugin end the program, so the entry points are walked here.
+"""
+
+import os
+import re
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+import pluggy
+
+from vqzoo.errors import UsageError
+from vqzoo.plugin import hookspecs
+from vqzoo.plugin.method import Method, Options
+from vqzoo.plugin.packing import Packing
+from vqzoo.plugin.quantizer import Quantizer
+from vqzoo.plugin.registry import Origin, Registered, Registry
+from vqzoo.plugin.selector import LayerSelector
+from vqzoo.plugin.transform import Transform
+
+GROUP = "vqzoo"
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
+
+
+class PluginWarning(UserWarning):
+    """A plugin could not be used; everything else goes on."""
+
+
+@dataclass(frozen=True)
+class PluginStatus:
+    """One entry point: loaded, or why not."""
+
+    origin: Origin
+    module: str
+    problem: str | None
+    brings: tuple[str, ...] = ()
+
+
+@dataclass
+class Plugins:
+    """Everything that the loaded plugins bring."""
+
+    quantizers: Registry[Quantizer] = field(default_factory=lambda: Registry("method"))
+    transforms: Registry[Transform] = field(default_factory=lambda: Registry("transform"))
+    selectors: Registry[LayerSelector] = field(default_factory=lambda: Registry("layer selector"))
+    packings: Registry[Packing] = field(default_factory=lambda: Registry("packing"))
+    statuses: list[PluginStatus] = field(default_factory=list)
+    hooks: pluggy.PluginManager = field(default_factory=lambda: pluggy.PluginManager(GROUP))
+
+    def method(self, name: str) -> Registered[Any]:
+        """The quantizer or transform that an artifact names; quantizers come first."""
+        bare = name.rpartition(":")[2]
+        transforms = self.transforms.names()
+        if bare in transforms and bare not in self.quantizers.names():
+            return self.transforms.get(name)
+        return self.quantizers.get(name)
+
+    def notify(self, hook: str, **arguments: Any) -> None:
+        """Call a hook that returns nothing in every plugin; one that raises is a warning."""
+        for implementation in getattr(self.hooks.hook, hook).get_hookimpls():
+            wanted = {name: arguments[name] for name in implementation.argnames}
+            try:
+                implementation.function(**wanted)
+            except Exception as error:
+                _warn(f"plugin {implementation.plugin_name}: {hook} failed: {_cause(error)}")
+
+
+@cache
+def installed_plugins() -> Plugins:
+    """The plugins of this environment, loaded once; `VQZOO_PLUGINS=a,b` limits them by name."""
+    found = list(entry_points(group=GROUP))
+    wanted = os.environ.get("VQZOO_PLUGINS")
+    if wanted is not None:
+        names = {name.strip() for name in wanted.split(",") if name.strip()}
+        missing = names - {point.name for point in found}
+        if missing:
+            have = ", ".join(sorted(point.name for point in found)) or "none"
+            raise UsageError(f"VQZOO_PLUGINS names {', '.join(sorted(missing))}; installed: {have}")
+        found = [point for point in found if point.name in names]
+    return load_plugins(found)
+
+
+def load_plugins(points: Iterable[EntryPoint]) -> Plugins:
+    """Load the plugins behind `points`; a broken one is a `PluginWarning` and a status."""
+    plugins = Plugins()
+    plugins.hooks.add_hookspecs(hookspecs)
+    for point in sorted(points, key=lambda point: (_origin(point).distribution, point.name)):
+        origin = _origin(point)
+        try:
+            brings = _register(plugins, point, origin)
+        except Exception as error:
+            problem = _cause(error)
+            _warn(f"plugin {origin.entry_point} of {origin.distribution} is left out: {problem}")
+            plugins.statuses.append(PluginStatus(origin, point.value, problem))
+        else:
+            plugins.statuses.append(PluginStatus(origin, point.value, None, tuple(brings)))
+    return plugins
+
+
+def _register(plugins: Plugins, point: EntryPoint, origin: Origin) -> list[str]:
+    """Register one plugin whole, or raise before anything of it is in a registry."""
+    plugin = point.load()
+    name = f"{origin.distribution}:{origin.entry_point}"
+    plugins.hooks.register(plugin, name=name)
+    try:
+        plugins.hooks.check_pending()
+        kinds: list[tuple[Registry[Any], list[Any]]] = [
+            (plugins.quantizers, _brought(plugins, name, "vqzoo_quantizers", Quantizer)),
+            (plugins.transforms, _brought(plugins, name, "vqzoo_transforms", Transform)),
+            (plugins.selectors, _brought(plugins, name, "vqzoo_layer_selectors", LayerSelector)),
+            (plugins.packings, _brought(plugins, name, "vqzoo_packings", Packing)),
+        ]
+    except BaseException:
+        plugins.hooks.unregister(name=name)
+        raise
+    for registry, items in kinds:
+        for item in items:
+            registry.add(item.name, item, origin)
+    return [f"{registry.kind} {item.name}" for registry, items in kinds for item in items]
+
+
+def _brought(plugins: Plugins, name: str, hook: str, kind: type) -> list[Any]:
+    """What one plugin's hook returns, checked."""
+    items = list(_call(plugins, name, hook) or [])
+    for item in items:
+        if not isinstance(item, kind):
+            raise TypeError(f"{hook} returned {item!r}, not an instance of {kind.__name__}")
+        if not _NAME.fullmatch(getattr(item, "name", "")):
+            raise ValueError(f"{type(item).__name__} needs a name of a-z, 0-9, - and _")
+        if isinstance(item, Method) and not issubclass(item.Options, Options):
+            raise TypeError(f"{item.name}.Options does not derive from vqzoo.plugin.Options")
+    return items
+
+
+def _call(plugins: Plugins, name: str, hook: str) -> Any:
+    for implementation in getattr(plugins.hooks.hook, hook).get_hookimpls():
+        if implementation.plugin_name == name:
+            return implementation.function()
+    return None
+
+
+def _origin(point: EntryPoint) -> Origin:
+    if point.dist is None:
+        return Origin(point.name, "unknown", "0")
+    return Origin(point.name, point.dist.name, point.dist.version)
+
+
+def _cause(error: BaseException) -> str:
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, PluginWarning, stacklevel=3)

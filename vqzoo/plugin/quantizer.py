@@ -1,0 +1,82 @@
+"""The contract of a quantizer, and the choice of options for a wanted ratio."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from vqzoo.plugin.code import Code
+from vqzoo.plugin.method import LayerContext, Method
+
+
+class Quantizer(Method):
+    """Turns a weight matrix into a Code. Pure: the same input and seed give the same Code."""
+
+    @abstractmethod
+    def quantize(self, weight: Tensor, options: Any, context: LayerContext) -> Code:
+        """Compress one matrix.
+
+        Args:
+            weight: float32, (m, n), finite, contiguous; it must not be changed. A Linear's
+                (out, in); a convolution's (out, in/groups·kernel).
+            options: an instance of `self.Options`, already fitted to the shape by `fit`.
+            context: the layer at hand.
+
+        Raises:
+            SkipLayer: this layer cannot be compressed; the message says why.
+        """
+
+    def fit(self, m: int, n: int, options: Any, note: Callable[[str], None]) -> Any:
+        """Clamp options that cannot fit an m × n matrix, and say so through `note`.
+
+        Raises:
+            SkipLayer: no value of an option would do.
+        """
+        return options
+
+    def candidates(self, m: int, n: int) -> Iterable[Any]:
+        """Options worth considering for an m × n matrix when the user asks for a ratio.
+
+        Empty (the default): the method cannot be steered by `--ratio`.
+        """
+        return ()
+
+    def stored_bits(self, m: int, n: int, options: Any) -> int:
+        """Bits that `quantize` will store with these options; the core checks it."""
+        raise NotImplementedError(f"{self.name} offers candidates but does not count their bits")
+
+    def expected_error(self, m: int, n: int, options: Any) -> float:
+        """Expected squared error over the squared norm, used only to compare candidates."""
+        raise NotImplementedError(f"{self.name} offers candidates but does not rank them")
+
+    def options_for(self, m: int, n: int, ratio: float, given: Mapping[str, Any]) -> Any | None:
+        """The options of smallest expected error whose stored size reaches `ratio`.
+
+        The ratio is 32·m·n bits over all stored bits, codebooks and scales counted. Where no
+        options reach it, those that come closest (the core tells the user); None where the method
+        has no candidates for this shape.
+
+        Args:
+            given: options that the user fixed; they override the candidates'.
+        """
+        fixed = dict(given)
+        candidates = {
+            self.fit(m, n, self.Options(**{**c.model_dump(), **fixed}), _silent): None
+            for c in self.candidates(m, n)
+        }
+        sized = [(self.stored_bits(m, n, options), options) for options in candidates]
+        if not sized:
+            return None
+        fitting = [pair for pair in sized if pair[0] * ratio <= 32 * m * n]
+        if not fitting:
+            return min(sized, key=lambda pair: pair[0])[1]
+        return min(fitting, key=lambda pair: (self.expected_error(m, n, pair[1]), pair[0]))[1]
+
+    def paper_bits(self, m: int, n: int, options: Any) -> float | None:
+        """Bits by the source's own formula (32-bit floats, log2 k bits a code), if it has one."""
+        return None
+
+
+def _silent(text: str) -> None:
+    """Candidates are fitted before one is chosen: what was clamped is of no interest yet."""

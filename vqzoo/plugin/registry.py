@@ -1,0 +1,89 @@
+"""What plugins brought, by name; clashes are kept and refused only when the name is used bare."""
+
+import difflib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from vqzoo.errors import UsageError
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a plugin came from.
+
+    Attributes:
+        entry_point: its name in the group `vqzoo`.
+        distribution: the installed package that declares it.
+        version: that package's version.
+    """
+
+    entry_point: str
+    distribution: str
+    version: str
+
+
+@dataclass(frozen=True)
+class Registered(Generic[Item]):
+    """An item and its origin."""
+
+    name: str
+    item: Item
+    origin: Origin
+
+
+class Registry(Generic[Item]):
+    """Items of one kind ("method", "layer selector", "packing"), by name."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._claims: dict[str, list[Registered[Item]]] = {}
+
+    def add(self, name: str, item: Item, origin: Origin) -> None:
+        """Register `item`; a name that is taken already becomes ambiguous."""
+        self._claims.setdefault(name, []).append(Registered(name, item, origin))
+
+    def get(self, name: str) -> Registered[Item]:
+        """The item called `name` or `distribution:name`.
+
+        Raises:
+            UsageError: the name is unknown (close matches and all names are given) or ambiguous.
+        """
+        distribution, _, bare = name.rpartition(":")
+        claims = [
+            claim
+            for claim in self._claims.get(bare, [])
+            if not distribution or claim.origin.distribution == distribution
+        ]
+        if not claims:
+            raise UsageError(self._unknown(name))
+        if len(claims) > 1:
+            choices = " or ".join(f"{c.origin.distribution}:{bare}" for c in claims)
+            raise UsageError(
+                f"{self.kind} {bare!r} is claimed by several plugins: say {choices}"
+                if len({c.origin.distribution for c in claims}) > 1
+                else f"{self.kind} {bare!r} is claimed twice by {claims[0].origin.distribution}"
+            )
+        return claims[0]
+
+    def names(self) -> list[str]:
+        """All names, sorted."""
+        return sorted(self._claims)
+
+    def clashes(self) -> dict[str, list[Origin]]:
+        """The names that more than one plugin claims."""
+        return {n: [c.origin for c in cs] for n, cs in self._claims.items() if len(cs) > 1}
+
+    def __iter__(self) -> Iterator[Registered[Item]]:
+        for name in self.names():
+            yield from self._claims[name]
+
+    def _unknown(self, name: str) -> str:
+        names = self.names()
+        if not names:
+            return f"no {self.kind} called {name!r}: no plugin brings any (see `vqzoo plugins`)"
+        close = difflib.get_close_matches(name.rpartition(":")[2], names, n=3)
+        hint = f"; did you mean {' or '.join(close)}?" if close else ""
+        return f"no {self.kind} called {name!r}{hint} There are: {', '.join(names)}"

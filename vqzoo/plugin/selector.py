@@ -1,0 +1,63 @@
+"""The contract of a layer selector."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True)
+class LayerInfo:
+    """One layer that could be compressed.
+
+    Attributes:
+        name: module path, "features.3".
+        kind: "linear", "conv1d" or "conv2d".
+        shape: the weight's shape.
+        groups: groups of a convolution, 1 otherwise.
+    """
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    groups: int = 1
+
+    @property
+    def matrix_shape(self) -> tuple[int, int]:
+        """(m, n) of the weight as a matrix: (out, in/groups·kernel)."""
+        m, n = self.shape[0], 1
+        for size in self.shape[1:]:
+            n *= size
+        return m, n
+
+    @property
+    def numel(self) -> int:
+        """Number of weights."""
+        m, n = self.matrix_shape
+        return m * n
+
+
+class LayerSelector(ABC):
+    """Chooses layers. Users write `name` or `name:argument`; the core joins several and negates."""
+
+    name: ClassVar[str]
+    summary: ClassVar[str] = ""
+
+    def accepts(self, text: str) -> bool:
+        """Whether `text` is this selector's to read: by default `name` or `name:argument`."""
+        return text == self.name or text.startswith(self.name + ":")
+
+    @abstractmethod
+    def select(self, layers: Sequence[LayerInfo], text: str) -> Mapping[str, str]:
+        """Choose among `layers`.
+
+        Args:
+            layers: all that could be compressed, in the model's order.
+            text: what the user wrote, "largest:3".
+
+        Returns:
+            Name of each chosen layer -> why it was chosen.
+
+        Raises:
+            UsageError: `text` makes no sense.
+        """

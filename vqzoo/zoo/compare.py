@@ -1,0 +1,106 @@
+"""Several methods at several ratios on one model: the curves of Gong et al. 2014, figure 3."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from vqzoo.artifact.files import write_text
+from vqzoo.zoo.recipe import make_recipe
+from vqzoo.zoo.runner import run
+from vqzoo.zoo.watcher import Watcher
+
+
+@dataclass(frozen=True)
+class Point:
+    """One artifact of a comparison, measured as it was read back from disk.
+
+    Attributes:
+        method: how it was made.
+        ratio_layers: every stored byte of the compressed layers counted.
+        ratio_file: of the whole file.
+        top1: percent; None where nothing was measured.
+        change: against the dense model, in points.
+        ci95: half-width of the change's 95% confidence interval, from paired differences.
+        row_sqnr_db: mean over the compressed layers, every row counting alike.
+        folder: name of the artifact's folder.
+    """
+
+    method: str
+    ratio_layers: float
+    ratio_file: float
+    top1: float | None
+    change: float | None
+    ci95: float | None
+    row_sqnr_db: float
+    folder: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The points, and what the dense model reaches on the same images (percent)."""
+
+    model: str
+    data: str | None
+    images: int
+    dense_top1: float | None
+    points: list[Point]
+
+
+def compare(
+    base: Mapping[str, Any],
+    methods: Sequence[str],
+    ratios: Sequence[float],
+    watcher: Watcher,
+    out: Path,
+) -> Comparison:
+    """Run every method at every ratio, each into a folder of its own under `out`.
+
+    Artifacts that an earlier call finished are taken as they are. A coarse method reaches the same
+    size for several of the ratios asked: that is one point.
+
+    Args:
+        base: fields of a `Recipe` without method, options and ratio.
+
+    Raises:
+        UsageError: a name is unknown.
+        VqzooError: a run failed.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    points: list[Point] = []
+    record: dict[str, Any] = {}
+    for method in methods:
+        for ratio in ratios:
+            watcher.say(f"{method} at {ratio:g}x")
+            folder = out / f"{method.replace(':', '-')}-{ratio:g}x"
+            recipe = make_recipe({**base, "method": method, "ratio": ratio})
+            record = run(recipe, watcher, out=folder, reuse=True).record
+            point = _point(record, method, folder.name)
+            if all((p.method, p.ratio_layers) != (method, point.ratio_layers) for p in points):
+                points.append(point)
+    accuracy = record["accuracy"] or {}
+    comparison = Comparison(
+        model=record["model"],
+        data=accuracy.get("data"),
+        images=accuracy.get("images", 0),
+        dense_top1=accuracy["dense"]["top1"] if accuracy else None,
+        points=points,
+    )
+    write_text(out / "compare.json", json.dumps(asdict(comparison), indent=2) + "\n")
+    return comparison
+
+
+def _point(record: Mapping[str, Any], method: str, folder: str) -> Point:
+    accuracy = record["accuracy"]
+    errors = [row["row_sqnr_db"] for row in record["layers"] if row["row_sqnr_db"] is not None]
+    return Point(
+        method=method,
+        ratio_layers=record["ratio"]["layers"],
+        ratio_file=record["ratio"]["file"],
+        top1=accuracy["compressed"]["top1"] if accuracy else None,
+        change=accuracy["difference"]["top1"] if accuracy else None,
+        ci95=accuracy["difference"]["ci95"] if accuracy else None,
+        row_sqnr_db=sum(errors) / len(errors) if errors else float("inf"),
+        folder=folder,
+    )

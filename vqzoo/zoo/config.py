@@ -1,0 +1,93 @@
+"""The timm config of a model: what config.json holds besides its `vqzoo` block."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from vqzoo.errors import ArtifactError, UsageError
+
+# What timm needs to rebuild and to preprocess; never a local path or a place to load code from.
+_PRETRAINED_KEYS = (
+    "tag", "hf_hub_id", "url", "input_size", "test_input_size", "min_input_size",
+    "fixed_input_size", "interpolation", "crop_pct", "test_crop_pct", "crop_mode", "mean", "std",
+    "num_classes", "pool_size", "test_pool_size", "first_conv", "classifier", "license",
+    "label_names", "label_descriptions",
+)  # fmt: skip
+
+# Arguments of timm's factories that an artifact may set: bounded scalars that shape a model.
+_ARGUMENT_BOUNDS: dict[str, tuple[int, int]] = {
+    "num_classes": (0, 1_000_000),
+    "in_chans": (1, 1024),
+    "img_size": (1, 4096),
+    "patch_size": (1, 512),
+}
+_ARGUMENT_TEXTS = {"global_pool": ("", "avg", "max", "avgmax", "catavgmax", "fast", "token", "map")}
+
+
+# Where timm's weights come from; not true of a checkpoint or of random weights.
+_ORIGIN_KEYS = ("tag", "hf_hub_id", "url", "license")
+
+
+def timm_config(
+    model: nn.Module, model_args: Mapping[str, Any], *, pretrained: bool
+) -> dict[str, Any]:
+    """Describe a model that timm made.
+
+    Args:
+        model: it.
+        model_args: arguments that timm's `create_model` needs to make one of the same shape,
+            beside the number of classes.
+        pretrained: whether its weights are those that timm names.
+
+    Raises:
+        UsageError: not a model of timm's, or an argument that an artifact cannot carry.
+    """
+    cfg: Mapping[str, Any] = getattr(model, "pretrained_cfg", None) or {}
+    architecture = cfg.get("architecture")
+    if not architecture:
+        raise UsageError(
+            f"{type(model).__name__} was not made by timm.create_model, so no artifact could say "
+            "how to build it again: register it with timm first (timm.models.register_model)"
+        )
+    arguments = dict(model_args)
+    try:
+        check_model_args(arguments)
+    except ArtifactError as error:
+        raise UsageError(str(error)) from None
+    keys = [key for key in _PRETRAINED_KEYS if pretrained or key not in _ORIGIN_KEYS]
+    config: dict[str, Any] = {
+        "architecture": architecture,
+        "num_classes": int(getattr(model, "num_classes", 0)),
+        "pretrained_cfg": {key: _plain(cfg[key]) for key in keys if cfg.get(key) is not None},
+    }
+    if isinstance(getattr(model, "num_features", None), int):
+        config["num_features"] = model.num_features
+    if arguments:
+        config["model_args"] = arguments
+    return config
+
+
+def check_model_args(arguments: Mapping[str, Any]) -> None:
+    """Allow only known arguments with bounded values.
+
+    Raises:
+        ArtifactError: names the first that is not.
+    """
+    for name, value in arguments.items():
+        if name in _ARGUMENT_BOUNDS:
+            low, high = _ARGUMENT_BOUNDS[name]
+            if type(value) is int and low <= value <= high:
+                continue
+        elif name in _ARGUMENT_TEXTS:
+            if value in _ARGUMENT_TEXTS[name]:
+                continue
+        else:
+            known = ", ".join([*_ARGUMENT_BOUNDS, *_ARGUMENT_TEXTS])
+            raise ArtifactError(f"model argument {name!r:.80} is not among {known}")
+        raise ArtifactError(f"model argument {name}={value!r:.80} is out of bounds")
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as JSON holds them."""
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value

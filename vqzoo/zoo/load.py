@@ -1,0 +1,138 @@
+"""From an artifact to a network that runs."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from vqzoo.artifact.reader import (
+    Artifact,
+    build_code,
+    open_artifact,
+    part_keys,
+    verify_checksum,
+)
+from vqzoo.compression.decode import decode
+from vqzoo.errors import ArtifactError
+from vqzoo.plugin.manager import Plugins, installed_plugins
+from vqzoo.zoo.config import check_model_args
+from vqzoo.zoo.names import register_models
+
+_DTYPES = {
+    "BOOL": torch.bool, "U8": torch.uint8, "I8": torch.int8, "I16": torch.int16,
+    "I32": torch.int32, "I64": torch.int64, "F16": torch.float16, "BF16": torch.bfloat16,
+    "F32": torch.float32, "F64": torch.float64,
+}  # fmt: skip
+
+
+def load(folder: str | Path, *, device: str | torch.device = "cpu") -> nn.Module:
+    """Load an artifact as a plain network, its weights decoded.
+
+    Buffers outside the state dict are rebuilt, everything else is bit for bit what was stored.
+
+    Args:
+        folder: holds `config.json` and `vqzoo.safetensors`.
+        device: where the network goes.
+
+    Returns:
+        timm's module in eval mode.
+
+    Raises:
+        ArtifactError: the artifact is damaged, lies, or needs what is not installed.
+    """
+    plugins = installed_plugins()
+    artifact = open_artifact(folder)
+    verify_checksum(artifact)
+    return build_model(artifact, plugins).to(device)
+
+
+def build_model(artifact: Artifact, plugins: Plugins) -> nn.Module:
+    """The network of an artifact whose checksum has been verified."""
+    register_models(plugins)
+    with torch.device("meta"):
+        expected = _create(artifact.config).state_dict()
+    _compare(artifact, expected)
+    with torch.random.fork_rng(devices=[]):
+        model = _create(artifact.config).eval().requires_grad_(False)
+    with torch.no_grad():
+        _fill(model, artifact, plugins)
+    return model
+
+
+def _create(config: dict[str, Any]) -> nn.Module:
+    """Make the architecture that a config names, without weights."""
+    name, classes = config.get("architecture"), config.get("num_classes")
+    arguments = config.get("model_args", {})
+    if not isinstance(name, str) or not timm.is_model(name):
+        raise ArtifactError(f"the architecture {name!r:.80} is not one that timm has here")
+    if not isinstance(arguments, dict):
+        raise ArtifactError("model_args in config.json is not an object")
+    arguments = {"num_classes": classes, **arguments}
+    check_model_args(arguments)
+    try:
+        model = timm.create_model(name, pretrained=False, **arguments)
+    except Exception as error:
+        raise ArtifactError(
+            f"{name} cannot be made with the arguments of config.json: {error}".splitlines()[0]
+        ) from error
+    cfg = config.get("pretrained_cfg")
+    if isinstance(cfg, dict):  # preprocessing and label names; no weights come from it
+        model.pretrained_cfg = {**model.pretrained_cfg, **cfg}
+        model.default_cfg = model.pretrained_cfg
+    return model
+
+
+def _compare(artifact: Artifact, expected: dict[str, Tensor]) -> None:
+    """Every tensor of the architecture is in the file with its shape and dtype, and no other."""
+    stored: dict[str, tuple[tuple[int, ...], torch.dtype | None]] = {}
+    for key, entry in artifact.metadata.layers.items():
+        stored[key] = (entry.shape, getattr(torch, entry.dtype))
+    for key, lies in artifact.dense_tensors().items():
+        stored[key] = (lies.shape, _DTYPES.get(lies.dtype))
+    for alias, key in artifact.metadata.aliases.items():
+        stored[alias] = stored[key]
+    for key in expected.keys() - stored.keys():
+        raise ArtifactError(f"the artifact lacks the tensor {key!r}")
+    for key in stored.keys() - expected.keys():
+        raise ArtifactError(f"the architecture has no tensor {key!r:.200}")
+    for key, tensor in expected.items():
+        shape, dtype = stored[key]
+        if tuple(tensor.shape) != shape:
+            raise ArtifactError(
+                f"{key} has shape {shape} where the architecture has {tuple(tensor.shape)}"
+            )
+        if dtype is None or tensor.is_floating_point() != dtype.is_floating_point:
+            raise ArtifactError(f"{key} has another dtype than the architecture's {tensor.dtype}")
+
+
+def _fill(model: nn.Module, artifact: Artifact, plugins: Plugins) -> None:
+    """Copy and decode straight into the model's own tensors."""
+    state = model.state_dict()
+    with safe_open(artifact.weights_path, framework="pt") as file:
+        for key in artifact.dense_tensors():
+            state[key].copy_(file.get_tensor(key))
+        for key, entry in artifact.metadata.layers.items():
+            parts = {name: file.get_tensor(name) for name in part_keys(key, entry)}
+            code = build_code(key, entry, parts, plugins)
+            _decode_into(state[key], key, code, plugins)
+    for alias, key in artifact.metadata.aliases.items():
+        state[alias].copy_(state[key])
+
+
+def _decode_into(weight: Tensor, key: str, code: Any, plugins: Plugins) -> None:
+    m, n = code.code.shape
+    if m != weight.shape[0] or m * n != math.prod(weight.shape):
+        raise ArtifactError(f"{key}: its code is for a {m} x {n} matrix")
+    direct = weight.dtype == torch.float32 and weight.is_contiguous()
+    try:
+        matrix = decode(code, plugins, weight.view(m, n) if direct else None)
+    except (ValueError, IndexError, KeyError, TypeError, RuntimeError, AssertionError) as error:
+        raise ArtifactError(f"{key} cannot be decoded: {error}".splitlines()[0]) from error
+    if tuple(matrix.shape) != (m, n) or not torch.isfinite(matrix).all():
+        raise ArtifactError(f"{key} decodes to NaN, infinity or another shape")
+    if not direct:
+        weight.copy_(matrix.view(weight.shape))

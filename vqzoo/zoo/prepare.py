@@ -1,0 +1,119 @@
+"""Everything about a run that can be refused before any work is done or any file is written."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vqzoo.compression.compress import check_weights, parse_options
+from vqzoo.compression.selection import LayerPlan, plan_layers
+from vqzoo.compression.view import compressible_layers
+from vqzoo.errors import UsageError
+from vqzoo.plugin.manager import Plugins, installed_plugins
+from vqzoo.zoo.config import timm_config
+from vqzoo.zoo.data import Data, open_data
+from vqzoo.zoo.models import EMBEDDED_DATA, OpenedModel, find_model
+from vqzoo.zoo.names import register_models
+from vqzoo.zoo.recipe import Recipe, recipe_hash
+from vqzoo.zoo.watcher import Watcher
+from vqzoo.zoo.workspace import default_folder
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that may start.
+
+    Attributes:
+        recipe: what was asked.
+        plugins: what is installed.
+        opened: the dense model.
+        plans: the layers to compress.
+        skipped: layer -> why it stays dense.
+        data: images to measure on, if any.
+        config: the artifact's config.
+        device: where to compute.
+        digest: hash of what was asked.
+        target: the artifact's folder.
+    """
+
+    recipe: Recipe
+    plugins: Plugins
+    opened: OpenedModel
+    plans: list[LayerPlan]
+    skipped: dict[str, str]
+    data: Data | None
+    config: Mapping[str, Any]
+    device: torch.device
+    digest: str
+    target: Path
+
+
+def prepare(recipe: Recipe, watcher: Watcher, out: Path | None) -> Prepared:
+    """Open the model and the data, and check all that was asked.
+
+    Raises:
+        UsageError: something does not exist or makes no sense.
+        VqzooError: weights cannot be had or are not finite.
+    """
+    plugins = installed_plugins()
+    device = parse_device(recipe.device)
+    register_models(plugins)
+    _check_methods(recipe, plugins)
+    opened = find_model(
+        recipe.model,
+        watcher,
+        weights=recipe.weights,
+        checkpoint=recipe.checkpoint,
+        model_args=recipe.model_args,
+        seed=recipe.seed,
+    )
+    layers, passed = compressible_layers(opened.module)
+    rules = [(rule.layers, rule.choice()) for rule in recipe.rules]
+    plans, skipped = plan_layers(layers, recipe.layers, recipe.choice(), rules, plugins)
+    check_weights(opened.module, plans)
+    digest = recipe_hash(recipe, opened.name, opened.weights_sha256)
+    target = out or default_folder(opened.name, recipe.label, digest)
+    spec = recipe.data or EMBEDDED_DATA.get(opened.name)
+    return Prepared(
+        recipe=recipe,
+        plugins=plugins,
+        opened=opened,
+        plans=plans,
+        skipped=passed | skipped,
+        data=open_data(spec, opened.module, images=recipe.images) if spec else None,
+        config=timm_config(
+            opened.module, opened.model_args, pretrained=opened.weights == "pretrained"
+        ),
+        device=device,
+        digest=digest,
+        target=target,
+    )
+
+
+def parse_device(name: str) -> torch.device:
+    """A device that is there.
+
+    Raises:
+        UsageError: it is not.
+    """
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UsageError(f"device {name!r} cannot be used here: {reason}") from None
+    return device
+
+
+def _check_methods(recipe: Recipe, plugins: Plugins) -> None:
+    """Unknown names and options are told before a model is opened."""
+    choices = [recipe.choice(), *(rule.choice() for rule in recipe.rules)]
+    for choice in choices:
+        if choice is None:
+            continue
+        parse_options(plugins.quantizers.get(choice.method).item, choice.options)
+        for name in choice.transforms:
+            plugins.transforms.get(name)
+    plugins.packings.get(recipe.packing)

@@ -1,0 +1,62 @@
+"""Whether weights can be had: in the cache, over the network, or not at all."""
+
+import os
+import ssl
+import threading
+import urllib.error
+import urllib.parse
+import urllib.request
+from pathlib import Path
+
+import huggingface_hub
+import torch
+from huggingface_hub import constants
+from timm.models import PretrainedCfg
+
+TIMEOUT_SECONDS = 5.0
+_HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+
+
+def is_cached(cfg: PretrainedCfg) -> bool:
+    """Whether the weights of a timm config lie on this disk already."""
+    if cfg.file:
+        return Path(cfg.file).is_file()
+    if cfg.hf_hub_id:
+        names = (cfg.hf_hub_filename,) if cfg.hf_hub_filename else _HUB_FILES
+        found = (huggingface_hub.try_to_load_from_cache(cfg.hf_hub_id, name) for name in names)
+        return any(isinstance(path, str) for path in found)
+    if isinstance(cfg.url, str):
+        name = os.path.basename(urllib.parse.urlparse(cfg.url).path)
+        return (Path(torch.hub.get_dir()) / "checkpoints" / name).is_file()
+    return False
+
+
+def is_reachable(cfg: PretrainedCfg) -> bool:
+    """Whether the place that a timm config names answers within five seconds."""
+    if cfg.hf_hub_id:
+        return not constants.HF_HUB_OFFLINE and answers(constants.ENDPOINT)
+    return isinstance(cfg.url, str) and answers(cfg.url)
+
+
+def answers(url: str, timeout: float = TIMEOUT_SECONDS) -> bool:
+    """Whether a server answers at `url` in time, name resolution included; any answer will do."""
+    reached: list[bool] = []
+
+    def ask() -> None:
+        request = urllib.request.Request(url, method="HEAD")
+        try:
+            with urllib.request.urlopen(request, timeout=timeout):
+                reached.append(True)
+        except urllib.error.HTTPError:
+            reached.append(True)
+        except urllib.error.URLError as error:
+            reached.append(isinstance(error.reason, ssl.SSLError))
+        except OSError:
+            reached.append(False)
+
+    if not url.startswith(("http://", "https://")):
+        return False
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(timeout)
+    return bool(reached and reached[0])

@@ -1,0 +1,198 @@
+"""What was asked: one model, how to compress it, how to measure it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from vqzoo.artifact.files import canonical_json, sha256_text
+from vqzoo.compression.selection import MethodChoice
+from vqzoo.errors import UsageError
+
+_Ratio = Annotated[float, Field(gt=1, le=10000)]
+_OptionValue = bool | int | float | str
+
+
+class Rule(BaseModel):
+    """A method for the layers that a selector text chooses."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    layers: str
+    method: str
+    options: dict[str, _OptionValue] = {}
+    ratio: _Ratio | None = None
+    transforms: tuple[str, ...] = ()
+
+    def choice(self) -> MethodChoice:
+        """The method with its options."""
+        return MethodChoice(self.method, self.options, self.ratio, self.transforms)
+
+
+class Recipe(BaseModel):
+    """Everything that decides what an artifact holds and what its record says."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str = Field(min_length=1)
+    weights: Literal["pretrained", "random"] = "pretrained"
+    checkpoint: Path | None = None
+    model_args: dict[str, _OptionValue] = {}
+    method: str | None = None
+    options: dict[str, _OptionValue] = {}
+    ratio: _Ratio | None = None
+    transforms: tuple[str, ...] = ()
+    layers: tuple[str, ...] = ("dense",)
+    rules: tuple[Rule, ...] = ()
+    packing: str = "bits"
+    data: str | None = None
+    images: int | None = Field(None, ge=1)
+    seed: int = Field(0, ge=0, lt=2**31)
+    device: str = "cpu"
+    dense: bool = False
+
+    @model_validator(mode="after")
+    def _something_to_do(self) -> "Recipe":
+        if self.method is None and not self.rules:
+            raise ValueError("give a method (--method NAME) or rules: `vqzoo methods` lists them")
+        if self.method is None and (self.options or self.ratio or self.transforms):
+            raise ValueError("options, ratio and transforms belong to a method: give --method")
+        if self.checkpoint is not None and self.weights == "random":
+            raise ValueError("give a checkpoint or random weights, not both")
+        return self
+
+    @property
+    def label(self) -> str:
+        """The method in one word, for names and records."""
+        if self.method is not None and not self.rules:
+            return self.method.rpartition(":")[2]
+        return "mixed"
+
+    def choice(self) -> MethodChoice | None:
+        """The method for the selected layers."""
+        if self.method is None:
+            return None
+        return MethodChoice(self.method, self.options, self.ratio, self.transforms)
+
+
+def make_recipe(fields: Mapping[str, Any]) -> Recipe:
+    """Validate what was asked.
+
+    Raises:
+        UsageError: one line that names the field.
+    """
+    try:
+        return Recipe(**fields)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(str(part) for part in problem["loc"])
+        text = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "extra_forbidden":
+            text = f"unknown; there are: {', '.join(Recipe.model_fields)}"
+        raise UsageError(f"{where}: {text}" if where else text) from None
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """The fields of a recipe file (YAML).
+
+    Raises:
+        UsageError: the file cannot be read, or is not a mapping.
+    """
+    try:
+        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot read recipe {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"recipe {path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(fields, dict):
+        raise UsageError(f"recipe {path} is not a mapping of fields such as model and method")
+    return fields
+
+
+def parse_rule(text: str) -> Rule:
+    """Read `LAYERS=METHOD[:name=value,...]`, as in `features.*=km:k=256,scale=row`.
+
+    Raises:
+        UsageError: it is not of that form.
+    """
+    layers, equals, rest = text.partition("=")
+    if not (layers and equals and rest):
+        raise UsageError(f"rule {text!r}: write LAYERS=METHOD:name=value, as in 'conv=km:k=256'")
+    method, options = rest, ""
+    head, colon, tail = rest.rpartition(":")
+    if colon and "=" in tail:
+        method, options = head, tail
+    given = parse_options([part for part in options.split(",") if part])
+    ratio = given.pop("ratio", None)
+    try:
+        return Rule(layers=layers, method=method, options=given, ratio=ratio)  # type: ignore[arg-type]
+    except ValidationError as error:
+        raise UsageError(f"rule {text!r}: {error.errors()[0]['msg']}") from None
+
+
+def parse_options(pairs: list[str]) -> dict[str, str]:
+    """Read `name=value` pairs.
+
+    Raises:
+        UsageError: one is not of that form.
+    """
+    options: dict[str, str] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not (name and equals):
+            raise UsageError(f"option {pair!r}: write name=value, as in -o k=256")
+        options[name.strip()] = value.strip()
+    return options
+
+
+def recipe_hash(recipe: Recipe, model: str, weights_sha256: str | None) -> str:
+    """A hash of what was asked, with the name and the weights that it came to."""
+    fields = recipe.model_dump(mode="json", exclude={"checkpoint"})
+    fields |= {"model": model, "weights_sha256": weights_sha256}
+    return sha256_text(canonical_json(fields))
+
+
+def canonical_command(recipe: Recipe, model: str) -> str:
+    """The command that asks for this recipe, without local paths."""
+    import shlex
+
+    words = ["vqzoo", "run", model]
+    if recipe.checkpoint is not None:
+        words += ["--checkpoint", recipe.checkpoint.name]
+    if recipe.weights != "pretrained":
+        words += ["--weights", recipe.weights]
+    for name, value in sorted(recipe.model_args.items()):
+        words += ["--model-arg", f"{name}={value}"]
+    if recipe.method is not None:
+        words += ["--method", recipe.method]
+    for name, value in sorted(recipe.options.items()):
+        words += ["-o", f"{name}={value}"]
+    if recipe.ratio is not None:
+        words += ["--ratio", f"{recipe.ratio:g}"]
+    for name in recipe.transforms:
+        words += ["--transform", name]
+    if recipe.layers != ("dense",):
+        words += ["--layers", ",".join(recipe.layers)]
+    for rule in recipe.rules:
+        given = dict(rule.options) | ({"ratio": rule.ratio} if rule.ratio else {})
+        options = ",".join(f"{name}={value}" for name, value in sorted(given.items()))
+        words += ["--rule", f"{rule.layers}={rule.method}" + (f":{options}" if options else "")]
+    if recipe.packing != "bits":
+        words += ["--packing", recipe.packing]
+    if recipe.data is not None:
+        words += ["--data", public_data_name(recipe.data)]
+    if recipe.images is not None:
+        words += ["--images", str(recipe.images)]
+    if recipe.seed:
+        words += ["--seed", str(recipe.seed)]
+    if recipe.dense:
+        words += ["--dense"]
+    return shlex.join(words)
+
+
+def public_data_name(spec: str) -> str:
+    """A data specification without the folders above its own."""
+    kind, colon, path = spec.partition(":")
+    return f"{kind}:{Path(path).name}" if colon and kind == "imagefolder" else spec

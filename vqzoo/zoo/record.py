@@ -1,0 +1,88 @@
+"""The record of a run: what report.json and `--json` hold."""
+
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from typing import Any
+
+from vqzoo.artifact.encode import EncodedLayer
+from vqzoo.compression.compress import CompressedLayer
+from vqzoo.plugin.manager import Plugins
+from vqzoo.zoo.evaluate import Agreement, Evaluation, paired_difference
+
+_PACKAGES = ("vqzoo", "torch", "timm", "safetensors", "numba", "numpy")
+
+
+def layer_row(compressed: CompressedLayer, encoded: EncodedLayer) -> dict[str, Any]:
+    """One layer's row: sizes are bytes of its codes, codebooks and scales as stored."""
+    layer = compressed.layer
+    return {
+        "name": layer.name,
+        "kind": layer.kind,
+        "shape": list(layer.shape),
+        "method": compressed.compressed.method,
+        "options": dict(compressed.options),
+        "bits_per_weight": 8 * encoded.nbytes / layer.numel,
+        "ratio": 4 * layer.numel / encoded.nbytes,
+        "paper_bits": compressed.paper_bits,
+        "sqnr_db": compressed.error.sqnr_db,
+        "row_sqnr_db": compressed.error.row_sqnr_db,
+        "bytes": encoded.nbytes,
+        "notes": list(compressed.notes),
+    }
+
+
+def ratios(rows: Sequence[Mapping[str, Any]], dense: int, file: int) -> dict[str, float | None]:
+    """The three ratios, dense fp32 over compressed.
+
+    `layers`: every byte that the compressed layers need; `file`: the dense safetensors file over
+    the artifact's; `theoretical`: the sources' own formulas over the compressed layers, None
+    where a method has none.
+    """
+    weights = sum(_numel(row["shape"]) for row in rows)
+    paper = [row["paper_bits"] for row in rows]
+    return {
+        "layers": 4 * weights / sum(row["bytes"] for row in rows),
+        "file": dense / file,
+        "theoretical": None if None in paper else 32 * weights / sum(paper),
+    }
+
+
+def accuracy_block(dense: Evaluation, compressed: Evaluation) -> dict[str, Any]:
+    """Accuracy before and after, in percent, and the paired difference in points (no interval
+    from a single image)."""
+    difference = paired_difference(dense, compressed) if dense.images > 1 else None
+    return {
+        "data": dense.data,
+        "images": dense.images,
+        "dense": {"top1": dense.top1, "top5": dense.top5},
+        "compressed": {"top1": compressed.top1, "top5": compressed.top5},
+        "difference": {
+            "top1": compressed.top1 - dense.top1,
+            "ci95": difference.half_width if difference else None,
+        },
+    }
+
+
+def agreement_block(agreement: Agreement) -> dict[str, Any]:
+    """How far the compressed network agrees with the dense one on images without labels."""
+    return {
+        "data": agreement.data,
+        "images": agreement.images,
+        "top1": agreement.top1,
+        "kl": agreement.kl,
+    }
+
+
+def versions(plugins: Plugins) -> dict[str, str]:
+    """Versions of what took part, other people's plugins included."""
+    found = {name: version(name) for name in _PACKAGES}
+    found |= {s.origin.distribution: s.origin.version for s in plugins.statuses if not s.problem}
+    return {"python": platform.python_version(), **found}
+
+
+def _numel(shape: Sequence[int]) -> int:
+    product = 1
+    for size in shape:
+        product *= size
+    return product

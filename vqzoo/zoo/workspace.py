@@ -1,0 +1,138 @@
+"""The folder of a run: `.partial` until it is whole, taken up again when broken off."""
+
+import json
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from vqzoo.artifact.encode import EncodedLayer, tensors_sha256
+from vqzoo.artifact.files import canonical_json, write_text
+from vqzoo.artifact.header import read_header, strict_json
+from vqzoo.artifact.schema import CONFIG_FILE, REPORT_FILE
+from vqzoo.artifact.writer import write_tensors
+from vqzoo.errors import ArtifactError, UsageError
+
+_ASKED = "asked.json"
+_LAYERS = "layers"
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Where a run works.
+
+    Attributes:
+        target: the finished folder.
+        partial: the folder until then.
+        resumed: whether an earlier run left layers in it.
+    """
+
+    target: Path
+    partial: Path
+    resumed: bool
+
+
+def default_folder(model: str, label: str, digest: str) -> Path:
+    """`<model>-<method>-<short hash of what was asked>` in the working directory."""
+    return Path(re.sub(r"[^A-Za-z0-9._-]+", "-", f"{model}-{label}-{digest[:8]}"))
+
+
+def check_target(target: Path, digest: str, *, force: bool) -> None:
+    """Refuse a finished folder, or a broken-off one of another run, unless forced.
+
+    Raises:
+        UsageError: says what lies there and what to do.
+    """
+    if target.exists():
+        if not (target / CONFIG_FILE).is_file():
+            if not target.is_dir() or any(target.iterdir()):
+                raise UsageError(f"{target} exists and is not an artifact: choose another --out")
+        elif not force:
+            raise UsageError(f"{target} is finished already: --force replaces it")
+    partial = _partial(target)
+    if partial.exists() and not force and _asked(partial) not in (None, digest):
+        raise UsageError(
+            f"{partial} is what another run left off: --force discards it, --out goes elsewhere"
+        )
+
+
+def finished_record(target: Path, digest: str) -> dict[str, Any] | None:
+    """The record of a finished folder, if it is of the very same run."""
+    report = target / REPORT_FILE
+    if not report.is_file():
+        return None
+    record = json.loads(report.read_text(encoding="utf-8"))
+    return record if record.get("asked_sha256") == digest else None
+
+
+def open_workspace(target: Path, digest: str) -> Workspace:
+    """Make the `.partial` folder, or take up the one that the same run left; another's goes."""
+    partial = _partial(target)
+    if partial.exists() and _asked(partial) != digest:
+        shutil.rmtree(partial)
+    (partial / _LAYERS).mkdir(parents=True, exist_ok=True)
+    resumed = any((partial / _LAYERS).glob("*.safetensors"))
+    write_text(partial / _ASKED, json.dumps({"sha256": digest}))
+    return Workspace(target, partial, resumed)
+
+
+def save_layer(work: Workspace, index: int, encoded: EncodedLayer, row: Mapping[str, Any]) -> None:
+    """Keep a finished layer."""
+    note = canonical_json({"key": encoded.key, "entry": encoded.entry, "row": row})
+    write_tensors(_layer_path(work, index), encoded.tensors, {"layer": note})
+
+
+def saved_layer(work: Workspace, index: int) -> tuple[EncodedLayer, dict[str, Any]] | None:
+    """A layer that an earlier run finished; None where there is none or it was cut short."""
+    path = _layer_path(work, index)
+    if not path.exists():
+        return None
+    try:
+        note = strict_json(read_header(path).metadata["layer"], path.name)
+        tensors = load_file(path)
+        encoded = EncodedLayer(note["key"], note["entry"], tensors)
+    except (ArtifactError, SafetensorError, KeyError):
+        path.unlink()  # cut short: it is made again
+        return None
+    if tensors_sha256(tensors) != encoded.entry["sha256"]:
+        path.unlink()
+        return None
+    return encoded, note["row"]
+
+
+def finish(work: Workspace) -> None:
+    """Drop what only resuming needs and give the folder its name; an old one goes last."""
+    shutil.rmtree(work.partial / _LAYERS)
+    (work.partial / _ASKED).unlink()
+    old = work.target.with_name(work.target.name + ".old")
+    if work.target.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        work.target.rename(old)
+    work.partial.rename(work.target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def abandon_if_empty(work: Workspace) -> None:
+    """Leave nothing behind when not one layer was finished."""
+    if not any((work.partial / _LAYERS).glob("*.safetensors")):
+        shutil.rmtree(work.partial)
+
+
+def _partial(target: Path) -> Path:
+    return target.with_name(target.name + ".partial")
+
+
+def _asked(partial: Path) -> str | None:
+    try:
+        return str(json.loads((partial / _ASKED).read_text(encoding="utf-8"))["sha256"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _layer_path(work: Workspace, index: int) -> Path:
+    return work.partial / _LAYERS / f"{index:05d}.safetensors"
