@@ -1,1 +1,39 @@
-"""vqzoo: vector quantization for PyTorch vision models."""
+"""vqzoo: vector quantization for PyTorch vision models.
+
+    import vqzoo
+
+    small = vqzoo.compress(model, "pq", layers="dense", k=256, d=8)
+    small.save("my-artifact")
+    model = vqzoo.load("my-artifact")
+
+The names below are imported when they are first used, so that the command line starts at once.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vqzoo.plugin.hookspecs import hookimpl
+    from vqzoo.zoo.compressed_model import CompressedModel, compress
+    from vqzoo.zoo.evaluate import evaluate
+    from vqzoo.zoo.load import load
+
+__all__ = ["CompressedModel", "compress", "evaluate", "hookimpl", "load"]
+
+_HOMES = {
+    "CompressedModel": "vqzoo.zoo.compressed_model",
+    "compress": "vqzoo.zoo.compressed_model",
+    "evaluate": "vqzoo.zoo.evaluate",
+    "hookimpl": "vqzoo.plugin.hookspecs",
+    "load": "vqzoo.zoo.load",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'vqzoo' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -68,6 +68,13 @@ def timm_config(
     return config
 
 
+def known_model_args(model: nn.Module) -> dict[str, Any]:
+    """The arguments that timm remembers of a model's making, as far as artifacts carry them."""
+    made_with: Mapping[str, Any] = getattr(model, "_model_args", None) or {}
+    allowed = {*_ARGUMENT_BOUNDS, *_ARGUMENT_TEXTS} - {"num_classes"}
+    return {name: value for name, value in made_with.items() if name in allowed}
+
+
 def check_model_args(arguments: Mapping[str, Any]) -> None:
     """Allow only known arguments with bounded values.
 

@@ -127,7 +127,7 @@ def parse_rule(text: str) -> Rule:
     given = parse_options([part for part in options.split(",") if part])
     ratio = given.pop("ratio", None)
     try:
-        return Rule(layers=layers, method=method, options=given, ratio=ratio)  # type: ignore[arg-type]
+        return Rule(layers=layers, method=method, options=given, ratio=ratio)
     except ValidationError as error:
         raise UsageError(f"rule {text!r}: {error.errors()[0]['msg']}") from None
 
