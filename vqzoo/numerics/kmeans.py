@@ -7,14 +7,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vqzoo.numerics.arrays import as_float32, empty_codes, narrow_and_wide
+from vqzoo.numerics.arrays import Floats, as_float32, empty_codes, narrow_and_wide
 from vqzoo.numerics.lloyd import lloyd_many
+from vqzoo.numerics.lloyd_parallel import lloyd_parallel
 from vqzoo.numerics.nearest import assign_many
 from vqzoo.numerics.threads import run_tasks
 
 Progress = Callable[[int, int], None]
 
 _TASK = 1 << 31  # multiply-adds a task: some 20 ms
+_LARGE = 1 << 32  # multiply-adds a problem, from which on its points are shared out
 _POINTS = 1 << 16  # points a task, where a problem is cut
 
 
@@ -41,9 +43,9 @@ def kmeans(
 ) -> Clusters:
     """k-means on each of a batch of problems, by squared Euclidean distance.
 
-    k-means++ (Arthur, Vassilvitskii 2007), then Lloyd's iterations; empty clusters take the point
-    that costs most, so the error never rises. The same seed gives the same result with any number
-    of threads.
+    k-means++ (Arthur, Vassilvitskii 2007), then Lloyd's iterations, some of which also relocate
+    centroids: empty and near-superfluous ones go where a cluster is best split. The same seed
+    gives the same result with any number of threads.
 
     Args:
         points: (batch, d, n), float32, float16 or bfloat16, finite: dimension-major, each
@@ -56,7 +58,7 @@ def kmeans(
         iterations: at most.
         tolerance: stop when the error falls by less than this part of itself.
         sample: train on at most that many points of each problem, drawn without replacement;
-            None: all of them, up to 2^17 and 256 a centroid.
+            None: all of them, up to 2^18, or 512 a centroid.
         progress: called as progress(done, total) from this thread.
 
     Returns:
@@ -66,7 +68,7 @@ def kmeans(
         ValueError: shapes, k or weights out of the above, or points that are not finite.
     """
     check_problem(points, k, weights)
-    batch, d, n = points.shape
+    n = points.shape[2]
     chosen = choose_sample(n, k, sample, seed)
     if chosen is not None:
         trained = kmeans(
@@ -80,16 +82,7 @@ def kmeans(
             progress=progress,
         )
         return Clusters(trained.centroids, assign(points, trained.centroids))
-    centroids = torch.empty((batch, k, d), dtype=torch.float32)
-    found = centroids.numpy()
-
-    def train(bounds: tuple[int, int]) -> None:
-        first, last = bounds
-        own = np.empty((0, 0), np.float32) if weights is None else as_float32(weights[first:last])
-        part = as_float32(points[first:last])
-        lloyd_many(part, own, seed, first, iterations, tolerance, found[first:last])
-
-    run_tasks(train, _spans(batch, max(1, _TASK // (n * k * d * max(iterations, 1)))), progress)
+    centroids = _train(points, k, weights, seed, iterations, tolerance, progress)
     return Clusters(centroids, assign(points, centroids))
 
 
@@ -144,13 +137,61 @@ def check_problem(points: Tensor, k: int, weights: Tensor | None) -> None:
         raise ValueError("weights must be finite and not negative")
 
 
+def _train(
+    points: Tensor,
+    k: int,
+    weights: Tensor | None,
+    seed: int,
+    iterations: int,
+    tolerance: float,
+    progress: Progress | None,
+) -> Tensor:
+    batch, d, n = points.shape
+    centroids = torch.empty((batch, k, d), dtype=torch.float32)
+    found = centroids.numpy()
+
+    def masses(first: int, last: int) -> Floats:
+        if weights is None:
+            return np.ones((last - first, n), np.float32)
+        return as_float32(weights[first:last])
+
+    def train(bounds: tuple[int, int]) -> None:
+        first, last = bounds
+        part = as_float32(points[first:last])
+        lloyd_many(part, masses(*bounds), seed, first, iterations, tolerance, found[first:last])
+
+    work = n * k * d * max(iterations, 1)
+    if work <= _LARGE:
+        run_tasks(train, _spans(batch, max(1, _TASK // work)), progress)
+        return centroids
+    for b in range(batch):
+
+        def report(done: int, total: int, b: int = b) -> None:
+            if progress is not None:
+                progress(b * iterations + done, batch * iterations)
+
+        found[b] = lloyd_parallel(
+            as_float32(points[b]),
+            masses(b, b + 1)[0],
+            k,
+            seed,
+            b,
+            iterations,
+            tolerance,
+            report,
+        )
+    if progress is not None:
+        progress(batch * iterations, batch * iterations)
+    return centroids
+
+
 def _spans(count: int, width: int) -> list[tuple[int, int]]:
     return [(start, min(start + width, count)) for start in range(0, count, width)]
 
 
 def choose_sample(n: int, k: int, sample: int | None, seed: int) -> Tensor | None:
     """Ascending positions of the points to train on; None for all of them."""
-    limit = max(1 << 17, 256 * k) if sample is None else max(sample, k)
+    limit = max(1 << 18, 512 * k) if sample is None else max(sample, k)
     if n <= limit:
         return None
     generator = torch.Generator().manual_seed(seed)

@@ -1,4 +1,4 @@
-"""Lloyd's k-means on one problem: seeding, sweeps, updates, repair; as kernels.
+"""Lloyd's k-means on one problem: seeding, sweeps, updates, relocation; as kernels.
 
 All of them work on a copy of the points that is centred, scaled to around 1, and padded to whole
 vectors with points of weight zero: x, contiguous float32, coordinate l of point i at
@@ -20,6 +20,13 @@ from vqzoo.numerics.vectors import (
     subtract,
     total,
 )
+
+# When centroids are relocated, and for which part of the merger's cost the split must make up at
+# once: Lloyd's iterations cheapen the one and improve the other. Measured on Gaussian and Laplace
+# points, 4096 x 4 and 4096 x 8 with k = 16 and 256.
+_FIRST_RELOCATION = 2
+_LAST_RELOCATION = 7
+_PATIENCE = 0.7
 
 
 @njit(nogil=True, cache=True)
@@ -146,38 +153,122 @@ def sweep(x, stride, start, stop, d, weights, negated, halves, codes, sums, coun
 
 
 @njit(nogil=True, cache=True)
-def repair(x, stride, d, weights, codes, centroids, sums, counts):  # type: ignore[no-untyped-def]
-    """Give every empty cluster the point that costs the most where it is.
+def add_squares(x, stride, start, stop, weights, codes, squares):  # type: ignore[no-untyped-def]
+    """Add w·x² of points start:stop to squares (k, d), float64."""
+    for dim in range(squares.shape[1]):
+        for i in range(start, stop):
+            v = np.float64(x[dim * stride + i])
+            squares[codes[i], dim] += weights[i] * v * v
 
-    That point then costs nothing, and the mean of the cluster it left fits the rest no worse: the
-    error cannot rise. Where no point costs anything the cluster stays empty.
+
+@njit(nogil=True, cache=True)
+def widest(sums, counts, squares, axes, borders):  # type: ignore[no-untyped-def]
+    """Where to split each cluster: along the dimension it is widest in, at its mean."""
+    for j in range(sums.shape[0]):
+        most = -1.0
+        for dim in range(sums.shape[1]):
+            mean = sums[j, dim] / counts[j] if counts[j] > 0.0 else 0.0
+            spread = squares[j, dim] - sums[j, dim] * mean
+            if spread > most:
+                most = spread
+                axes[j] = dim
+                borders[j] = mean
+
+
+@njit(nogil=True, cache=True)
+def add_upper(x, stride, start, stop, weights, codes, axes, borders, sums, counts):  # type: ignore[no-untyped-def]
+    """`sweep`'s sums, of the points above their cluster's border alone."""
+    for i in range(start, stop):
+        code = codes[i]
+        if x[axes[code] * stride + i] > borders[code]:
+            w = np.float64(weights[i])
+            counts[code] += w
+            for dim in range(sums.shape[1]):
+                sums[code, dim] += w * x[dim * stride + i]
+
+
+@njit(nogil=True, cache=True)
+def _between(sums, counts, i, other_sums, other_counts, j):  # type: ignore[no-untyped-def]
+    """What two clusters' errors rise by when they share a mean (Ward 1963)."""
+    a, b = counts[i], other_counts[j]
+    if a <= 0.0 or b <= 0.0:
+        return 0.0
+    square = 0.0
+    for dim in range(sums.shape[1]):
+        v = sums[i, dim] / a - other_sums[j, dim] / b
+        square += v * v
+    return square * a * b / (a + b)
+
+
+@njit(nogil=True, cache=True)
+def relocate(sums, counts, upper_sums, upper_counts, patience):  # type: ignore[no-untyped-def]
+    """Merge two clusters and split another one, wherever that pays; returns how often.
+
+    Lloyd's iterations cannot take a centroid from where there are too many to where there are too
+    few; this does, and it fills empty clusters. A move is made where the split gains more than
+    `patience` times what the merger costs: with 1 the error never rises. upper_*: of the half of
+    each cluster that a split takes away. Changes sums (k, d) and counts (k).
     """
-    k = centroids.shape[0]
-    costs = np.empty(0, np.float32)
+    k, d = sums.shape
+    columns = np.empty((d, k), np.float32)
+    masses = np.empty(k, np.float32)
     for j in range(k):
-        if counts[j] > 0.0:
-            continue
-        if costs.shape[0] == 0:
-            costs = np.zeros(stride, np.float32)
-            for i in range(stride):
-                for dim in range(d):
-                    v = x[dim * stride + i] - centroids[codes[i], dim]
-                    costs[i] += v * v * weights[i]
-        worst = np.argmax(costs)
-        if costs[worst] <= 0.0:
-            return
-        costs[worst] = 0.0
-        w = np.float64(weights[worst])
-        left = codes[worst]
-        if counts[left] <= w:
-            continue
-        codes[worst] = j
-        counts[left] -= w
-        counts[j] = w
+        masses[j] = counts[j]
         for dim in range(d):
-            v = np.float64(x[dim * stride + worst]) * w
-            sums[left, dim] -= v
-            sums[j, dim] = v
+            columns[dim, j] = sums[j, dim] / counts[j] if counts[j] > 0.0 else 0.0
+    costs = np.empty(k, np.float64)
+    partners = np.empty(k, np.int64)
+    gains = np.empty(k, np.float64)
+    distances = np.empty(k, np.float32)
+    for j in range(k):
+        distances[:] = 0.0
+        for dim in range(d):
+            here = columns[dim, j]
+            for i in range(k):
+                v = columns[dim, i] - here
+                distances[i] += v * v
+        mass = masses[j]
+        for i in range(k):
+            distances[i] *= mass * masses[i] / (mass + masses[i] + np.float32(1e-30))
+        distances[j] = np.inf
+        partner = 0 if j > 0 else k - 1
+        for i in range(k):
+            if distances[i] < distances[partner] and masses[i] > 0.0:
+                partner = i
+        partners[j] = partner
+        costs[j] = _between(sums, counts, j, sums, counts, partner)
+        # The half that leaves against the half that stays.
+        for dim in range(d):
+            sums[j, dim] -= upper_sums[j, dim]
+        counts[j] -= upper_counts[j]
+        gains[j] = _between(sums, counts, j, upper_sums, upper_counts, j)
+        for dim in range(d):
+            sums[j, dim] += upper_sums[j, dim]
+        counts[j] += upper_counts[j]
+    moved = 0
+    while True:
+        split, freed = np.argmax(gains), np.argmin(costs)
+        if not gains[split] > costs[freed] * patience:
+            return moved
+        partner = partners[freed]
+        if partner == split or freed == split or costs[partner] == np.inf:
+            # Every cluster takes part in one move: which of two overlapping ones is let go?
+            costs[freed] = np.inf
+            continue
+        moved += 1
+        if counts[freed] > 0.0:
+            counts[partner] += counts[freed]
+            for dim in range(d):
+                sums[partner, dim] += sums[freed, dim]
+            costs[partner] = np.inf
+            gains[partner] = 0.0
+        counts[freed] = upper_counts[split]
+        counts[split] -= upper_counts[split]
+        for dim in range(d):
+            sums[freed, dim] = upper_sums[split, dim]
+            sums[split, dim] -= upper_sums[split, dim]
+        costs[freed] = costs[split] = np.inf
+        gains[freed] = gains[split] = 0.0
 
 
 @njit(nogil=True, cache=True)
@@ -191,8 +282,19 @@ def update(sums, counts, centroids):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def lloyd(x, stride, d, weights, state, iterations, tolerance, centroids):  # type: ignore[no-untyped-def]
-    """k-means++, then Lloyd's iterations until the error falls by less than `tolerance` of it."""
+def patience(iteration, iterations):  # type: ignore[no-untyped-def]
+    """What `relocate` is to be called with after an iteration, counted from 0; 0 for not at all."""
+    if iteration == iterations - 1:
+        return 1.0
+    return _PATIENCE if _FIRST_RELOCATION <= iteration <= _LAST_RELOCATION else 0.0
+
+
+@njit(nogil=True, cache=True)
+def lloyd(x, stride, d, weights, iterations, tolerance, centroids):  # type: ignore[no-untyped-def]
+    """Lloyd's iterations from centroids (k, d), until the error falls by less than `tolerance`.
+
+    Relocations that the next iteration finds to have raised the error are taken back.
+    """
     k = centroids.shape[0]
     padded = padded_count(k)
     negated = np.empty(padded * d, np.float32)
@@ -200,28 +302,78 @@ def lloyd(x, stride, d, weights, state, iterations, tolerance, centroids):  # ty
     codes = np.empty(stride, np.int32)
     sums = np.empty((k, d), np.float64)
     counts = np.empty(k, np.float64)
-    seed_plus_plus(x, stride, d, weights, state, centroids)
+    squares = np.empty((k, d), np.float64)
+    axes = np.zeros(k, np.int64)
+    borders = np.zeros(k, np.float64)
+    upper_sums = np.empty((k, d), np.float64)
+    upper_counts = np.empty(k, np.float64)
+    kept = np.empty((k, d), np.float64)
     norms = squared_norms(x, stride, d, weights)
     previous = np.inf
-    for _ in range(iterations):
+    relocated = 0
+    for iteration in range(iterations):
         prepare(centroids, negated, halves)
         sums[:] = 0.0
         counts[:] = 0.0
         error = norms + sweep(
             x, stride, 0, stride, d, weights, negated, halves, codes, sums, counts
         )
-        repair(x, stride, d, weights, codes, centroids, sums, counts)
-        update(sums, counts, centroids)
-        if previous - error <= tolerance * error:
+        if relocated > 0 and error > previous:
+            centroids[:] = kept
+            relocated = 0
+            continue
+        if relocated == 0 and previous - error <= tolerance * error:
             break
         previous = error
+        update(sums, counts, centroids)
+        relocated = 0
+        patient = patience(iteration, iterations)
+        if patient > 0.0:
+            squares[:] = 0.0
+            upper_sums[:] = 0.0
+            upper_counts[:] = 0.0
+            add_squares(x, stride, 0, stride, weights, codes, squares)
+            widest(sums, counts, squares, axes, borders)
+            add_upper(x, stride, 0, stride, weights, codes, axes, borders, upper_sums, upper_counts)
+            relocated = relocate(sums, counts, upper_sums, upper_counts, patient)
+            if relocated > 0:
+                kept[:] = centroids
+                update(sums, counts, centroids)
+
+
+@njit(nogil=True, cache=True)
+def padded_weights(weights, masses):  # type: ignore[no-untyped-def]
+    """Copy weights (n) into masses (stride), zeros after n; all equal where they are all zero."""
+    n = weights.shape[0]
+    masses[:n] = weights
+    for i in range(n):
+        if weights[i] > 0.0:
+            return
+    masses[:n] = 1.0
+
+
+@njit(nogil=True, cache=True)
+def generator(seed, problem):  # type: ignore[no-untyped-def]
+    """The state of `next_uniform` that problem number `problem` of a batch starts from."""
+    state = np.empty(1, np.uint64)
+    state[0] = np.uint64(seed) * np.uint64(0xD1342543DE82EF95) + np.uint64(problem)
+    next_uniform(state)
+    return state
+
+
+@njit(nogil=True, cache=True)
+def uncenter(found, scale, offset, centroids):  # type: ignore[no-untyped-def]
+    """Undo `center` on centroids (k, d)."""
+    for j in range(found.shape[0]):
+        for dim in range(found.shape[1]):
+            centroids[j, dim] = found[j, dim] / scale + offset[dim]
 
 
 @njit(nogil=True, cache=True)
 def lloyd_many(points, weights, seed, first, iterations, tolerance, centroids):  # type: ignore[no-untyped-def]
-    """`lloyd` on points (problems, d, n), numbers `first`, `first` + 1, ... of their batch.
+    """k-means++ and `lloyd` on points (problems, d, n), numbers `first` on of their batch.
 
-    weights: (problems, n) float32, or (0, 0) for none. Writes centroids (problems, k, d) float32.
+    weights: (problems, n) float32. Writes centroids (problems, k, d) float32.
     """
     problems, d, n = points.shape
     k = centroids.shape[1]
@@ -230,18 +382,9 @@ def lloyd_many(points, weights, seed, first, iterations, tolerance, centroids): 
     offset = np.empty(d, np.float32)
     masses = np.zeros(stride, np.float32)
     found = np.empty((k, d), np.float64)
-    state = np.empty(1, np.uint64)
     for p in range(problems):
         scale = center(points[p], offset, x, stride)
-        mass = 0.0
-        for i in range(n):
-            masses[i] = weights[p, i] if weights.shape[0] > 0 else np.float32(1.0)
-            mass += masses[i]
-        if mass <= 0.0:
-            masses[:n] = 1.0
-        state[0] = np.uint64(seed) * np.uint64(0xD1342543DE82EF95) + np.uint64(first + p)
-        next_uniform(state)
-        lloyd(x, stride, d, masses, state, iterations, tolerance, found)
-        for j in range(k):
-            for dim in range(d):
-                centroids[p, j, dim] = found[j, dim] / scale + offset[dim]
+        padded_weights(weights[p], masses)
+        seed_plus_plus(x, stride, d, masses, generator(seed, first + p), found)
+        lloyd(x, stride, d, masses, iterations, tolerance, found)
+        uncenter(found, scale, offset, centroids[p])

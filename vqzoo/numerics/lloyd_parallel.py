@@ -1,0 +1,146 @@
+"""Lloyd's iterations on one large problem, its points shared out among threads."""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vqzoo.numerics.arrays import Floats
+from vqzoo.numerics.lloyd import (
+    add_squares,
+    add_upper,
+    center,
+    generator,
+    padded_weights,
+    patience,
+    relocate,
+    seed_plus_plus,
+    squared_norms,
+    sweep,
+    uncenter,
+    update,
+    widest,
+)
+from vqzoo.numerics.nearest import padded_count, prepare
+from vqzoo.numerics.threads import run_tasks
+from vqzoo.numerics.vectors import LANES
+
+Doubles = NDArray[np.float64]
+
+_TASKS = 32  # parts that the points are cut into, each with sums of its own
+_SEED_POINTS = 32  # a centroid, that k-means++ sees
+_SEED_CENTROIDS = 4096  # above that many, k-means++ takes longer than what it is to save
+
+
+def lloyd_parallel(
+    points: Floats,
+    weights: Floats,
+    k: int,
+    seed: int,
+    number: int,
+    iterations: int,
+    tolerance: float,
+    progress: Callable[[int, int], None],
+) -> Floats:
+    """What `lloyd_many` does to problem `number` of a batch: points (d, n), weights (n).
+
+    progress(done, iterations) is called after each iteration. Returns centroids (k, d).
+    """
+    d, n = points.shape
+    stride = -(-n // LANES) * LANES
+    x = np.zeros(d * stride, np.float32)
+    offset = np.empty(d, np.float32)
+    scale = center(points, offset, x, stride)
+    masses = np.zeros(stride, np.float32)
+    padded_weights(weights, masses)
+    found = _seeds(x.reshape(d, stride), masses, k, seed, number)
+    _iterate(x, stride, d, masses, iterations, tolerance, found, progress)
+    centroids = np.empty((k, d), np.float32)
+    uncenter(found, scale, offset, centroids)
+    return centroids
+
+
+def _seeds(x: Floats, masses: Floats, k: int, seed: int, number: int) -> Doubles:
+    """k-means++ on a sample of the points; for very many centroids the sample itself."""
+    d = len(x)
+    random = np.random.default_rng([seed % (1 << 64), number])
+    drawn = np.flatnonzero(masses)
+    wanted = k if k > _SEED_CENTROIDS else _SEED_POINTS * k
+    if wanted < len(drawn):
+        drawn = np.sort(random.choice(drawn, wanted, replace=False))
+    if k > _SEED_CENTROIDS and len(drawn) == k:
+        return x[:, drawn].T.astype(np.float64)
+    count = -(-len(drawn) // LANES) * LANES
+    part = np.zeros((d, count), np.float32)
+    part[:, : len(drawn)] = x[:, drawn]
+    part_masses = np.zeros(count, np.float32)
+    part_masses[: len(drawn)] = masses[drawn]
+    found = np.empty((k, d), np.float64)
+    seed_plus_plus(part.reshape(-1), count, d, part_masses, generator(seed, number), found)
+    return found
+
+
+def _iterate(
+    x: Floats,
+    stride: int,
+    d: int,
+    masses: Floats,
+    iterations: int,
+    tolerance: float,
+    centroids: Doubles,
+    progress: Callable[[int, int], None],
+) -> None:
+    """`lloyd.lloyd`, with every pass over the points in parallel."""
+    k = len(centroids)
+    negated = np.empty(padded_count(k) * d, np.float32)
+    halves = np.empty(padded_count(k), np.float32)
+    codes = np.empty(stride, np.int32)
+    axes, borders = np.zeros(k, np.int64), np.zeros(k, np.float64)
+    width = -(-stride // (_TASKS * LANES)) * LANES
+    spans = [(start, min(start + width, stride)) for start in range(0, stride, width)]
+
+    def assign(span: tuple[int, int]) -> tuple[Doubles, Doubles, float]:
+        sums, counts = np.zeros((k, d)), np.zeros(k)
+        error = sweep(x, stride, *span, d, masses, negated, halves, codes, sums, counts)
+        return sums, counts, error
+
+    def spread(span: tuple[int, int]) -> Doubles:
+        squares = np.zeros((k, d))
+        add_squares(x, stride, *span, masses, codes, squares)
+        return squares
+
+    def halve(span: tuple[int, int]) -> tuple[Doubles, Doubles]:
+        sums, counts = np.zeros((k, d)), np.zeros(k)
+        add_upper(x, stride, *span, masses, codes, axes, borders, sums, counts)
+        return sums, counts
+
+    norms = squared_norms(x, stride, d, masses)
+    previous = np.inf
+    relocated = 0
+    kept = centroids
+    for iteration in range(iterations):
+        prepare(centroids, negated, halves)
+        parts = run_tasks(assign, spans)
+        sums = np.sum([part[0] for part in parts], axis=0)
+        counts = np.sum([part[1] for part in parts], axis=0)
+        error = norms + sum(part[2] for part in parts)
+        progress(iteration + 1, iterations)
+        if relocated > 0 and error > previous:
+            centroids[:] = kept
+            relocated = 0
+            continue
+        if relocated == 0 and previous - error <= tolerance * error:
+            break
+        previous = error
+        update(sums, counts, centroids)
+        relocated = 0
+        patient = patience(iteration, iterations)
+        if patient > 0.0:
+            widest(sums, counts, np.sum(run_tasks(spread, spans), axis=0), axes, borders)
+            uppers = run_tasks(halve, spans)
+            upper_sums = np.sum([part[0] for part in uppers], axis=0)
+            upper_counts = np.sum([part[1] for part in uppers], axis=0)
+            relocated = relocate(sums, counts, upper_sums, upper_counts, patient)
+            if relocated > 0:
+                kept = centroids.copy()
+                update(sums, counts, centroids)
