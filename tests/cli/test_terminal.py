@@ -1,0 +1,100 @@
+"""What reaches a terminal, a pipe and a script, and how soon."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+RUN = ["run", "test_resnet", "--weights", "random", "-m", "km", "-o", "k=4", "--layers", "all"]
+
+
+@pytest.fixture
+def artifact(vqzoo, tmp_path: Path) -> Path:
+    result = vqzoo(*RUN, "--out", "a")
+    assert result.returncode == 0, result.stderr
+    return tmp_path / "a"
+
+
+def test_help_and_inspect_import_neither_torch_nor_timm(artifact: Path) -> None:
+    program = (
+        "import sys\n"
+        "from typer.testing import CliRunner\n"
+        "from vqzoo.cli.main import app\n"
+        "for arguments in (['--help'], ['run', '--help'], ['inspect', sys.argv[1]]):\n"
+        "    result = CliRunner().invoke(app, arguments)\n"
+        "    assert result.exit_code == 0, result.output\n"
+        "heavy = {'torch', 'timm', 'numba', 'numpy', 'vqzoo_vq'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(artifact)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_results_go_to_stdout_without_control_codes(vqzoo) -> None:
+    result = vqzoo(*RUN, TERM="xterm-256color")
+    assert result.returncode == 0
+    assert "\x1b" not in result.stdout + result.stderr
+    assert "whole file" in result.stdout
+    assert "fc" in result.stdout
+    assert result.stderr == ""
+
+
+def test_json_is_all_that_stdout_gets(vqzoo) -> None:
+    record = json.loads(vqzoo(*RUN, "--json").stdout)
+    assert record["method"] == "km"
+
+
+def test_a_narrow_terminal_keeps_every_figure(vqzoo) -> None:
+    wide = vqzoo(*RUN, "--out", "a").stdout
+    narrow = vqzoo(*RUN, "--out", "b", COLUMNS="60").stdout
+    assert max(len(line.rstrip()) for line in narrow.splitlines()) <= 60
+    figures = [word for word in wide.split() if word.endswith("x") and word[:-1].isdecimal()]
+    assert all(figure in narrow for figure in figures)
+
+
+def test_colour_is_for_terminals_that_want_it(vqzoo) -> None:
+    assert "\x1b[" in vqzoo("methods", FORCE_COLOR="1", TERM="xterm-256color").stdout
+    plain = vqzoo("methods", FORCE_COLOR="1", NO_COLOR="1", TERM="xterm-256color").stdout
+    assert "\x1b[3" not in plain
+
+
+def test_methods_teach(vqzoo) -> None:
+    listed = vqzoo("methods").stdout
+    for name in ("binary", "km", "pq", "rq", "rtn", "svd"):
+        assert name in listed
+    explained = vqzoo("methods", "pq").stdout
+    for text in ("-o d=", "-o k=", "256", "sub-vector", "1412.6115"):
+        assert text in explained
+
+
+def test_plugins_and_models_are_listed(vqzoo) -> None:
+    assert "vqzoo_vq" in vqzoo("plugins").stdout
+    models = vqzoo("models", "alexnet").stdout.splitlines()
+    assert any(line.startswith("alexnet_mini.fmnist") for line in models)
+    assert "alexnet.tv_in1k" in [line.split()[0] for line in models]
+
+
+def test_a_closed_pipe_is_no_error() -> None:
+    done = subprocess.run(
+        f"{sys.executable} -m vqzoo.cli.main models | head -1",
+        shell=True,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr
+    assert "BrokenPipe" not in done.stderr
+
+
+def test_control_characters_of_an_artifact_are_not_printed(vqzoo, artifact: Path) -> None:
+    config = json.loads((artifact / "config.json").read_text())
+    config["vqzoo"]["method"] = "\x1b]0;owned\x07[bold]km"
+    (artifact / "config.json").write_text(json.dumps(config))
+    shown = vqzoo("inspect", str(artifact))
+    assert shown.returncode == 0
+    assert "\x1b" not in shown.stdout
+    assert "[bold]km" in shown.stdout
