@@ -94,7 +94,7 @@ def compress_layer(
         entry = plugins.quantizers.get(name)
         shape = (matrix.shape[0], matrix.shape[1])
         child = parse_options(entry.item, given)
-        return _quantize(entry, matrix, entry.item.fit(*shape, child, note), context)
+        return _quantize(plugins, entry, matrix, entry.item.fit(*shape, child, note), context)
 
     context = LayerContext(
         layer=layer.name,
@@ -186,7 +186,7 @@ def _transformed(
 ) -> MethodCode:
     """Quantize behind the transforms, outermost first."""
     if not transforms:
-        return _quantize(entry, weight, options, context)
+        return _quantize(plugins, entry, weight, options, context)
     outer = plugins.transforms.get(transforms[0])
     transform: Transform = outer.item
     who = _who(outer, context.layer)
@@ -194,16 +194,20 @@ def _transformed(
     inner = _transformed(plugins, transforms[1:], entry, changed, options, context)
     whole = Code(code.shape, code.parts, code.facts, {Transform.CHILD: inner})
     check_code(whole, (weight.shape[0], weight.shape[1]), who)
-    return MethodCode(transforms[0], whole)
+    return MethodCode(plugins.method_name(outer), whole)
 
 
 def _quantize(
-    entry: Registered[Quantizer], matrix: Tensor, options: Any, context: LayerContext
+    plugins: Plugins,
+    entry: Registered[Quantizer],
+    matrix: Tensor,
+    options: Any,
+    context: LayerContext,
 ) -> MethodCode:
     who = _who(entry, context.layer)
     code = _isolated(who, entry.item.quantize, matrix, options, context)
     check_code(code, (matrix.shape[0], matrix.shape[1]), who)
-    return MethodCode(entry.name, code)
+    return MethodCode(plugins.method_name(entry), code)
 
 
 def _isolated(who: str, function: Any, *arguments: Any) -> Any:

@@ -20,7 +20,7 @@ from vqzoo.plugin import hookspecs
 from vqzoo.plugin.method import Method, Options
 from vqzoo.plugin.packing import Packing
 from vqzoo.plugin.quantizer import Quantizer
-from vqzoo.plugin.registry import Origin, Registered, Registry
+from vqzoo.plugin.registry import Origin, Registered, Registry, only_claim
 from vqzoo.plugin.selector import LayerSelector
 from vqzoo.plugin.transform import Transform
 
@@ -54,12 +54,21 @@ class Plugins:
     hooks: pluggy.PluginManager = field(default_factory=lambda: pluggy.PluginManager(GROUP))
 
     def method(self, name: str) -> Registered[Any]:
-        """The quantizer or transform that an artifact names; quantizers come first."""
-        bare = name.rpartition(":")[2]
-        transforms = self.transforms.names()
-        if bare in transforms and bare not in self.quantizers.names():
-            return self.transforms.get(name)
-        return self.quantizers.get(name)
+        """The quantizer or transform called `name` or `distribution:name`.
+
+        Raises:
+            UsageError: the name is unknown, or ambiguous among quantizers and transforms together.
+        """
+        claims: list[Registered[Any]] = [
+            *self.quantizers.claims(name),
+            *self.transforms.claims(name),
+        ]
+        return only_claim("method", claims) if claims else self.quantizers.get(name)
+
+    def method_name(self, entry: Registered[Any]) -> str:
+        """What `method` finds `entry` by: its bare name, unless others claim that too."""
+        claims = [*self.quantizers.claims(entry.name), *self.transforms.claims(entry.name)]
+        return entry.name if len(claims) == 1 else f"{entry.origin.distribution}:{entry.name}"
 
     def notify(self, hook: str, **arguments: Any) -> None:
         """Call a hook that returns nothing in every plugin; one that raises is a warning."""
@@ -94,7 +103,7 @@ def load_plugins(points: Iterable[EntryPoint]) -> Plugins:
         origin = _origin(point)
         try:
             brings = _register(plugins, point, origin)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             problem = _cause(error)
             _warn(f"plugin {origin.entry_point} of {origin.distribution} is left out: {problem}")
             plugins.statuses.append(PluginStatus(origin, point.value, problem))
@@ -107,8 +116,10 @@ def _register(plugins: Plugins, point: EntryPoint, origin: Origin) -> list[str]:
     """Register one plugin whole, or raise before anything of it is in a registry."""
     plugin = point.load()
     name = f"{origin.distribution}:{origin.entry_point}"
-    plugins.hooks.register(plugin, name=name)
+    if plugins.hooks.has_plugin(name):
+        raise ValueError(f"{name} is declared twice")
     try:
+        plugins.hooks.register(plugin, name=name)
         plugins.hooks.check_pending()
         kinds: list[tuple[Registry[Any], list[Any]]] = [
             (plugins.quantizers, _brought(plugins, name, "vqzoo_quantizers", Quantizer)),
@@ -117,7 +128,8 @@ def _register(plugins: Plugins, point: EntryPoint, origin: Origin) -> list[str]:
             (plugins.packings, _brought(plugins, name, "vqzoo_packings", Packing)),
         ]
     except BaseException:
-        plugins.hooks.unregister(name=name)
+        if plugins.hooks.has_plugin(name):  # pluggy keeps what it refused halfway
+            plugins.hooks.unregister(name=name)
         raise
     for registry, items in kinds:
         for item in items:
@@ -133,6 +145,8 @@ def _brought(plugins: Plugins, name: str, hook: str, kind: type) -> list[Any]:
             raise TypeError(f"{hook} returned {item!r}, not an instance of {kind.__name__}")
         if not _NAME.fullmatch(getattr(item, "name", "")):
             raise ValueError(f"{type(item).__name__} needs a name of a-z, 0-9, - and _")
+        if not isinstance(getattr(item, "version", ""), str):
+            raise TypeError(f"the version of {type(item).__name__} is not text")
         if isinstance(item, Method) and not issubclass(item.Options, Options):
             raise TypeError(f"{item.name}.Options does not derive from vqzoo.plugin.Options")
     return items
@@ -148,12 +162,13 @@ def _call(plugins: Plugins, name: str, hook: str) -> Any:
 def _origin(point: EntryPoint) -> Origin:
     if point.dist is None:
         return Origin(point.name, "unknown", "0")
-    return Origin(point.name, point.dist.name, point.dist.version)
+    known = point.dist.metadata.json  # a damaged installation's may lack either
+    return Origin(point.name, str(known.get("name", "unknown")), str(known.get("version", "0")))
 
 
 def _cause(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
+    text = " ".join(str(error).split())[:300]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def _warn(text: str) -> None:

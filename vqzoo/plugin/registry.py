@@ -1,7 +1,7 @@
 """What plugins brought, by name; clashes are kept and refused only when the name is used bare."""
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -51,22 +51,19 @@ class Registry(Generic[Item]):
         Raises:
             UsageError: the name is unknown (close matches and all names are given) or ambiguous.
         """
+        claims = self.claims(name)
+        if not claims:
+            raise UsageError(self._unknown(name))
+        return only_claim(self.kind, claims)
+
+    def claims(self, name: str) -> list[Registered[Item]]:
+        """All items called `name` or `distribution:name`."""
         distribution, _, bare = name.rpartition(":")
-        claims = [
+        return [
             claim
             for claim in self._claims.get(bare, [])
             if not distribution or claim.origin.distribution == distribution
         ]
-        if not claims:
-            raise UsageError(self._unknown(name))
-        if len(claims) > 1:
-            choices = " or ".join(f"{c.origin.distribution}:{bare}" for c in claims)
-            raise UsageError(
-                f"{self.kind} {bare!r} is claimed by several plugins: say {choices}"
-                if len({c.origin.distribution for c in claims}) > 1
-                else f"{self.kind} {bare!r} is claimed twice by {claims[0].origin.distribution}"
-            )
-        return claims[0]
 
     def names(self) -> list[str]:
         """All names, sorted."""
@@ -87,3 +84,19 @@ class Registry(Generic[Item]):
         close = difflib.get_close_matches(name.rpartition(":")[2], names, n=3)
         hint = f"; did you mean {' or '.join(close)}?" if close else ""
         return f"no {self.kind} called {name!r}{hint} There are: {', '.join(names)}"
+
+
+def only_claim(kind: str, claims: Sequence[Registered[Item]]) -> Registered[Item]:
+    """The one item that claims a name.
+
+    Raises:
+        UsageError: there are several; the message says how to tell them apart.
+    """
+    if len(claims) == 1:
+        return claims[0]
+    bare = claims[0].name
+    distributions = {claim.origin.distribution for claim in claims}
+    if len(distributions) == 1:
+        raise UsageError(f"{kind} {bare!r} is claimed twice by {distributions.pop()}")
+    choices = " or ".join(f"{claim.origin.distribution}:{bare}" for claim in claims)
+    raise UsageError(f"{kind} {bare!r} is claimed by several plugins: say {choices}")
