@@ -3,93 +3,162 @@
 import numpy as np
 from numba import njit
 
-from vqzoo.numerics.vectors import LANES, load, multiply_add, splat, store
+from vqzoo.numerics.nearest import GROUP, nearest
+from vqzoo.numerics.vectors import (
+    LANES,
+    above,
+    add,
+    greater,
+    lesser,
+    load,
+    load_ints,
+    multiply,
+    multiply_add,
+    splat,
+    store,
+    tagged,
+)
 
-_FAR = np.float32(3e38)
+_LARGEST = np.int32(2**31 - 1)
+_PASS = 4  # partial codes that one pass finds
 
 
 @njit(nogil=True, cache=True)
-def transpose_codebooks(codebooks, columns, halves):  # type: ignore[no-untyped-def]
-    """Lay out codebooks (stages, k, d) for `beam_encode`.
+def _half_norms(residuals, start, d):  # type: ignore[no-untyped-def]
+    """|r|²/2 of the `LANES` residuals at flat position `start`, (d, LANES)."""
+    norms = splat(np.float32(0.0))
+    for dim in range(d):
+        r = load(residuals, start + dim * LANES)
+        norms = multiply_add(multiply(r, splat(np.float32(0.5))), r, norms)
+    return norms
 
-    columns: (stages, d, padded k), -c dimension by dimension; halves: (stages, padded k), |c|²/2,
-    out of reach for the padding.
+
+@njit(nogil=True, cache=True)
+def _extend(residuals, entry, d, negated, halves, stage, k, tag_bits, code_bits, found):  # type: ignore[no-untyped-def]
+    """Let partial code `entry` of `LANES` points propose its extensions by a stage's centroids.
+
+    found: (_PASS + 1, LANES) int32; row 0 holds floors, the others the lowest proposals above
+    them in ascending order, of this entry and those before. A proposal is half its squared error
+    (positive, as a float's bits) with the low `tag_bits` replaced by entry and code. The errors'
+    order is so known to 23 - tag_bits bits, which is plenty for a beam.
     """
-    stages, k, d = codebooks.shape
-    columns[:] = 0.0
-    halves[:] = _FAR
-    for stage in range(stages):
-        for j in range(k):
-            square = 0.0
-            for dim in range(d):
-                value = np.float64(codebooks[stage, j, dim])
-                columns[stage, dim, j] = -value
-                square += value * value
-            halves[stage, j] = 0.5 * square
+    padded = halves.shape[1]
+    mask = splat(np.int32(-1 << tag_bits))
+    start = entry * d * LANES
+    norms = _half_norms(residuals, start, d)
+    floor = load_ints(found, 0)
+    first = load_ints(found, LANES)
+    second = load_ints(found, 2 * LANES)
+    third = load_ints(found, 3 * LANES)
+    fourth = load_ints(found, 4 * LANES)
+    for j in range(k):
+        at = stage * padded * d + j // GROUP * GROUP * d + j % GROUP
+        position = start
+        score = add(norms, splat(halves[stage, j]))
+        for _ in range(d):
+            score = multiply_add(load(residuals, position), splat(negated[at]), score)
+            at += GROUP
+            position += LANES
+        proposal = tagged(score, mask, splat(np.int32((entry << code_bits) | j)))
+        proposal = above(proposal, floor)
+        rest = greater(first, proposal)
+        first = lesser(first, proposal)
+        proposal = greater(second, rest)
+        second = lesser(second, rest)
+        rest = greater(third, proposal)
+        third = lesser(third, proposal)
+        fourth = lesser(fourth, rest)
+    store(found, LANES, first)
+    store(found, 2 * LANES, second)
+    store(found, 3 * LANES, third)
+    store(found, 4 * LANES, fourth)
 
 
 @njit(nogil=True, cache=True)
-def _score(residual, columns, halves, stage, scores):  # type: ignore[no-untyped-def]
-    d, padded = columns.shape[1], columns.shape[2]
-    for j in range(0, padded, LANES):
-        at = stage * d * padded + j
-        score = load(halves, stage * padded + j)
-        for dim in range(d):
-            score = multiply_add(splat(residual[dim]), load(columns, at), score)
-            at += padded
-        store(scores, j, score)
+def beam_encode(points, start, stop, k, negated, halves, width, codes):  # type: ignore[no-untyped-def]
+    """Write codes (stages, n)[:, start:stop] of points (d, n): a beam of `width` partial codes.
 
-
-@njit(nogil=True, cache=True)
-def beam_encode(points, start, stop, columns, halves, width, codes):  # type: ignore[no-untyped-def]
-    """Write codes (stages, n)[:, start:stop] of points (d, n): a beam of `width` partial codes."""
+    negated: (stages · padded k · d), halves: (stages, padded k): each stage's codebook as
+    `nearest.prepare` lays it out.
+    """
     d = points.shape[0]
-    stages, _, padded = columns.shape
-    residuals = np.empty((width, d), np.float32)
-    fresh = np.empty((width, d), np.float32)
-    errors = np.empty(width, np.float32)
-    paths = np.empty((width, stages), np.int32)
-    fresh_errors = np.empty(width, np.float32)
-    fresh_paths = np.empty((width, stages), np.int32)
-    scores = np.empty((width, padded), np.float32)
-    best = np.empty(width, np.int64)
-    for i in range(start, stop):
+    stages, padded = halves.shape
+    code_bits, entry_bits = 0, 0
+    while 1 << code_bits < k:
+        code_bits += 1
+    while 1 << entry_bits < width:
+        entry_bits += 1
+    residuals = np.empty((width, d, LANES), np.float32)
+    extended = np.empty((width, d, LANES), np.float32)
+    paths = np.empty((width, stages, LANES), np.int32)
+    extended_paths = np.empty((width, stages, LANES), np.int32)
+    found = np.empty((_PASS + 1, LANES), np.int32)
+    tile_codes = np.empty(LANES, np.int32)
+    scores = np.empty(LANES, np.float32)
+    norms = np.empty(LANES, np.float32)
+    errors = np.empty(LANES, np.float32)
+    for begin in range(start, stop, LANES):
+        count = min(LANES, stop - begin)
         for dim in range(d):
-            residuals[0, dim] = points[dim, i]
-        errors[0] = 0.0
+            for i in range(LANES):
+                residuals[0, dim, i] = points[dim, begin + i] if i < count else np.float32(0.0)
         entries = 1
-        for stage in range(stages):
-            for e in range(entries):
-                _score(residuals[e], columns, halves, stage, scores[e])
-                best[e] = np.argmin(scores[e])
-            wanted = 1 if stage == stages - 1 else width
-            found = 0
-            while found < wanted:
-                chosen = 0
-                error = errors[0] + scores[0, best[0]]
-                for e in range(1, entries):
-                    if errors[e] + scores[e, best[e]] < error:
-                        chosen = e
-                        error = errors[e] + scores[e, best[e]]
-                code = best[chosen]
-                if scores[chosen, code] >= np.float32(1e38):
-                    break
-                for dim in range(d):
-                    fresh[found, dim] = residuals[chosen, dim] + columns[stage, dim, code]
-                fresh_errors[found] = error
-                for t in range(stage):
-                    fresh_paths[found, t] = paths[chosen, t]
-                fresh_paths[found, stage] = code
-                found += 1
-                if found < wanted:
-                    scores[chosen, code] = _FAR
-                    best[chosen] = np.argmin(scores[chosen])
-            residuals, fresh = fresh, residuals
-            errors, fresh_errors = fresh_errors, errors
-            paths, fresh_paths = fresh_paths, paths
-            entries = found
-        for stage in range(stages):
-            codes[stage, i] = paths[0, stage]
+        for stage in range(stages - 1):
+            wanted = min(width, entries * k)
+            found[_PASS] = -_LARGEST
+            for slot in range(wanted):
+                row = slot % _PASS + 1
+                if row == 1:
+                    found[0] = found[_PASS]
+                    found[1:] = _LARGEST
+                    for entry in range(entries):
+                        _extend(
+                            residuals,
+                            entry,
+                            d,
+                            negated,
+                            halves,
+                            stage,
+                            k,
+                            code_bits + entry_bits,
+                            code_bits,
+                            found,
+                        )
+                for i in range(LANES):
+                    tag = found[row, i] & ((1 << (code_bits + entry_bits)) - 1)
+                    entry = tag >> code_bits
+                    code = tag & ((1 << code_bits) - 1)
+                    at = stage * padded * d + code // GROUP * GROUP * d + code % GROUP
+                    for dim in range(d):
+                        extended[slot, dim, i] = residuals[entry, dim, i] + negated[at]
+                        at += GROUP
+                    for earlier in range(stage):
+                        extended_paths[slot, earlier, i] = paths[entry, earlier, i]
+                    extended_paths[slot, stage, i] = code
+            residuals, extended = extended, residuals
+            paths, extended_paths = extended_paths, paths
+            entries = wanted
+        # Of the last stage only the best counts.
+        last = stages - 1
+        for entry in range(entries):
+            nearest(
+                residuals,
+                LANES,
+                entry * d * LANES,
+                d,
+                negated[last * padded * d :],
+                halves[last],
+                tile_codes,
+                scores,
+            )
+            store(norms, 0, _half_norms(residuals, entry * d * LANES, d))
+            for i in range(count):
+                error = scores[i] + norms[i]
+                if entry == 0 or error < errors[i]:
+                    errors[i] = error
+                    for stage in range(last):
+                        codes[stage, begin + i] = paths[entry, stage, i]
+                    codes[last, begin + i] = tile_codes[i]
 
 
 @njit(nogil=True, cache=True)
@@ -106,12 +175,25 @@ def reconstruct(codes, codebooks, result):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def gather(values, weights, codes, sums):  # type: ignore[no-untyped-def]
-    """Add w·values (d, n) to sums (stages, k, d), each stage by its own codes."""
-    d, n = values.shape
-    for stage in range(codes.shape[0]):
-        for i in range(n):
+def add_rest(points, weights, codes, codebooks, start, stop, sums, masses):  # type: ignore[no-untyped-def]
+    """Add w·(x - x̂) of points (d, n)[:, start:stop], and w, to where their codes point.
+
+    x̂ = Σ over stages of codebooks (stages, k, d) by codes (stages, n); points (0, n) stand for
+    zeros. sums: (stages, k, d) float64; masses: (stages, k) float64.
+    """
+    stages, _, d = codebooks.shape
+    rest = np.empty(d, np.float64)
+    given = points.shape[0] > 0
+    for i in range(start, stop):
+        for dim in range(d):
+            rest[dim] = points[dim, i] if given else 0.0
+        for stage in range(stages):
             code = codes[stage, i]
-            w = np.float64(weights[i])
             for dim in range(d):
-                sums[stage, code, dim] += w * values[dim, i]
+                rest[dim] -= codebooks[stage, code, dim]
+        w = np.float64(weights[i])
+        for stage in range(stages):
+            code = codes[stage, i]
+            masses[stage, code] += w
+            for dim in range(d):
+                sums[stage, code, dim] += w * rest[dim]

@@ -8,16 +8,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vqzoo.numerics.arrays import Floats, as_float32, code_dtype
-from vqzoo.numerics.beam import beam_encode, gather, reconstruct, transpose_codebooks
+from vqzoo.numerics.beam import add_rest, beam_encode, reconstruct
 from vqzoo.numerics.kmeans import Progress, check_problem, choose_sample, kmeans
+from vqzoo.numerics.nearest import padded_count, prepare
 from vqzoo.numerics.threads import run_tasks
-from vqzoo.numerics.vectors import LANES
 
 Doubles = NDArray[np.float64]
 Codes = NDArray[np.int32]
 
 _POINTS = 1 << 14  # points a task
-_CG_STEPS = 20
+_REFIT_TASKS = 16  # partial sums
+_REFIT_STEPS = 8  # of conjugate gradients
+_ROUNDS = 3  # of refit and new codes, a stage
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,7 @@ def _train(
             sample=x.shape[1],
         )
         codebooks = np.concatenate([codebooks, clusters.centroids.numpy()])
-        rounds = 3 if refit and stage > 0 else 0
+        rounds = _ROUNDS if refit and stage > 0 else 0
         codes = _encode(x, codebooks, beam)
         for _ in range(rounds):
             codebooks = _refit(x, w, codes, codebooks)
@@ -123,23 +125,23 @@ def _train(
 
 def _encode(x: Floats, codebooks: Floats, beam: int) -> Codes:
     stages, k, d = codebooks.shape
-    padded = -(-k // LANES) * LANES
-    columns = np.empty((stages, d, padded), np.float32)
-    halves = np.empty((stages, padded), np.float32)
-    transpose_codebooks(codebooks, columns, halves)
+    negated = np.empty((stages, padded_count(k) * d), np.float32)
+    halves = np.empty((stages, padded_count(k)), np.float32)
+    for stage in range(stages):
+        prepare(codebooks[stage], negated[stage], halves[stage])
     codes = np.empty((stages, x.shape[1]), np.int32)
 
     def work(start: int) -> None:
         stop = min(start + _POINTS, x.shape[1])
-        beam_encode(x, start, stop, columns, halves, beam, codes)
+        beam_encode(x, start, stop, k, negated.reshape(-1), halves, beam, codes)
 
     run_tasks(work, range(0, x.shape[1], _POINTS))
     return codes
 
 
-def _decoded(codes: Codes, codebooks: Floats | Doubles) -> Floats:
+def _decoded(codes: Codes, codebooks: Floats) -> Floats:
     result = np.empty((codebooks.shape[2], codes.shape[1]), np.float32)
-    reconstruct(codes, codebooks.astype(np.float64), result)
+    reconstruct(codes, codebooks, result)
     return result
 
 
@@ -150,21 +152,26 @@ def _refit(x: Floats, w: Floats, codes: Codes, codebooks: Floats) -> Floats:
     decoding followed by a gathering, so that they are never written down.
     """
     stages, k, d = codebooks.shape
-    masses = np.zeros((stages, k, 1))
-    gather(np.ones((1, x.shape[1]), np.float32), w, codes, masses)
-    inverse = np.where(masses > 0, 1.0 / np.maximum(masses, 1e-30), 0.0)
+    n = x.shape[1]
+    width = max(_POINTS, stages * k, -(-n // _REFIT_TASKS))
+    nothing = np.empty((0, n), np.float32)
 
-    def gathered(values: Floats) -> Doubles:
-        sums = np.zeros((stages, k, d))
-        gather(values, w, codes, sums)
-        return sums
+    def gathered(points: Floats, books: Doubles) -> tuple[Doubles, Doubles]:
+        def work(start: int) -> tuple[Doubles, Doubles]:
+            sums, masses = np.zeros((stages, k, d)), np.zeros((stages, k))
+            add_rest(points, w, codes, books, start, min(start + width, n), sums, masses)
+            return sums, masses
+
+        parts = run_tasks(work, range(0, n, width))
+        return np.sum([p[0] for p in parts], axis=0), np.sum([p[1] for p in parts], axis=0)
 
     solution = codebooks.astype(np.float64)
-    gradient = gathered(x - _decoded(codes, solution))
+    gradient, masses = gathered(x, solution)
+    inverse = np.divide(1.0, masses, out=np.zeros_like(masses), where=masses > 0)[:, :, None]
     direction = step = inverse * gradient
     norm = float((gradient * step).sum())
-    for _ in range(_CG_STEPS):
-        product = gathered(_decoded(codes, direction))
+    for _ in range(_REFIT_STEPS):
+        product = -gathered(nothing, direction)[0]
         curvature = float((direction * product).sum())
         if curvature <= 0.0 or norm <= 0.0:
             break

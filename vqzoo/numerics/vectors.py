@@ -59,6 +59,14 @@ def _broadcast(builder: Any, value: Any, to: Any) -> Any:
     return builder.shuffle_vector(first, undefined, zeros)
 
 
+def _halves(builder: Any, value: Any, width: int) -> tuple[Any, Any]:
+    """The lower and the upper `width` lanes of a vector of twice as many."""
+    kind = ir.VectorType(ir.IntType(32), width)
+    low = ir.Constant(kind, list(range(width)))
+    high = ir.Constant(kind, list(range(width, 2 * width)))
+    return builder.shuffle_vector(value, value, low), builder.shuffle_vector(value, value, high)
+
+
 @intrinsic
 def load(typing_context: Any, array: Any, index: Any) -> Any:
     """The `LANES` floats of a contiguous float32 array from flat position `index` on."""
@@ -165,6 +173,63 @@ def where_smaller(typing_context: Any, a: Any, b: Any, chosen: Any, otherwise: A
 
 
 @intrinsic
+def load_ints(typing_context: Any, array: Any, index: Any) -> Any:
+    """The `LANES` integers of a contiguous int32 array from flat position `index` on."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        value = builder.load(_address(context, builder, signature.args[0], args[0], args[1], _INTS))
+        value.align = 4
+        return value
+
+    return ints(array, types.intp), generate
+
+
+@intrinsic
+def tagged(typing_context: Any, value: Any, mask: Any, tag: Any) -> Any:
+    """The bits of `value` where `mask` has ones, those of `tag` elsewhere.
+
+    As integers, positive numbers so tagged are in the order of their values, then of their tags.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        bits = builder.bitcast(args[0], _INTS)
+        return builder.or_(builder.and_(bits, args[1]), args[2])
+
+    return ints(floats, ints, ints), generate
+
+
+@intrinsic
+def lesser(typing_context: Any, a: Any, b: Any) -> Any:
+    """The smaller integer."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.select(builder.icmp_signed("<", args[0], args[1]), args[0], args[1])
+
+    return ints(ints, ints), generate
+
+
+@intrinsic
+def greater(typing_context: Any, a: Any, b: Any) -> Any:
+    """The larger integer."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.select(builder.icmp_signed(">", args[0], args[1]), args[0], args[1])
+
+    return ints(ints, ints), generate
+
+
+@intrinsic
+def above(typing_context: Any, a: Any, floor: Any) -> Any:
+    """a where a > floor, else the largest integer."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        largest = ir.Constant(_INTS, [2**31 - 1] * LANES)
+        return builder.select(builder.icmp_signed(">", args[0], args[1]), args[0], largest)
+
+    return ints(ints, ints), generate
+
+
+@intrinsic
 def total(typing_context: Any, a: Any) -> Any:
     """The sum over the lanes, in a fixed order."""
 
@@ -173,12 +238,7 @@ def total(typing_context: Any, a: Any) -> Any:
         value, width = args[0], LANES
         while width > 1:
             width //= 2
-            mask_type = ir.VectorType(ir.IntType(32), width)
-            low = builder.shuffle_vector(value, value, ir.Constant(mask_type, list(range(width))))
-            high = builder.shuffle_vector(
-                value, value, ir.Constant(mask_type, list(range(width, 2 * width)))
-            )
-            value = builder.fadd(low, high)
+            value = builder.fadd(*_halves(builder, value, width))
         return builder.extract_element(value, ir.Constant(ir.IntType(32), 0))
 
     return types.float32(floats), generate
