@@ -32,9 +32,14 @@ def is_cached(cfg: PretrainedCfg) -> bool:
 
 
 def is_reachable(cfg: PretrainedCfg) -> bool:
-    """Whether the place that a timm config names answers within five seconds."""
+    """Whether the place that a timm config names answers within five seconds.
+
+    `HF_HUB_OFFLINE` keeps every download from being tried, as in all Hub tools.
+    """
+    if constants.HF_HUB_OFFLINE:
+        return False
     if cfg.hf_hub_id:
-        return not constants.HF_HUB_OFFLINE and answers(constants.ENDPOINT)
+        return answers(constants.ENDPOINT)
     return isinstance(cfg.url, str) and answers(cfg.url)
 
 
