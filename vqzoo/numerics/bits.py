@@ -9,7 +9,9 @@ import torch
 from numba import njit
 from torch import Tensor
 
+from vqzoo.numerics.arrays import narrow_and_wide
 from vqzoo.numerics.threads import run_tasks
+from vqzoo.numerics.vectors import load_word
 
 _TASK = 1 << 20  # codes a task, a multiple of 8: tasks meet at byte boundaries
 
@@ -37,22 +39,43 @@ def _pack(codes, bits, stream):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _unpack(stream, bits, narrow, wide):  # type: ignore[no-untyped-def]
+def unpack_range(stream, bits, start, count, narrow, wide):  # type: ignore[no-untyped-def]
+    """Codes start to start + count - 1 of a stream, into narrow (uint8), or wide (int32) if that
+    is the one with room. `start` is a multiple of 8: codes begin at a byte."""
+    mask = np.uint64((1 << bits) - 1)
+    small = narrow.shape[0] > 0
+    half = 4 * bits >> 3
+    turn = np.uint64(4 * bits & 7)
+    at = start * bits >> 3
+    i = 0
+    # Eight codes are `bits` bytes; two overlapping words hold four each.
+    while i + 8 <= count and at + half + 8 <= stream.shape[0]:
+        low = load_word(stream, at)
+        high = load_word(stream, at + half) >> turn
+        for lane in range(4):
+            shift = np.uint64(bits * lane)
+            if small:
+                narrow[i + lane] = (low >> shift) & mask
+                narrow[i + 4 + lane] = (high >> shift) & mask
+            else:
+                wide[i + lane] = (low >> shift) & mask
+                wide[i + 4 + lane] = (high >> shift) & mask
+        i += 8
+        at += bits
     held = np.uint64(0)
     filled = 0
-    at = 0
-    mask = np.uint64((1 << bits) - 1)
-    for i in range(narrow.shape[0] + wide.shape[0]):
+    while i < count:
         while filled < bits:
             held |= np.uint64(stream[at]) << np.uint64(filled)
             at += 1
             filled += 8
-        if bits <= 8:
+        if small:
             narrow[i] = held & mask
         else:
             wide[i] = held & mask
         held >>= np.uint64(bits)
         filled -= bits
+        i += 1
 
 
 def pack(codes: Tensor, bits: int) -> Tensor:
@@ -105,18 +128,12 @@ def unpack(stream: Tensor, bits: int, count: int) -> Tensor:
     """
     check_stream(stream, bits, count)
     codes = torch.empty(count, dtype=torch.uint8 if bits <= 8 else torch.int32)
-    source, target = stream.detach().cpu().contiguous().numpy(), codes.numpy()
-    no_narrow, no_wide = np.empty(0, np.uint8), np.empty(0, np.int32)
+    source = stream.detach().cpu().contiguous().numpy()
+    narrow, wide = narrow_and_wide(codes)
 
     def work(start: int) -> None:
-        part = target[start : start + _TASK]
-        own = source[start * bits // 8 : stream_bytes(start + len(part), bits)]
-        if bits == 8:
-            part[:] = own
-        elif bits < 8:
-            _unpack(own, bits, part, no_wide)
-        else:
-            _unpack(own, bits, no_narrow, part)
+        part = slice(start, start + _TASK)
+        unpack_range(source, bits, start, min(_TASK, count - start), narrow[part], wide[part])
 
     run_tasks(work, range(0, count, _TASK))
     return codes

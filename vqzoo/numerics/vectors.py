@@ -5,6 +5,7 @@ only known at run time; these types do, for every sub-vector length with one com
 vector is `LANES` wide, a few hardware registers: LLVM splits it for the processor at hand.
 """
 
+import sys
 from typing import Any
 
 import llvmlite.binding as llvm  # type: ignore[import-untyped]
@@ -242,3 +243,51 @@ def total(typing_context: Any, a: Any) -> Any:
         return builder.extract_element(value, ir.Constant(ir.IntType(32), 0))
 
     return types.float32(floats), generate
+
+
+_QUAD = ir.VectorType(ir.FloatType(), 4)
+
+
+@intrinsic
+def copy_four(typing_context: Any, source: Any, at: Any, target: Any, to: Any) -> Any:
+    """target[to:to + 4] = source[at:at + 4], of contiguous float32 arrays."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        types_ = signature.args
+        value = builder.load(_address(context, builder, types_[0], args[0], args[1], _QUAD))
+        value.align = 4
+        place = _address(context, builder, types_[2], args[2], args[3], _QUAD)
+        builder.store(value, place).align = 4
+        return context.get_dummy_value()
+
+    return types.void(source, types.intp, target, types.intp), generate
+
+
+@intrinsic
+def add_four(typing_context: Any, source: Any, at: Any, target: Any, to: Any) -> Any:
+    """target[to:to + 4] += source[at:at + 4], of contiguous float32 arrays."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        types_ = signature.args
+        value = builder.load(_address(context, builder, types_[0], args[0], args[1], _QUAD))
+        value.align = 4
+        place = _address(context, builder, types_[2], args[2], args[3], _QUAD)
+        before = builder.load(place)
+        before.align = 4
+        builder.store(builder.fadd(before, value), place).align = 4
+        return context.get_dummy_value()
+
+    return types.void(source, types.intp, target, types.intp), generate
+
+
+@intrinsic
+def load_word(typing_context: Any, stream: Any, at: Any) -> Any:
+    """Eight bytes of a contiguous uint8 array as a uint64, the first one lowest."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        word = ir.IntType(64)
+        value = builder.load(_address(context, builder, signature.args[0], args[0], args[1], word))
+        value.align = 1
+        return value if sys.byteorder == "little" else builder.bswap(value)
+
+    return types.uint64(stream, types.intp), generate

@@ -9,7 +9,9 @@ from vqzoo.numerics.decode import (
     decode_pq,
     decode_pq_stream,
     decode_residual,
+    decode_residual_stream,
     decode_scalar,
+    decode_scalar_stream,
 )
 
 
@@ -71,6 +73,26 @@ def test_residual(stages: int, shared: bool) -> None:
     torch.testing.assert_close(out, sums)
 
 
+@pytest.mark.parametrize("k", [2, 16, 100, 256, 1024])
+@pytest.mark.parametrize("shared", [False, True])
+def test_residual_from_the_stream(k: int, shared: bool) -> None:
+    bits = (k - 1).bit_length()
+    codes, codebooks = draw_codes(k, 37, 2, 53), draw(1 if shared else 37, 2, k, 5)
+    out = decode_residual(codes, codebooks, torch.empty(53, 185))
+    streamed = decode_residual_stream(
+        pack(codes, bits), bits, codebooks, 37, torch.full((53, 185), torch.nan)
+    )
+    assert streamed.equal(out)
+
+
+@pytest.mark.parametrize("k", [2, 16, 100, 256, 1024])
+def test_scalar_from_the_stream(k: int) -> None:
+    bits = (k - 1).bit_length()
+    codes, centroids = draw_codes(k, 1_100_003), draw(k)
+    out = decode_scalar_stream(pack(codes, bits), bits, centroids, torch.empty(1_100_003))
+    assert out.equal(centroids[codes.long()])
+
+
 @pytest.mark.parametrize("k", [3, 256, 300])
 def test_scalar(k: int) -> None:
     codes, centroids = draw_codes(k, 7, 5, 3), draw(k)
@@ -85,7 +107,8 @@ def test_scalar(k: int) -> None:
         (torch.full((2, 3), -1, dtype=torch.int32), (2, 4, 1), (3, 2), "out of range"),
         (torch.zeros(2, 3), (2, 4, 1), (3, 2), "uint8"),
         (torch.zeros(2, 3, dtype=torch.uint8), (3, 4, 1), (3, 2), "codebooks"),
-        (torch.zeros(2, 3, dtype=torch.uint8), (2, 4, 1), (2, 3), "out must"),
+        (torch.zeros(2, 3, dtype=torch.uint8), (2, 4, 1), (2, 3), "do not fit"),
+        (torch.zeros(2, 3, dtype=torch.uint8), (2, 4, 1), (3, 3), "out must"),
     ],
 )
 def test_refuses(
@@ -93,6 +116,12 @@ def test_refuses(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         decode_pq(codes, torch.zeros(codebooks), torch.zeros(out))
+
+
+@pytest.mark.parametrize("code", [4, 255])
+def test_scalar_refuses_a_code_that_names_no_centroid(code: int) -> None:
+    with pytest.raises(ValueError, match="out of range"):
+        decode_scalar(torch.tensor([code], dtype=torch.uint8), torch.zeros(4), torch.zeros(1))
 
 
 def test_stream_with_a_code_out_of_range() -> None:
