@@ -1,0 +1,8 @@
+"""The conformance kit: what a plugin's tests call, one line each."""
+
+from vqzoo.testing.broken import ContractBroken
+from vqzoo.testing.packing import check_packing
+from vqzoo.testing.quantizer import check_quantizer
+from vqzoo.testing.selector import check_selector
+
+__all__ = ["ContractBroken", "check_packing", "check_quantizer", "check_selector"]
