@@ -33,6 +33,7 @@ class SingularValues(Quantizer):
     summary = "truncated singular value decomposition: two factors of rank r"
     source = "Gong et al. 2014, arXiv 1412.6115, section 3.1 (Denton et al. 2014, arXiv 1404.0736)"
     Options = SingularValuesOptions
+    ladder = ({"rank": 1}, {"rank": 4}, {"rank": 16})
 
     def quantize(
         self, weight: Tensor, options: SingularValuesOptions, context: LayerContext
@@ -46,6 +47,12 @@ class SingularValues(Quantizer):
             "right": Floats.of(root[:, None] * right[:rank], options.dtype),
         }
         return Code((weight.shape[0], weight.shape[1]), parts)
+
+    def check(self, code: Code) -> None:
+        """Two factors of one rank."""
+        m, n = code.shape
+        rank = code.require_floats("left", (m, -1)).stored.shape[1]
+        code.require_floats("right", (rank, n))
 
     def reconstruct(self, code: Code, params: Mapping[str, Tensor]) -> Tensor:
         """The product of the factors."""

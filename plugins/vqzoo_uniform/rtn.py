@@ -29,6 +29,7 @@ class RoundToNearest(Quantizer):
     summary = "round-to-nearest fp16 or int8..int2, a scale per tensor, row or group"
     source = "Jacob et al. 2018, arXiv 1712.05877, section 2.1 (symmetric, zero point 0)"
     Options = RoundToNearestOptions
+    ladder = tuple({"format": name} for name in ("int2", "int4", "int8", "fp16"))
 
     def quantize(
         self, weight: Tensor, options: RoundToNearestOptions, context: LayerContext
@@ -41,7 +42,7 @@ class RoundToNearest(Quantizer):
         width = _group_width(*shape, options)
         peaks = _groups(weight, width).abs().amax(dim=2)
         peaks = peaks.amax().reshape(1, 1) if options.per == "tensor" else peaks
-        scale = Floats.of(peaks / top)
+        scale = Floats.scales(peaks / top)
         step = _spread(scale.values, shape, width)
         codes = torch.round(weight / step.where(step > 0, 1.0)).clamp_(-top, top).add_(top)
         parts: dict[str, Indices | Floats] = {
@@ -49,6 +50,16 @@ class RoundToNearest(Quantizer):
             "scale": scale,
         }
         return Code(shape, parts, {"group": width})
+
+    def check(self, code: Code) -> None:
+        """Half-precision values; or an integer a weight, and scales for the groups of a row."""
+        m, n = code.shape
+        if "values" in code.parts:
+            code.require_floats("values", code.shape)
+            return
+        groups = -(-n // code.require_fact("group", 1, n))
+        code.require_indices("codes", code.shape)
+        code.require_floats("scale", (1, groups), (m, groups))
 
     def reconstruct(self, code: Code, params: Mapping[str, Tensor]) -> Tensor:
         """Integers times their scale."""

@@ -25,6 +25,7 @@ class Binary(Quantizer):
     summary = "the sign of every weight, with a scale for the layer or for each row"
     source = "Gong et al. 2014, arXiv 1412.6115, section 3.2; scales: Rastegari et al. 2016, eq. 6"
     Options = BinaryOptions
+    ladder = ({"scale": "tensor"}, {"scale": "row"})
 
     def quantize(self, weight: Tensor, options: BinaryOptions, context: LayerContext) -> Code:
         """Signs, and the mean magnitude: the scale of least squared error."""
@@ -32,8 +33,14 @@ class Binary(Quantizer):
         if options.scale == "tensor":
             parts["scale"] = Floats.of(weight.abs().mean(dtype=torch.float64).float().reshape(1))
         elif options.scale == "row":
-            parts["scale"] = Floats.of(weight.abs().mean(dim=1))
+            parts["scale"] = Floats.scales(weight.abs().mean(dim=1))
         return Code((weight.shape[0], weight.shape[1]), parts)
+
+    def check(self, code: Code) -> None:
+        """One sign a weight, one scale or one a row."""
+        code.require_indices("codes", code.shape)
+        if "scale" in code.parts:
+            code.require_floats("scale", (1,), code.shape[:1])
 
     def reconstruct(self, code: Code, params: Mapping[str, Tensor]) -> Tensor:
         """±scale."""

@@ -11,7 +11,14 @@ from vqzoo.numerics.decode import decode_scalar
 from vqzoo.numerics.scalar_kmeans import assign_scalar, scalar_kmeans
 from vqzoo.plugin import Code, Floats, Indices, LayerContext, Options, Quantizer, index_bits
 from vqzoo_vq.distortion import gaussian_distortion
-from vqzoo_vq.row_scale import Scale, fit_row_scale, scale_bits, scale_rows, split_rows
+from vqzoo_vq.row_scale import (
+    Scale,
+    check_row_scale,
+    fit_row_scale,
+    scale_bits,
+    scale_rows,
+    split_rows,
+)
 
 
 class ScalarKMeansOptions(Options):
@@ -30,6 +37,7 @@ class ScalarKMeans(Quantizer):
     summary = "scalar k-means: one codebook of k values for all weights of a layer"
     source = "Gong et al. 2014, arXiv 1412.6115, section 3.2.1"
     Options = ScalarKMeansOptions
+    ladder = ({"k": 2}, {"k": 4}, {"k": 16}, {"k": 64})
 
     def quantize(self, weight: Tensor, options: ScalarKMeansOptions, context: LayerContext) -> Code:
         """Cluster all weights, the rows' sizes taken out first where asked."""
@@ -43,8 +51,14 @@ class ScalarKMeans(Quantizer):
         }
         if options.scale == "row":
             decoded = decode_scalar(codes, codebook.values, weight.new_empty(weight.shape))
-            parts["scale"] = fit_row_scale(weight, decoded, options.dtype)
+            parts["scale"] = fit_row_scale(weight, decoded)
         return Code((weight.shape[0], weight.shape[1]), parts)
+
+    def check(self, code: Code) -> None:
+        """One code a weight, a centroid for each of the codes."""
+        codes = code.require_indices("codes", code.shape)
+        code.require_floats("codebook", (codes.cardinality,))
+        check_row_scale(code)
 
     def reconstruct(self, code: Code, params: Mapping[str, Tensor]) -> Tensor:
         """Look the centroids up."""

@@ -13,7 +13,14 @@ from vqzoo.numerics.kmeans import assign, kmeans
 from vqzoo.plugin import Code, Floats, Indices, LayerContext, Options, Quantizer, index_bits
 from vqzoo_vq.blocks import Axis, CodebookScope, Cut, block_points, cut, points_per_codebook
 from vqzoo_vq.distortion import gaussian_distortion
-from vqzoo_vq.row_scale import Scale, fit_row_scale, scale_bits, scale_rows, split_rows
+from vqzoo_vq.row_scale import (
+    Scale,
+    check_row_scale,
+    fit_row_scale,
+    scale_bits,
+    scale_rows,
+    split_rows,
+)
 
 
 class ProductQuantizationOptions(Options):
@@ -39,6 +46,7 @@ class ProductQuantization(Quantizer):
         "one codebook a layer: Stock et al. 2020, arXiv 1907.05686"
     )
     Options = ProductQuantizationOptions
+    ladder = ({"d": 4, "k": 4}, {"d": 4, "k": 16}, {"d": 4, "k": 64})
 
     def quantize(
         self, weight: Tensor, options: ProductQuantizationOptions, context: LayerContext
@@ -61,8 +69,20 @@ class ProductQuantization(Quantizer):
         if options.scale == "none":
             return code
         decoded = self.decode(code, code.floats())
-        scale = fit_row_scale(weight, decoded, options.dtype)
+        scale = fit_row_scale(weight, decoded)
         return Code((m, n), {**parts, "scale": scale}, facts)
+
+    def check(self, code: Code) -> None:
+        """A code a sub-vector, one codebook or one a block, for whole blocks and the tail."""
+        axis = code.facts.get("axis")
+        if axis not in ("columns", "rows"):
+            raise ValueError(f"fact 'axis' is {axis!r}, not columns or rows")
+        code.require_fact("d", 1, code.shape[1] if axis == "columns" else code.shape[0])
+        shape = _cut_of(code)
+        for suffix, (blocks, d) in zip(shape.suffixes, shape.widths, strict=True):
+            k = code.require_indices("codes" + suffix, (blocks, shape.points)).cardinality
+            code.require_floats("codebook" + suffix, (1, k, d), (blocks, k, d))
+        check_row_scale(code)
 
     def reconstruct(self, code: Code, params: Mapping[str, Tensor]) -> Tensor:
         """Look the centroids up."""

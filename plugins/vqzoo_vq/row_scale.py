@@ -1,11 +1,12 @@
 """One scale a row, so that rows of very different size can share a codebook."""
 
+import math
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from vqzoo.plugin import Floats
+from vqzoo.plugin import Code, Floats
 
 Scale = Literal["none", "row"]
 SCALE_BITS = 16
@@ -15,16 +16,25 @@ def split_rows(weight: Tensor, scale: Scale) -> Tensor:
     """The matrix to cluster: `weight` itself, or its rows divided by their root mean square."""
     if scale == "none":
         return weight
-    rms = weight.square().mean(dim=1, keepdim=True).sqrt_()
+    peak = weight.abs().amax(dim=1, keepdim=True)
+    peak = peak.where(peak > 0, 1.0)  # taken out first: squares of the weights could overflow
+    norm = torch.linalg.vector_norm(weight / peak, dim=1, keepdim=True)
+    rms = peak * norm / math.sqrt(weight.shape[1])
     return weight / rms.where(rms > 0, 1.0)
 
 
-def fit_row_scale(weight: Tensor, normalized: Tensor, dtype: str) -> Floats:
+def fit_row_scale(weight: Tensor, normalized: Tensor) -> Floats:
     """The scales of least squared error, <w_i, q_i> / <q_i, q_i>, for rows q_i of the decoded
-    normalized matrix; (m,)."""
+    normalized matrix; (m,) in float16."""
     energy = normalized.square().sum(dim=1)
     scales = (weight * normalized).sum(dim=1) / energy.where(energy > 0, 1.0)
-    return Floats.of(scales, dtype)
+    return Floats.scales(scales)
+
+
+def check_row_scale(code: Code) -> None:
+    """Raises ValueError unless the part `scale`, where there is one, has a scale a row."""
+    if "scale" in code.parts:
+        code.require_floats("scale", code.shape[:1])
 
 
 def scale_bits(m: int, scale: Scale) -> int:

@@ -13,7 +13,14 @@ from vqzoo.numerics.residual import residual_kmeans
 from vqzoo.plugin import Code, Floats, Indices, LayerContext, Options, Quantizer, index_bits
 from vqzoo_vq.blocks import CodebookScope, Cut, block_points, cut, points_per_codebook
 from vqzoo_vq.distortion import gaussian_distortion
-from vqzoo_vq.row_scale import Scale, fit_row_scale, scale_bits, scale_rows, split_rows
+from vqzoo_vq.row_scale import (
+    Scale,
+    check_row_scale,
+    fit_row_scale,
+    scale_bits,
+    scale_rows,
+    split_rows,
+)
 
 
 class ResidualQuantizationOptions(Options):
@@ -37,6 +44,7 @@ class ResidualQuantization(Quantizer):
         "beam search: Babenko & Lempitsky 2014, additive quantization"
     )
     Options = ResidualQuantizationOptions
+    ladder = ({"d": 4, "k": 16, "stages": 1}, {"d": 4, "k": 16}, {"d": 4, "k": 16, "stages": 3})
 
     def quantize(
         self, weight: Tensor, options: ResidualQuantizationOptions, context: LayerContext
@@ -50,18 +58,38 @@ class ResidualQuantization(Quantizer):
         groups = block_points(normalized, d, "columns", options.codebook)
         for points, suffix in zip(groups, shape.suffixes, strict=True):
             k = min(options.k, points.shape[2])
+            exponent = _exponent(points)
             clusters = residual_kmeans(
-                points, k, options.stages, seed=context.seed, progress=context.progress
+                points * 2.0**-exponent if exponent else points,
+                k,
+                options.stages,
+                seed=context.seed,
+                progress=context.progress,
             )
             by_block = clusters.codes.unflatten(2, (-1, m)).transpose(1, 2)
             codes = by_block.reshape(-1, options.stages, m)
             parts["codes" + suffix] = Indices(codes, k)
-            parts["codebook" + suffix] = Floats.of(clusters.codebooks, options.dtype)
+            parts["codebook" + suffix] = Floats.of(
+                clusters.codebooks * 2.0**exponent if exponent else clusters.codebooks,
+                options.dtype,
+            )
         code = Code((m, n), parts, {"d": d})
         if options.scale == "none":
             return code
-        scale = fit_row_scale(weight, self.decode(code, code.floats()), options.dtype)
+        scale = fit_row_scale(weight, self.decode(code, code.floats()))
         return Code((m, n), {**parts, "scale": scale}, {"d": d})
+
+    def check(self, code: Code) -> None:
+        """A code a stage and sub-vector, and the stages' codebooks, for whole blocks and tail."""
+        code.require_fact("d", 1, code.shape[1])
+        shape = _cut_of(code)
+        for suffix, (blocks, d) in zip(shape.suffixes, shape.widths, strict=True):
+            codes = code.require_indices("codes" + suffix, (blocks, -1, shape.points))
+            stages, k = codes.values.shape[1], codes.cardinality
+            code.require_floats("codebook" + suffix, (1, stages, k, d), (blocks, stages, k, d))
+            if not stages:
+                raise ValueError("there is no stage")
+        check_row_scale(code)
 
     def reconstruct(self, code: Code, params: Mapping[str, Tensor]) -> Tensor:
         """Look the centroids of every stage up, and add."""
@@ -133,6 +161,12 @@ class ResidualQuantization(Quantizer):
             books = blocks if options.codebook == "block" else 1
             total += 32 * options.k * books * d + m * blocks * math.log2(options.k)
         return options.stages * total
+
+
+def _exponent(points: Tensor) -> int:
+    """A power of two to take out of weights whose products with each other float32 cannot hold."""
+    exponent = math.frexp(float(points.abs().max()))[1]
+    return exponent if abs(exponent) > 32 else 0
 
 
 def _cut_of(code: Code) -> Cut:

@@ -1,17 +1,35 @@
 """The core's own look at what a plugin returned: nonsense is named and never stored."""
 
+import math
 import re
 
 import torch
+from torch import Tensor
 
+from vqzoo.artifact.schema import MAX_CHILD_GROWTH
 from vqzoo.errors import PluginError
 from vqzoo.plugin.code import STORAGE_DTYPES, Code, Floats, Indices
+from vqzoo.plugin.method import Method
 
-_PART_NAME = re.compile(r"[a-z][a-z0-9_]*")
+_PART_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 MAX_CARDINALITY = 1 << 16
 
 
-def check_code(code: Code, shape: tuple[int, int], who: str) -> None:
+def check_matrix(matrix: Tensor, what: str) -> None:
+    """Refuse what no quantizer need take: a transform or a composite method may have made it.
+
+    Raises:
+        PluginError: not a float32 matrix, empty, or not finite.
+    """
+    if not isinstance(matrix, Tensor) or matrix.dim() != 2 or matrix.dtype != torch.float32:
+        raise PluginError(f"{what} is not a float32 matrix")
+    if not matrix.numel():
+        raise PluginError(f"{what} is empty")
+    if not torch.isfinite(matrix).all():
+        raise PluginError(f"{what} holds NaN or infinite values")
+
+
+def check_code(code: Code, shape: tuple[int, int], method: Method, who: str) -> None:
     """Refuse a Code that breaks the contract.
 
     Raises:
@@ -35,6 +53,18 @@ def check_code(code: Code, shape: tuple[int, int], who: str) -> None:
     for name, fact in code.facts.items():
         if not isinstance(fact, int | float | str | bool):
             raise PluginError(f"{who}: fact {name!r} is a {type(fact).__name__}, not a scalar")
+        if isinstance(fact, float) and not math.isfinite(fact):
+            raise PluginError(f"{who}: fact {name!r} is {fact}")
+    for name, child in code.children.items():
+        if math.prod(child.code.shape) > MAX_CHILD_GROWTH * math.prod(shape):
+            raise PluginError(
+                f"{who}: child {name!r} of shape {child.code.shape} is more than "
+                f"{MAX_CHILD_GROWTH} times as large as the {shape} matrix"
+            )
+    try:
+        method.check(code)
+    except ValueError as error:
+        raise PluginError(f"{who} made a code that it refuses itself: {error}") from error
 
 
 def _check_indices(part: Indices, where: str) -> None:

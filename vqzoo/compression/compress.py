@@ -1,7 +1,7 @@
 """Compress layers one by one: view, choose options, transform, quantize, check, measure."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +9,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from vqzoo.compression.check import check_code
+from vqzoo.compression.check import check_code, check_matrix
 from vqzoo.compression.decode import decode
 from vqzoo.compression.errors import MatrixError, matrix_error
 from vqzoo.compression.progress import Progress
@@ -90,22 +90,8 @@ def compress_layer(
             notes.append(text)
             progress.note(layer.name, text)
 
-    def quantize_child(name: str, matrix: Tensor, given: Mapping[str, Any]) -> MethodCode:
-        entry = plugins.quantizers.get(name)
-        shape = (matrix.shape[0], matrix.shape[1])
-        child = parse_options(entry.item, given)
-        return _quantize(plugins, entry, matrix, entry.item.fit(*shape, child, note), context)
-
-    context = LayerContext(
-        layer=layer.name,
-        kind=layer.kind,
-        shape=layer.shape,
-        groups=layer.groups,
-        seed=layer_seed(seed, layer.name),
-        device=device,
-        note=note,
-        progress=progress.layer_step,
-        quantize=quantize_child,
+    context = layer_context(
+        plugins, layer, seed=seed, device=device, note=note, progress=progress.layer_step
     )
     entry = plugins.quantizers.get(choice.method)
     weight = weight_matrix(model, layer, device)
@@ -129,6 +115,37 @@ def compress_layer(
     )
 
 
+def layer_context(
+    plugins: Plugins,
+    layer: LayerInfo,
+    *,
+    seed: int,
+    device: torch.device,
+    note: Callable[[str], None],
+    progress: Callable[[int, int], None],
+) -> LayerContext:
+    """What a method is told of a layer; `seed` is the run's."""
+
+    def quantize_child(name: str, matrix: Tensor, given: Mapping[str, Any]) -> MethodCode:
+        entry = plugins.quantizers.get(name)
+        options = parse_options(entry.item, given)
+        fitted = entry.item.fit(matrix.shape[0], matrix.shape[1], options, note)
+        return quantize_matrix(plugins, entry, matrix, fitted, context)
+
+    context = LayerContext(
+        layer=layer.name,
+        kind=layer.kind,
+        shape=layer.shape,
+        groups=layer.groups,
+        seed=layer_seed(seed, layer.name),
+        device=device,
+        note=note,
+        progress=progress,
+        quantize=quantize_child,
+    )
+    return context
+
+
 def choose_options(
     quantizer: Quantizer, shape: tuple[int, int], choice: MethodChoice, note: Any
 ) -> Any:
@@ -147,7 +164,8 @@ def choose_options(
     if chosen is not None:
         return quantizer.fit(*shape, chosen, note)
     if choice.ratio is not None:
-        raise SkipLayer(f"{quantizer.name} has no options for {ratio:g}x here")
+        asked = " that go with " + ", ".join(choice.options) if choice.options else ""
+        raise SkipLayer(f"{quantizer.name} has no options for {ratio:g}x{asked} here")
     return quantizer.fit(*shape, given, note)
 
 
@@ -186,27 +204,34 @@ def _transformed(
 ) -> MethodCode:
     """Quantize behind the transforms, outermost first."""
     if not transforms:
-        return _quantize(plugins, entry, weight, options, context)
+        return quantize_matrix(plugins, entry, weight, options, context)
     outer = plugins.transforms.get(transforms[0])
     transform: Transform = outer.item
     who = _who(outer, context.layer)
     changed, code = _isolated(who, transform.forward, weight, transform.Options(), context)
     inner = _transformed(plugins, transforms[1:], entry, changed, options, context)
-    whole = Code(code.shape, code.parts, code.facts, {Transform.CHILD: inner})
-    check_code(whole, (weight.shape[0], weight.shape[1]), who)
+    whole = Code(code.shape, code.parts, code.facts, {**code.children, Transform.CHILD: inner})
+    check_code(whole, (weight.shape[0], weight.shape[1]), transform, who)
     return MethodCode(plugins.method_name(outer), whole)
 
 
-def _quantize(
+def quantize_matrix(
     plugins: Plugins,
     entry: Registered[Quantizer],
     matrix: Tensor,
     options: Any,
     context: LayerContext,
 ) -> MethodCode:
+    """Call a quantizer with options that fit, and check what it returns.
+
+    Raises:
+        SkipLayer: it cannot compress this matrix.
+        PluginError: it failed or broke its contract.
+    """
     who = _who(entry, context.layer)
+    check_matrix(matrix, f"what {who} is to quantize")
     code = _isolated(who, entry.item.quantize, matrix, options, context)
-    check_code(code, (matrix.shape[0], matrix.shape[1]), who)
+    check_code(code, (matrix.shape[0], matrix.shape[1]), entry.item, who)
     return MethodCode(plugins.method_name(entry), code)
 
 

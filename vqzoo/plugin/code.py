@@ -58,6 +58,23 @@ class Floats:
         exponent = 0
         if storage == torch.float16 and peak > 0 and not 2**-6 <= peak <= 2**15:
             exponent = math.frexp(peak)[1]
+        return cls._scaled(values, storage, exponent)
+
+    @classmethod
+    def scales(cls, values: Tensor) -> "Floats":
+        """Round factors, of which the small ones count as much as the large, to float16.
+
+        A power-of-two scale puts the largest magnitude just under 2^15 where that keeps others
+        from becoming subnormal: the relative error is 2^-11 down to 2^-28 of the largest.
+        """
+        magnitudes = values.abs()
+        peak = float(magnitudes.max()) if values.numel() else 0.0
+        small = bool(((magnitudes > 0) & (magnitudes < 2**-14)).any())
+        exponent = math.frexp(peak)[1] - 15 if small or peak > 2**15 else 0
+        return cls._scaled(values, torch.float16, exponent)
+
+    @classmethod
+    def _scaled(cls, values: Tensor, storage: torch.dtype, exponent: int) -> "Floats":
         scaled = values.double() * 2.0**-exponent if exponent else values
         return cls(scaled.to(storage), exponent)
 
@@ -86,7 +103,9 @@ class Code:
         parts: named tensors; names are identifiers ("codes", "codebook", "scale").
         facts: small scalars that decoding needs (a sub-vector length, a flag).
         children: matrices that were themselves compressed by another method ("prune, then any
-            quantizer on the survivors"); names are distinct from those of the parts.
+            quantizer on the survivors"); names are distinct from those of the parts. A child's
+            matrix has at most four times as many elements as this one (both sides padded to a
+            power of two).
     """
 
     shape: tuple[int, int]
@@ -98,8 +117,43 @@ class Code:
         """The integer values of a part."""
         part = self.parts[name]
         if not isinstance(part, Indices):
-            raise TypeError(f"part {name!r} holds floats, not indices")
+            raise ValueError(f"part {name!r} holds floats, not indices")
         return part.values
+
+    def require_indices(self, name: str, *shapes: tuple[int, ...]) -> Indices:
+        """The integer part `name`, which must have one of `shapes`; -1 stands for any size.
+
+        Raises:
+            ValueError: the part is missing, holds floats, or has another shape.
+        """
+        part = self.parts.get(name)
+        if not isinstance(part, Indices):
+            raise ValueError(f"part {name!r} is missing or holds floats")
+        _require_shape(name, part.values, shapes)
+        return part
+
+    def require_floats(self, name: str, *shapes: tuple[int, ...]) -> Floats:
+        """The float part `name`, which must have one of `shapes`; -1 stands for any size.
+
+        Raises:
+            ValueError: the part is missing, holds indices, or has another shape.
+        """
+        part = self.parts.get(name)
+        if not isinstance(part, Floats):
+            raise ValueError(f"part {name!r} is missing or holds indices")
+        _require_shape(name, part.stored, shapes)
+        return part
+
+    def require_fact(self, name: str, low: int, high: int) -> int:
+        """The integer fact `name`, which must lie between `low` and `high`.
+
+        Raises:
+            ValueError: it is missing, no integer, or out of bounds.
+        """
+        value = self.facts.get(name)
+        if type(value) is not int or not low <= value <= high:
+            raise ValueError(f"fact {name!r} is {value!r}, not an integer from {low} to {high}")
+        return value
 
     def floats(self) -> dict[str, Tensor]:
         """Every float part as float32, by name."""
@@ -128,3 +182,13 @@ def stored_bits(code: Code) -> int:
         else:
             total += part.stored.numel() * part.stored.element_size() * 8
     return total
+
+
+def _require_shape(name: str, tensor: Tensor, shapes: tuple[tuple[int, ...], ...]) -> None:
+    found = tuple(tensor.shape)
+    for shape in shapes:
+        if len(shape) == len(found) and all(
+            a in (-1, b) for a, b in zip(shape, found, strict=True)
+        ):
+            return
+    raise ValueError(f"part {name!r} has shape {found}, not {' or '.join(map(str, shapes))}")

@@ -84,6 +84,17 @@ class Method(ABC):
             float32 tensor of shape `code.shape`.
         """
 
+    def check(self, code: Code) -> None:  # noqa: B027 - most methods need no more than the core's
+        """Refuse a code that `quantize` or `forward` would not make, before it is decoded.
+
+        A stored code may come from anyone. The core has checked that codes are below their
+        cardinality and floats finite; it cannot know which shapes and facts fit together, and
+        parts that are broadcast or expanded could fill the memory. See `Code.require_floats`.
+
+        Raises:
+            ValueError: parts or facts that are missing or do not fit `code.shape`.
+        """
+
     def decode(self, code: Code, params: Mapping[str, Tensor], out: Tensor | None = None) -> Tensor:
         """The fast path of `reconstruct`, without gradients, into `out` where it is given."""
         with torch.no_grad():

@@ -1,9 +1,10 @@
 """The contract of a quantizer, and the choice of options for a wanted ratio."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, ClassVar
 
+from pydantic import ValidationError
 from torch import Tensor
 
 from vqzoo.plugin.code import Code
@@ -11,7 +12,15 @@ from vqzoo.plugin.method import LayerContext, Method
 
 
 class Quantizer(Method):
-    """Turns a weight matrix into a Code. Pure: the same input and seed give the same Code."""
+    """Turns a weight matrix into a Code. Pure: the same input and seed give the same Code.
+
+    Attributes:
+        ladder: options from coarse to fine, as a user would give them: each rung stores more and
+            errs less than the one before. What the conformance kit tries; the defaults alone
+            unless a method says more.
+    """
+
+    ladder: ClassVar[Sequence[Mapping[str, Any]]] = ({},)
 
     @abstractmethod
     def quantize(self, weight: Tensor, options: Any, context: LayerContext) -> Code:
@@ -43,7 +52,7 @@ class Quantizer(Method):
         return ()
 
     def stored_bits(self, m: int, n: int, options: Any) -> int:
-        """Bits that `quantize` will store with these options; the core checks it."""
+        """Bits that `quantize` will store with these options, to the byte."""
         raise NotImplementedError(f"{self.name} offers candidates but does not count their bits")
 
     def expected_error(self, m: int, n: int, options: Any) -> float:
@@ -55,16 +64,18 @@ class Quantizer(Method):
 
         The ratio is 32·m·n bits over all stored bits, codebooks and scales counted. Where no
         options reach it, those that come closest (the core tells the user); None where the method
-        has no candidates for this shape.
+        has no candidates for this shape, or none that go with `given`.
 
         Args:
             given: options that the user fixed; they override the candidates'.
         """
-        fixed = dict(given)
-        candidates = {
-            self.fit(m, n, self.Options(**{**c.model_dump(), **fixed}), _silent): None
-            for c in self.candidates(m, n)
-        }
+        candidates: dict[Any, None] = {}
+        for candidate in self.candidates(m, n):
+            try:
+                options = self.Options(**{**candidate.model_dump(), **given})
+            except ValidationError:
+                continue  # at odds with what the user fixed
+            candidates[self.fit(m, n, options, _silent)] = None
         sized = [(self.stored_bits(m, n, options), options) for options in candidates]
         if not sized:
             return None
