@@ -15,3 +15,8 @@ class ArtifactError(VqzooError):
 
 class PluginError(VqzooError):
     """A plugin broke its contract; the message names plugin and layer."""
+
+
+def one_line(error: BaseException) -> str:
+    """The text of an error on one line of bounded length; its type where it has no text."""
+    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -15,6 +15,7 @@ from typing import Any
 from vqzoo.errors import ArtifactError
 
 MAX_HEADER_BYTES = 32 << 20
+MAX_SIZE = 1 << 48  # of a tensor, a side of it, an offset
 DTYPE_BYTES = {
     "BOOL": 1, "U8": 1, "I8": 1, "I16": 2, "U16": 2, "F16": 2, "BF16": 2,
     "I32": 4, "U32": 4, "F32": 4, "I64": 8, "U64": 8, "F64": 8,
@@ -46,7 +47,7 @@ class Header:
 
 
 def strict_json(text: str | bytes, what: str) -> Any:
-    """Parse JSON; duplicate keys and NaN are refused.
+    """Parse JSON; duplicate keys, NaN and infinite numbers are refused.
 
     Raises:
         ArtifactError: `what` is not such JSON.
@@ -61,8 +62,12 @@ def strict_json(text: str | bytes, what: str) -> Any:
     def refuse(constant: str) -> Any:
         raise ArtifactError(f"{what} holds {constant}")
 
+    def finite(digits: str) -> float:
+        value = float(digits)
+        return value if math.isfinite(value) else refuse(f"a number past all bounds: {digits:.20}")
+
     try:
-        return json.loads(text, object_pairs_hook=unique, parse_constant=refuse)
+        return json.loads(text, object_pairs_hook=unique, parse_constant=refuse, parse_float=finite)
     except (ValueError, RecursionError) as error:
         raise ArtifactError(f"{what} is not valid JSON: {str(error).splitlines()[0]}") from None
 
@@ -86,6 +91,8 @@ def read_header(path: Path) -> Header:
             raw = file.read(length)
     except FileNotFoundError:
         raise ArtifactError(f"{path} does not exist") from None
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be read: {error.strerror}") from None
     entries = strict_json(raw, f"the header of {name}")
     if not isinstance(entries, dict):
         raise ArtifactError(f"the header of {name} is not a JSON object")
@@ -101,10 +108,17 @@ def _tensor(key: str, entry: Any, start: int, name: str) -> StoredTensor:
     try:
         dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
         numbers = [*shape, begin, end]
-        valid = len(entry) == 3 and all(type(n) is int and 0 <= n < 1 << 48 for n in numbers)
+        valid = (
+            len(entry) == 3
+            and isinstance(shape, list)
+            and len(shape) <= 16
+            and dtype in DTYPE_BYTES
+            and all(type(n) is int and 0 <= n <= MAX_SIZE for n in numbers)
+            and math.prod(size for size in shape if size) <= MAX_SIZE
+        )
     except (TypeError, KeyError, ValueError):
         valid = False
-    if not valid or len(shape) > 16 or dtype not in DTYPE_BYTES:
+    if not valid:
         raise ArtifactError(f"{name}: the header entry of tensor {key!r} is malformed")
     if math.prod(shape) * DTYPE_BYTES[dtype] != end - begin:
         raise ArtifactError(f"{name}: tensor {key!r} claims a shape that its bytes do not fit")

@@ -13,6 +13,8 @@ from vqzoo.artifact.header import Header, StoredTensor, read_header, strict_json
 from vqzoo.artifact.schema import (
     CONFIG_FILE,
     FORMAT_VERSION,
+    MAX_CHILD_GROWTH,
+    MAX_NUMEL,
     SEPARATOR,
     WEIGHTS_FILE,
     CodeEntry,
@@ -22,7 +24,7 @@ from vqzoo.artifact.schema import (
     LayerEntry,
     Metadata,
 )
-from vqzoo.errors import ArtifactError
+from vqzoo.errors import ArtifactError, UsageError, one_line
 
 if TYPE_CHECKING:  # torch and the plugins are not needed to look at headers
     from torch import Tensor
@@ -117,7 +119,7 @@ def build_code(
     from vqzoo.artifact.encode import tensors_sha256
 
     if tensors_sha256(tensors) != entry.sha256:
-        raise ArtifactError(f"the stored parts of {key} do not have the checksum of the header")
+        raise ArtifactError(f"the stored parts of {key!r} do not have the checksum of the header")
     return _build(key, entry.code, key + SEPARATOR, tensors, plugins)
 
 
@@ -134,7 +136,11 @@ def _read_config(folder: Path) -> dict[str, Any]:
         raise ArtifactError(f"{folder} is not an artifact: it has no {CONFIG_FILE}")
     if path.stat().st_size > MAX_CONFIG_BYTES:
         raise ArtifactError(f"{path} is too large")
-    config = strict_json(path.read_bytes(), CONFIG_FILE)
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be read: {error.strerror}") from None
+    config = strict_json(text, CONFIG_FILE)
     if not isinstance(config, dict) or "vqzoo" not in config:
         raise ArtifactError(f"{path} has no vqzoo block: it is not a vqzoo artifact")
     return config
@@ -174,10 +180,11 @@ def _check_tensors(header: Header, metadata: Metadata) -> None:
     claimed: set[str] = set()
     for key, entry in metadata.layers.items():
         if key in header.tensors:
-            raise ArtifactError(f"{key} is stored both compressed and dense")
+            raise ArtifactError(f"{key!r} is stored both compressed and dense")
         m, n = entry.view
         if entry.code.shape != entry.view or math.prod(entry.shape) != m * n:
-            raise ArtifactError(f"{key}: view {entry.view} does not fit shape {entry.shape}")
+            raise ArtifactError(f"{key!r}: view {entry.view} does not fit shape {entry.shape}")
+        _check_children(key, entry.code)
         for name, part in _parts(key, entry.code):
             stored = header.tensors.get(name)
             if stored is None:
@@ -188,8 +195,17 @@ def _check_tensors(header: Header, metadata: Metadata) -> None:
         if SEPARATOR in name and name not in claimed:
             raise ArtifactError(f"tensor {name!r} belongs to no layer")
     for alias, key in metadata.aliases.items():
-        if key not in header.tensors and key not in metadata.layers:
+        if key not in metadata.layers and (key not in header.tensors or SEPARATOR in key):
             raise ArtifactError(f"{alias!r} is an alias of {key!r}, which is not stored")
+        if alias in metadata.layers or alias in header.tensors:
+            raise ArtifactError(f"{alias!r} is both stored and an alias of {key!r}")
+
+
+def _check_children(key: str, code: CodeEntry) -> None:
+    for name, child in code.children.items():
+        if math.prod(child.shape) > MAX_CHILD_GROWTH * math.prod(code.shape):
+            raise ArtifactError(f"{key!r}: the child {name!r} of shape {child.shape} is too large")
+        _check_children(key, child)
 
 
 def _check_part(name: str, part: IndicesEntry | FloatsEntry, stored: StoredTensor) -> None:
@@ -198,6 +214,8 @@ def _check_part(name: str, part: IndicesEntry | FloatsEntry, stored: StoredTenso
             raise ArtifactError(f"tensor {name!r} is not the {part.dtype} {part.shape} it claims")
     elif stored.dtype != "U8" or len(stored.shape) != 1:
         raise ArtifactError(f"tensor {name!r} is not a byte stream")
+    elif math.prod(size for size in part.shape if size) > MAX_NUMEL:
+        raise ArtifactError(f"tensor {name!r} claims {part.shape} codes")
 
 
 def _build(
@@ -214,7 +232,12 @@ def _build(
         child: _build(key, inner, f"{prefix}{child}.", tensors, plugins)
         for child, inner in entry.children.items()
     }
-    return MethodCode(name, Code(entry.shape, parts, entry.facts, children))
+    code = Code(entry.shape, parts, entry.facts, children)
+    try:
+        plugins.method(name).item.check(code)
+    except Exception as error:  # a plugin's code on a stranger's data
+        raise ArtifactError(f"{key!r}: {one_line(error)}") from error
+    return MethodCode(name, code)
 
 
 def _installed_method(key: str, entry: CodeEntry, plugins: "Plugins") -> str:
@@ -225,17 +248,17 @@ def _installed_method(key: str, entry: CodeEntry, plugins: "Plugins") -> str:
             break
         try:
             found = plugins.method(name)
-        except Exception:
+        except UsageError:
             continue
         if found.item.version != entry.method_version:
             raise ArtifactError(
-                f"{key} was made by version {entry.method_version!r:.40} of {entry.method}; "
+                f"{key!r} was made by version {entry.method_version!r:.40} of {found.name}; "
                 f"version {found.item.version} is installed"
             )
         return name
     raise ArtifactError(
-        f"{key} needs method {entry.method!r:.80}, which no installed plugin brings; the artifact "
-        f"says it comes from the package {entry.plugin!r:.80} (its word only)"
+        f"{key!r} needs method {entry.method!r:.80}, which no installed plugin brings; the "
+        f"artifact says it comes from the package {entry.plugin!r:.80} (its word only)"
     )
 
 
@@ -248,17 +271,20 @@ def _build_part(
 
     if isinstance(spec, FloatsEntry):
         if not torch.isfinite(tensor).all():
-            raise ArtifactError(f"{name} holds NaN or infinite values")
+            raise ArtifactError(f"{name!r} holds NaN or infinite values")
         return Floats(tensor, spec.exponent)
     if spec.packing not in plugins.packings.names():
-        raise ArtifactError(f"{name} is packed by {spec.packing!r:.80}, which is not installed")
+        raise ArtifactError(f"{name!r} is packed by {spec.packing!r:.80}, which is not installed")
     packing = plugins.packings.get(spec.packing).item
     if packing.version != spec.packing_version:
-        raise ArtifactError(f"{name} is packed by another version of {packing.name}")
+        raise ArtifactError(f"{name!r} is packed by another version of {packing.name}")
+    count = math.prod(spec.shape)
     try:
-        values = packing.unpack(tensor, spec.cardinality, math.prod(spec.shape))
-    except ValueError as error:
-        raise ArtifactError(f"{name}: {error}") from None
-    if values.numel() and int(values.max()) >= spec.cardinality:
-        raise ArtifactError(f"{name} has codes past its {spec.cardinality} symbols")
+        values = packing.unpack(tensor, spec.cardinality, count)
+    except Exception as error:  # a plugin's code on a stranger's data
+        raise ArtifactError(f"{name!r}: {one_line(error)}") from error
+    if values.shape != (count,):
+        raise ArtifactError(f"{name!r} holds {values.numel()} codes where {count} are promised")
+    if count and not 0 <= int(values.min()) <= int(values.max()) < spec.cardinality:
+        raise ArtifactError(f"{name!r} has codes past its {spec.cardinality} symbols")
     return Indices(values.reshape(spec.shape), spec.cardinality)

@@ -11,6 +11,7 @@ REPORT_FILE = "report.json"
 DENSE_FILE = "model.safetensors"
 SEPARATOR = "::"
 
+MAX_CHILD_GROWTH = 4  # elements of a child's matrix, as a multiple of its parent's
 MAX_DIMENSIONS = 8
 MAX_NUMEL = 1 << 34
 _Size = Annotated[int, Field(ge=0, le=MAX_NUMEL, strict=True)]

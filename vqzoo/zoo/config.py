@@ -75,6 +75,25 @@ def known_model_args(model: nn.Module) -> dict[str, Any]:
     return {name: value for name, value in made_with.items() if name in allowed}
 
 
+def known_pretrained_cfg(cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """What of an artifact's `pretrained_cfg` is taken over: nothing that names code or files.
+
+    Raises:
+        ArtifactError: a size or a statistic of the input that cannot be one.
+    """
+    for name in ("input_size", "test_input_size", "min_input_size"):
+        size = cfg.get(name, [1, 1, 1])
+        if not isinstance(size, list) or len(size) != 3:
+            raise ArtifactError(f"{name} of the pretrained_cfg is not [channels, height, width]")
+        if any(type(side) is not int or not 1 <= side <= 4096 for side in size):
+            raise ArtifactError(f"{name}={size!r:.80} of the pretrained_cfg is out of bounds")
+    for name in ("mean", "std"):
+        values = cfg.get(name, [])
+        if not isinstance(values, list) or any(type(v) not in (int, float) for v in values):
+            raise ArtifactError(f"{name} of the pretrained_cfg is not a list of numbers")
+    return {name: value for name, value in cfg.items() if name in _PRETRAINED_KEYS}
+
+
 def check_model_args(arguments: Mapping[str, Any]) -> None:
     """Allow only known arguments with bounded values.
 

@@ -1,12 +1,11 @@
 """From an artifact to a network that runs."""
 
-import math
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from vqzoo.artifact.reader import (
@@ -17,9 +16,9 @@ from vqzoo.artifact.reader import (
     verify_checksum,
 )
 from vqzoo.compression.decode import decode
-from vqzoo.errors import ArtifactError
+from vqzoo.errors import ArtifactError, one_line
 from vqzoo.plugin.manager import Plugins, installed_plugins
-from vqzoo.zoo.config import check_model_args
+from vqzoo.zoo.config import check_model_args, known_pretrained_cfg
 from vqzoo.zoo.names import register_models
 
 _DTYPES = {
@@ -67,7 +66,7 @@ def _create(config: dict[str, Any]) -> nn.Module:
     """Make the architecture that a config names, without weights."""
     name, classes = config.get("architecture"), config.get("num_classes")
     arguments = config.get("model_args", {})
-    if not isinstance(name, str) or not timm.is_model(name):
+    if not isinstance(name, str) or "." in name or not timm.is_model(name):
         raise ArtifactError(f"the architecture {name!r:.80} is not one that timm has here")
     if not isinstance(arguments, dict):
         raise ArtifactError("model_args in config.json is not an object")
@@ -77,11 +76,11 @@ def _create(config: dict[str, Any]) -> nn.Module:
         model = timm.create_model(name, pretrained=False, **arguments)
     except Exception as error:
         raise ArtifactError(
-            f"{name} cannot be made with the arguments of config.json: {error}".splitlines()[0]
+            f"{name} cannot be made with the arguments of config.json: {one_line(error)}"
         ) from error
     cfg = config.get("pretrained_cfg")
     if isinstance(cfg, dict):  # preprocessing and label names; no weights come from it
-        model.pretrained_cfg = {**model.pretrained_cfg, **cfg}
+        model.pretrained_cfg = {**model.pretrained_cfg, **known_pretrained_cfg(cfg)}
         model.default_cfg = model.pretrained_cfg
     return model
 
@@ -103,16 +102,20 @@ def _compare(artifact: Artifact, expected: dict[str, Tensor]) -> None:
         shape, dtype = stored[key]
         if tuple(tensor.shape) != shape:
             raise ArtifactError(
-                f"{key} has shape {shape} where the architecture has {tuple(tensor.shape)}"
+                f"{key!r} has shape {shape} where the architecture has {tuple(tensor.shape)}"
             )
         if dtype is None or tensor.is_floating_point() != dtype.is_floating_point:
-            raise ArtifactError(f"{key} has another dtype than the architecture's {tensor.dtype}")
+            raise ArtifactError(f"{key!r} has another dtype than the architecture's {tensor.dtype}")
 
 
 def _fill(model: nn.Module, artifact: Artifact, plugins: Plugins) -> None:
     """Copy and decode straight into the model's own tensors."""
     state = model.state_dict()
-    with safe_open(artifact.weights_path, framework="pt") as file:
+    try:
+        file = safe_open(artifact.weights_path, framework="pt")
+    except (SafetensorError, OSError) as error:
+        raise ArtifactError(f"{artifact.weights_path}: {one_line(error)}") from None
+    with file:
         for key in artifact.dense_tensors():
             state[key].copy_(file.get_tensor(key))
         for key, entry in artifact.metadata.layers.items():
@@ -125,14 +128,14 @@ def _fill(model: nn.Module, artifact: Artifact, plugins: Plugins) -> None:
 
 def _decode_into(weight: Tensor, key: str, code: Any, plugins: Plugins) -> None:
     m, n = code.code.shape
-    if m != weight.shape[0] or m * n != math.prod(weight.shape):
-        raise ArtifactError(f"{key}: its code is for a {m} x {n} matrix")
+    if tuple(weight.shape[:1]) != (m,) or m * n != weight.numel():
+        raise ArtifactError(f"{key!r}: its code is for a {m} x {n} matrix")
     direct = weight.dtype == torch.float32 and weight.is_contiguous()
     try:
         matrix = decode(code, plugins, weight.view(m, n) if direct else None)
-    except (ValueError, IndexError, KeyError, TypeError, RuntimeError, AssertionError) as error:
-        raise ArtifactError(f"{key} cannot be decoded: {error}".splitlines()[0]) from error
+    except Exception as error:  # a plugin's code on a stranger's data
+        raise ArtifactError(f"{key!r} cannot be decoded: {one_line(error)}") from error
     if tuple(matrix.shape) != (m, n) or not torch.isfinite(matrix).all():
-        raise ArtifactError(f"{key} decodes to NaN, infinity or another shape")
+        raise ArtifactError(f"{key!r} decodes to NaN, infinity or another shape")
     if not direct:
         weight.copy_(matrix.view(weight.shape))
