@@ -1,0 +1,55 @@
+"""An artifact may come from anyone."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from vqzoo.compression.decode import decode
+from vqzoo.plugin.code import Code, Floats, Indices, MethodCode, Part
+from vqzoo.testing.broken import require
+from vqzoo.testing.matrices import REFERENCE, gaussian
+from vqzoo.testing.subject import Subject
+
+_REFUSED = (ValueError, IndexError, KeyError, TypeError, RuntimeError, AssertionError)
+
+
+def damaged_codes_are_refused(subject: Subject) -> None:
+    """A code with a part missing, or one that lost or doubled its last row, is refused by `check`
+    with a ValueError, or at the latest raises when it is decoded; it never becomes a matrix of
+    another shape. See `Code.require_indices`, `require_floats`, `require_fact`."""
+    for text, options in subject.variants(REFERENCE):
+        compressed = subject.quantize(gaussian(REFERENCE), options)
+        for what, code in _damaged(compressed.code):
+            try:
+                subject.quantizer.check(code)
+                decoded = decode(MethodCode(compressed.method, code), subject.plugins)
+            except _REFUSED:
+                continue
+            require(
+                tuple(decoded.shape) == REFERENCE.matrix_shape,
+                f"{text}: {what}, it decodes to {tuple(decoded.shape)}",
+            )
+
+
+def _damaged(code: Code) -> Iterator[tuple[str, Code]]:
+    for name, part in code.parts.items():
+        others = {key: value for key, value in code.parts.items() if key != name}
+        yield f"without part {name!r}", replace(code, parts=others)
+        for how, tensor in _mangled(part.values if isinstance(part, Indices) else part.stored):
+            yield f"part {name!r} {how}", replace(code, parts={**others, name: _with(part, tensor)})
+
+
+def _mangled(tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
+    for dim in range(tensor.dim()):
+        if tensor.shape[dim] > 1:
+            yield f"cut along dimension {dim}", tensor.narrow(dim, 0, tensor.shape[dim] - 1)
+        yield f"doubled along dimension {dim}", torch.cat([tensor, tensor], dim)
+    yield "flattened and nested", tensor.reshape(1, 1, 1, -1)
+
+
+def _with(part: Part, tensor: Tensor) -> Part:
+    return (
+        replace(part, values=tensor) if isinstance(part, Indices) else Floats(tensor, part.exponent)
+    )

@@ -1,0 +1,111 @@
+"""Sizes are counted to the byte, and what was stored comes back."""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from safetensors import safe_open
+from torch import nn
+
+from vqzoo.artifact.encode import EncodedLayer, encode_layer
+from vqzoo.artifact.reader import build_code, open_artifact, part_keys, verify_checksum
+from vqzoo.artifact.writer import write_artifact
+from vqzoo.compression.decode import decode
+from vqzoo.plugin.code import MethodCode, stored_bits
+from vqzoo.testing.broken import require
+from vqzoo.testing.codes import same_code
+from vqzoo.testing.matrices import REFERENCE, SHAPES, Case, gaussian
+from vqzoo.testing.subject import Subject
+
+_KEY = "weight"
+_RATIOS = (4.0, 8.0, 16.0)
+
+
+def stored_bits_are_what_is_stored(subject: Subject) -> None:
+    """A quantizer that offers `candidates` counts their `stored_bits` exactly, every part padded
+    to whole bytes: `--ratio` chooses by them."""
+    for case in (*SHAPES, REFERENCE):
+        m, n = case.matrix_shape
+        if not any(True for _ in subject.quantizer.candidates(m, n)):
+            continue
+        for text, options in subject.variants(case):
+            found = subject.compress(gaussian(case), options, case)
+            if found is None:
+                continue
+            counted = subject.quantizer.stored_bits(m, n, options)
+            real = stored_bits(found[0].code)
+            require(
+                counted == real, f"{case.name}, {text}: it counts {counted} bits; {real} are stored"
+            )
+
+
+def a_ratio_is_reached(subject: Subject) -> None:
+    """`options_for` gives options whose stored size reaches the ratio asked, or, where none does,
+    those that come closest; a quantizer without candidates gives None."""
+    m, n = REFERENCE.matrix_shape
+    candidates = list(subject.quantizer.candidates(m, n))
+    for ratio in _RATIOS:
+        options = subject.quantizer.options_for(m, n, ratio, {})
+        require((options is None) == (not candidates), f"ratio {ratio:g}: options are {options!r}")
+        if options is None:
+            continue
+        errors = subject.quantizer.expected_error(m, n, options)
+        require(errors >= 0, f"ratio {ratio:g}: expected_error is {errors}")
+        bits = stored_bits(subject.quantize(gaussian(REFERENCE), options).code)
+        least = min(subject.quantizer.stored_bits(m, n, one) for one in candidates)
+        require(
+            bits * ratio <= 32 * m * n or bits <= least,
+            f"ratio {ratio:g}: {options!r} stores {bits} of {32 * m * n} bits",
+        )
+
+
+def the_file_holds_what_the_core_counts(subject: Subject) -> None:
+    """The bytes that an artifact gives to a layer are the bits that the core counts from its code,
+    with fixed-width packing."""
+    for text, options in subject.variants(REFERENCE):
+        compressed = subject.quantize(gaussian(REFERENCE), options)
+        encoded = _encode(subject, compressed, options, REFERENCE)
+        bits = stored_bits(compressed.code)
+        require(8 * encoded.nbytes == bits, f"{text}: {encoded.nbytes} bytes are not {bits} bits")
+
+
+def an_artifact_gives_back_the_code(subject: Subject) -> None:
+    """Saved and loaded again, a code is the same bit for bit (packed and unpacked), passes the
+    method's own `check`, and decodes to the same matrix."""
+    for case in (*SHAPES, REFERENCE):
+        for text, options in subject.variants(case):
+            found = subject.compress(gaussian(case), options, case)
+            if found is not None:
+                loaded = _saved_and_loaded(subject, found[0], options, case)
+                what = f"{case.name}, {text}"
+                require(same_code(loaded, found[0]), f"{what}: the loaded code differs")
+                again = decode(loaded, subject.plugins)
+                require(torch.equal(again, found[1]), f"{what}: it decodes to another matrix")
+
+
+def _encode(subject: Subject, compressed: MethodCode, options: object, case: Case) -> EncodedLayer:
+    given = options.model_dump()  # type: ignore[attr-defined]
+    shape, dtype = case.matrix_shape, torch.float32
+    return encode_layer(_KEY, shape, dtype, compressed, given, "bits", subject.plugins)
+
+
+def _saved_and_loaded(
+    subject: Subject, compressed: MethodCode, options: object, case: Case
+) -> MethodCode:
+    encoded = _encode(subject, compressed, options, case)
+    m, n = case.matrix_shape
+    with TemporaryDirectory() as folder:
+        write_artifact(
+            Path(folder),
+            nn.Linear(n, m, bias=False),
+            [encoded],
+            {"architecture": "none"},
+            method=subject.quantizer.name,
+            weights="random",
+        )
+        artifact = open_artifact(folder)
+        verify_checksum(artifact)
+        entry = artifact.metadata.layers[_KEY]
+        with safe_open(artifact.weights_path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in part_keys(_KEY, entry)}
+        return build_code(_KEY, entry, tensors, subject.plugins)
