@@ -158,7 +158,10 @@ def test_a_cut_upload_is_taken_up_and_a_garbled_one_refused(hub: HubServer, api:
     assert hub.files("org/new") == {"a.safetensors": WEIGHTS}
 
 
-def test_a_cut_download_goes_on_where_it_was(hub: HubServer, repo: str) -> None:
+def test_a_cut_download_goes_on_where_it_was(
+    hub: HubServer, repo: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 10_000)
     hub.faults.add(Fault("cut", "GET", "resolve/.*w.safetensors", after=70_000))
     hub.faults.add(Fault("slow", "GET", "resolve/.*config", seconds=0.05))
     with suppress(OSError):  # clients before 1.0 go on only when they are called again
