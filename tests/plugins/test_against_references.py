@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -121,7 +122,7 @@ LADDERS = [
 
 @pytest.mark.parametrize(("name", "option", "steps", "others"), LADDERS)
 def test_the_error_falls_along_a_ladder_of_options(
-    name: str, option: str, steps: list[object], others: dict[str, object]
+    name: str, option: str, steps: list[object], others: dict[str, Any]
 ) -> None:
     weight = weights(48, 32) * torch.linspace(0.5, 2, 48)[:, None]
     found = [sqnr(name, weight, quantize(name, weight, **{option: s, **others})) for s in steps]
@@ -218,7 +219,7 @@ def test_rtn_fp16_is_the_cast() -> None:
 @pytest.mark.parametrize(
     ("name", "options"), [("km", {"k": 64}), ("pq", {"k": 64, "d": 2}), ("rq", {"k": 32, "d": 4})]
 )
-def test_a_row_scale_keeps_small_rows(name: str, options: dict[str, object]) -> None:
+def test_a_row_scale_keeps_small_rows(name: str, options: dict[str, Any]) -> None:
     """Rows over six orders of magnitude: one codebook for all serves the large ones alone."""
     weight = weights(48, 64) * torch.logspace(0, -6, 48)[:, None]
 
@@ -278,7 +279,7 @@ def test_paper_bits_are_the_papers_formulas() -> None:
 def test_padding_counts_nowhere(name: str, axis: str, codebook: str) -> None:
     """23 = 5 blocks of 4 and a tail of 3, which is quantized as a matrix of its own would be."""
     long = weights(23, 31) if axis == "rows" else weights(31, 23)
-    options: dict[str, object] = {"k": 8, "d": 4, "codebook": codebook, "dtype": "float32"}
+    options: dict[str, Any] = {"k": 8, "d": 4, "codebook": codebook, "dtype": "float32"}
     if name == "pq":
         options["axis"] = axis
     code = quantize(name, long, **options)

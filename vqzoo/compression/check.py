@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from vqzoo.artifact.schema import MAX_CHILD_GROWTH
-from vqzoo.errors import PluginError
+from vqzoo.errors import PluginError, one_line
 from vqzoo.plugin.code import STORAGE_DTYPES, Code, Floats, Indices
 from vqzoo.plugin.method import Method
 
@@ -63,8 +63,8 @@ def check_code(code: Code, shape: tuple[int, int], method: Method, who: str) -> 
             )
     try:
         method.check(code)
-    except ValueError as error:
-        raise PluginError(f"{who} made a code that it refuses itself: {error}") from error
+    except Exception as error:
+        raise PluginError(f"{who} made a code that it refuses itself: {one_line(error)}") from error
 
 
 def _check_indices(part: Indices, where: str) -> None:

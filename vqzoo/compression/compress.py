@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from vqzoo.compression.errors import MatrixError, matrix_error
 from vqzoo.compression.progress import Progress
 from vqzoo.compression.selection import LayerPlan, MethodChoice
 from vqzoo.compression.view import weight_key, weight_matrix
-from vqzoo.errors import PluginError, UsageError, VqzooError
+from vqzoo.errors import PluginError, UsageError, VqzooError, one_line
 from vqzoo.plugin.code import Code, MethodCode, stored_bits
 from vqzoo.plugin.manager import Plugins
 from vqzoo.plugin.method import LayerContext, Method, Options, SkipLayer
@@ -46,6 +46,15 @@ class CompressedLayer:
     error: MatrixError
     paper_bits: float | None
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Undone:
+    """A transform that ran, what undoes it, and the shape of the matrix that it was given."""
+
+    entry: Registered[Transform]
+    code: Code
+    shape: tuple[int, int]
 
 
 def check_weights(model: nn.Module, plans: Sequence[LayerPlan]) -> None:
@@ -94,9 +103,16 @@ def compress_layer(
         plugins, layer, seed=seed, device=device, note=note, progress=progress.layer_step
     )
     entry = plugins.quantizers.get(choice.method)
-    weight = weight_matrix(model, layer, device)
-    options = choose_options(entry.item, layer.matrix_shape, choice, note)
-    compressed = _transformed(plugins, choice.transforms, entry, weight, options, context)
+    weight = matrix = weight_matrix(model, layer, device)
+    transformed: list[_Undone] = []
+    for name in choice.transforms:
+        transform, shape = plugins.transforms.get(name), _shape(matrix)
+        matrix, code = _transform(transform, matrix, context)
+        transformed.append(_Undone(transform, code, shape))
+    options = choose_options(entry.item, _shape(matrix), choice, note)
+    compressed = quantize_matrix(plugins, entry, matrix, options, context)
+    for undone in reversed(transformed):
+        compressed = _wrap(plugins, undone, compressed, context)
 
     bits, dense_bits = stored_bits(compressed.code), 32 * layer.numel
     if bits >= dense_bits:
@@ -110,7 +126,7 @@ def compress_layer(
         compressed=compressed,
         options=options.model_dump(),
         error=matrix_error(weight, decoded),
-        paper_bits=entry.item.paper_bits(*layer.matrix_shape, options),
+        paper_bits=entry.item.paper_bits(*_shape(matrix), options),
         notes=tuple(notes),
     )
 
@@ -129,8 +145,8 @@ def layer_context(
     def quantize_child(name: str, matrix: Tensor, given: Mapping[str, Any]) -> MethodCode:
         entry = plugins.quantizers.get(name)
         options = parse_options(entry.item, given)
-        fitted = entry.item.fit(matrix.shape[0], matrix.shape[1], options, note)
-        return quantize_matrix(plugins, entry, matrix, fitted, context)
+        fitted = entry.item.fit(*_shape(matrix), options, note)
+        return quantize_matrix(plugins, entry, matrix.contiguous(), fitted, context)
 
     context = LayerContext(
         layer=layer.name,
@@ -194,25 +210,26 @@ def layer_seed(seed: int, name: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:4], "little")
 
 
-def _transformed(
-    plugins: Plugins,
-    transforms: Sequence[str],
-    entry: Registered[Quantizer],
-    weight: Tensor,
-    options: Any,
-    context: LayerContext,
+def _transform(
+    entry: Registered[Transform], matrix: Tensor, context: LayerContext
+) -> tuple[Tensor, Code]:
+    """Run one transform; what it gives back must be a matrix that a quantizer can take."""
+    who = _who(entry, context.layer)
+    made = _isolated(who, entry.item.forward, matrix, entry.item.Options(), context)
+    if not (isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], Tensor)):
+        raise PluginError(f"{who} did not return a matrix and a Code")
+    return made[0].contiguous(), made[1]
+
+
+def _wrap(
+    plugins: Plugins, undone: _Undone, inner: MethodCode, context: LayerContext
 ) -> MethodCode:
-    """Quantize behind the transforms, outermost first."""
-    if not transforms:
-        return quantize_matrix(plugins, entry, weight, options, context)
-    outer = plugins.transforms.get(transforms[0])
-    transform: Transform = outer.item
-    who = _who(outer, context.layer)
-    changed, code = _isolated(who, transform.forward, weight, transform.Options(), context)
-    inner = _transformed(plugins, transforms[1:], entry, changed, options, context)
-    whole = Code(code.shape, code.parts, code.facts, {**code.children, Transform.CHILD: inner})
-    check_code(whole, (weight.shape[0], weight.shape[1]), transform, who)
-    return MethodCode(plugins.method_name(outer), whole)
+    """A transform's code with the quantized matrix as its child."""
+    code, entry = undone.code, undone.entry
+    if isinstance(code, Code):
+        code = replace(code, children={**code.children, Transform.CHILD: inner})
+    check_code(code, undone.shape, entry.item, _who(entry, context.layer))
+    return MethodCode(plugins.method_name(entry), code)
 
 
 def quantize_matrix(
@@ -231,7 +248,7 @@ def quantize_matrix(
     who = _who(entry, context.layer)
     check_matrix(matrix, f"what {who} is to quantize")
     code = _isolated(who, entry.item.quantize, matrix, options, context)
-    check_code(code, (matrix.shape[0], matrix.shape[1]), entry.item, who)
+    check_code(code, _shape(matrix), entry.item, who)
     return MethodCode(plugins.method_name(entry), code)
 
 
@@ -242,7 +259,8 @@ def _isolated(who: str, function: Any, *arguments: Any) -> Any:
     except (SkipLayer, VqzooError, MemoryError):
         raise
     except Exception as error:
-        raise PluginError(f"{who} failed: {type(error).__name__}: {error}") from error
+        cause = f"{type(error).__name__}: {one_line(error)}"
+        raise PluginError(f"{who} failed: {cause}") from error
 
 
 def _check_decoded(decoded: Tensor, weight: Tensor, entry: Registered[Any], layer: str) -> None:
@@ -254,6 +272,12 @@ def _check_decoded(decoded: Tensor, weight: Tensor, entry: Registered[Any], laye
         )
     if not torch.isfinite(decoded).all():
         raise PluginError(f"{who} decoded to NaN or infinite values")
+
+
+def _shape(matrix: Tensor) -> tuple[int, int]:
+    """(m, n) of a matrix."""
+    m, n = matrix.shape
+    return m, n
 
 
 def _who(entry: Registered[Any], layer: str) -> str:

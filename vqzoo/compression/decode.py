@@ -1,11 +1,12 @@
 """Codes back to matrices, children first."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from vqzoo.plugin.code import MethodCode
+from vqzoo.plugin.code import Floats, MethodCode
 from vqzoo.plugin.manager import Plugins
 
 
@@ -40,3 +41,31 @@ def reconstruct(
         inner = {k.removeprefix(prefix): v for k, v in params.items() if k.startswith(prefix)}
         merged[name] = reconstruct(child, inner, plugins)
     return plugins.method(compressed.method).item.reconstruct(code, merged)
+
+
+def retuned(compressed: MethodCode, params: Mapping[str, Tensor]) -> MethodCode:
+    """A code with float parts changed, rounded to the storage dtypes that they had.
+
+    Args:
+        compressed: the code that was tuned.
+        params: new values for any of `trainable`'s tensors, under the same names.
+
+    Raises:
+        ValueError: a name that is no float part, or values of another shape.
+    """
+    parts, children = dict(compressed.code.parts), dict(compressed.code.children)
+    inner: dict[str, dict[str, Tensor]] = {}
+    for name, values in params.items():
+        child, _, rest = name.partition(".")
+        if rest and child in children:
+            inner.setdefault(child, {})[rest] = values
+            continue
+        part = parts.get(name)
+        if not isinstance(part, Floats):
+            raise ValueError(f"{name!r} is no float part of {compressed.method}")
+        if values.shape != part.stored.shape:
+            raise ValueError(f"{name!r} has the shape {tuple(part.stored.shape)}")
+        parts[name] = part.rounded(values.detach())
+    for child, values_of in inner.items():
+        children[child] = retuned(children[child], values_of)
+    return replace(compressed, code=replace(compressed.code, parts=parts, children=children))

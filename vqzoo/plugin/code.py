@@ -78,6 +78,13 @@ class Floats:
         scaled = values.double() * 2.0**-exponent if exponent else values
         return cls(scaled.to(storage), exponent)
 
+    def rounded(self, values: Tensor) -> "Floats":
+        """Other values in this storage dtype; the exponent stays where they fit it."""
+        peak = float(values.abs().max()) if values.numel() else 0.0
+        if self.dtype != "float16" or peak * 2.0**-self.exponent < 2**15:
+            return self._scaled(values, self.stored.dtype, self.exponent)
+        return self.of(values, self.dtype)
+
     @property
     def values(self) -> Tensor:
         """The represented values, float32."""
