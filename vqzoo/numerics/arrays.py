@@ -9,11 +9,11 @@ Floats = NDArray[np.float32]
 
 
 def as_float32(tensor: Tensor) -> Floats:
-    """A CPU tensor as a C-contiguous float32 array: shared where it is one already.
+    """A tensor as a C-contiguous float32 array: shared where it is one already, on the CPU.
 
     Converts in the calling thread alone (torch would start a pool of its own).
     """
-    tensor = tensor.detach()
+    tensor = tensor.detach().cpu()
     if tensor.dtype == torch.bfloat16:
         bits = tensor.contiguous().view(torch.int16).numpy().view(np.uint16)
         return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)

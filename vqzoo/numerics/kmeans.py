@@ -12,6 +12,7 @@ from vqzoo.numerics.lloyd import lloyd_many
 from vqzoo.numerics.lloyd_parallel import lloyd_parallel
 from vqzoo.numerics.nearest import assign_many
 from vqzoo.numerics.threads import run_tasks
+from vqzoo.numerics.torch_kmeans import assign_torch, train_torch
 
 Progress = Callable[[int, int], None]
 
@@ -45,7 +46,8 @@ def kmeans(
 
     k-means++ (Arthur, Vassilvitskii 2007), then Lloyd's iterations, some of which also relocate
     centroids: empty and near-superfluous ones go where a cluster is best split. The same seed
-    gives the same result with any number of threads.
+    gives the same result with any number of threads. Points on another device than the CPU are
+    clustered there, in plain torch, and so are the results.
 
     Args:
         points: (batch, d, n), float32, float16 or bfloat16, finite: dimension-major, each
@@ -106,6 +108,8 @@ def assign(points: Tensor, centroids: Tensor) -> Tensor:
             f"{tuple(points.shape)}: expected ({batch}, k, {d})"
         )
     k = centroids.shape[1]
+    if points.device.type != "cpu":
+        return assign_torch(points, centroids)
     codes = empty_codes((batch, n), k)
     codes8, codes32 = narrow_and_wide(codes)
     centers = as_float32(centroids)
@@ -147,6 +151,8 @@ def _train(
     progress: Progress | None,
 ) -> Tensor:
     batch, d, n = points.shape
+    if points.device.type != "cpu":
+        return train_torch(points, k, weights, seed, iterations, tolerance)
     centroids = torch.empty((batch, k, d), dtype=torch.float32)
     found = centroids.numpy()
 
