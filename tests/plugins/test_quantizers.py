@@ -1,4 +1,4 @@
-"""What every quantizer must do, whatever its method; the methods are found, never listed."""
+"""What every built-in quantizer does beyond the contract, which `vqzoo.testing` tries."""
 
 import contextlib
 import itertools
@@ -10,17 +10,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from quantizing import fitted
-from torch import Tensor, nn
+from torch import Tensor
 
 from vqzoo.compression.compress import choose_options
 from vqzoo.compression.errors import matrix_error
 from vqzoo.compression.selection import MethodChoice
 from vqzoo.errors import UsageError
-from vqzoo.plugin import Code, Indices, Options, Quantizer, SkipLayer, stored_bits
+from vqzoo.plugin import Code, Options, Quantizer, SkipLayer, stored_bits
 from vqzoo.plugin.manager import installed_plugins
 
 QUANTIZERS = [entry.item for entry in installed_plugins().quantizers]
-SHAPES = [(1, 1), (1, 9), (9, 1), (7, 13), (64, 3), (3, 64), (20, 30)]
 
 
 @pytest.fixture(params=QUANTIZERS, ids=lambda quantizer: quantizer.name)
@@ -53,22 +52,6 @@ def decoded(quantizer: Quantizer, code: Code) -> Tensor:
     return quantizer.decode(code, code.floats())
 
 
-def same_code(one: Code, other: Code) -> bool:
-    def tensors(code: Code) -> dict[str, Tensor]:
-        return {
-            name: part.values if isinstance(part, Indices) else part.stored
-            for name, part in code.parts.items()
-        }
-
-    a, b = tensors(one), tensors(other)
-    return (
-        one.shape == other.shape
-        and dict(one.facts) == dict(other.facts)
-        and a.keys() == b.keys()
-        and all(torch.equal(a[name], b[name]) for name in a)
-    )
-
-
 def test_there_are_quantizers() -> None:
     assert len(QUANTIZERS) >= 6
     assert len(VARIANTS) > 2 * len(QUANTIZERS)
@@ -79,28 +62,6 @@ def test_every_method_and_option_explains_itself(quantizer: Quantizer) -> None:
     assert quantizer.source
     for name, field in quantizer.Options.model_fields.items():
         assert field.description, name
-
-
-@every_variant
-@pytest.mark.parametrize("shape", SHAPES, ids=lambda s: f"{s[0]}x{s[1]}")
-def test_round_trip(quantizer: Quantizer, options: dict[str, Any], shape: tuple[int, int]) -> None:
-    weight = weights(*shape)
-    before = weight.clone()
-    code, _, _ = fitted(quantizer, weight, options)
-    assert torch.equal(weight, before), "the input was changed"
-
-    result = decoded(quantizer, code)
-    assert result.shape == shape
-    assert result.dtype == torch.float32
-    assert torch.isfinite(result).all()
-    assert torch.equal(weight, before), "the input shares memory with the code"
-
-    plain = quantizer.reconstruct(code, code.floats())
-    torch.testing.assert_close(plain, result, rtol=1e-5, atol=1e-7)
-    place = torch.full(shape, torch.nan)
-    quantizer.decode(code, code.floats(), place)
-    assert torch.equal(place, result)
-    assert same_code(code, fitted(quantizer, weight, options)[0]), "not deterministic"
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (7, 13), (33, 50)], ids=lambda s: f"{s[0]}x{s[1]}")
@@ -147,12 +108,6 @@ def test_huge_and_tiny_weights_compress_as_well_as_others(
         assert scaled > min(usual, 60.0) - 0.6
 
 
-def test_one_outlier_does_not_break_anything(quantizer: Quantizer) -> None:
-    weight = weights(16, 24)
-    weight[3, 5] = 1e20
-    assert torch.isfinite(decoded(quantizer, fitted(quantizer, weight, {})[0])).all()
-
-
 def test_another_seed_is_another_code_or_the_method_is_exact(quantizer: Quantizer) -> None:
     weight = weights(40, 24)
     one, other = (fitted(quantizer, weight, {}, seed=seed)[0] for seed in (1, 2))
@@ -160,55 +115,6 @@ def test_another_seed_is_another_code_or_the_method_is_exact(quantizer: Quantize
     assert a is not None
     assert b is not None
     assert abs(a - b) < 1.0
-
-
-@every_variant
-def test_gradients_reach_every_trainable_tensor(
-    quantizer: Quantizer, options: dict[str, Any]
-) -> None:
-    code, _, _ = fitted(quantizer, weights(12, 22), options)
-    trainable = {
-        name: tensor.clone().requires_grad_() for name, tensor in quantizer.trainable(code).items()
-    }
-    assert set(trainable) <= set(code.parts)
-    if not trainable:
-        assert not code.floats()
-        return
-    matrix = quantizer.reconstruct(code, {**code.floats(), **trainable})
-    matrix.square().sum().backward()
-    for name, tensor in trainable.items():
-        assert tensor.grad is not None, name
-        assert torch.isfinite(tensor.grad).all(), name
-        assert tensor.grad.abs().sum() > 0, name
-
-
-def test_gradients_are_those_of_the_reconstruction(quantizer: Quantizer) -> None:
-    code, _, _ = fitted(quantizer, weights(5, 9), {})
-    names = list(quantizer.trainable(code))
-    tensors = [code.floats()[name].clone().requires_grad_() for name in names]
-
-    def total(*values: Tensor) -> Tensor:
-        target = torch.linspace(-1, 1, 45).view(5, 9)
-        params = {**code.floats(), **dict(zip(names, values, strict=True))}
-        return (quantizer.reconstruct(code, params) * target).sum()
-
-    gradients = torch.autograd.grad(total(*tensors), tensors)
-    for tensor, gradient in zip(tensors, gradients, strict=True):
-        direction = torch.ones_like(tensor)
-        with torch.no_grad():
-            moved = [t + 0.5 * direction if t is tensor else t for t in tensors]
-            back = [t - 0.5 * direction if t is tensor else t for t in tensors]
-            difference = total(*moved) - total(*back)  # exact: linear in every single part
-        torch.testing.assert_close(gradient.sum(), difference, rtol=1e-3, atol=1e-3)
-
-
-def test_decoding_into_the_weight_of_a_convolution(quantizer: Quantizer) -> None:
-    conv = nn.Conv2d(8, 12, 3, groups=2)
-    code, _, _ = fitted(quantizer, conv.weight.detach().view(12, 36).clone(), {})
-    expected = decoded(quantizer, code)
-    returned = quantizer.decode(code, code.floats(), conv.weight.detach().view(12, 36))
-    assert torch.equal(conv.weight.detach().view(12, 36), expected)
-    assert torch.equal(returned, expected)
 
 
 @every_variant
@@ -233,31 +139,6 @@ def test_large_options_are_clamped_not_refused(quantizer: Quantizer) -> None:
         assert decoded(quantizer, code).shape == (5, 6)
         if getattr(used, name) != top:
             assert any(f"{name}={top}" in note for note in notes), f"{name} changed without a word"
-
-
-RATIOS = [1.5, 4.0, 8.0, 16.0, 30.0]
-
-
-@pytest.mark.parametrize("ratio", RATIOS)
-@pytest.mark.parametrize("shape", [(96, 128), (10, 77)], ids=str)
-def test_options_for_a_ratio_reach_it_or_come_closest(
-    quantizer: Quantizer, ratio: float, shape: tuple[int, int]
-) -> None:
-    m, n = shape
-    candidates = [quantizer.fit(m, n, c, lambda text: None) for c in quantizer.candidates(m, n)]
-    if not candidates:
-        assert quantizer.options_for(m, n, ratio, {}) is None
-        return
-    chosen = quantizer.options_for(m, n, ratio, {})
-    assert chosen is not None
-    bits = quantizer.stored_bits(m, n, chosen)
-    least = min(quantizer.stored_bits(m, n, c) for c in candidates)
-    reachable = least * ratio <= 32 * m * n
-    assert bits * ratio <= 32 * m * n if reachable else bits == least
-    code, used, notes = fitted(quantizer, weights(m, n), chosen.model_dump())
-    assert stored_bits(code) == bits
-    assert used == chosen
-    assert not notes
 
 
 def test_the_options_chosen_for_a_ratio_are_nearly_the_best(quantizer: Quantizer) -> None:

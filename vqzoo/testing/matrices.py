@@ -43,6 +43,7 @@ SHAPES = (
     Case("depthwise conv2d", "conv2d", (8, 1, 3, 3), 8),
     Case("conv1d", "conv1d", (6, 4, 3)),
 )
+ODD = Case("10 × 77", "linear", (10, 77))
 REFERENCE = Case("64 × 48", "linear", (64, 48))
 
 

@@ -1,0 +1,440 @@
+"""The conformance kit finds each way of breaking the contract, and names the rule."""
+
+import random
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ConfigDict, Field
+from torch import Tensor
+
+from vqzoo.plugin import (
+    Code,
+    Floats,
+    Indices,
+    LayerContext,
+    LayerInfo,
+    LayerSelector,
+    MethodCode,
+    Options,
+    Packing,
+    Quantizer,
+    index_bits,
+)
+from vqzoo.testing import ContractBroken, check_packing, check_quantizer, check_selector
+from vqzoo.testing.broken import check_rules
+from vqzoo.testing.quantizer import QUANTIZER_RULES
+from vqzoo.testing.subject import subject_of
+
+
+class GridOptions(Options):
+    k: int = Field(16, ge=2, le=256, description="levels")
+
+
+class Grid(Quantizer):
+    """k equidistant levels between the least and the largest weight: sound."""
+
+    name = "grid"
+    summary = "equidistant levels"
+    Options = GridOptions
+    ladder = ({"k": 4}, {"k": 64})
+
+    def quantize(self, weight: Tensor, options: Any, context: LayerContext) -> Code:
+        """Nearest levels."""
+        levels = self.levels(weight, options.k, context)
+        book = Floats.of(levels, "float32")
+        codes = (weight[..., None] - book.values).abs().argmin(-1)
+        return Code(
+            (weight.shape[0], weight.shape[1]),
+            {"codes": Indices(codes, options.k), "book": book},
+        )
+
+    def levels(self, weight: Tensor, k: int, context: LayerContext) -> Tensor:
+        """(k,)."""
+        low, high = weight.min(), weight.max()
+        return low + (high - low) * torch.arange(k, device=weight.device) / (k - 1)
+
+    def check(self, code: Code) -> None:
+        """A code a weight, a level for each."""
+        code.require_floats("book", (code.require_indices("codes", code.shape).cardinality,))
+
+    def reconstruct(self, code: Code, params: Mapping[str, Tensor]) -> Tensor:
+        """Look up."""
+        return params["book"][code.indices("codes").long()]
+
+    def candidates(self, m: int, n: int) -> Iterable[Any]:
+        """Powers of two."""
+        return [GridOptions(k=2**bits) for bits in range(1, 9)]
+
+    def stored_bits(self, m: int, n: int, options: Any) -> int:
+        """Codes and levels."""
+        return 8 * -(-m * n * index_bits(options.k) // 8) + 32 * options.k
+
+    def expected_error(self, m: int, n: int, options: Any) -> float:
+        """Quarters with each bit."""
+        return 1 / options.k**2
+
+
+def broken_rules(group: pytest.ExceptionInfo[BaseException]) -> list[str]:
+    assert isinstance(group.value, ExceptionGroup)
+    assert all(isinstance(one, ContractBroken) for one in group.value.exceptions)
+    return [str(one) for one in group.value.exceptions]
+
+
+def test_a_sound_quantizer_passes() -> None:
+    check_quantizer(Grid)
+    check_quantizer(Grid())
+
+
+class NoSummary(Grid):
+    summary = ""
+
+
+class Undescribed(Grid):
+    class Options(GridOptions):
+        k: int = 16
+
+
+class ListOption(Grid):
+    class Options(GridOptions):
+        stops: list[int] = Field([1, 2], description="not a scalar")
+
+
+class Lenient(Grid):
+    class Options(GridOptions):
+        model_config = ConfigDict(extra="ignore")
+
+
+class ClampsInSilence(Grid):
+    def fit(self, m: int, n: int, options: Any, note: Any) -> Any:
+        return options.model_copy(update={"k": max(2, min(options.k, m * n))})
+
+
+class NeverFits(Grid):
+    def fit(self, m: int, n: int, options: Any, note: Any) -> Any:
+        note("one less")
+        return options.model_copy(update={"k": max(2, options.k - 1)})
+
+
+class NegativePaper(Grid):
+    def paper_bits(self, m: int, n: int, options: Any) -> float:
+        return -1.0
+
+
+class CrashesOnOneColumn(Grid):
+    def quantize(self, weight: Tensor, options: Any, context: LayerContext) -> Code:
+        weight[0, 1]
+        return super().quantize(weight, options, context)
+
+
+class OverflowsOnHuge(Grid):
+    def quantize(self, weight: Tensor, options: Any, context: LayerContext) -> Code:
+        power = weight.square().mean()
+        return super().quantize(weight * power / power, options, context)
+
+
+class WritesInput(Grid):
+    def quantize(self, weight: Tensor, options: Any, context: LayerContext) -> Code:
+        return super().quantize(weight.clamp_(-2, 2), options, context)
+
+
+class Forgetful(Grid):
+    def levels(self, weight: Tensor, k: int, context: LayerContext) -> Tensor:
+        return super().levels(weight, k, context) + 1e-3 * torch.rand(k)
+
+
+class GlobalDice(Grid):
+    def levels(self, weight: Tensor, k: int, context: LayerContext) -> Tensor:
+        random.random()
+        return super().levels(weight, k, context)
+
+
+class OutOfRange(Grid):
+    def quantize(self, weight: Tensor, options: Any, context: LayerContext) -> Code:
+        code = super().quantize(weight, options, context)
+        codes = Indices(code.indices("codes") + 1, options.k)
+        return Code(code.shape, {**code.parts, "codes": codes})
+
+
+class OtherDecode(Grid):
+    def decode(self, code: Code, params: Mapping[str, Tensor], out: Tensor | None = None) -> Tensor:
+        matrix = super().decode(code, params) * 1.001
+        return matrix if out is None else out.copy_(matrix)
+
+
+class IgnoresOut(Grid):
+    def decode(self, code: Code, params: Mapping[str, Tensor], out: Tensor | None = None) -> Tensor:
+        matrix = super().decode(code, params)
+        return matrix if out is None else out
+
+
+class Aliased(Grid):
+    cache: dict[int, Tensor] = {}  # noqa: RUF012
+
+    def reconstruct(self, code: Code, params: Mapping[str, Tensor]) -> Tensor:
+        key = id(code)
+        if params["book"].requires_grad or code.shape != (64, 48):
+            return super().reconstruct(code, params)
+        self.cache[key] = self.cache.get(key, super().reconstruct(code, params))
+        return self.cache[key]
+
+
+class Detached(Grid):
+    def reconstruct(self, code: Code, params: Mapping[str, Tensor]) -> Tensor:
+        return super().reconstruct(code, {"book": params["book"].detach()})
+
+
+class WrongGradient(Grid):
+    def reconstruct(self, code: Code, params: Mapping[str, Tensor]) -> Tensor:
+        book = params["book"]
+        return super().reconstruct(code, {"book": 2 * book - book.detach()})
+
+
+class Miscounts(Grid):
+    def stored_bits(self, m: int, n: int, options: Any) -> int:
+        return super().stored_bits(m, n, options) - 8
+
+
+class NoRatio(Grid):
+    def options_for(self, m: int, n: int, ratio: float, given: Mapping[str, Any]) -> Any:
+        return GridOptions(k=256)
+
+
+class DownTheLadder(Grid):
+    ladder = ({"k": 64}, {"k": 4})
+
+
+class Useless(Grid):
+    def levels(self, weight: Tensor, k: int, context: LayerContext) -> Tensor:
+        return torch.full((k,), 1e3)
+
+
+class Picky(Grid):
+    def quantize(self, weight: Tensor, options: Any, context: LayerContext) -> Code:
+        from vqzoo.plugin import SkipLayer
+
+        raise SkipLayer("not today")
+
+
+class UncheckedShape(Grid):
+    def check(self, code: Code) -> None:
+        """Take anything."""
+
+
+class TrustsTheDtype(Grid):
+    """Codes come back from an artifact in the narrowest dtype."""
+
+    def reconstruct(self, code: Code, params: Mapping[str, Tensor]) -> Tensor:
+        flat = code.indices("codes") * 300 // 300
+        return params["book"][flat.long()]
+
+
+BROKEN = {
+    NoSummary: "it introduces itself: it has no summary",
+    Undescribed: "it introduces itself: option k has no Field",
+    ListOption: "options are scalars that text can give: option stops is a list",
+    Lenient: "unknown options are refused: ",
+    ClampsInSilence: "fitting is told and done once: 1 × 1: GridOptions(k=4) was clamped without",
+    NeverFits: "fitting is told and done once: 1 × 1: GridOptions(k=3), fitted again, is",
+    NegativePaper: "paper bits are a size: k=4: paper_bits is -1.0",
+    CrashesOnOneColumn: "every shape is compressed or skipped: PluginError: grid (plugin under",
+    OverflowsOnHuge: "every value is compressed or skipped: PluginError: grid (plugin under-test)",
+    WritesInput: "the input is left untouched: k=4",
+    Forgetful: "the same seed gives the same code: k=4",
+    GlobalDice: "global random state is left alone: Python's generator was drawn from",
+    OutOfRange: "ordinary weights are not skipped: PluginError: grid (plugin under-test) on layer",
+    OtherDecode: "reconstruct equals decode: 1 × 1, k=4: reconstruct differs from decode by up to",
+    IgnoresOut: "decode fills out: 1 × 1, k=4: out holds another matrix",
+    Aliased: "decoding leaves the code alone: k=4: the second decoding differs",
+    Detached: "reconstruct is differentiable: k=4: part book takes no part in the graph",
+    WrongGradient: "reconstruct is differentiable: k=4: part book has gradient",
+    Miscounts: "stored bits are what is stored: 1 × 1, k=4: it counts 128 bits; 136 are stored",
+    NoRatio: "a ratio is reached: 64 × 48, ratio 4: GridOptions(k=256) stores 32768 of 98304",
+    TrustsTheDtype: "an artifact gives back the code: ",
+    DownTheLadder: "the ladder climbs: k=4 stores less",
+    Useless: "decoding is better than nothing: k=64: relative squared error",
+    Picky: "ordinary weights are not skipped: k=4: it was skipped",
+    UncheckedShape: "damaged codes are refused: k=4: part 'codes' cut along dimension 0",
+}
+
+
+@pytest.mark.parametrize("quantizer", BROKEN, ids=lambda quantizer: quantizer.__name__)
+def test_a_broken_quantizer_is_told_which_rule(quantizer: type[Quantizer]) -> None:
+    name = BROKEN[quantizer].partition(":")[0]
+    (rule,) = [rule for rule in QUANTIZER_RULES if rule.__name__ == name.replace(" ", "_")]
+    with pytest.raises(ExceptionGroup) as caught:
+        check_rules(quantizer.__name__, [rule], lambda: subject_of(quantizer))
+    (told,) = broken_rules(caught)
+    assert told.startswith(BROKEN[quantizer])
+    assert "\nThe rule: " in told
+
+
+def test_every_rule_can_be_broken() -> None:
+    """But for those that the core itself keeps, and the one that needs a GPU."""
+    shown = {text.partition(":")[0].replace(" ", "_") for text in BROKEN.values()}
+    core = {"empty_and_nan_never_pass", "the_file_holds_what_the_core_counts"}
+    others = core | {"cpu_and_gpu_agree"}
+    assert shown | others == {rule.__name__ for rule in QUANTIZER_RULES}
+
+
+def test_all_broken_rules_are_told_together_with_their_causes() -> None:
+    with pytest.raises(ExceptionGroup) as caught:
+        check_quantizer(CrashesOnOneColumn)
+    assert "CrashesOnOneColumn breaks" in str(caught.value)
+    assert len(broken_rules(caught)) > 3
+    causes = [one.__cause__ for one in caught.value.exceptions]
+    assert any(cause is not None and isinstance(cause.__cause__, IndexError) for cause in causes)
+
+
+class Composite(Grid):
+    """Another method's code as a child."""
+
+    name = "composite"
+
+    def quantize(self, weight: Tensor, options: Any, context: LayerContext) -> Code:
+        child: MethodCode = context.quantize("rtn", weight, {"format": "int4"})
+        return Code((weight.shape[0], weight.shape[1]), {}, {}, {"inner": child})
+
+    def reconstruct(self, code: Code, params: Mapping[str, Tensor]) -> Tensor:
+        return params["inner"]
+
+    def check(self, code: Code) -> None:
+        if code.children["inner"].code.shape != code.shape:
+            raise ValueError("the child has another shape")
+
+    def candidates(self, m: int, n: int) -> Iterable[Any]:
+        return ()
+
+    ladder = ({},)
+
+
+def test_a_method_with_children_passes() -> None:
+    check_quantizer(Composite)
+
+
+class Bytes(Packing):
+    """Two bytes a code: sound."""
+
+    name = "bytes"
+
+    def pack(self, values: Tensor, cardinality: int) -> Tensor:
+        wide = values.to(torch.int32)
+        return torch.stack([wide & 255, wide >> 8], 1).to(torch.uint8).reshape(-1)
+
+    def unpack(self, stream: Tensor, cardinality: int, count: int) -> Tensor:
+        if stream.numel() != 2 * count:
+            raise ValueError("the stream has another length")
+        pairs = stream.view(-1, 2).to(torch.int32)
+        return pairs[:, 0] + 256 * pairs[:, 1]
+
+
+class OneByte(Bytes):
+    def pack(self, values: Tensor, cardinality: int) -> Tensor:
+        return super().pack(values % 256, cardinality)
+
+
+class Wide(Bytes):
+    def pack(self, values: Tensor, cardinality: int) -> Tensor:
+        return super().pack(values, cardinality).to(torch.int16)
+
+
+class Trusting(Bytes):
+    def unpack(self, stream: Tensor, cardinality: int, count: int) -> Tensor:
+        return super().unpack(stream[: 2 * count], cardinality, stream.numel() // 2)[:count]
+
+
+class Fragile(Bytes):
+    def unpack(self, stream: Tensor, cardinality: int, count: int) -> Tensor:
+        codes = super().unpack(stream, cardinality, count)
+        assert codes.numel() == 0 or int(codes.max()) < cardinality
+        return codes
+
+
+class Moody(Bytes):
+    calls = 0
+
+    def pack(self, values: Tensor, cardinality: int) -> Tensor:
+        self.calls += 1
+        return super().pack(values.sort().values if self.calls % 2 else values, cardinality)
+
+
+class LongsOnly(Bytes):
+    def pack(self, values: Tensor, cardinality: int) -> Tensor:
+        return super().pack(values << 1 >> 1, cardinality)
+
+
+@pytest.mark.parametrize(
+    ("packing", "rule"),
+    [
+        (OneByte, "codes come back: 1 codes below 257"),
+        (Wide, "streams are bytes"),
+        (Trusting, "damaged streams are refused"),
+        (Fragile, "any bytes give codes or a refusal: AssertionError"),
+        (Moody, "packing is deterministic"),
+        (LongsOnly, "integer dtypes do not matter"),
+    ],
+)
+def test_a_broken_packing_is_told_which_rule(packing: type[Packing], rule: str) -> None:
+    check_packing(Bytes)
+    with pytest.raises(ExceptionGroup) as caught:
+        check_packing(packing)
+    told = broken_rules(caught)
+    assert any(rule.split(": 1 codes")[0] in text for text in told), "\n".join(told)
+
+
+class Widest(LayerSelector):
+    """The layers with the most columns: sound."""
+
+    name = "widest"
+    summary = "the layers with the most columns"
+
+    def select(self, layers: Any, text: str) -> Mapping[str, str]:
+        most = max((layer.matrix_shape[1] for layer in layers), default=0)
+        return {layer.name: f"{most} columns" for layer in layers if layer.matrix_shape[1] == most}
+
+
+class Deaf(Widest):
+    def accepts(self, text: str) -> bool:
+        return False
+
+
+class Inventive(Widest):
+    def select(self, layers: Any, text: str) -> Mapping[str, str]:
+        return {"no.such.layer": "why not"}
+
+
+class Speechless(Widest):
+    def select(self, layers: Any, text: str) -> Mapping[str, str]:
+        return {layer.name: "" for layer in layers}
+
+
+class Blind(Widest):
+    def select(self, layers: Any, text: str) -> Mapping[str, str]:
+        return {}
+
+
+class Fickle(Widest):
+    count = 0
+
+    def select(self, layers: Any, text: str) -> Mapping[str, str]:
+        self.count += 1
+        found: list[LayerInfo] = list(layers)
+        return {found[self.count % len(found)].name: "its turn"} if found else {}
+
+
+@pytest.mark.parametrize(
+    ("selector", "rule"),
+    [
+        (Deaf, "it accepts the text"),
+        (Inventive, "it chooses among the layers: it chose 'no.such.layer'"),
+        (Speechless, "for no reason"),
+        (Blind, "it chooses something"),
+        (Fickle, "it chooses the same again"),
+    ],
+)
+def test_a_broken_selector_is_told_which_rule(selector: type[LayerSelector], rule: str) -> None:
+    check_selector(Widest)
+    with pytest.raises(ExceptionGroup) as caught:
+        check_selector(selector)
+    assert any(rule in text for text in broken_rules(caught)), broken_rules(caught)
