@@ -5,6 +5,8 @@ from vqzoo_selectors.kinds import All, Conv, Dense
 from vqzoo_selectors.largest import Largest
 from vqzoo_selectors.pattern import Pattern
 
+vqzoo_contract = 1
+
 
 @hookimpl
 def vqzoo_layer_selectors() -> list[LayerSelector]:

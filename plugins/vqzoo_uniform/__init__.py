@@ -3,6 +3,8 @@
 from vqzoo.plugin import Quantizer, hookimpl
 from vqzoo_uniform.rtn import RoundToNearest
 
+vqzoo_contract = 1
+
 
 @hookimpl
 def vqzoo_quantizers() -> list[Quantizer]:

@@ -6,6 +6,8 @@ from vqzoo_vq.kmeans import ScalarKMeans
 from vqzoo_vq.pq import ProductQuantization
 from vqzoo_vq.rq import ResidualQuantization
 
+vqzoo_contract = 1
+
 
 @hookimpl
 def vqzoo_quantizers() -> list[Quantizer]:

@@ -14,6 +14,7 @@ import pytest
 
 import vqzoo
 from vqzoo.errors import UsageError
+from vqzoo.plugin import CONTRACT_VERSION
 from vqzoo.plugin.manager import Plugins, PluginWarning, installed_plugins, load_plugins
 
 ROOT = Path(vqzoo.__file__).parent
@@ -67,6 +68,22 @@ BROKEN = {
     "bad name": (GOOD.format(method="Not A Name"), "needs a name"),
     "no name": (GOOD.format(method="x").replace('name = "x"', "pass"), "needs a name"),
     "bad version": (GOOD.format(method="x").replace("def q", "version = 2\n    def q"), "version"),
+    "a newer contract": (
+        "vqzoo_contract = 99\n" + GOOD.format(method="x"),
+        "written for contract 99, newer than 1, which this vqzoo speaks: upgrade vqzoo",
+    ),
+    "a newer contract with hooks of its own": (
+        "vqzoo_contract = 2\nfrom vqzoo.plugin import hookimpl\n@hookimpl\n"
+        "def vqzoo_from_the_future(): return []",
+        "written for contract 2",
+    ),
+    "an older contract": (
+        "vqzoo_contract = 0\n" + GOOD.format(method="x"),
+        "written for contract 0; this vqzoo speaks 1 to 1: upgrade the plugin",
+    ),
+    "no number for a contract": (
+        "vqzoo_contract = '1.0'\n" + GOOD.format(method="x"), "vqzoo_contract is '1.0'"
+    ),
     "foreign options": (
         GOOD.format(method="x").replace("def quantize", "Options = dict\n    def quantize"),
         "x.Options does not derive from vqzoo.plugin.Options",
@@ -120,6 +137,11 @@ def test_a_broken_plugin_is_a_warning_and_the_others_go_on(kind: str, install: I
     assert by_name["goodplugin"].problem is None
     assert by_name["goodplugin"].brings == ("method whole-good",)
     assert by_name["goodplugin"].origin.version == "1.2"
+
+
+def test_a_plugin_that_states_the_contract_of_today(install: Install) -> None:
+    text = f"vqzoo_contract = {CONTRACT_VERSION}\n" + GOOD.format(method="fine")
+    assert load_plugins(install("good-plugin", goodplugin=text)).quantizers.names() == ["fine"]
 
 
 def test_nothing_of_a_broken_plugin_stays_behind(install: Install) -> None:

@@ -17,6 +17,7 @@ import pluggy
 
 from vqzoo.errors import UsageError
 from vqzoo.plugin import hookspecs
+from vqzoo.plugin.contract import check_contract
 from vqzoo.plugin.method import Method, Options
 from vqzoo.plugin.packing import Packing
 from vqzoo.plugin.quantizer import Quantizer
@@ -115,6 +116,7 @@ def load_plugins(points: Iterable[EntryPoint]) -> Plugins:
 def _register(plugins: Plugins, point: EntryPoint, origin: Origin) -> list[str]:
     """Register one plugin whole, or raise before anything of it is in a registry."""
     plugin = point.load()
+    check_contract(plugin)
     name = f"{origin.distribution}:{origin.entry_point}"
     if plugins.hooks.has_plugin(name):
         raise ValueError(f"{name} is declared twice")
