@@ -282,6 +282,14 @@ def update(sums, counts, centroids):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
+def _copy(source, target):  # type: ignore[no-untyped-def]
+    """target = source, (k, d); numba takes seconds to compile the slice assignment."""
+    for j in range(source.shape[0]):
+        for dim in range(source.shape[1]):
+            target[j, dim] = source[j, dim]
+
+
+@njit(nogil=True, cache=True)
 def patience(iteration, iterations):  # type: ignore[no-untyped-def]
     """What `relocate` is to be called with after an iteration, counted from 0; 0 for not at all."""
     if iteration == iterations - 1:
@@ -319,7 +327,7 @@ def lloyd(x, stride, d, weights, iterations, tolerance, centroids):  # type: ign
             x, stride, 0, stride, d, weights, negated, halves, codes, sums, counts
         )
         if relocated > 0 and error > previous:
-            centroids[:] = kept
+            _copy(kept, centroids)
             relocated = 0
             continue
         if relocated == 0 and previous - error <= tolerance * error:
@@ -337,7 +345,7 @@ def lloyd(x, stride, d, weights, iterations, tolerance, centroids):  # type: ign
             add_upper(x, stride, 0, stride, weights, codes, axes, borders, upper_sums, upper_counts)
             relocated = relocate(sums, counts, upper_sums, upper_counts, patient)
             if relocated > 0:
-                kept[:] = centroids
+                _copy(centroids, kept)
                 update(sums, counts, centroids)
 
 
@@ -345,11 +353,13 @@ def lloyd(x, stride, d, weights, iterations, tolerance, centroids):  # type: ign
 def padded_weights(weights, masses):  # type: ignore[no-untyped-def]
     """Copy weights (n) into masses (stride), zeros after n; all equal where they are all zero."""
     n = weights.shape[0]
-    masses[:n] = weights
+    largest = np.float32(0.0)
     for i in range(n):
-        if weights[i] > 0.0:
-            return
-    masses[:n] = 1.0
+        masses[i] = weights[i]
+        largest = max(largest, weights[i])
+    if largest <= 0.0:
+        for i in range(n):
+            masses[i] = 1.0
 
 
 @njit(nogil=True, cache=True)
