@@ -72,22 +72,27 @@ class Prune(Quantizer):
 
 
 class Rotation(Transform):
-    """A random orthogonal matrix from the right; what undoes it is its seed."""
+    """A random rotation of the rows, two reflections; what undoes it is its seed."""
 
     name = "test-rotation"
 
     def forward(self, weight: Tensor, options: Any, context: LayerContext) -> tuple[Tensor, Code]:
         m, n = weight.shape
         facts = {"seed": context.seed}
-        return weight @ self._matrix(n, context.seed), Code((m, n), {}, facts)
+        first, second = self._mirrors(n, context.seed)
+        return self._reflect(self._reflect(weight, first), second), Code((m, n), {}, facts)
 
     def reconstruct(self, code: Code, params: Mapping[str, Tensor]) -> Tensor:
         seed = code.require_fact("seed", 0, 2**32)
-        return params["weight"] @ self._matrix(code.shape[1], seed).T
+        first, second = self._mirrors(code.shape[1], seed)
+        return self._reflect(self._reflect(params["weight"], second), first)
 
-    def _matrix(self, n: int, seed: int) -> Tensor:
-        noise = torch.randn(n, n, generator=torch.Generator().manual_seed(seed))
-        return torch.linalg.qr(noise.double())[0].float()
+    def _mirrors(self, n: int, seed: int) -> Tensor:
+        noise = torch.randn(2, n, generator=torch.Generator().manual_seed(seed))
+        return noise / noise.norm(dim=1, keepdim=True)
+
+    def _reflect(self, matrix: Tensor, mirror: Tensor) -> Tensor:
+        return matrix - 2 * (matrix @ mirror)[:, None] * mirror
 
 
 class RowScaling(Transform):
