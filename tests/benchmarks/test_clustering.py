@@ -16,7 +16,7 @@ SCALAR = {
     "vqzoo": (c.scalar_vqzoo, 1.0),
     "faiss": (c.scalar_faiss, 1.0),
     "coremltools": (c.scalar_coremltools, 1.0),
-    "kmeans1d": (c.scalar_kmeans1d, 1 / 16),
+    "kmeans1d": (c.scalar_kmeans1d, 1 / 256),
 }
 PQ = {
     "vqzoo": (c.pq_vqzoo, 1.0),

@@ -54,6 +54,7 @@ def test_ties_go_to_the_lowest_code() -> None:
     assert assign(torch.tensor([[[0.0, 1.0, 2.0, -5.0]]]), centroids).tolist() == [[0, 0, 0, 1]]
 
 
+@pytest.mark.usefixtures("work_sharing")
 def test_error_is_that_of_scikit_learn() -> None:
     points = draw(4, 4, 2000)
     clusters = kmeans(points, 64, iterations=50)
@@ -82,15 +83,23 @@ def test_best_of_some_seeds_is_the_brute_force_optimum_of_tiny_problems() -> Non
         assert min(errors) == pytest.approx(best, rel=1e-5)
 
 
+@pytest.mark.usefixtures("work_sharing")
 def test_error_never_rises_with_iterations() -> None:
     points = draw(2, 3, 500)
     errors = [error(points, kmeans(points, 40, iterations=i, tolerance=0.0)) for i in range(15)]
     assert all(after <= before * (1 + 1e-6) for before, after in itertools.pairwise(errors))
 
 
-@pytest.mark.parametrize("shape", [(5, 4, 1000), (1, 8, 40_000)])
-def test_same_result_with_any_number_of_threads(shape: tuple[int, ...]) -> None:
-    points = draw(*shape)
+@pytest.fixture(params=["a problem a thread", "a problem on all threads"])
+def work_sharing(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small problems take the way of large ones as well."""
+    if request.param == "a problem on all threads":
+        monkeypatch.setattr("vqzoo.numerics.kmeans._LARGE", 0)
+
+
+@pytest.mark.usefixtures("work_sharing")
+def test_same_result_with_any_number_of_threads() -> None:
+    points = draw(3, 4, 5000)
     results = []
     for threads in (1, 2, 3):
         with use_threads(threads):
@@ -124,6 +133,7 @@ def test_weights_count_as_repetition() -> None:
     assert mine == pytest.approx(best, rel=0.02)
 
 
+@pytest.mark.usefixtures("work_sharing")
 def test_points_of_weight_zero_move_no_centroid() -> None:
     points, weights = draw(1, 3, 200), torch.ones(1, 200)
     weights[:, 100:] = 0
@@ -161,6 +171,14 @@ def test_an_offset_does_not_matter() -> None:
     moved = kmeans(points + 1000, 16)
     back = Clusters(moved.centroids - 1000, moved.codes)
     assert error(points, back) <= 1.05 * error(points, kmeans(points, 16))
+
+
+def test_very_many_centroids_start_from_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vqzoo.numerics.kmeans._LARGE", 0)
+    points = draw(1, 4, 6000)
+    expected = error(points, kmeans(points, 500))
+    monkeypatch.setattr("vqzoo.numerics.lloyd_parallel._SEED_CENTROIDS", 100)
+    assert error(points, kmeans(points, 500)) <= 1.05 * expected
 
 
 @settings(deadline=None, max_examples=60)
@@ -205,6 +223,7 @@ def test_points_need_not_be_contiguous() -> None:
     assert kmeans(points, 8).codes.equal(kmeans(points.contiguous(), 8).codes)
 
 
+@pytest.mark.usefixtures("work_sharing")
 def test_progress_ends_at_its_total() -> None:
     seen: list[tuple[int, int]] = []
     kmeans(draw(3, 2, 50), 4, progress=lambda done, total: seen.append((done, total)))
@@ -212,6 +231,7 @@ def test_progress_ends_at_its_total() -> None:
     assert seen[-1][0] == seen[-1][1]
 
 
+@pytest.mark.usefixtures("work_sharing")
 def test_an_interrupt_leaves() -> None:
     def interrupt(done: int, total: int) -> None:
         raise KeyboardInterrupt
