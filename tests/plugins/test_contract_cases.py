@@ -33,7 +33,7 @@ from vqzoo.plugin import (
     hookimpl,
 )
 from vqzoo.plugin import manager as plugin_manager
-from vqzoo.plugin.manager import Plugins, installed_plugins
+from vqzoo.plugin.manager import Plugins, forget_plugins, installed_plugins
 
 
 class PruneOptions(Options):
@@ -170,9 +170,9 @@ def plugins() -> Iterator[Plugins]:
         patch.setitem(sys.modules, extra.__name__, extra)
         points = [*entry_points(group="vqzoo"), EntryPoint("cases", extra.__name__, "vqzoo")]
         patch.setattr(plugin_manager, "entry_points", lambda group: points)
-        installed_plugins.cache_clear()
+        forget_plugins()
         yield installed_plugins()
-    installed_plugins.cache_clear()
+    forget_plugins()
 
 
 @pytest.fixture(scope="module")
@@ -360,10 +360,10 @@ def test_an_artifact_whose_plugin_is_not_installed(
 ) -> None:
     vqzoo.compress(model, "test-prune", layers="dense").save(tmp_path / "a")
     monkeypatch.setattr(plugin_manager, "entry_points", entry_points)
-    installed_plugins.cache_clear()
+    forget_plugins()
     try:
         with pytest.raises(VqzooError, match="needs method 'test-prune'"):
             vqzoo.load(tmp_path / "a")
     finally:
         monkeypatch.undo()
-        installed_plugins.cache_clear()
+        forget_plugins()

@@ -15,7 +15,13 @@ import pytest
 import vqzoo
 from vqzoo.errors import UsageError
 from vqzoo.plugin import CONTRACT_VERSION
-from vqzoo.plugin.manager import Plugins, PluginWarning, installed_plugins, load_plugins
+from vqzoo.plugin.manager import (
+    Plugins,
+    PluginWarning,
+    forget_plugins,
+    installed_plugins,
+    load_plugins,
+)
 
 ROOT = Path(vqzoo.__file__).parent
 
@@ -292,9 +298,9 @@ def vqzoo_layer_compressed(layer, done):
 @pytest.fixture
 def fresh_cache() -> Iterator[None]:
     """`installed_plugins` forgets what it found, before and after."""
-    installed_plugins.cache_clear()
+    forget_plugins()
     yield
-    installed_plugins.cache_clear()
+    forget_plugins()
 
 
 @pytest.mark.usefixtures("fresh_cache")
@@ -302,7 +308,7 @@ def test_vqzoo_plugins_names_the_plugins_to_load(monkeypatch: pytest.MonkeyPatch
     everything = [status.origin.entry_point for status in installed_plugins().statuses]
     assert len(everything) >= 5
     wanted = everything[1:3]
-    installed_plugins.cache_clear()
+    forget_plugins()
     monkeypatch.setenv("VQZOO_PLUGINS", f" {wanted[0]} ,{wanted[1]},")
     assert [s.origin.entry_point for s in installed_plugins().statuses] == sorted(wanted)
 

@@ -9,8 +9,12 @@ import torch
 from torch import Tensor
 
 from vqzoo.artifact.schema import SEPARATOR
+from vqzoo.errors import PluginError
 from vqzoo.plugin.code import Indices, MethodCode
+from vqzoo.plugin.isolation import isolated, named
 from vqzoo.plugin.manager import Plugins
+from vqzoo.plugin.packing import Packing
+from vqzoo.plugin.registry import Registered
 
 
 @dataclass(frozen=True)
@@ -74,8 +78,7 @@ def _encode_code(
     for name, part in code.parts.items():
         if isinstance(part, Indices):
             packer = plugins.packings.get(packing)
-            flat = part.values.reshape(-1).cpu()
-            tensors[prefix + name] = packer.item.pack(flat, part.cardinality)
+            tensors[prefix + name] = _pack(packer, part, prefix + name)
             parts[name] = {
                 "kind": "indices",
                 "shape": list(part.values.shape),
@@ -104,3 +107,22 @@ def _encode_code(
             for name, child in code.children.items()
         },
     }
+
+
+def _pack(packer: Registered[Packing], part: Indices, key: str) -> Tensor:
+    """The stream of a part, unpacked again to see that nothing was lost.
+
+    Raises:
+        PluginError: the packing failed, or is not lossless.
+    """
+    who = f"packing {named(packer)} of {key}"
+    flat = part.values.reshape(-1).cpu()
+    with isolated(who):
+        stream = packer.item.pack(flat, part.cardinality)
+        sound = stream.dtype == torch.uint8 and stream.dim() == 1
+        again = packer.item.unpack(stream, part.cardinality, flat.numel()) if sound else None
+    if again is None:
+        raise PluginError(f"{who} did not give a 1-D uint8 tensor")
+    if again.shape != flat.shape or not torch.equal(again.to(flat.dtype), flat):
+        raise PluginError(f"{who} does not give the codes back")
+    return stream

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from vqzoo.artifact.schema import MAX_CHILD_GROWTH
 from vqzoo.errors import PluginError, one_line
-from vqzoo.plugin.code import STORAGE_DTYPES, Code, Floats, Indices
+from vqzoo.plugin.code import STORAGE_DTYPES, Code, Floats, Indices, MethodCode
 from vqzoo.plugin.method import Method
 
 _PART_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
@@ -27,6 +27,47 @@ def check_matrix(matrix: Tensor, what: str) -> None:
         raise PluginError(f"{what} is empty")
     if not torch.isfinite(matrix).all():
         raise PluginError(f"{what} holds NaN or infinite values")
+
+
+def check_options(options: object, method: Method, who: str) -> None:
+    """Refuse options that no record could hold.
+
+    Raises:
+        PluginError: not an instance of the method's Options, or values that are no scalars.
+    """
+    if not isinstance(options, method.Options):
+        raise PluginError(f"{who} made options of type {type(options).__name__}")
+    for name, value in options.model_dump().items():
+        if not (value is None or isinstance(value, int | float | str)):
+            raise PluginError(f"{who}: option {name!r} is a {type(value).__name__}, not a scalar")
+
+
+def check_paper_bits(bits: object, who: str) -> None:
+    """Refuse a theoretical size that is none.
+
+    Raises:
+        PluginError: neither None nor a positive number.
+    """
+    sound = isinstance(bits, int | float) and math.isfinite(bits) and bits > 0
+    if not (bits is None or sound):
+        raise PluginError(f"{who}: paper_bits gave {bits!r:.40}, not a size")
+
+
+def check_decoded(decoded: Tensor, weight: Tensor, who: str) -> None:
+    """Refuse a decoded matrix that could not take the weight's place.
+
+    Raises:
+        PluginError: another shape or dtype, or values that are not finite.
+    """
+    if not isinstance(decoded, Tensor):
+        raise PluginError(f"{who} decoded to {type(decoded).__name__}, not a tensor")
+    if decoded.shape != weight.shape or decoded.dtype != torch.float32:
+        raise PluginError(
+            f"{who} decoded to {tuple(decoded.shape)} {decoded.dtype}, "
+            f"not {tuple(weight.shape)} float32"
+        )
+    if not torch.isfinite(decoded).all():
+        raise PluginError(f"{who} decoded to NaN or infinite values")
 
 
 def check_code(code: Code, shape: tuple[int, int], method: Method, who: str) -> None:
@@ -53,9 +94,13 @@ def check_code(code: Code, shape: tuple[int, int], method: Method, who: str) -> 
     for name, fact in code.facts.items():
         if not isinstance(fact, int | float | str | bool):
             raise PluginError(f"{who}: fact {name!r} is a {type(fact).__name__}, not a scalar")
+        if not 1 <= len(name) <= 200 or (isinstance(fact, str) and len(fact) > 1000):
+            raise PluginError(f"{who}: fact {name!r:.80} is too long")
         if isinstance(fact, float) and not math.isfinite(fact):
             raise PluginError(f"{who}: fact {name!r} is {fact}")
     for name, child in code.children.items():
+        if not isinstance(child, MethodCode):
+            raise PluginError(f"{who}: child {name!r} is not what context.quantize returned")
         if math.prod(child.code.shape) > MAX_CHILD_GROWTH * math.prod(shape):
             raise PluginError(
                 f"{who}: child {name!r} of shape {child.code.shape} is more than "

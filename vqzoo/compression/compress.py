@@ -9,7 +9,13 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from vqzoo.compression.check import check_code, check_matrix
+from vqzoo.compression.check import (
+    check_code,
+    check_decoded,
+    check_matrix,
+    check_options,
+    check_paper_bits,
+)
 from vqzoo.compression.decode import decode
 from vqzoo.compression.errors import MatrixError, matrix_error
 from vqzoo.compression.progress import Progress
@@ -17,6 +23,7 @@ from vqzoo.compression.selection import LayerPlan, MethodChoice
 from vqzoo.compression.view import weight_key, weight_matrix
 from vqzoo.errors import PluginError, UsageError, VqzooError, one_line
 from vqzoo.plugin.code import Code, MethodCode, stored_bits
+from vqzoo.plugin.isolation import isolated, on_layer
 from vqzoo.plugin.manager import Plugins
 from vqzoo.plugin.method import LayerContext, Method, Options, SkipLayer
 from vqzoo.plugin.quantizer import Quantizer
@@ -109,7 +116,12 @@ def compress_layer(
         transform, shape = plugins.transforms.get(name), _shape(matrix)
         matrix, code = _transform(transform, matrix, context)
         transformed.append(_Undone(transform, code, shape))
-    options = choose_options(entry.item, _shape(matrix), choice, note)
+    who = on_layer(entry, layer.name)
+    with isolated(who):
+        options = choose_options(entry.item, _shape(matrix), choice, note)
+        check_options(options, entry.item, who)
+        paper_bits = entry.item.paper_bits(*_shape(matrix), options)
+    check_paper_bits(paper_bits, who)
     compressed = quantize_matrix(plugins, entry, matrix, options, context)
     for undone in reversed(transformed):
         compressed = _wrap(plugins, undone, compressed, context)
@@ -119,14 +131,15 @@ def compress_layer(
         raise SkipLayer(f"{choice.method} would not make it smaller ({bits} of {dense_bits} bits)")
     if choice.ratio is not None and bits * choice.ratio > dense_bits:
         note(f"{choice.method} reaches {dense_bits / bits:.5g}x here, not {choice.ratio:g}x")
-    decoded = decode(compressed, plugins)
-    _check_decoded(decoded, weight, entry, layer.name)
+    with isolated(who):
+        decoded = decode(compressed, plugins)
+    check_decoded(decoded, weight, who)
     return CompressedLayer(
         layer=layer,
         compressed=compressed,
         options=options.model_dump(),
         error=matrix_error(weight, decoded),
-        paper_bits=entry.item.paper_bits(*_shape(matrix), options),
+        paper_bits=paper_bits,
         notes=tuple(notes),
     )
 
@@ -145,7 +158,8 @@ def layer_context(
     def quantize_child(name: str, matrix: Tensor, given: Mapping[str, Any]) -> MethodCode:
         entry = plugins.quantizers.get(name)
         options = parse_options(entry.item, given)
-        fitted = entry.item.fit(*_shape(matrix), options, note)
+        with isolated(on_layer(entry, layer.name)):
+            fitted = entry.item.fit(*_shape(matrix), options, note)
         return quantize_matrix(plugins, entry, matrix.contiguous(), fitted, context)
 
     context = LayerContext(
@@ -203,6 +217,9 @@ def parse_options(method: Method, given: Mapping[str, Any]) -> Options:
             f"{method.name}: option {name}={problem['input']!r}: {problem['msg'].lower()} "
             f"(see `vqzoo methods {method.name}`)"
         ) from None
+    except Exception as error:
+        cause = f"{type(error).__name__}: {one_line(error)}"
+        raise PluginError(f"the Options of {method.name} failed: {cause}") from error
 
 
 def layer_seed(seed: int, name: str) -> int:
@@ -214,8 +231,9 @@ def _transform(
     entry: Registered[Transform], matrix: Tensor, context: LayerContext
 ) -> tuple[Tensor, Code]:
     """Run one transform; what it gives back must be a matrix that a quantizer can take."""
-    who = _who(entry, context.layer)
-    made = _isolated(who, entry.item.forward, matrix, entry.item.Options(), context)
+    who = on_layer(entry, context.layer)
+    with isolated(who):
+        made = entry.item.forward(matrix, entry.item.Options(), context)
     if not (isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], Tensor)):
         raise PluginError(f"{who} did not return a matrix and a Code")
     return made[0].contiguous(), made[1]
@@ -228,7 +246,9 @@ def _wrap(
     code, entry = undone.code, undone.entry
     if isinstance(code, Code):
         code = replace(code, children={**code.children, Transform.CHILD: inner})
-    check_code(code, undone.shape, entry.item, _who(entry, context.layer))
+    who = on_layer(entry, context.layer)
+    with isolated(who):
+        check_code(code, undone.shape, entry.item, who)
     return MethodCode(plugins.method_name(entry), code)
 
 
@@ -245,40 +265,15 @@ def quantize_matrix(
         SkipLayer: it cannot compress this matrix.
         PluginError: it failed or broke its contract.
     """
-    who = _who(entry, context.layer)
+    who = on_layer(entry, context.layer)
     check_matrix(matrix, f"what {who} is to quantize")
-    code = _isolated(who, entry.item.quantize, matrix, options, context)
-    check_code(code, _shape(matrix), entry.item, who)
+    with isolated(who):
+        code = entry.item.quantize(matrix, options, context)
+        check_code(code, _shape(matrix), entry.item, who)
     return MethodCode(plugins.method_name(entry), code)
-
-
-def _isolated(who: str, function: Any, *arguments: Any) -> Any:
-    """Call into a plugin; what goes wrong there is told as the plugin's."""
-    try:
-        return function(*arguments)
-    except (SkipLayer, VqzooError, MemoryError):
-        raise
-    except Exception as error:
-        cause = f"{type(error).__name__}: {one_line(error)}"
-        raise PluginError(f"{who} failed: {cause}") from error
-
-
-def _check_decoded(decoded: Tensor, weight: Tensor, entry: Registered[Any], layer: str) -> None:
-    who = _who(entry, layer)
-    if decoded.shape != weight.shape or decoded.dtype != torch.float32:
-        raise PluginError(
-            f"{who} decoded to {tuple(decoded.shape)} {decoded.dtype}, "
-            f"not {tuple(weight.shape)} float32"
-        )
-    if not torch.isfinite(decoded).all():
-        raise PluginError(f"{who} decoded to NaN or infinite values")
 
 
 def _shape(matrix: Tensor) -> tuple[int, int]:
     """(m, n) of a matrix."""
     m, n = matrix.shape
     return m, n
-
-
-def _who(entry: Registered[Any], layer: str) -> str:
-    return f"{entry.name} (plugin {entry.origin.distribution}) on layer {layer}"

@@ -5,9 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from vqzoo.errors import UsageError
+from vqzoo.errors import PluginError, UsageError
+from vqzoo.plugin.isolation import isolated, named
 from vqzoo.plugin.manager import Plugins
-from vqzoo.plugin.selector import LayerInfo
+from vqzoo.plugin.registry import Registered
+from vqzoo.plugin.selector import LayerInfo, LayerSelector
 
 
 @dataclass(frozen=True)
@@ -88,23 +90,31 @@ def plan_layers(
 
 def _match(layers: Sequence[LayerInfo], text: str, plugins: Plugins) -> Mapping[str, str]:
     """The layers that one selector text chooses; an exact selector name comes first."""
-    named = text.partition(":")[0]
-    if named in plugins.selectors.names():
-        selector = plugins.selectors.get(named).item
+    name = text.partition(":")[0]
+    if name in plugins.selectors.names():
+        chosen = plugins.selectors.get(name)
     else:
-        accepting = [entry.item for entry in plugins.selectors if entry.item.accepts(text)]
+        accepting = [entry for entry in plugins.selectors if _accepts(entry, text)]
         if not accepting:
             plugins.selectors.get(text)  # says which selectors there are
-        selector = accepting[0]
-    matched = selector.select(layers, text)
-    unknown = set(matched) - {layer.name for layer in layers}
+        chosen = accepting[0]
+    who = f"layer selector {named(chosen)}"
+    with isolated(who):
+        matched = dict(chosen.item.select(layers, text))
+        unknown = [name for name in matched if name not in {layer.name for layer in layers}]
     if unknown:
-        raise UsageError(
-            f"layer selector {selector.name} chose {sorted(unknown)}, not in the model"
-        )
+        raise PluginError(f"{who} chose {unknown!r:.200}, not in the model")
+    bad = [reason for reason in matched.values() if not isinstance(reason, str)]
+    if bad:
+        raise PluginError(f"{who} gave the reason {bad[0]!r:.200}, which is not text")
     if not matched:
         raise UsageError(_nothing_matches(layers, text, plugins))
     return matched
+
+
+def _accepts(entry: Registered[LayerSelector], text: str) -> bool:
+    with isolated(f"layer selector {named(entry)}"):
+        return bool(entry.item.accepts(text))
 
 
 def _nothing_matches(layers: Sequence[LayerInfo], text: str, plugins: Plugins) -> str:

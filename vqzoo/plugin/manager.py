@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any
 
 import pluggy
@@ -18,6 +19,7 @@ import pluggy
 from vqzoo.errors import UsageError
 from vqzoo.plugin import hookspecs
 from vqzoo.plugin.contract import check_contract
+from vqzoo.plugin.files import file_origin, files_in_use, import_file
 from vqzoo.plugin.method import Method, Options
 from vqzoo.plugin.packing import Packing
 from vqzoo.plugin.quantizer import Quantizer
@@ -81,9 +83,32 @@ class Plugins:
                 _warn(f"plugin {implementation.plugin_name}: {hook} failed: {_cause(error)}")
 
 
-@cache
 def installed_plugins() -> Plugins:
-    """The plugins of this environment, loaded once; `VQZOO_PLUGINS=a,b` limits them by name."""
+    """The plugins of this environment, and those of `plugin_files` blocks around the call.
+
+    `VQZOO_PLUGINS=a,b` limits those of the environment by name.
+
+    Raises:
+        UsageError: a plugin file fails, or VQZOO_PLUGINS names what is not installed.
+    """
+    return _loaded(files_in_use())
+
+
+@cache
+def _loaded(files: tuple[tuple[Path, str], ...]) -> Plugins:
+    """Load once what is installed, and these files (path, sha256)."""
+    plugins = load_plugins(_wanted_entry_points())
+    for path, sha256 in files:
+        _load_file(plugins, path, sha256)
+    return plugins
+
+
+def forget_plugins() -> None:
+    """Look again at what is installed when it is next asked for."""
+    _loaded.cache_clear()
+
+
+def _wanted_entry_points() -> list[EntryPoint]:
     found = list(entry_points(group=GROUP))
     wanted = os.environ.get("VQZOO_PLUGINS")
     if wanted is not None:
@@ -93,7 +118,7 @@ def installed_plugins() -> Plugins:
             have = ", ".join(sorted(point.name for point in found)) or "none"
             raise UsageError(f"VQZOO_PLUGINS names {', '.join(sorted(missing))}; installed: {have}")
         found = [point for point in found if point.name in names]
-    return load_plugins(found)
+    return found
 
 
 def load_plugins(points: Iterable[EntryPoint]) -> Plugins:
@@ -103,7 +128,7 @@ def load_plugins(points: Iterable[EntryPoint]) -> Plugins:
     for point in sorted(points, key=lambda point: (_origin(point).distribution, point.name)):
         origin = _origin(point)
         try:
-            brings = _register(plugins, point, origin)
+            brings = _register(plugins, point.load(), origin)
         except (Exception, SystemExit) as error:
             problem = _cause(error)
             _warn(f"plugin {origin.entry_point} of {origin.distribution} is left out: {problem}")
@@ -113,9 +138,24 @@ def load_plugins(points: Iterable[EntryPoint]) -> Plugins:
     return plugins
 
 
-def _register(plugins: Plugins, point: EntryPoint, origin: Origin) -> list[str]:
+def _load_file(plugins: Plugins, path: Path, sha256: str) -> None:
+    """Load a plugin file; one that the user named and that fails ends the command."""
+    origin = file_origin(path, sha256)
+    module = import_file(path, sha256)
+    try:
+        brings = _register(plugins, module, origin)
+    except (Exception, SystemExit) as error:
+        raise UsageError(f"plugin file {path} is refused: {_cause(error)}") from error
+    if not plugins.hooks.get_hookcallers(module):
+        raise UsageError(
+            f"plugin file {path} implements no hook: let it end in a function "
+            "vqzoo_quantizers, marked @hookimpl, that returns [MyMethod()]"
+        )
+    plugins.statuses.append(PluginStatus(origin, str(path), None, tuple(brings)))
+
+
+def _register(plugins: Plugins, plugin: Any, origin: Origin) -> list[str]:
     """Register one plugin whole, or raise before anything of it is in a registry."""
-    plugin = point.load()
     check_contract(plugin)
     name = f"{origin.distribution}:{origin.entry_point}"
     if plugins.hooks.has_plugin(name):

@@ -1,0 +1,80 @@
+"""A plugin in a single file, for as long as it is in use."""
+
+import hashlib
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+
+from vqzoo.errors import UsageError, one_line
+from vqzoo.plugin.registry import Origin
+
+PREFIX = "file:"  # never the name of a distribution: those have no colon
+
+_in_use: ContextVar[tuple[Path, ...]] = ContextVar("plugin_files", default=())
+
+
+@contextmanager
+def plugin_files(paths: Sequence[str | Path]) -> Iterator[None]:
+    """Inside the block, `installed_plugins` holds what these files bring, too.
+
+    Raises:
+        UsageError: a file is not there.
+    """
+    resolved = tuple(Path(path).resolve() for path in paths)
+    for path, given in zip(resolved, paths, strict=True):
+        if not path.is_file():
+            raise UsageError(f"there is no plugin file {given}")
+    token = _in_use.set(tuple(dict.fromkeys(_in_use.get() + resolved)))
+    try:
+        yield
+    finally:
+        _in_use.reset(token)
+
+
+def files_in_use() -> tuple[tuple[Path, str], ...]:
+    """The files of the enclosing `plugin_files` blocks, each with the sha256 of what it holds."""
+    return tuple((path, hashlib.sha256(path.read_bytes()).hexdigest()) for path in _in_use.get())
+
+
+def file_origin(path: Path, sha256: str) -> Origin:
+    """What artifacts record instead of a distribution and its version."""
+    return Origin(path.stem, PREFIX + path.name, sha256[:12])
+
+
+def import_file(path: Path, sha256: str) -> ModuleType:
+    """Run a file as a module of its own.
+
+    Raises:
+        UsageError: it fails; the message has the line.
+    """
+    name = f"vqzoo_plugin_file_{sha256[:12]}_{path.stem}"
+    spec = spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise UsageError(f"{path} is not a Python file: a plugin's name ends in .py")
+    module = module_from_spec(spec)
+    sys.modules[name] = module  # pydantic and pickle look classes up there
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        del sys.modules[name]
+        where = _line(error, path)
+        raise UsageError(f"plugin file {path} failed{where}: {_cause(error)}") from error
+    return module
+
+
+def _line(error: BaseException, path: Path) -> str:
+    """Where in the file it failed."""
+    if isinstance(error, SyntaxError):
+        return f" at line {error.lineno}"
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == str(path)]
+    return f" at line {lines[-1]}" if lines else ""
+
+
+def _cause(error: BaseException) -> str:
+    return f"{type(error).__name__}: {one_line(error)}"

@@ -1,0 +1,39 @@
+"""What goes wrong inside a plugin is told as the plugin's, on one line."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from vqzoo.errors import PluginError, VqzooError, one_line
+from vqzoo.plugin.method import SkipLayer
+from vqzoo.plugin.registry import Registered
+
+
+@contextmanager
+def isolated(who: str) -> Iterator[None]:
+    """Call into a plugin inside this block.
+
+    Args:
+        who: the plugin and what it works on, as `named` and `on_layer` say it.
+
+    Raises:
+        PluginError: whatever a plugin lets escape, `sys.exit` included. `SkipLayer`, vqzoo's own
+            errors and the lack of memory go through.
+    """
+    try:
+        yield
+    except (SkipLayer, VqzooError, MemoryError):
+        raise
+    except (Exception, SystemExit) as error:
+        cause = f"{type(error).__name__}: {one_line(error)}"
+        raise PluginError(f"{who} failed: {cause}") from error
+
+
+def named(entry: Registered[Any]) -> str:
+    """An item and where it came from: "pq (plugin vqzoo)"."""
+    return f"{entry.name} (plugin {entry.origin.distribution})"
+
+
+def on_layer(entry: Registered[Any], layer: str) -> str:
+    """`named`, and the layer that it works on."""
+    return f"{named(entry)} on layer {layer}"
