@@ -71,28 +71,42 @@ def write_artifact(
 def untouched_tensors(
     model: nn.Module, replaced: set[str]
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors of a state dict that stay dense, and the keys that share another's tensor."""
-    first: dict[tuple[Any, ...], str] = {}
-    dense: dict[str, Tensor] = {}
-    aliases: dict[str, str] = {}
-    for key, tensor in model.state_dict().items():
+    """The tensors of a state dict that stay dense, and the keys that share another's tensor.
+
+    What shares the tensor of a replaced key is its alias, whichever comes first in the model.
+    """
+    state = model.state_dict()
+    for key, tensor in state.items():
         if not isinstance(tensor, Tensor):
             raise VqzooError(f"the state dict entry {key!r} is not a tensor: it cannot be stored")
-        place = (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
-        if tensor.numel() and place in first:
-            aliases[key] = first[place]
+    first = {_place(state[key]): key for key in state if key in replaced}
+    dense: dict[str, Tensor] = {}
+    aliases: dict[str, str] = {}
+    storages: set[int] = set()
+    for key, tensor in state.items():
+        if key in replaced:
             continue
-        first[place] = key
-        if key not in replaced:
-            dense[key] = _own(tensor)
+        owner = first.setdefault(_place(tensor), key)
+        if owner != key and tensor.numel():
+            aliases[key] = owner
+        else:
+            dense[key] = _own(tensor, storages)
     return dense, aliases
 
 
-def _own(tensor: Tensor) -> Tensor:
-    """A contiguous tensor that shares no storage with a larger one."""
+def _place(tensor: Tensor) -> tuple[Any, ...]:
+    return tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
+
+
+def _own(tensor: Tensor, storages: set[int]) -> Tensor:
+    """A contiguous tensor that shares no storage with a larger one, nor any of `storages`."""
     tensor = tensor.detach().cpu().contiguous()
-    whole = tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
-    return tensor if whole else tensor.clone()
+    storage = tensor.untyped_storage()
+    whole = storage.nbytes() == tensor.numel() * tensor.element_size()
+    if not whole or storage.data_ptr() in storages:
+        return tensor.clone()
+    storages.add(storage.data_ptr())
+    return tensor
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:

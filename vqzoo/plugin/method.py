@@ -99,6 +99,8 @@ class Method(ABC):
         """The fast path of `reconstruct`, without gradients, into `out` where it is given."""
         with torch.no_grad():
             matrix = self.reconstruct(code, params)
+        if matrix.shape != code.shape:
+            raise ValueError(f"{self.name} rebuilt {tuple(matrix.shape)}, not {code.shape}")
         return matrix if out is None else out.copy_(matrix)
 
     def trainable(self, code: Code) -> dict[str, Tensor]:
