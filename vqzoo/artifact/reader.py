@@ -163,7 +163,7 @@ def _validate(model: type[Any], value: Any, what: str) -> Any:
     except ValidationError as error:
         problem = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in problem["loc"])
-        raise ArtifactError(f"{what} is malformed at {where!r}: {problem['msg']}") from None
+        raise ArtifactError(f"{what} is malformed at {where!r:.200}: {problem['msg']}") from None
 
 
 def _parts(

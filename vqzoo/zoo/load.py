@@ -122,6 +122,8 @@ def _fill(model: nn.Module, artifact: Artifact, plugins: Plugins) -> None:
             parts = {name: file.get_tensor(name) for name in part_keys(key, entry)}
             code = build_code(key, entry, parts, plugins)
             _decode_into(state[key], key, code, plugins)
+            if entry.dtype in ("float16", "bfloat16"):  # the network ran with rounded weights
+                state[key].copy_(state[key].to(getattr(torch, entry.dtype)))
     for alias, key in artifact.metadata.aliases.items():
         state[alias].copy_(state[key])
 
