@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from vqzoo.errors import UsageError
 from vqzoo.plugin import LayerInfo, LayerSelector
 
 
@@ -13,6 +14,7 @@ class Dense(LayerSelector):
 
     def select(self, layers: Sequence[LayerInfo], text: str) -> Mapping[str, str]:
         """All Linear layers."""
+        _refuse_argument(text)
         return {layer.name: "dense layer" for layer in layers if layer.kind == "linear"}
 
 
@@ -24,6 +26,7 @@ class Conv(LayerSelector):
 
     def select(self, layers: Sequence[LayerInfo], text: str) -> Mapping[str, str]:
         """All convolutions."""
+        _refuse_argument(text)
         return {layer.name: "convolution" for layer in layers if layer.kind != "linear"}
 
 
@@ -35,4 +38,11 @@ class All(LayerSelector):
 
     def select(self, layers: Sequence[LayerInfo], text: str) -> Mapping[str, str]:
         """All layers."""
+        _refuse_argument(text)
         return {layer.name: "every layer" for layer in layers}
+
+
+def _refuse_argument(text: str) -> None:
+    name, colon, _ = text.partition(":")
+    if colon:
+        raise UsageError(f"{text!r}: {name} takes no argument")

@@ -89,9 +89,15 @@ def plan_layers(
 
 
 def _match(layers: Sequence[LayerInfo], text: str, plugins: Plugins) -> Mapping[str, str]:
-    """The layers that one selector text chooses; an exact selector name comes first."""
-    name = text.partition(":")[0]
-    if name in plugins.selectors.names():
+    """The layers that one selector text chooses; an exact selector name comes first.
+
+    `distribution:name` and `distribution:name:argument` say whose selector is meant.
+    """
+    name, _, rest = text.partition(":")
+    qualified = f"{name}:{rest.partition(':')[0]}"
+    if plugins.selectors.claims(qualified):
+        chosen, text = plugins.selectors.get(qualified), rest
+    elif name in plugins.selectors.names():
         chosen = plugins.selectors.get(name)
     else:
         accepting = [entry for entry in plugins.selectors if _accepts(entry, text)]
