@@ -62,6 +62,7 @@ def test_clustering(
 
     # One round: the answer of an earlier one would count as memory.
     error = benchmark.pedantic(watched, rounds=1)
+    seconds = benchmark.stats.stats.min / share
     # What a part leaves out of the peak is unknown: only whole problems report one.
     peak = memory.peak / (matrix.numel() * 4) if share == 1.0 else None
     results.append(Result(layer, task, library, seconds, error(), peak, share))
