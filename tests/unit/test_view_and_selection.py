@@ -251,7 +251,7 @@ def vqzoo_layer_selectors():
 
 
 def with_selectors(tmp_path: Path, **selectors: tuple[str, int]) -> Plugins:
-    """The installed plugins and distributions with one selector each, on a path that is searched."""
+    """The installed plugins, and distributions with one selector each."""
     for distribution, (name, index) in selectors.items():
         info = tmp_path / f"{distribution}-1.dist-info"
         info.mkdir()
