@@ -5,6 +5,8 @@
     small = vqzoo.compress(model, "pq", layers="dense", k=256, d=8)
     small.save("my-artifact")
     model = vqzoo.load("my-artifact")
+    vqzoo.push("my-artifact", "org/name")
+    model = vqzoo.load("org/name")
 
 The names below are imported when they are first used, so that the command line starts at once.
 """
@@ -16,9 +18,10 @@ if TYPE_CHECKING:
     from vqzoo.plugin.hookspecs import hookimpl
     from vqzoo.zoo.compressed_model import CompressedModel, compress
     from vqzoo.zoo.evaluate import evaluate
+    from vqzoo.zoo.hub import pull, push
     from vqzoo.zoo.load import load
 
-__all__ = ["CompressedModel", "compress", "evaluate", "hookimpl", "load"]
+__all__ = ["CompressedModel", "compress", "evaluate", "hookimpl", "load", "pull", "push"]
 
 _HOMES = {
     "CompressedModel": "vqzoo.zoo.compressed_model",
@@ -26,6 +29,8 @@ _HOMES = {
     "evaluate": "vqzoo.zoo.evaluate",
     "hookimpl": "vqzoo.plugin.hookspecs",
     "load": "vqzoo.zoo.load",
+    "pull": "vqzoo.zoo.hub",
+    "push": "vqzoo.zoo.hub",
 }
 
 

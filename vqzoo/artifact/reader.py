@@ -63,10 +63,25 @@ class Artifact:
         """The tensors that were left as they were."""
         return {k: t for k, t in self.header.tensors.items() if SEPARATOR not in k}
 
+    def plugin_files(self) -> list[str]:
+        """Names of the plugin files that it was made with: such an artifact is not published."""
+        from vqzoo.plugin.files import FILE_PREFIX
+
+        codes = [entry.code for entry in self.metadata.layers.values()]
+        found: set[str] = set()
+        while codes:
+            code = codes.pop()
+            codes += code.children.values()
+            if code.plugin.startswith(FILE_PREFIX):
+                found.add(code.plugin.removeprefix(FILE_PREFIX))
+        return sorted(found)
+
     def layer_bytes(self, key: str) -> int:
         """Stored bytes of one compressed weight."""
         tensors = self.header.tensors
-        return sum(tensors[name].nbytes for name, _ in _parts(key, self.metadata.layers[key].code))
+        return sum(
+            tensors[name].nbytes for name, _ in layer_parts(key, self.metadata.layers[key].code)
+        )
 
 
 def open_artifact(folder: str | Path) -> Artifact:
@@ -123,9 +138,19 @@ def build_code(
     return _build(key, entry.code, key + SEPARATOR, tensors, plugins)
 
 
+def layer_parts(
+    key: str, code: CodeEntry, prefix: str = ""
+) -> Iterator[tuple[str, IndicesEntry | FloatsEntry]]:
+    """A layer's parts with the keys of their tensors."""
+    for name, part in code.parts.items():
+        yield f"{key}{SEPARATOR}{prefix}{name}", part
+    for name, child in code.children.items():
+        yield from layer_parts(key, child, f"{prefix}{name}.")
+
+
 def part_keys(key: str, entry: LayerEntry) -> list[str]:
     """Keys of the tensors that hold a layer's parts."""
-    return [name for name, _ in _parts(key, entry.code)]
+    return [name for name, _ in layer_parts(key, entry.code)]
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
@@ -166,15 +191,6 @@ def _validate(model: type[Any], value: Any, what: str) -> Any:
         raise ArtifactError(f"{what} is malformed at {where!r:.200}: {problem['msg']}") from None
 
 
-def _parts(
-    key: str, code: CodeEntry, prefix: str = ""
-) -> Iterator[tuple[str, IndicesEntry | FloatsEntry]]:
-    for name, part in code.parts.items():
-        yield f"{key}{SEPARATOR}{prefix}{name}", part
-    for name, child in code.children.items():
-        yield from _parts(key, child, f"{prefix}{name}.")
-
-
 def _check_tensors(header: Header, metadata: Metadata) -> None:
     """Every part has its tensor, every tensor its owner, and all sizes agree."""
     claimed: set[str] = set()
@@ -185,7 +201,7 @@ def _check_tensors(header: Header, metadata: Metadata) -> None:
         if entry.code.shape != entry.view or math.prod(entry.shape) != m * n:
             raise ArtifactError(f"{key!r}: view {entry.view} does not fit shape {entry.shape}")
         _check_children(key, entry.code)
-        for name, part in _parts(key, entry.code):
+        for name, part in layer_parts(key, entry.code):
             stored = header.tensors.get(name)
             if stored is None:
                 raise ArtifactError(f"tensor {name!r} is missing from {WEIGHTS_FILE}")
@@ -242,6 +258,8 @@ def _build(
 
 def _installed_method(key: str, entry: CodeEntry, plugins: "Plugins") -> str:
     """The registered name of the method that an entry names; nothing is imported for it."""
+    from vqzoo.plugin.files import FILE_PREFIX
+
     for name in (f"{entry.plugin}:{entry.method}", entry.method):
         bare = name.rpartition(":")[2]
         if bare not in plugins.quantizers.names() + plugins.transforms.names():
@@ -256,6 +274,12 @@ def _installed_method(key: str, entry: CodeEntry, plugins: "Plugins") -> str:
                 f"version {found.item.version} is installed"
             )
         return name
+    if entry.plugin.startswith(FILE_PREFIX):
+        file = entry.plugin.removeprefix(FILE_PREFIX)
+        raise ArtifactError(
+            f"{key!r} needs method {entry.method!r:.80} of the plugin file {file!r:.80}: "
+            "give that file with --plugin, or as vqzoo.load(..., plugins=[...])"
+        )
     raise ArtifactError(
         f"{key!r} needs method {entry.method!r:.80}, which no installed plugin brings; the "
         f"artifact says it comes from the package {entry.plugin!r:.80} (its word only)"

@@ -9,6 +9,8 @@ CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "vqzoo.safetensors"
 REPORT_FILE = "report.json"
 DENSE_FILE = "model.safetensors"
+CARD_FILE = "README.md"
+PLOT_FILE = "bytes.png"
 SEPARATOR = "::"
 
 MAX_CHILD_GROWTH = 4  # elements of a child's matrix, as a multiple of its parent's

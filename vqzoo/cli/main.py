@@ -6,6 +6,7 @@ import typer
 
 from vqzoo.cli.compare import compare
 from vqzoo.cli.evaluate import evaluate
+from vqzoo.cli.hub import pull, push, search
 from vqzoo.cli.inspect import inspect
 from vqzoo.cli.methods import methods
 from vqzoo.cli.models import models
@@ -48,6 +49,9 @@ app.command("run")(run)
 app.command("compare")(compare)
 app.command("eval")(evaluate)
 app.command("inspect")(inspect)
+app.command("push")(push)
+app.command("pull")(pull)
+app.command("search")(search)
 app.command("methods")(methods)
 app.command("models")(models)
 app.command("plugins")(plugins)

@@ -189,7 +189,8 @@ class HubApi:
             raise HubError(403, f'You don\'t have the rights to create a model under "{namespace}"')
         name = f"{namespace}/{asked['name']}"
         if name in self.repos:
-            raise HubError(409, "You already created this model repo")
+            error = {"error": "You already created this model repo", "url": f"{self.url}/{name}"}
+            return _json(error, 409)
         private = asked.get("private") is True or asked.get("visibility") == "private"
         repo = Repo(name, private, datetime.now(UTC))
         repo.add_commit("main", {".gitattributes": StoredFile(b"")}, "initial commit")

@@ -39,11 +39,12 @@ class OpenedModel:
     model_args: Mapping[str, Any]
 
 
-def resolve_name(name: str, notify: Callable[[str], None]) -> str:
+def resolve_name(name: str, notify: Callable[[str], None], *, fall_back: bool = True) -> str:
     """The full name of the weights to use for what the user typed.
 
     A bare name means the best weights that can be had: cached, else to be downloaded, else,
-    offline, those of an embedded relative, which `notify` is told in plain words.
+    offline and where `fall_back` allows it, those of an embedded relative, which `notify` is told
+    in plain words.
 
     Raises:
         UsageError: no such model.
@@ -61,7 +62,7 @@ def resolve_name(name: str, notify: Callable[[str], None]) -> str:
         )
     if is_cached(cfg) or is_reachable(cfg):
         return full
-    relative = EMBEDDED_RELATIVES.get(name)
+    relative = EMBEDDED_RELATIVES.get(name) if fall_back else None
     if relative is None:
         raise VqzooError(
             f"the weights of {full} are not on this disk and cannot be downloaded (no connection): "
@@ -82,6 +83,7 @@ def find_model(
     checkpoint: Path | None = None,
     model_args: Mapping[str, Any] | None = None,
     seed: int = 0,
+    fall_back: bool = True,
 ) -> OpenedModel:
     """Make the model that a user named and give it its weights.
 
@@ -91,6 +93,7 @@ def find_model(
         weights: "random" initializes from `seed`.
         checkpoint: weights to load instead, .safetensors or what `torch.save` wrote of a state
             dict (read with `weights_only=True`).
+        fall_back: see `resolve_name`.
         model_args: further arguments of timm's factory, such as num_classes or img_size.
 
     Raises:
@@ -100,7 +103,7 @@ def find_model(
     pretrained = weights == "pretrained" and checkpoint is None
     if pretrained:
         with watcher.phase(f"looking for {name}"):
-            full = resolve_name(name, watcher.say)
+            full = resolve_name(name, watcher.say, fall_back=fall_back)
     else:
         check_name(name)
         full = name

@@ -50,8 +50,10 @@ class Prepared:
     target: Path
 
 
-def prepare(recipe: Recipe, watcher: Watcher, out: Path | None) -> Prepared:
-    """Open the model and the data, and check all that was asked.
+def prepare(
+    recipe: Recipe, watcher: Watcher, out: Path | None, *, fall_back: bool = True
+) -> Prepared:
+    """Open the model and the data, and check all that was asked; see `runner.run`.
 
     Raises:
         UsageError: something does not exist or makes no sense.
@@ -68,6 +70,7 @@ def prepare(recipe: Recipe, watcher: Watcher, out: Path | None) -> Prepared:
         checkpoint=recipe.checkpoint,
         model_args=recipe.model_args,
         seed=recipe.seed,
+        fall_back=fall_back,
     )
     layers, passed = compressible_layers(opened.module)
     rules = [(rule.layers, rule.choice()) for rule in recipe.rules]

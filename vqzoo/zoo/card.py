@@ -1,0 +1,388 @@
+"""The model card: what an artifact's page says, from its headers and the record of its run."""
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vqzoo.artifact.files import write_text
+from vqzoo.artifact.reader import Artifact, open_artifact
+from vqzoo.artifact.schema import CARD_FILE, PLOT_FILE, REPORT_FILE, WEIGHTS_FILE
+from vqzoo.plugin.manager import Plugins
+from vqzoo.zoo.card_plot import draw_bytes
+from vqzoo.zoo.markdown import code, plain, table
+
+# Stands for the repository in a card that lies at home; pushing puts the name in its place.
+REPO_PLACEHOLDER = "ORG/NAME"
+
+_REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
+_LICENSES = {
+    "apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0",
+    "cc-by-nc-4.0", "cc-by-nc-sa-4.0",
+}  # fmt: skip
+
+_FLOATS = ("F16", "BF16", "F32", "F64")
+
+
+def write_card(folder: Path, plugins: Plugins) -> None:
+    """Write README.md and its picture beside an artifact whose report.json is there."""
+    artifact = open_artifact(folder)
+    write_text(folder / CARD_FILE, render_card(artifact, read_record(artifact), plugins))
+    draw_bytes(artifact, folder / PLOT_FILE)
+
+
+def read_record(artifact: Artifact) -> dict[str, Any] | None:
+    """The record of the run that made an artifact; None where none of its own lies with it."""
+    path = artifact.folder / REPORT_FILE
+    if not path.is_file():
+        return None
+    record = json.loads(path.read_text(encoding="utf-8"))
+    own = record["bytes"]["file"] == artifact.block.bytes
+    return record if own and len(record["layers"]) == len(artifact.metadata.layers) else None
+
+
+def render_card(artifact: Artifact, record: Mapping[str, Any] | None, plugins: Plugins) -> str:
+    """The text of README.md.
+
+    Args:
+        artifact: checked headers.
+        record: of the run that made it; without one, what only a run knows (accuracy, errors,
+            the command) is left out or said not to be known.
+        plugins: where methods' papers are looked up.
+    """
+    model = _name(artifact, record)
+    sections = [
+        f"# {plain(model)}, compressed by {plain(' and '.join(_methods(artifact)))}",
+        _sentence(artifact, record, model),
+        _use(artifact),
+        _sizes(artifact, record),
+        _accuracy(record),
+        _layers(artifact, record),
+        _making(artifact, record),
+        _costs(artifact),
+        _origin(artifact, record, plugins),
+    ]
+    metadata = _metadata(artifact, record, model).to_yaml(line_break="\n")
+    return f"---\n{metadata}\n---\n\n" + "\n\n".join(sections) + "\n"
+
+
+def _name(artifact: Artifact, record: Mapping[str, Any] | None) -> str:
+    if record is not None:
+        return str(record["model"])
+    tag = _cfg(artifact).get("tag")
+    name = str(artifact.config["architecture"])
+    return f"{name}.{tag}" if tag else name
+
+
+def _cfg(artifact: Artifact) -> dict[str, Any]:
+    cfg = artifact.config.get("pretrained_cfg")
+    return cfg if isinstance(cfg, dict) else {}
+
+
+def _methods(artifact: Artifact) -> list[str]:
+    """The methods of the layers, their children's included, in order of appearance."""
+
+    def names(entry: Any) -> list[str]:
+        return [entry.method, *(n for child in entry.children.values() for n in names(child))]
+
+    layers = artifact.metadata.layers.values()
+    return list(dict.fromkeys(name for layer in layers for name in names(layer.code)))
+
+
+def _metadata(artifact: Artifact, record: Mapping[str, Any] | None, model: str) -> Any:
+    from huggingface_hub import EvalResult, ModelCardData
+
+    license_id, license_name = _license(artifact)
+    base = _base_model(artifact, record)
+    results = [
+        EvalResult(
+            task_type="image-classification",
+            task_name="Image Classification",
+            dataset_type=kind,
+            dataset_name=name,
+            dataset_split=split,
+            metric_type="accuracy",
+            metric_name=title,
+            metric_value=round(value, 4),
+        )
+        for kind, name, split, title, value in _results(record)
+    ]
+    known: dict[str, Any] = {}
+    if license_name:
+        known["license_name"] = license_name
+    if base:
+        known |= {"base_model": base, "base_model_relation": "quantized"}
+    if results:
+        known |= {"model_name": f"{model} {artifact.block.method}", "eval_results": results}
+    return ModelCardData(
+        library_name="vqzoo",
+        pipeline_tag="image-classification",
+        license=license_id,
+        tags=["vqzoo", "timm", *_methods(artifact)],
+        vqzoo=_numbers(artifact, record, model),
+        **known,
+    )
+
+
+def _numbers(
+    artifact: Artifact, record: Mapping[str, Any] | None, model: str
+) -> dict[str, str | int | float]:
+    """What `vqzoo search` reads of a listing."""
+    numbers: dict[str, str | int | float] = {
+        "format_version": artifact.block.format_version,
+        "model": model,
+        "method": artifact.block.method,
+        "bytes": artifact.block.bytes,
+        "ratio_layers": round(_layers_ratio(artifact), 2),
+    }
+    if record is not None:
+        numbers["ratio_file"] = round(record["ratio"]["file"], 2)
+    return numbers
+
+
+def _results(record: Mapping[str, Any] | None) -> list[tuple[str, str, str | None, str, float]]:
+    """(data set's id, its name, split, metric, percent) of what was measured."""
+    accuracy = record["accuracy"] if record is not None else None
+    if accuracy is None:
+        return []
+    spec = str(accuracy["data"])
+    kind, _, rest = spec.partition(":")
+    if spec == "fmnist":
+        data: tuple[str, str, str | None] = (
+            "zalando-datasets/fashion_mnist", "Fashion-MNIST", "test",
+        )  # fmt: skip
+    elif kind == "imagefolder":
+        data = ("imagefolder", rest or spec, None)
+    else:
+        name = spec.partition("/")[2] or spec
+        data = (name, name, None)
+    measured = accuracy["compressed"]
+    found = [(*data, "top-1", float(measured["top1"]))]
+    if measured["top5"] is not None:
+        found.append((*data, "top-5", float(measured["top5"])))
+    return found
+
+
+def _license(artifact: Artifact) -> tuple[str, str | None]:
+    """The Hub's id of the dense weights' licence, and a name where it has none for it."""
+    given = _cfg(artifact).get("license")
+    if not isinstance(given, str) or not given:
+        return "unknown", None
+    return (given, None) if given in _LICENSES else ("other", given[:80])
+
+
+def _base_model(artifact: Artifact, record: Mapping[str, Any] | None) -> str | None:
+    """The Hub's repository of the dense weights, if they came from one."""
+    if artifact.block.weights != "pretrained":
+        return None
+    kind, _, rest = str(record["model"] if record else "").partition(":")
+    found = rest if kind in ("hf-hub", "hf_hub") else None
+    if found is None:
+        found = _cfg(artifact).get("hf_hub_id")
+    found = found.partition("@")[0] if isinstance(found, str) else ""
+    return found if _REPO_ID.fullmatch(found) else None
+
+
+def _sentence(artifact: Artifact, record: Mapping[str, Any] | None, model: str) -> str:
+    count = len(artifact.metadata.layers)
+    methods = ", ".join(code(name) for name in _methods(artifact))
+    size = f"{_megabytes(artifact.block.bytes)}"
+    if record is not None:
+        ratio = record["ratio"]["file"]
+        size += f" instead of {_megabytes(record['bytes']['dense'])} ({ratio:.1f}x smaller)"
+    what = "weight" if count == 1 else "weights"
+    return (
+        f"The image model {code(model)} with {count} {what} compressed by {methods}, the rest left "
+        f"as it was: {size}, for [vqzoo](https://pypi.org/project/vqzoo/) and "
+        "[timm](https://github.com/huggingface/pytorch-image-models)."
+    )
+
+
+def _use(artifact: Artifact) -> str:
+    size = _cfg(artifact).get("input_size")
+    mode = "L" if isinstance(size, list) and size[:1] == [1] else "RGB"
+    return f"""## Use
+
+`pip install vqzoo`, then
+
+```python
+import timm
+import torch
+import vqzoo
+from PIL import Image
+
+model = vqzoo.load("{REPO_PLACEHOLDER}")  # timm's module in eval mode, its weights decoded
+transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
+image = Image.open("image.jpg").convert("{mode}")
+with torch.no_grad():
+    logits = model(transform(image).unsqueeze(0))
+```"""
+
+
+def _sizes(artifact: Artifact, record: Mapping[str, Any] | None) -> str:
+    layers = artifact.metadata.layers
+    dense = 4 * sum(math.prod(entry.shape) for entry in layers.values())
+    stored = sum(artifact.layer_bytes(key) for key in layers)
+    rows = [("compressed weights", _megabytes(dense), _megabytes(stored), f"{dense / stored:.1f}x")]
+    lines = ["## Size", ""]
+    if record is not None:
+        size, ratio = record["bytes"], record["ratio"]
+        rows.append(
+            ("whole file", _megabytes(size["dense"]), _megabytes(size["file"]),
+             f"{ratio['file']:.1f}x")
+        )  # fmt: skip
+    lines.append(table(("", "fp32", "on disk", "ratio"), rows, right=(1, 2, 3)))
+    lines += [
+        "",
+        "Every stored byte counts: codes, codebooks, scales and, in the file, its header.",
+    ]
+    if record is not None and record["ratio"]["theoretical"] is not None:
+        theory = record["ratio"]["theoretical"]
+        lines.append(f"By the formula of the method's paper the ratio would be {theory:.1f}x.")
+    lines += ["", f"![Where the bytes went]({PLOT_FILE})"]
+    return "\n".join(lines)
+
+
+def _accuracy(record: Mapping[str, Any] | None) -> str:
+    accuracy = record["accuracy"] if record is not None else None
+    if accuracy is None:
+        text = "The accuracy of this artifact was not measured."
+        agreement = record["agreement"] if record is not None else None
+        if agreement is not None:
+            text += (
+                f" On {agreement['images']:,} images of {plain(agreement['data'])}, which have no "
+                f"labels, {agreement['top1']:.2f}% of its top-1 answers are those of the dense "
+                f"model (mean KL divergence {agreement['kl']:.4f} nats)."
+            )
+        return f"## Accuracy\n\n{text}"
+    before, after, change = accuracy["dense"], accuracy["compressed"], accuracy["difference"]
+    interval = "" if change["ci95"] is None else f" ± {change['ci95']:.2f}"
+    rows = [
+        ("top-1", f"{before['top1']:.2f}%", f"{after['top1']:.2f}%",
+         f"{change['top1']:+.2f}{interval} points")
+    ]  # fmt: skip
+    if before["top5"] is not None:
+        points = after["top5"] - before["top5"]
+        rows.append(
+            ("top-5", f"{before['top5']:.2f}%", f"{after['top5']:.2f}%", f"{points:+.2f} points")
+        )
+    ((_, name, split, _, _), *_) = _results(record)
+    where = plain(name) + (f", {split} split" if split else "")
+    return "\n".join(
+        [
+            "## Accuracy",
+            "",
+            f"On {accuracy['images']:,} images of {where}, of the artifact as it was read back "
+            "from disk, and of the dense model on the same images"
+            + (" (± is a 95% confidence interval):" if interval else ":"),
+            "",
+            table(("", "dense", "compressed", "change"), rows, right=(1, 2, 3)),
+        ]
+    )
+
+
+def _layers(artifact: Artifact, record: Mapping[str, Any] | None) -> str:
+    errors = {row["name"]: row for row in (record["layers"] if record is not None else [])}
+    rows = []
+    order = {name: place for place, name in enumerate(errors)}
+    layers = sorted(
+        artifact.metadata.layers.items(),
+        key=lambda item: order.get(item[0].removesuffix(".weight"), 0),
+    )
+    for key, entry in layers:
+        name = key.removesuffix(".weight")
+        count, stored = math.prod(entry.shape), artifact.layer_bytes(key)
+        options = ", ".join(f"{option}={value}" for option, value in sorted(entry.options.items()))
+        cells = [
+            code(name),
+            "×".join(str(size) for size in entry.shape),
+            code(entry.code.method),
+            code(options),
+            f"{8 * stored / count:.2f}" if count else "-",
+            f"{4 * count / stored:.1f}x" if stored else "-",
+        ]
+        if errors:
+            value = errors[name]["sqnr_db"] if name in errors else None
+            cells.append("exact" if value is None else f"{value:.2f}")
+        rows.append([*cells, f"{stored:,}"])
+    titles = ["layer", "shape", "method", "options", "bits/weight", "ratio"]
+    titles += [*(["SQNR dB"] if errors else []), "bytes"]
+    lines = ["## Layers", "", table(titles, rows, right=range(4, len(titles)))]
+    skipped = record["skipped"] if record is not None else {}
+    if skipped:
+        lines += ["", f"Left dense: {_reasons(skipped)}."]
+    return "\n".join(lines)
+
+
+def _reasons(skipped: Mapping[str, str]) -> str:
+    names: dict[str, list[str]] = {}
+    for name, reason in skipped.items():
+        names.setdefault(reason, []).append(name)
+    return "; ".join(f"{_few(found)} ({plain(reason)})" for reason, found in names.items())
+
+
+def _few(names: Sequence[str]) -> str:
+    return f"{len(names)} layers" if len(names) > 8 else ", ".join(code(name) for name in names)
+
+
+def _making(artifact: Artifact, record: Mapping[str, Any] | None) -> str:
+    if record is None:
+        return (
+            "## How it was made\n\nBy `vqzoo.compress` on a model in memory, by the methods and "
+            "options above."
+        )
+    versions = ", ".join(f"{plain(name)} {plain(v)}" for name, v in record["versions"].items())
+    command = record["command"].replace("`", "'").replace("\n", " ")
+    return (
+        f"## How it was made\n\n```sh\n{command}\n```\n\n"
+        f"with {versions}. The same command, weights and versions give the same bytes on one "
+        f"machine; the sha256 of `{WEIGHTS_FILE}` is `{artifact.block.sha256}`."
+    )
+
+
+def _costs(artifact: Artifact) -> str:
+    tensors = artifact.dense_tensors().values()
+    dense = sum(4 * math.prod(t.shape) if t.dtype in _FLOATS else t.nbytes for t in tensors)
+    decoded = dense + 4 * sum(math.prod(e.shape) for e in artifact.metadata.layers.values())
+    codes = sum(artifact.layer_bytes(key) for key in artifact.metadata.layers)
+    return (
+        "## What it costs to run\n\n"
+        f"`vqzoo.load` decodes the weights: they then take {_megabytes(decoded)} of memory, and "
+        "the network is an ordinary one. As codes, codebooks and what was left dense they take "
+        f"{_megabytes(codes + sum(t.nbytes for t in tensors))}. No speed-up is claimed: none was "
+        "measured."
+    )
+
+
+def _origin(artifact: Artifact, record: Mapping[str, Any] | None, plugins: Plugins) -> str:
+    license_id, license_name = _license(artifact)
+    base, weights = _base_model(artifact, record), artifact.block.weights
+    if base:
+        origin = f"The dense weights are those of [{plain(base)}](https://huggingface.co/{base})"
+    elif weights == "pretrained":
+        origin = f"The dense weights are those of {code(_name(artifact, record))}"
+    else:
+        origin = f"The dense weights came from elsewhere ({code(weights)})"
+    if license_id == "unknown":
+        licence = "; their licence is not recorded, and it holds for this artifact too"
+    else:
+        name = plain(license_name or license_id)
+        licence = f"; their licence, {name}, holds for this artifact too"
+    lines = ["## Origin, licence and papers", "", origin + licence + ".", ""]
+    known = {*plugins.quantizers.names(), *plugins.transforms.names()}
+    for name in _methods(artifact):
+        source = plugins.method(name).item.source if name in known else ""
+        lines.append(f"* {code(name)}: {plain(source, 400) or 'no source given by its plugin'}")
+    return "\n".join(lines)
+
+
+def _layers_ratio(artifact: Artifact) -> float:
+    layers = artifact.metadata.layers
+    stored = sum(artifact.layer_bytes(key) for key in layers)
+    return 4 * sum(math.prod(entry.shape) for entry in layers.values()) / max(stored, 1)
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1e6:,.2f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"
