@@ -1,5 +1,6 @@
 """`vqzoo methods`."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -21,14 +22,20 @@ def methods(
             help="Explain this one.", autocompletion=complete_method, show_default=False
         ),
     ] = None,
+    plugin: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE.py", help="A plugin in a single file, repeatable."),
+    ] = None,
 ) -> None:
     """List the methods, or explain one: its options, their defaults, its source."""
     from rich.markup import escape
     from rich.table import Table
 
+    from vqzoo.plugin.files import plugin_files
     from vqzoo.plugin.manager import installed_plugins
 
-    plugins = installed_plugins()
+    with plugin_files(plugin or []):
+        plugins = installed_plugins()
     console = stdout()
     if name is not None:
         _explain(console, plugins.method(name))

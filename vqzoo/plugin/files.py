@@ -13,7 +13,7 @@ from types import ModuleType
 from vqzoo.errors import UsageError, one_line
 from vqzoo.plugin.registry import Origin
 
-PREFIX = "file:"  # never the name of a distribution: those have no colon
+FILE_PREFIX = "file:"  # never the name of a distribution: those have no colon
 
 _in_use: ContextVar[tuple[Path, ...]] = ContextVar("plugin_files", default=())
 
@@ -43,7 +43,7 @@ def files_in_use() -> tuple[tuple[Path, str], ...]:
 
 def file_origin(path: Path, sha256: str) -> Origin:
     """What artifacts record instead of a distribution and its version."""
-    return Origin(path.stem, PREFIX + path.name, sha256[:12])
+    return Origin(path.stem, FILE_PREFIX + path.name, sha256[:12])
 
 
 def import_file(path: Path, sha256: str) -> ModuleType:

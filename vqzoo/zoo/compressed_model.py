@@ -17,6 +17,7 @@ from vqzoo.compression.progress import Progress, Silent
 from vqzoo.compression.selection import MethodChoice, plan_layers
 from vqzoo.compression.view import compressible_layers, weight_key
 from vqzoo.errors import UsageError, VqzooError
+from vqzoo.plugin.files import plugin_files
 from vqzoo.plugin.manager import installed_plugins
 from vqzoo.plugin.method import SkipLayer
 from vqzoo.zoo.config import known_model_args, timm_config
@@ -36,12 +37,17 @@ class CompressedModel(nn.Module):
     """
 
     def __init__(
-        self, module: nn.Module, layers: Sequence[CompressedLayer], skipped: Mapping[str, str]
+        self,
+        module: nn.Module,
+        layers: Sequence[CompressedLayer],
+        skipped: Mapping[str, str],
+        plugins: Sequence[str | Path] = (),
     ) -> None:
         super().__init__()
         self.module = module
         self.layers = tuple(layers)
         self.skipped = dict(skipped)
+        self._plugin_files = tuple(plugins)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the decoded network."""
@@ -59,15 +65,20 @@ class CompressedModel(nn.Module):
 
         Args:
             folder: made whole or not at all.
-            model_args: arguments of timm's factory that the model was made with, where this timm does
-                not remember them itself: img_size, in_chans.
+            model_args: arguments of timm's factory that the model was made with, where this timm
+                does not remember them itself: img_size, in_chans.
             packing: how codes become bytes.
             force: replace an artifact that is there.
 
         Raises:
             UsageError: the folder is taken, or timm could not make this model again.
         """
-        target = Path(folder)
+        with plugin_files(self._plugin_files):
+            self._save(Path(folder), model_args, packing, force)
+
+    def _save(
+        self, target: Path, model_args: Mapping[str, Any] | None, packing: str, force: bool
+    ) -> None:
         check_target(target, "", force=force)
         plugins = installed_plugins()
         arguments = dict(model_args) if model_args is not None else known_model_args(self.module)
@@ -109,6 +120,7 @@ def compress(
     seed: int = 0,
     device: str | torch.device = "cpu",
     progress: Progress | None = None,
+    plugins: Sequence[str | Path] = (),
     **options: Any,
 ) -> CompressedModel:
     """Compress a network's weights.
@@ -126,6 +138,7 @@ def compress(
         seed: the same seed gives the same codes.
         device: where to compute.
         progress: told of each layer.
+        plugins: plugin files to use besides what is installed.
         **options: options of the method.
 
     Returns:
@@ -138,12 +151,13 @@ def compress(
     Example:
         >>> small = vqzoo.compress(model, "pq", layers="dense", k=256, d=4)  # doctest: +SKIP
     """
-    plugins = installed_plugins()
+    with plugin_files(plugins):
+        available = installed_plugins()
     watcher = progress or Silent()
     found, passed = compressible_layers(model)
     choice, rules = _choices(method, ratio, transforms, options)
     selection = [layers] if isinstance(layers, str) else list(layers)
-    plans, skipped = plan_layers(found, selection, choice, rules, plugins)
+    plans, skipped = plan_layers(found, selection, choice, rules, available)
     check_weights(model, plans)
     compressed: list[CompressedLayer] = []
     for index, plan in enumerate(plans):
@@ -153,7 +167,7 @@ def compress(
                 compress_layer(
                     model,
                     plan,
-                    plugins,
+                    available,
                     seed=seed,
                     device=torch.device(device),
                     progress=watcher,
@@ -169,8 +183,8 @@ def compress(
     for layer in compressed:
         weight = decoded.get_parameter(weight_key(layer.layer.name))
         with torch.no_grad():
-            weight.copy_(decode(layer.compressed, plugins).view(weight.shape))
-    return CompressedModel(decoded, compressed, passed | skipped)
+            weight.copy_(decode(layer.compressed, available).view(weight.shape))
+    return CompressedModel(decoded, compressed, passed | skipped, plugins)
 
 
 def _choices(

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from vqzoo.artifact.files import canonical_json, sha256_text
+from vqzoo.artifact.files import canonical_json, sha256_file, sha256_text
 from vqzoo.compression.selection import MethodChoice
 from vqzoo.errors import UsageError
 
@@ -52,6 +52,7 @@ class Recipe(BaseModel):
     seed: int = Field(0, ge=0, lt=2**31)
     device: str = "cpu"
     dense: bool = False
+    plugins: tuple[Path, ...] = ()
 
     @model_validator(mode="after")
     def _something_to_do(self) -> "Recipe":
@@ -149,8 +150,10 @@ def parse_options(pairs: list[str]) -> dict[str, str]:
 
 def recipe_hash(recipe: Recipe, model: str, weights_sha256: str | None) -> str:
     """A hash of what was asked, with the name and the weights that it came to."""
-    fields = recipe.model_dump(mode="json", exclude={"checkpoint"})
+    fields = recipe.model_dump(mode="json", exclude={"checkpoint", "plugins"})
     fields |= {"model": model, "weights_sha256": weights_sha256}
+    if recipe.plugins:
+        fields["plugins"] = [sha256_file(path) for path in recipe.plugins]
     return sha256_text(canonical_json(fields))
 
 
@@ -187,6 +190,8 @@ def canonical_command(recipe: Recipe, model: str) -> str:
         words += ["--images", str(recipe.images)]
     if recipe.seed:
         words += ["--seed", str(recipe.seed)]
+    for path in recipe.plugins:
+        words += ["--plugin", path.name]
     if recipe.dense:
         words += ["--dense"]
     return shlex.join(words)
