@@ -221,6 +221,10 @@ class UncheckedShape(Grid):
     def check(self, code: Code) -> None:
         """Take anything."""
 
+    def decode(self, code: Code, params: Mapping[str, Tensor], out: Tensor | None = None) -> Tensor:
+        """The contract's own would refuse another shape."""
+        return self.reconstruct(code, params)
+
 
 class TrustsTheDtype(Grid):
     """Codes come back from an artifact in the narrowest dtype."""
