@@ -42,8 +42,7 @@ def scalar_kmeans(
             centroids repeat the largest one and no code names them.
         weights: of the values' shape, >= 0: the importance of each; all zero counts as equal.
         exact: give every distinct value a bin of its own, however many there are: the optimum
-            itself, at the cost of sorting them (a minute, and ten times the values' memory, for
-            40 million; the bins are within 0.01% of its error).
+            itself, at the cost of sorting them and of memory for sums of each.
 
     Raises:
         ValueError: no values, k < 1, weights of another shape or negative, values not finite.
