@@ -14,7 +14,7 @@ def evaluate(
         str,
         typer.Argument(
             metavar="ARTIFACT|MODEL",
-            help="An artifact's folder, or a timm model.",
+            help="An artifact's folder or repository (ORG/NAME), or a timm model.",
             show_default=False,
         ),
     ],
@@ -31,6 +31,10 @@ def evaluate(
     checkpoint: Annotated[
         Path | None, typer.Option(help="Weights for MODEL: .safetensors or a torch state dict.")
     ] = None,
+    plugin: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE.py", help="A plugin file that the artifact was made with."),
+    ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
     json_: Annotated[
@@ -42,9 +46,10 @@ def evaluate(
 
     from vqzoo.cli.progress import TerminalWatcher
     from vqzoo.cli.threads import limit_threads
+    from vqzoo.plugin.files import plugin_files
     from vqzoo.zoo.measure import measure
 
-    with limit_threads(threads), TerminalWatcher(stderr()) as watcher:
+    with plugin_files(plugin or []), limit_threads(threads), TerminalWatcher(stderr()) as watcher:
         result = measure(
             subject, watcher, data=data, images=images, checkpoint=checkpoint, device=device
         )

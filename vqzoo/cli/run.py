@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from vqzoo.cli.names import complete_method
-from vqzoo.cli.terminal import command, stderr, stdout
+from vqzoo.cli.terminal import command, printable, stderr, stdout
 
 
 @command
@@ -91,9 +91,28 @@ def run(
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same bytes.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
+    plugin: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE.py",
+            help="A plugin in a single file, repeatable. What it makes loads with the file given "
+            "again, and cannot be published.",
+        ),
+    ] = None,
+    keep_going: Annotated[
+        bool,
+        typer.Option("--keep-going", help="Leave a layer dense whose plugin fails, and go on."),
+    ] = False,
     dense: Annotated[
         bool, typer.Option("--dense", help="Write the decoded weights too, for plain timm.")
     ] = False,
+    push: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ORG/NAME",
+            help="Publish the artifact on the Hub; an embedded relative never stands in then.",
+        ),
+    ] = None,
     json_: Annotated[
         bool, typer.Option("--json", help="Print the record, and nothing else, on stdout.")
     ] = False,
@@ -133,18 +152,39 @@ def run(
         "seed": seed,
         "device": device,
         "dense": dense or None,
+        "plugins": tuple(plugin or []) or None,
     }
     fields = read_recipe(recipe) if recipe else {}
     fields |= {name: value for name, value in given.items() if value is not None}
     asked = make_recipe(fields)
+    if push is not None:
+        from vqzoo.errors import UsageError
+        from vqzoo.zoo.hub import check_push
+
+        if asked.plugins:
+            raise UsageError("what a plugin file makes is not published: leave out --push")
+        check_push(push, asked.weights)
     with limit_threads(threads), TerminalWatcher(stderr()) as watcher:
-        finished = run_recipe(asked, watcher, out=out, force=force)
+        finished = run_recipe(
+            asked,
+            watcher,
+            out=out,
+            force=force,
+            reuse=push is not None and not force,
+            fall_back=push is None,
+            keep_going=keep_going,
+        )
     if json_:
         import json
 
         print(json.dumps(finished.record, indent=2))
     else:
         print_record(stdout(), finished.record, finished.folder)
+    if push is not None:
+        from vqzoo.zoo.hub import push as push_artifact
+
+        pushed = push_artifact(finished.folder, push)
+        stderr().print(f"published: {printable(pushed.url)}", soft_wrap=True, markup=False)
 
 
 def split_selectors(texts: list[str]) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """From an artifact to a network that runs."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ from vqzoo.artifact.reader import (
     part_keys,
     verify_checksum,
 )
+from vqzoo.artifact.schema import CONFIG_FILE, WEIGHTS_FILE
 from vqzoo.compression.decode import decode
-from vqzoo.errors import ArtifactError, one_line
+from vqzoo.errors import ArtifactError, UsageError, one_line
+from vqzoo.plugin.files import plugin_files
 from vqzoo.plugin.manager import Plugins, installed_plugins
 from vqzoo.zoo.config import check_model_args, known_pretrained_cfg
 from vqzoo.zoo.names import register_models
@@ -28,25 +31,63 @@ _DTYPES = {
 }  # fmt: skip
 
 
-def load(folder: str | Path, *, device: str | torch.device = "cpu") -> nn.Module:
+def load(
+    source: str | Path,
+    *,
+    revision: str | None = None,
+    device: str | torch.device = "cpu",
+    plugins: Sequence[str | Path] = (),
+) -> nn.Module:
     """Load an artifact as a plain network, its weights decoded.
 
     Buffers outside the state dict are rebuilt, everything else is bit for bit what was stored.
 
     Args:
-        folder: holds `config.json` and `vqzoo.safetensors`.
+        source: a folder, or a repository of the Hub: "org/name", "org/name@revision". A folder of
+            that name comes first; "hf-hub:" and "local-dir:" before it say which is meant.
+        revision: a branch, tag or commit of the repository.
         device: where the network goes.
+        plugins: plugin files that the artifact was made with.
 
     Returns:
-        timm's module in eval mode.
+        timm's module in eval mode. Its `vqzoo_commit` is the commit that was loaded from the Hub
+        (40 hexadecimal digits), None for a folder.
 
     Raises:
+        UsageError: there is no such repository or revision.
         ArtifactError: the artifact is damaged, lies, or needs what is not installed.
+        VqzooError: it is not in the cache and cannot be fetched.
     """
-    plugins = installed_plugins()
-    artifact = open_artifact(folder)
+    artifact, commit = verified_artifact(source, revision)
+    with plugin_files(plugins):
+        model = build_model(artifact, installed_plugins()).to(device)
+    model.vqzoo_commit = commit  # type: ignore[assignment]  # torch knows tensors and modules only
+    return model
+
+
+def verified_artifact(
+    source: str | Path, revision: str | None = None
+) -> tuple[Artifact, str | None]:
+    """Open what `load` takes and verify its checksum; with the commit, if it is from the Hub."""
+    if names_repository(source):
+        from vqzoo.zoo.hub import fetch
+
+        pulled = fetch(str(source), revision=revision, names=(CONFIG_FILE, WEIGHTS_FILE))
+        return pulled.artifact, pulled.commit
+    if revision is not None:
+        raise UsageError(f"{source} is a folder: only repositories have revisions")
+    artifact = open_artifact(str(source).removeprefix("local-dir:"))
     verify_checksum(artifact)
-    return build_model(artifact, plugins).to(device)
+    return artifact, None
+
+
+def names_repository(source: str | Path) -> bool:
+    """Whether `source` is a repository of the Hub and not a folder."""
+    if isinstance(source, Path) or Path(source).is_dir():
+        return False
+    from vqzoo.zoo.hub import PREFIX, parse_hub_id
+
+    return source.startswith(PREFIX) or parse_hub_id(source) is not None
 
 
 def build_model(artifact: Artifact, plugins: Plugins) -> nn.Module:

@@ -8,9 +8,9 @@ from vqzoo.errors import UsageError
 from vqzoo.plugin.manager import installed_plugins
 from vqzoo.zoo.data import open_data
 from vqzoo.zoo.evaluate import evaluate
-from vqzoo.zoo.load import load
+from vqzoo.zoo.load import load, names_repository
 from vqzoo.zoo.models import EMBEDDED_DATA, find_model
-from vqzoo.zoo.names import register_models
+from vqzoo.zoo.names import SOURCES, register_models
 from vqzoo.zoo.prepare import parse_device
 from vqzoo.zoo.watcher import Watcher
 
@@ -27,7 +27,8 @@ def measure(
     """Evaluate.
 
     Args:
-        subject: an artifact's folder, or a timm model.
+        subject: an artifact's folder, its repository on the Hub ("org/name"), or a timm model
+            ("hf-hub:org/name" is one).
         data: what on; by default the model's own data where vqzoo ships it.
 
     Returns:
@@ -38,10 +39,10 @@ def measure(
     """
     where = parse_device(device)
     register_models(installed_plugins())
-    folder = Path(subject)
-    if folder.is_dir():
+    folder = Path(subject).is_dir()
+    if folder or (names_repository(subject) and not subject.startswith(SOURCES)):
         with watcher.phase(f"loading {subject}"):
-            model = load(folder)
+            model = load(subject)
         cfg: dict[str, Any] = getattr(model, "pretrained_cfg", {})
         name = f"{cfg['architecture']}.{cfg.get('tag')}"
     elif ":" not in subject and (os.sep in subject or subject.startswith("~")):

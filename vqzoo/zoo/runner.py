@@ -14,8 +14,10 @@ from vqzoo.artifact.schema import DENSE_FILE, REPORT_FILE
 from vqzoo.artifact.writer import dense_bytes, untouched_tensors, write_artifact, write_tensors
 from vqzoo.compression.compress import compress_layer
 from vqzoo.compression.view import weight_key
-from vqzoo.errors import VqzooError
+from vqzoo.errors import PluginError, VqzooError
+from vqzoo.plugin.files import plugin_files
 from vqzoo.plugin.method import SkipLayer
+from vqzoo.zoo.card import write_card
 from vqzoo.zoo.data import Data
 from vqzoo.zoo.evaluate import Evaluation, agreement, evaluate
 from vqzoo.zoo.load import load
@@ -50,6 +52,8 @@ def run(
     out: Path | None = None,
     force: bool = False,
     reuse: bool = False,
+    fall_back: bool = True,
+    keep_going: bool = False,
 ) -> FinishedRun:
     """Compress a model into an artifact, and measure what is on disk.
 
@@ -61,13 +65,28 @@ def run(
         out: the artifact's folder; by default named after model, method and recipe.
         force: replace a finished folder.
         reuse: take a finished folder as it is where the very same was asked for.
+        fall_back: let an embedded relative stand in for a bare name whose weights cannot be had.
+        keep_going: leave a layer dense whose plugin fails, and go on with the others.
 
     Raises:
         UsageError: something asked for does not exist or makes no sense; nothing was written.
         VqzooError: the run failed.
     """
+    with plugin_files(recipe.plugins):
+        return _run(recipe, watcher, out, force, reuse, fall_back, keep_going)
+
+
+def _run(
+    recipe: Recipe,
+    watcher: Watcher,
+    out: Path | None,
+    force: bool,
+    reuse: bool,
+    fall_back: bool,
+    keep_going: bool,
+) -> FinishedRun:
     started = time.perf_counter()
-    ready = prepare(recipe, watcher, out)
+    ready = prepare(recipe, watcher, out, fall_back=fall_back)
     if reuse and (found := finished_record(ready.target, ready.digest)) is not None:
         return FinishedRun(ready.target, found)
     check_target(ready.target, ready.digest, force=force)
@@ -80,7 +99,7 @@ def run(
     clock = time.perf_counter()
     work = open_workspace(ready.target, ready.digest)
     try:
-        layers, rows, skipped = _compress(ready, work, watcher)
+        layers, rows, skipped = _compress(ready, work, watcher, keep_going)
     except BaseException:
         abandon_if_empty(work)
         raise
@@ -128,18 +147,20 @@ def run(
         "versions": versions(ready.plugins),
     }
     write_text(work.partial / REPORT_FILE, json.dumps(record, indent=2, allow_nan=False) + "\n")
+    write_card(work.partial, ready.plugins)
     finish(work)
     ready.plugins.notify("vqzoo_run_finished", record=record, folder=str(ready.target))
     return FinishedRun(ready.target, record)
 
 
 def _compress(
-    ready: Prepared, work: Workspace, watcher: Watcher
+    ready: Prepared, work: Workspace, watcher: Watcher, keep_going: bool
 ) -> tuple[list[EncodedLayer], list[dict[str, Any]], dict[str, str]]:
     """Compress every planned layer, taking up those that an earlier run finished.
 
     Raises:
         VqzooError: not one layer could be compressed.
+        PluginError: a plugin failed, and the run is not to keep going.
     """
     if work.resumed:
         watcher.say(f"Taking up {work.partial} where it was left.")
@@ -157,6 +178,12 @@ def _compress(
             except SkipLayer as reason:
                 skipped[name] = str(reason)
                 watcher.note(name, f"stays dense: {reason}")
+                continue
+            except PluginError as error:
+                if not keep_going:
+                    raise PluginError(f"{error} (--keep-going leaves it dense)") from error
+                skipped[name] = f"failed: {error}"
+                watcher.note(name, f"stays dense: {error}")
                 continue
             save_layer(work, index, encoded, row)
         else:
