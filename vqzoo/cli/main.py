@@ -10,6 +10,7 @@ from vqzoo.cli.hub import pull, push, search
 from vqzoo.cli.inspect import inspect
 from vqzoo.cli.methods import methods
 from vqzoo.cli.models import models
+from vqzoo.cli.new_plugin import new_plugin
 from vqzoo.cli.plugins import plugins
 from vqzoo.cli.run import run
 
@@ -55,6 +56,7 @@ app.command("search")(search)
 app.command("methods")(methods)
 app.command("models")(models)
 app.command("plugins")(plugins)
+app.command("new-plugin")(new_plugin)
 
 
 def main() -> None:

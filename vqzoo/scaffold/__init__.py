@@ -1,0 +1,5 @@
+"""Writes a new plugin: a small distribution that works as it is."""
+
+from vqzoo.scaffold.write import write_plugin
+
+__all__ = ["write_plugin"]
