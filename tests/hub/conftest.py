@@ -1,13 +1,20 @@
 """A Hub on loopback, and the client in this process made to use it."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import huggingface_hub
 import pytest
+import timm
+import torch
 from huggingface_hub import constants, file_download
+from safetensors.torch import save_file
 
 from vqzoo.testing.hub_server import HubServer
+from vqzoo.zoo.recipe import make_recipe
+from vqzoo.zoo.runner import run
+from vqzoo.zoo.watcher import SilentWatcher
 
 
 @pytest.fixture
@@ -30,3 +37,25 @@ def use_hub(server: HubServer, home: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(huggingface_hub.hf_api.api, "endpoint", server.url)
     monkeypatch.setenv("HF_TOKEN", server.token)
     monkeypatch.setattr("time.sleep", lambda seconds: None)
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished artifact of a small network with weights of its own, as `vqzoo run` leaves it."""
+    folder = tmp_path_factory.mktemp("made")
+    torch.manual_seed(5)
+    save_file(timm.create_model("test_resnet").state_dict(), folder / "mine.safetensors")
+    fields = {
+        "model": "test_resnet",
+        "checkpoint": folder / "mine.safetensors",
+        "method": "pq",
+        "options": {"k": 16, "d": 4},
+        "layers": ("all",),
+    }
+    return run(make_recipe(fields), SilentWatcher(), out=folder / "artifact").folder
+
+
+@pytest.fixture
+def artifact(made: Path, tmp_path: Path) -> Path:
+    """A copy of it that a test may change."""
+    return Path(shutil.copytree(made, tmp_path / "artifact"))

@@ -1,0 +1,113 @@
+"""The commands about the Hub: what they print, and what they say when it goes wrong."""
+
+import json
+from pathlib import Path
+
+import pytest
+from huggingface_hub import HfApi, constants
+from typer.testing import CliRunner
+
+from vqzoo.cli.main import app
+from vqzoo.testing.hub_server import HubServer
+
+REPO = "org/small"
+
+
+def call(line: str) -> str:
+    done = CliRunner().invoke(app, line.split())
+    assert done.exit_code == 0, done.stderr
+    return done.stdout
+
+
+def test_push_pull_search(hub: HubServer, artifact: Path, tmp_path: Path) -> None:
+    for _ in range(2):
+        assert call(f"push {artifact} {REPO} --private").strip() == f"{hub.url}/{REPO}"
+    assert len(hub.repos[REPO].commits) == 2
+    assert hub.repos[REPO].private
+    (folder,) = call(f"pull {REPO}").splitlines()
+    call(f"pull hf-hub:{REPO}@main --out {tmp_path / 'out'}")
+    for name in ("config.json", "vqzoo.safetensors"):
+        data = (artifact / name).read_bytes()
+        assert (Path(folder) / name).read_bytes() == (tmp_path / "out" / name).read_bytes() == data
+    assert "0.10 MB" in call("search resnet pq")
+    assert "not measured" in call("search")
+    assert json.loads(call("search binary --json")) == []
+
+
+def test_a_listing_of_strangers_cards(hub: HubServer) -> None:
+    api = HfApi(endpoint=hub.url, token=hub.token)
+    card = b"""---
+tags: [vqzoo]
+vqzoo: {model: "[red]evil\\e[31m", method: [1], bytes: many, ratio_layers: .nan}
+model-index: [{name: x, results: []}]
+---
+"""
+    for name, text in (("a", card), ("b", b"---\ntags: [vqzoo]\nvqzoo: 3\n---\n")):
+        api.create_repo(f"org/{name}")
+        api.upload_file(path_or_fileobj=text, path_in_repo="README.md", repo_id=f"org/{name}")
+    shown = call("search")
+    assert "\x1b" not in shown
+    assert "[red]evil" in shown
+    assert len(json.loads(call("search --json"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "says"),
+    [
+        ("pull org/nothing", 2, "there is no model org/nothing"),
+        ("pull org/tiny@v3", 2, "no such revision"),
+        ("pull nothing", 2, "ORG/NAME"),
+        ("pull org/tiny --out mine", 2, "not empty"),
+        ("eval org/nothing", 2, "there is no model org/nothing"),
+        ("push nothing org/tiny", 1, "not a folder"),
+        ("push mine org/tiny", 1, "not an artifact"),
+        ("run test_resnet --weights random -m pq --push org/tiny", 2, "random weights"),
+        ("run test_resnet -m pq --push tiny", 2, "ORG/NAME"),
+    ],
+)
+def test_one_line_says_what_is_wrong(
+    hub: HubServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    line: str,
+    code: int,
+    says: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine").mkdir()
+    Path("mine/notes.txt").write_text("mine")
+    HfApi(endpoint=hub.url, token=hub.token).create_repo("org/tiny")
+    fails(line, code, says)
+
+
+def fails(line: str, code: int, says: str) -> None:
+    done = CliRunner().invoke(app, line.split())
+    assert done.exit_code == code, done.stderr
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: ")
+    assert says in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_without_token_or_connection(
+    hub: HubServer, artifact: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as anonymous:
+        anonymous.setattr("huggingface_hub.get_token", lambda: None)
+        fails(f"push {artifact} {REPO}", 1, "hf auth login")
+        fails("run alexnet -m pq --push org/tiny", 1, "hf auth login")
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("huggingface_hub.hf_api.api.endpoint", "http://127.0.0.1:9")
+    fails(f"pull {REPO}", 1, "cannot be reached")
+    fails("search", 1, "cannot be reached")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    fails(f"pull {REPO}", 1, "HF_HUB_OFFLINE")
+    fails(f"push {artifact} {REPO}", 1, "HF_HUB_OFFLINE")
+
+
+def test_what_is_pushed_never_falls_back_on_another_network(
+    hub: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vqzoo.zoo.models.is_reachable", lambda cfg: False)
+    fails("run alexnet -m pq --push org/x", 1, "--checkpoint")
+    assert hub.repos == {}
