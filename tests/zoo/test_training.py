@@ -19,7 +19,16 @@ from torch import Tensor
 from vqzoo.zoo import alexnet_mini, embed_fmnist, fmnist
 from vqzoo.zoo import train_alexnet_mini as recipe_module
 from vqzoo.zoo.fmnist import LabelledImages
-from vqzoo.zoo.train_alexnet_mini import Recipe, Step, augment, main, normalize, schedule, train
+from vqzoo.zoo.train_alexnet_mini import (
+    Recipe,
+    Step,
+    augment,
+    erase,
+    main,
+    normalize,
+    schedule,
+    train,
+)
 
 
 @pytest.fixture
@@ -50,7 +59,8 @@ def test_one_command_trains_records_and_repeats(
     assert torch.equal(state, torch.get_rng_state())
     assert not list(small_data.glob("*.partial"))
     weights = load_file(small_data / "one.safetensors")
-    assert {tensor.dtype for tensor in weights.values()} == {torch.float16}
+    floats = [tensor for tensor in weights.values() if tensor.is_floating_point()]
+    assert {tensor.dtype for tensor in floats} == {torch.float16}
     alexnet_mini.alexnet_mini().load_state_dict(weights)
     with safe_open(small_data / "one.safetensors", "pt") as file:
         record = json.loads(file.metadata()["vqzoo"])
@@ -64,7 +74,13 @@ def test_one_command_trains_records_and_repeats(
 def test_it_learns(small_data: Path) -> None:
     data = LabelledImages(*fmnist.train_split(small_data)[:80])
     recipe = Recipe(
-        epochs=6, batch_size=20, warmup_epochs=1, drop_rate=0.1, ema_decay=0.5, crop_padding=0
+        epochs=6,
+        batch_size=20,
+        warmup_epochs=1,
+        drop_rate=0.1,
+        ema_decay=0.5,
+        crop_padding=0,
+        erase_probability=0,
     )
     steps: list[Step] = []
     train(data, data, recipe, torch.device("cpu"), steps.append)
@@ -143,6 +159,35 @@ def test_augmentation_draws_every_shift_and_both_sides() -> None:
         image = torch.arange(1, 26, dtype=torch.uint8).view(1, 1, 5, 5)
         result = augment(image.expand(2000, -1, -1, -1), 2)
     assert len({tuple(one.flatten().tolist()) for one in result}) == 5 * 5 * 2
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 7), st.integers(1, 2))
+@settings(max_examples=40, deadline=None)
+def test_erasing_puts_zeros_in_one_square_that_may_be_cut(
+    seed: int, side: int, channels: int
+) -> None:
+    images = torch.ones(8, channels, 6, 5)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        result = erase(images, side, 1.0)
+    for image in result:
+        assert torch.equal(image, image[:1].expand_as(image))
+        rows, columns = torch.nonzero(image[0] == 0, as_tuple=True)
+        height, width = (int(axis.max() - axis.min()) + 1 for axis in (rows, columns))
+        assert len(rows) == height * width
+        cut_rows = int(rows.min()) == 0 or int(rows.max()) == 5
+        cut_columns = int(columns.min()) == 0 or int(columns.max()) == 4
+        assert height == side or (height < side and cut_rows)
+        assert width == side or (width < side and cut_columns)
+
+
+def test_erasing_spares_its_share_of_the_images() -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        images = torch.ones(4000, 1, 6, 5)
+        touched = (erase(images, 3, 0.25) == 0).flatten(1).any(1).double().mean()
+        assert torch.equal(erase(images, 3, 0.0), images)
+    assert 0.22 < touched < 0.28
 
 
 def test_normalize() -> None:

@@ -34,13 +34,15 @@ class AlexNetSpec:
     """The widths of an AlexNet.
 
     `grid` is the side of the pooled feature map that the first dense layer sees, `hidden` the
-    width of the first two dense layers; `pool_ceil` rounds pooled sides up.
+    width of the first two dense layers; `pool_ceil` rounds pooled sides up; `norm` puts a batch
+    norm behind each convolution, where the AlexNet of 2012 had its response normalization.
     """
 
     convs: tuple[ConvSpec, ...]
     grid: int
     hidden: int
     pool_ceil: bool = False
+    norm: bool = False
 
 
 ALEXNET = AlexNetSpec(
@@ -101,9 +103,12 @@ class AlexNet(nn.Module):
                     conv.kernel_size,
                     stride=conv.stride,
                     padding=conv.padding,
+                    bias=not spec.norm,
                     **made,
                 )
             )
+            if spec.norm:
+                layers.append(nn.BatchNorm2d(conv.out_chans, **made))
             layers.append(nn.ReLU(inplace=True))
             chans, reduction = conv.out_chans, reduction * conv.stride
             if conv.pool:
