@@ -11,6 +11,8 @@ from torch.nn import functional
 
 from vqzoo.plugin import Code, Floats, Indices, LayerContext, Options, Quantizer
 
+_GROUP = 128
+
 Format = Literal["fp16", "int8", "int7", "int6", "int5", "int4", "int3", "int2"]
 
 
@@ -19,7 +21,9 @@ class RoundToNearestOptions(Options):
 
     format: Format = Field("int8", description="fp16, or a symmetric integer grid of 2 to 8 bits")
     per: Literal["tensor", "row", "group"] = Field("row", description="what shares a scale")
-    group: int = Field(128, ge=1, description="weights along a row that share one (per=group)")
+    group: int | None = Field(
+        None, ge=1, description="weights along a row that share one (per=group; 128 if not given)"
+    )
 
 
 class RoundToNearest(Quantizer):
@@ -74,7 +78,9 @@ class RoundToNearest(Quantizer):
         self, m: int, n: int, options: RoundToNearestOptions, note: Callable[[str], None]
     ) -> RoundToNearestOptions:
         """A group is at most a row."""
-        if options.per == "group" and options.group > n:
+        if options.group is not None and options.per != "group":
+            note(f"group={options.group} means nothing with per={options.per}")
+        elif options.group is not None and options.group > n:
             note(f"group={options.group} is more than the {n} columns: group={n}")
             options = options.model_copy(update={"group": n})
         return options
@@ -121,7 +127,7 @@ def _top(name: Format) -> int:
 
 def _group_width(m: int, n: int, options: RoundToNearestOptions) -> int:
     """Weights along a row that share a scale."""
-    return min(options.group, n) if options.per == "group" else n
+    return min(options.group or _GROUP, n) if options.per == "group" else n
 
 
 def _groups(weight: Tensor, width: int) -> Tensor:

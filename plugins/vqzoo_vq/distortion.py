@@ -9,6 +9,10 @@ _SECOND_MOMENT = {
 }  # fmt: skip
 
 
+# What a row scale gains even on rows of like size, measured on trained dense layers at 2 bits.
+ROW_SCALE_GAIN = 0.97
+
+
 def gaussian_distortion(dimension: int, bits: float) -> float:
     """Mean squared error over variance of k = 2^bits centroids on Gaussian vectors.
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import Field
 from torch import Tensor
@@ -10,7 +10,7 @@ from torch import Tensor
 from vqzoo.numerics.decode import decode_scalar
 from vqzoo.numerics.scalar_kmeans import assign_scalar, scalar_kmeans
 from vqzoo.plugin import Code, Floats, Indices, LayerContext, Options, Quantizer, index_bits
-from vqzoo_vq.distortion import gaussian_distortion
+from vqzoo_vq.distortion import ROW_SCALE_GAIN, gaussian_distortion
 from vqzoo_vq.row_scale import (
     Scale,
     check_row_scale,
@@ -25,7 +25,7 @@ class ScalarKMeansOptions(Options):
     """Options of km."""
 
     k: int = Field(16, ge=1, le=65536, description="centroids: 16 is 4 bits a weight")
-    scale: Scale = Field("none", description="none as in the paper, or one fp16 scale a row")
+    scale: Scale = Field("row", description="one fp16 scale a row, or none as in the paper")
     exact: bool = Field(False, description="optimal centroids by dynamic programming (slower)")
     dtype: Literal["float16", "float32"] = Field("float16", description="codebook storage")
 
@@ -84,8 +84,8 @@ class ScalarKMeans(Quantizer):
     def candidates(self, m: int, n: int) -> Iterable[ScalarKMeansOptions]:
         """Every code width that could pay."""
         for bits in range(1, 13):
-            yield ScalarKMeansOptions(k=2**bits, scale="none")
-            yield ScalarKMeansOptions(k=2**bits, scale="row")
+            for scale in get_args(Scale):
+                yield ScalarKMeansOptions(k=2**bits, scale=scale)
 
     def stored_bits(self, m: int, n: int, options: ScalarKMeansOptions) -> int:
         """Codes, codebook and scales."""
@@ -94,9 +94,9 @@ class ScalarKMeans(Quantizer):
         return codes + float_bits * options.k + scale_bits(m, options.scale)
 
     def expected_error(self, m: int, n: int, options: ScalarKMeansOptions) -> float:
-        """Gaussian weights; a row scale breaks ties."""
-        tie = 1.0 if options.scale == "row" else 1.01
-        return tie * gaussian_distortion(1, math.log2(options.k))
+        """Gaussian weights."""
+        gain = ROW_SCALE_GAIN if options.scale == "row" else 1.0
+        return gain * gaussian_distortion(1, math.log2(options.k))
 
     def paper_bits(self, m: int, n: int, options: ScalarKMeansOptions) -> float:
         """32·k + m·n·log2 k."""

@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import Literal
+from itertools import product
+from typing import Literal, get_args
 
 import torch
 from pydantic import Field
@@ -12,7 +13,7 @@ from vqzoo.numerics.decode import decode_pq
 from vqzoo.numerics.kmeans import assign, kmeans
 from vqzoo.plugin import Code, Floats, Indices, LayerContext, Options, Quantizer, index_bits
 from vqzoo_vq.blocks import Axis, CodebookScope, Cut, block_points, cut, points_per_codebook
-from vqzoo_vq.distortion import gaussian_distortion
+from vqzoo_vq.distortion import ROW_SCALE_GAIN, gaussian_distortion
 from vqzoo_vq.row_scale import (
     Scale,
     check_row_scale,
@@ -32,7 +33,7 @@ class ProductQuantizationOptions(Options):
     codebook: CodebookScope = Field(
         "layer", description="one codebook for the layer, or one for each block as in the paper"
     )
-    scale: Scale = Field("none", description="none as in the paper, or one fp16 scale a row")
+    scale: Scale = Field("row", description="one fp16 scale a row, or none as in the paper")
     dtype: Literal["float16", "float32"] = Field("float16", description="codebook storage")
 
 
@@ -125,14 +126,20 @@ class ProductQuantization(Quantizer):
         if options.k > points:
             note(f"k={options.k} is more than the {points} sub-vectors: k={points}")
             options = options.model_copy(update={"k": points})
+        shape = cut(m, n, options.d, options.axis)
+        if shape.tail and options.k > shape.points:
+            note(
+                f"the last {shape.tail} {options.axis} have only {shape.points} sub-vectors: "
+                f"k={shape.points} for them"
+            )
         return options
 
     def candidates(self, m: int, n: int) -> Iterable[ProductQuantizationOptions]:
-        """Sub-vector lengths up to 16 and up to 4096 centroids, with either scope."""
+        """Sub-vector lengths up to 16 and up to 4096 centroids, with either scope and scale."""
         for d in (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 16):
             for bits in range(1, 13):
-                yield ProductQuantizationOptions(d=d, k=2**bits, codebook="layer")
-                yield ProductQuantizationOptions(d=d, k=2**bits, codebook="block")
+                for scale, scope in product(get_args(Scale), get_args(CodebookScope)):
+                    yield ProductQuantizationOptions(d=d, k=2**bits, codebook=scope, scale=scale)
 
     def stored_bits(self, m: int, n: int, options: ProductQuantizationOptions) -> int:
         """Codes, codebooks and scales."""
@@ -148,7 +155,8 @@ class ProductQuantization(Quantizer):
 
     def expected_error(self, m: int, n: int, options: ProductQuantizationOptions) -> float:
         """Gaussian weights."""
-        return gaussian_distortion(options.d, math.log2(options.k))
+        gain = ROW_SCALE_GAIN if options.scale == "row" else 1.0
+        return gain * gaussian_distortion(options.d, math.log2(options.k))
 
     def paper_bits(self, m: int, n: int, options: ProductQuantizationOptions) -> float:
         """32·k·n + m·s·log2 k, with m·s sub-vectors; 32·k·d with one codebook for the layer."""
@@ -156,7 +164,8 @@ class ProductQuantization(Quantizer):
         total = 0.0
         for blocks, d in shape.widths:
             books = blocks if options.codebook == "block" else 1
-            total += 32 * options.k * books * d + shape.points * blocks * math.log2(options.k)
+            k = min(options.k, shape.points * blocks // books)
+            total += 32 * k * books * d + shape.points * blocks * math.log2(k)
         return total
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from pydantic import Field
@@ -12,7 +12,7 @@ from vqzoo.numerics.decode import decode_residual
 from vqzoo.numerics.residual import residual_kmeans
 from vqzoo.plugin import Code, Floats, Indices, LayerContext, Options, Quantizer, index_bits
 from vqzoo_vq.blocks import CodebookScope, Cut, block_points, cut, points_per_codebook
-from vqzoo_vq.distortion import gaussian_distortion
+from vqzoo_vq.distortion import ROW_SCALE_GAIN, gaussian_distortion
 from vqzoo_vq.row_scale import (
     Scale,
     check_row_scale,
@@ -30,7 +30,7 @@ class ResidualQuantizationOptions(Options):
     k: int = Field(256, ge=1, le=65536, description="centroids of a codebook")
     d: int = Field(8, ge=0, description="sub-vector length; 0 for whole rows, as in the paper")
     codebook: CodebookScope = Field("layer", description="codebooks for the layer, or each block")
-    scale: Scale = Field("none", description="none as in the paper, or one fp16 scale a row")
+    scale: Scale = Field("row", description="one fp16 scale a row, or none as in the paper")
     dtype: Literal["float16", "float32"] = Field("float16", description="codebook storage")
 
 
@@ -128,6 +128,9 @@ class ResidualQuantization(Quantizer):
         if options.k > points:
             note(f"k={options.k} is more than the {points} sub-vectors: k={points}")
             options = options.model_copy(update={"k": points})
+        shape = cut(m, n, options.d or n, "columns")
+        if shape.tail and options.k > m:
+            note(f"the last {shape.tail} columns have only {m} sub-vectors: k={m} for them")
         return options
 
     def candidates(self, m: int, n: int) -> Iterable[ResidualQuantizationOptions]:
@@ -135,7 +138,10 @@ class ResidualQuantization(Quantizer):
         for stages in (2, 3, 4):
             for d in (2, 4, 6, 8, 10, 12, 16):
                 for bits in range(2, 11):
-                    yield ResidualQuantizationOptions(stages=stages, d=d, k=2**bits)
+                    for scale in get_args(Scale):
+                        yield ResidualQuantizationOptions(
+                            stages=stages, d=d, k=2**bits, scale=scale
+                        )
 
     def stored_bits(self, m: int, n: int, options: ResidualQuantizationOptions) -> int:
         """Codes, codebooks and scales."""
@@ -152,14 +158,16 @@ class ResidualQuantization(Quantizer):
     def expected_error(self, m: int, n: int, options: ResidualQuantizationOptions) -> float:
         """Gaussian weights, each stage working on what the one before left."""
         stage = gaussian_distortion(options.d or n, math.log2(options.k))
-        return stage**options.stages
+        gain = ROW_SCALE_GAIN if options.scale == "row" else 1.0
+        return gain * stage**options.stages
 
     def paper_bits(self, m: int, n: int, options: ResidualQuantizationOptions) -> float:
         """t·(32·k·n + m·log2 k) for whole rows; per block or for the layer with sub-vectors."""
         total = 0.0
         for blocks, d in cut(m, n, options.d or n, "columns").widths:
             books = blocks if options.codebook == "block" else 1
-            total += 32 * options.k * books * d + m * blocks * math.log2(options.k)
+            k = min(options.k, m * blocks // books)
+            total += 32 * k * books * d + m * blocks * math.log2(k)
         return options.stages * total
 
 

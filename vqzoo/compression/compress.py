@@ -129,8 +129,9 @@ def compress_layer(
     bits, dense_bits = stored_bits(compressed.code), 32 * layer.numel
     if bits >= dense_bits:
         raise SkipLayer(f"{choice.method} would not make it smaller ({bits} of {dense_bits} bits)")
-    if choice.ratio is not None and bits * choice.ratio > dense_bits:
-        note(f"{choice.method} reaches {dense_bits / bits:.5g}x here, not {choice.ratio:g}x")
+    ratio = wanted_ratio(choice)
+    if ratio is not None and bits * ratio > dense_bits:
+        note(f"{choice.method} reaches {dense_bits / bits:.5g}x here, not {ratio:g}x")
     with isolated(who):
         decoded = decode(compressed, plugins)
     check_decoded(decoded, weight, who)
@@ -186,17 +187,27 @@ def choose_options(
         SkipLayer: nothing fits this shape.
     """
     given = parse_options(quantizer, choice.options)
-    if choice.options and choice.ratio is None:
+    ratio = wanted_ratio(choice)
+    if ratio is None:
         return quantizer.fit(*shape, given, note)
     fixed = {name: getattr(given, name) for name in choice.options}
-    ratio = choice.ratio if choice.ratio is not None else DEFAULT_RATIO
     chosen = quantizer.options_for(*shape, ratio, fixed)
     if chosen is not None:
-        return quantizer.fit(*shape, chosen, note)
+        for name, value in fixed.items():
+            if getattr(chosen, name) != value:
+                note(f"{name}={value} does not fit here: {name}={getattr(chosen, name)}")
+        return chosen
     if choice.ratio is not None:
         asked = " that go with " + ", ".join(choice.options) if choice.options else ""
         raise SkipLayer(f"{quantizer.name} has no options for {ratio:g}x{asked} here")
     return quantizer.fit(*shape, given, note)
+
+
+def wanted_ratio(choice: MethodChoice) -> float | None:
+    """The ratio to choose options for: 16 where nothing was asked, None where only options were."""
+    if choice.ratio is None and not choice.options:
+        return DEFAULT_RATIO
+    return choice.ratio
 
 
 def parse_options(method: Method, given: Mapping[str, Any]) -> Options:
