@@ -9,8 +9,10 @@
     model = vqzoo.load("org/name")
 
 The names below are imported when they are first used, so that the command line starts at once.
+After `import timm, vqzoo` timm knows vqzoo's architectures, too.
 """
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -42,3 +44,8 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted([*globals(), *__all__])
+
+
+if "timm" in sys.modules:
+    for _name in ("vqzoo.zoo.alexnet", "vqzoo.zoo.alexnet_mini"):
+        import_module(_name)

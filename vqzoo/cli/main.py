@@ -6,6 +6,7 @@ import typer
 
 from vqzoo.cli.compare import compare
 from vqzoo.cli.evaluate import evaluate
+from vqzoo.cli.export import export
 from vqzoo.cli.hub import pull, push, search
 from vqzoo.cli.inspect import inspect
 from vqzoo.cli.methods import methods
@@ -13,6 +14,7 @@ from vqzoo.cli.models import models
 from vqzoo.cli.new_plugin import new_plugin
 from vqzoo.cli.plugins import plugins
 from vqzoo.cli.run import run
+from vqzoo.cli.zoo import app as zoo
 
 app = typer.Typer(
     name="vqzoo",
@@ -53,9 +55,11 @@ app.command("inspect")(inspect)
 app.command("push")(push)
 app.command("pull")(pull)
 app.command("search")(search)
+app.command("export")(export)
 app.command("methods")(methods)
 app.command("models")(models)
 app.command("plugins")(plugins)
+app.add_typer(zoo, name="zoo")
 app.command("new-plugin")(new_plugin)
 
 

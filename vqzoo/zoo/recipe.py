@@ -87,12 +87,19 @@ def make_recipe(fields: Mapping[str, Any]) -> Recipe:
     try:
         return Recipe(**fields)
     except ValidationError as error:
-        problem = error.errors()[0]
-        where = ".".join(str(part) for part in problem["loc"])
-        text = problem["msg"].removeprefix("Value error, ")
-        if problem["type"] == "extra_forbidden":
-            text = f"unknown; there are: {', '.join(Recipe.model_fields)}"
+        place, text = first_problem(error)
+        where = ".".join(str(part) for part in place)
         raise UsageError(f"{where}: {text}" if where else text) from None
+
+
+def first_problem(error: ValidationError) -> tuple[tuple[int | str, ...], str]:
+    """Where in a recipe the first thing is wrong, and what."""
+    problem = error.errors()[0]
+    text = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "extra_forbidden":
+        fields = Rule.model_fields if problem["loc"][0] == "rules" else Recipe.model_fields
+        text = f"unknown; there are: {', '.join(fields)}"
+    return problem["loc"], text
 
 
 def read_recipe(path: Path) -> dict[str, Any]:

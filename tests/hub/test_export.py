@@ -1,0 +1,85 @@
+"""Exports load in the tools that they are for, and compute the same."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+import vqzoo
+from vqzoo.cli.main import app
+from vqzoo.errors import UsageError, VqzooError
+from vqzoo.zoo import export as exporting
+from vqzoo.zoo.export import export
+
+IMAGES = torch.randn(2, 3, 160, 160, generator=torch.Generator().manual_seed(3))
+
+
+def test_plain_timm_loads_the_dense_folder(made: Path, tmp_path: Path) -> None:
+    files = export(made, "dense", tmp_path / "dense")
+    assert [path.name for path in files] == ["config.json", "model.safetensors"]
+    model = timm.create_model(f"local-dir:{tmp_path / 'dense'}", pretrained=True).eval()
+    assert torch.equal(model(IMAGES), vqzoo.load(made)(IMAGES))
+    with pytest.raises(UsageError, match="not empty"):
+        export(made, "dense", tmp_path / "dense")
+
+
+def test_timm_knows_what_vqzoo_registers(tmp_path: Path) -> None:
+    vqzoo.compress(timm.create_model("alexnet_mini"), "km", k=2).save(tmp_path / "a")
+    export(tmp_path / "a", "dense", tmp_path / "dense")
+    program = "import timm, vqzoo; timm.create_model('local-dir:dense', pretrained=True)"
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True)
+
+
+def test_torchvision_loads_an_exported_alexnet(tmp_path: Path) -> None:
+    torchvision = pytest.importorskip("torchvision")
+    import vqzoo.zoo.alexnet
+
+    model = timm.create_model("alexnet", num_classes=4)
+    small = vqzoo.compress(model, "rtn", layers="classifier.6")
+    small.save(tmp_path / "a")
+    export(tmp_path / "a", "dense", tmp_path / "dense")
+    theirs = torchvision.models.alexnet(num_classes=4).eval()
+    theirs.load_state_dict(load_file(tmp_path / "dense/model.safetensors"))
+    images = torch.randn(1, 3, 224, 224)
+    with torch.no_grad():
+        torch.testing.assert_close(theirs(images), small(images))
+
+
+def test_onnx_computes_the_same_for_any_batch(made: Path, tmp_path: Path) -> None:
+    runtime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    export(made, "onnx", tmp_path / "onnx")
+    session = runtime.InferenceSession(tmp_path / "onnx/model.onnx")
+    for images in (IMAGES, IMAGES[:1]):
+        (logits,) = session.run(None, {"images": images.numpy()})
+        expected = vqzoo.load(made)(images)
+        torch.testing.assert_close(torch.from_numpy(logits), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_onnx_that_computes_something_else_is_not_kept(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    monkeypatch.setattr(exporting, "_ONNX_TOLERANCE", 0.0)
+    with pytest.raises(VqzooError, match="differ"):
+        export(made, "onnx", tmp_path / "onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_packages_and_unknown_formats(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(exporting, "find_spec", lambda name: None)
+    done = CliRunner().invoke(app, ["export", str(made), "--to", "onnx"])
+    assert (done.exit_code, "vqzoo[onnx]" in done.stderr) == (2, True)
+    done = CliRunner().invoke(app, ["export", str(made), "--to", "tflite"])
+    assert (done.exit_code, "dense, onnx" in done.stderr) == (2, True)
+    done = CliRunner().invoke(app, ["export", str(made), "--to", "dense"])
+    assert done.stdout.splitlines()[-1] == f"{made.name}-dense/model.safetensors"

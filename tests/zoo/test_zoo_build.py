@@ -1,0 +1,136 @@
+"""Recipes as files, what they will weigh, and building many of them."""
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from vqzoo.artifact.reader import open_artifact
+from vqzoo.cli.main import app
+from vqzoo.errors import UsageError
+from vqzoo.plugin.manager import installed_plugins
+from vqzoo.zoo.expected_size import expected_size
+from vqzoo.zoo.names import check_name, register_models
+from vqzoo.zoo.recipe import make_recipe
+from vqzoo.zoo.runner import run
+from vqzoo.zoo.watcher import SilentWatcher
+from vqzoo.zoo.zoo_recipes import find_recipes, recipes_folder
+
+GOOD = "model: test_resnet\nweights: random\nmethod: km\noptions: {k: 4}\nlayers: [fc]\n"
+
+
+def test_the_recipes_that_come_with_vqzoo() -> None:
+    plugins = installed_plugins()
+    register_models(plugins)
+    recipes = find_recipes([], recipes_folder())
+    for recipe in recipes:
+        check_name(recipe.recipe.model)
+        assert "." in recipe.recipe.model, f"{recipe.name}: weights are named exactly"
+        assert recipe.recipe.weights == "pretrained"
+        for choice in [recipe.recipe.choice(), *(r.choice() for r in recipe.recipe.rules)]:
+            assert choice is None or choice.method in plugins.quantizers.names()
+    families = {recipe.recipe.model.partition(".")[0] for recipe in recipes}
+    assert families >= {
+        "alexnet", "alexnet_mini", "vgg16", "resnet18", "resnet50", "efficientnet_lite0",
+        "convnext_tiny", "vit_tiny_patch16_224",
+    }  # fmt: skip
+    methods = {r.recipe.method for r in recipes if r.recipe.model.startswith("alexnet.")}
+    assert methods == {"pq", "km", "rq", "svd", "binary"}
+    assert len({recipe.repo for recipe in recipes}) == len(recipes)
+
+
+@pytest.mark.parametrize("name", ["alexnet-pq-16x", "resnet18-pq-8x", "vit-tiny-pq-8x"])
+def test_they_will_be_as_small_as_they_say(name: str) -> None:
+    (recipe,) = find_recipes([name], recipes_folder())
+    size = expected_size(recipe.recipe, installed_plugins())
+    assert recipe.recipe.ratio is not None
+    assert size.dense_layers / size.compressed >= recipe.recipe.ratio
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"method": "pq"},
+        {"method": "pq", "options": {"k": 16, "d": 4}, "layers": ("all",)},
+        {"method": "km", "ratio": 6, "layers": ("all",)},
+        {"method": "rq", "options": {"k": 16, "d": 8}, "layers": ("fc",)},
+        {"method": "svd", "options": {"rank": 48}, "layers": ("all",)},
+        {"method": "binary", "options": {"scale": "row"}, "layers": ("all", "!conv1.0")},
+        {"method": "pq", "rules": ({"layers": "fc", "method": "rtn"},)},
+    ],
+)
+def test_the_size_is_known_to_the_byte_before_there_are_weights(
+    fields: dict, tmp_path: Path
+) -> None:
+    recipe = make_recipe({"model": "test_resnet", "weights": "random", **fields})
+    size = expected_size(recipe, installed_plugins())
+    artifact = open_artifact(run(recipe, SilentWatcher(), out=tmp_path / "a").folder)
+    layers = artifact.metadata.layers
+    assert size.layers == len(layers)
+    assert size.compressed == sum(artifact.layer_bytes(key) for key in layers)
+    assert size.rest == sum(tensor.nbytes for tensor in artifact.dense_tensors().values())
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "says"),
+    [
+        ("model: x\nmethod: [pq\n", 3, "not YAML"),
+        ("- pq\n", 1, "not a mapping"),
+        ("", 1, "not a mapping"),
+        ("model: test_resnet\n", 1, "give a method"),
+        ("model: test_resnet\nmethod: pq\nration: 16\n", 3, "ration: unknown"),
+        ("model: test_resnet\nmethod: pq\nratio: 0.5\n", 3, "ratio: "),
+        ("model: test_resnet\nmethod: pq\nmodel: x\n", 3, "model is given twice"),
+        ("model: x\nrules:\n- {layers: fc, method: km}\n- layers: fc\n", 4, "rules.1.method"),
+        ("model: x\nrules:\n- layers: fc\n  method: km\n  ratio: no\n", 5, "rules.0.ratio"),
+        ("model: x\nmethod: pq\nrepo: org/name\n", 3, "repo: "),
+    ],
+)
+def test_what_is_wrong_is_told_by_file_and_line(
+    text: str, line: int, says: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(UsageError) as told:
+        find_recipes([], tmp_path)
+    assert str(told.value).startswith(f"{path}:{line}: "), told.value
+    assert says in str(told.value)
+
+
+def test_unknown_recipes(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="did you mean alexnet-pq-16x"):
+        find_recipes(["alexnet-pq-16"], recipes_folder())
+    with pytest.raises(UsageError, match="holds no recipes"):
+        find_recipes([], tmp_path)
+
+
+@pytest.fixture
+def recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    Path("recipes").mkdir()
+    Path("recipes/a.yaml").write_text(GOOD)
+    Path("recipes/b.yaml").write_text(GOOD + "model_args: {depth: 900}\n")
+    Path("recipes/c.yaml").write_text(GOOD.replace("km", "pq").replace("k: 4", "k: 8"))
+    return Path("recipes")
+
+
+def test_a_failure_stops_nothing_and_what_is_done_is_not_done_again(recipes: Path) -> None:
+    done = CliRunner().invoke(app, ["zoo", "build", "--recipes", "recipes", "--out", "made"])
+    assert done.exit_code == 1
+    states = [line.split()[:2] for line in done.stdout.splitlines()[1:] if line[:2] in "a b c "]
+    assert states == [["a", "built"], ["b", "failed"], ["c", "built"]]
+    (recipes / "b.yaml").unlink()
+    times = {path: path.stat().st_mtime_ns for path in Path("made").rglob("*.safetensors")}
+    done = CliRunner().invoke(app, ["zoo", "build", "--recipes", "recipes", "--out", "made"])
+    assert done.exit_code == 0, done.stderr
+    assert done.stdout.count(" there ") == 2
+    assert times == {path: path.stat().st_mtime_ns for path in Path("made").rglob("*.safetensors")}
+
+
+def test_a_dry_run_writes_nothing_and_needs_no_weights(recipes: Path) -> None:
+    (recipes / "b.yaml").unlink()
+    done = CliRunner().invoke(app, ["zoo", "build", "--recipes", "recipes", "--dry-run", "a"])
+    assert done.exit_code == 0, done.stderr
+    assert "384,000" in done.stdout  # 1000 x 96 weights in fp32
+    assert "26,008" in done.stdout  # two bits each, four centroids, a scale a row
+    assert sorted(path.name for path in Path().iterdir()) == ["recipes"]
