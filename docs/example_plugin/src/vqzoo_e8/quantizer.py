@@ -1,0 +1,123 @@
+"""e8: what vqzoo sees of the method."""
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional
+
+from vqzoo.plugin import Code, Floats, Indices, LayerContext, Options, Quantizer
+from vqzoo_e8.grid import CODES, DIMENSION, nearest, points
+from vqzoo_e8.rotation import rotate, rotate_back, sign_rows
+
+_DENSITY = 1.03  # normal weights of variance 1 are times this on the grid (the authors' figure)
+_REFINEMENT = 3.45  # and what the first stage leaves is times this for the second
+_EXPECTED = {1: 0.092, 2: 0.0093}
+
+
+class LatticeOptions(Options):
+    """Options of e8."""
+
+    stages: int = Field(1, ge=1, le=2, description="2 bits a weight each")
+    rotate: bool = Field(True, description="rotate before: makes any weights look normal")
+
+
+class LatticeQuantizer(Quantizer):
+    """Rotated weights, eight at a time, become points of the lattice E8."""
+
+    name = "e8"
+    summary = "E8 lattice codes of 2 or 4 bits after a random Hadamard rotation; no codebook"
+    source = "Tseng et al. 2024, QuIP#, arXiv 2402.04396, sections 3 and 4"
+    Options = LatticeOptions
+    ladder = ({"stages": 1}, {"stages": 2})
+
+    def quantize(self, weight: Tensor, options: LatticeOptions, context: LayerContext) -> Code:
+        """Rotate, look each stage's points up, and fit the scales."""
+        m, n = weight.shape
+        parts: dict[str, Indices | Floats] = {}
+        peak = weight.abs().max()
+        matrix = weight / peak.where(peak > 0, 1.0)
+        if options.rotate:
+            generator = torch.Generator().manual_seed(context.seed)
+            for name, length in (("column_signs", n), ("row_signs", m)):
+                drawn = torch.randint(2, (sign_rows(length), length), generator=generator)
+                parts[name] = Indices(drawn.to(weight.device), 2)
+            matrix = _rotated(matrix, parts)
+        flat = functional.pad(matrix.reshape(-1), (0, -m * n % DIMENSION)).view(-1, DIMENSION)
+        size = flat.double().square().sum().div(m * n).sqrt().float()
+        left = flat * (_DENSITY / size.where(size > 0, 1.0))
+        grid = points().to(weight.device)
+        codes = []
+        for stage in range(options.stages):
+            codes.append(nearest(left))
+            left = (left - grid[codes[-1]]) * _REFINEMENT
+            context.progress(stage + 1, options.stages)
+        parts["codes"] = Indices(torch.stack(codes), CODES)
+        parts["scale"] = Floats.of(_fit([grid[c] for c in codes], flat) * peak.double())
+        return Code((m, n), parts)
+
+    def check(self, code: Code) -> None:
+        """Codes of one or two stages, a scale for each, signs for both sides or neither."""
+        m, n = code.shape
+        codes = code.require_indices("codes", (-1, -(-m * n // DIMENSION)))
+        stages = codes.values.shape[0]
+        if codes.cardinality != CODES or not 1 <= stages <= 2:
+            raise ValueError(f"{stages} stages of {codes.cardinality} codes are not e8's")
+        code.require_floats("scale", (stages,))
+        if "column_signs" in code.parts or "row_signs" in code.parts:
+            for name, length in (("column_signs", n), ("row_signs", m)):
+                code.require_indices(name, (sign_rows(length), length))
+
+    def reconstruct(self, code: Code, params: Mapping[str, Tensor]) -> Tensor:
+        """Add up the stages' points, scaled, and rotate back."""
+        m, n = code.shape
+        scale = params["scale"]
+        grid = points().to(scale.device)
+        flat = torch.zeros((), device=scale.device)
+        for stage, codes in enumerate(code.indices("codes")):
+            flat = flat + grid[codes.long()] * scale[stage]
+        matrix = flat.reshape(-1)[: m * n].view(m, n)
+        if "column_signs" not in code.parts:
+            return matrix
+        matrix = rotate_back(matrix.T, _signs(code.indices("row_signs"))).T
+        return rotate_back(matrix, _signs(code.indices("column_signs"))).contiguous()
+
+    def candidates(self, m: int, n: int) -> Iterable[LatticeOptions]:
+        """Every number of stages."""
+        return [LatticeOptions(stages=stages) for stages in (1, 2)]
+
+    def stored_bits(self, m: int, n: int, options: LatticeOptions) -> int:
+        """16 bits for eight weights and stage, the scales, the signs."""
+        total = options.stages * (16 * -(-m * n // DIMENSION) + 16)
+        if options.rotate:
+            total += sum(8 * -(-sign_rows(length) * length // 8) for length in (m, n))
+        return total
+
+    def expected_error(self, m: int, n: int, options: LatticeOptions) -> float:
+        """Measured on normal weights."""
+        return _EXPECTED[options.stages]
+
+    def paper_bits(self, m: int, n: int, options: LatticeOptions) -> float:
+        """2 bits a weight and stage."""
+        return 2 * options.stages * m * n
+
+
+def _rotated(matrix: Tensor, parts: Mapping[str, Indices | Floats]) -> Tensor:
+    columns, rows = parts["column_signs"], parts["row_signs"]
+    assert isinstance(columns, Indices)
+    assert isinstance(rows, Indices)
+    matrix = rotate(matrix, _signs(columns.values))
+    return rotate(matrix.T, _signs(rows.values)).T
+
+
+def _signs(bits: Tensor) -> Tensor:
+    return 1 - 2 * bits.to(torch.float32)
+
+
+def _fit(stages: list[Tensor], target: Tensor) -> Tensor:
+    """The scales, float64, with which the stages' points add up to the target with least error."""
+    exact = target.double().reshape(-1)
+    columns = torch.stack([points.double().reshape(-1) for points in stages])
+    gram, right = columns @ columns.T, columns @ exact
+    return torch.linalg.pinv(gram, hermitian=True) @ right  # stages may agree: zeros do
