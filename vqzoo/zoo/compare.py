@@ -42,6 +42,7 @@ class Comparison:
     """The points, and what the dense model reaches on the same images (percent)."""
 
     model: str
+    layers: str
     data: str | None
     images: int
     dense_top1: float | None
@@ -82,6 +83,7 @@ def compare(
     accuracy = record["accuracy"] or {}
     comparison = Comparison(
         model=record["model"],
+        layers=",".join(recipe.layers),
         data=accuracy.get("data"),
         images=accuracy.get("images", 0),
         dense_top1=accuracy["dense"]["top1"] if accuracy else None,
