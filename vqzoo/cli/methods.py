@@ -67,14 +67,26 @@ def _explain(console: "Console", entry: "Registered[Any]") -> None:
     table = Table(box=None, header_style="bold", pad_edge=False)
     for title in ("option", "default", "values", "meaning"):
         table.add_column(title)
-    schema = method.Options.model_json_schema()
-    for option, field in method.Options.model_fields.items():
-        default = "required" if field.is_required() else str(field.default)
-        values = _values(schema["properties"][option])
-        table.add_row(f"-o {option}=", default, escape(values), escape(field.description or ""))
-    if method.Options.model_fields:
+    rows = option_rows(method)
+    for option, *cells in rows:
+        table.add_row(f"-o {option}=", *map(escape, cells))
+    if rows:
         console.print()
         console.print(table)
+
+
+def option_rows(method: Any) -> list[tuple[str, str, str, str]]:
+    """Name, default, values and meaning of each option."""
+    properties = method.Options.model_json_schema().get("properties", {})
+    return [
+        (
+            name,
+            "required" if field.is_required() else str(field.default),
+            _values(properties[name]),
+            field.description or "",
+        )
+        for name, field in method.Options.model_fields.items()
+    ]
 
 
 def _values(schema: dict[str, Any]) -> str:

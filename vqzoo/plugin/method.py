@@ -58,7 +58,7 @@ class Method(ABC):
     """Base of `Quantizer` and `Transform`.
 
     Attributes:
-        name: what users type and artifacts record, [a-z0-9][a-z0-9-]*.
+        name: what users type and artifacts record, of a-z, 0-9 and -.
         version: of the method's own stored form; raise it when old artifacts need another decoder.
         summary: one line for `vqzoo methods`.
         source: the paper and equation.

@@ -1,0 +1,27 @@
+"""An observer: a line of JSON for each layer and each run, in the file that RUNS_LOG names."""
+
+import json
+import os
+from typing import Any
+
+from vqzoo.plugin import hookimpl
+
+vqzoo_contract = 1
+
+
+@hookimpl
+def vqzoo_layer_compressed(layer: dict[str, Any], done: int, total: int) -> None:
+    """A layer was compressed; a hook takes those of its arguments that it names."""
+    keys = ("name", "method", "bits_per_weight", "sqnr_db")
+    _write({"done": done, "total": total} | {key: layer[key] for key in keys})
+
+
+@hookimpl
+def vqzoo_run_finished(record: dict[str, Any], folder: str) -> None:
+    """A run is through; `record` is what report.json holds."""
+    _write({"folder": folder, "ratio": record["ratio"], "accuracy": record["accuracy"]})
+
+
+def _write(line: dict[str, Any]) -> None:
+    with open(os.environ.get("RUNS_LOG", "runs.jsonl"), "a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")

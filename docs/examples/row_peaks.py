@@ -1,0 +1,39 @@
+"""A transform: rows divided by their largest magnitude, and multiplied by it again."""
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from vqzoo.plugin import Code, Floats, LayerContext, Options, Transform, hookimpl
+
+vqzoo_contract = 1
+
+
+class RowPeaks(Transform):
+    """Users write --transform row-peaks."""
+
+    name = "row-peaks"
+    summary = "rows divided by their largest magnitude"
+
+    def forward(
+        self, weight: Tensor, options: Options, context: LayerContext
+    ) -> tuple[Tensor, Code]:
+        """The matrix to quantize, and what undoing needs."""
+        peaks = weight.abs().amax(dim=1)
+        stored = Floats.of(peaks.where(peaks > 0, 1.0))
+        shape = (weight.shape[0], weight.shape[1])
+        return weight / stored.values[:, None], Code(shape, {"peaks": stored})
+
+    def check(self, code: Code) -> None:
+        """One peak a row."""
+        code.require_floats("peaks", code.shape[:1])
+
+    def reconstruct(self, code: Code, params: Mapping[str, Tensor]) -> Tensor:
+        """Undo: the quantized matrix is the child `weight`."""
+        return params["weight"] * params["peaks"][:, None]
+
+
+@hookimpl
+def vqzoo_transforms() -> list[Transform]:
+    """What this plugin brings."""
+    return [RowPeaks()]

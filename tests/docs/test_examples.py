@@ -1,0 +1,92 @@
+"""The plugins that the docs show, docs/examples/*.py, work as they stand."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+import vqzoo
+from vqzoo.cli.main import app
+from vqzoo.plugin import hookspecs
+from vqzoo.plugin.files import plugin_files
+from vqzoo.plugin.manager import installed_plugins
+from vqzoo.testing import check_packing, check_selector
+
+DOCS = Path(vqzoo.__file__).parents[1] / "docs"
+EXAMPLES = DOCS / "examples"
+RUN = ["run", "test_resnet", "--weights", "random", "--out", "a", "--json"]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def record(plugin: str, *arguments: str) -> dict:
+    given = [*arguments, "--plugin", str(EXAMPLES / plugin)]
+    result = CliRunner().invoke(app, given)
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def test_a_selector() -> None:
+    with plugin_files([EXAMPLES / "widest.py"]):
+        check_selector(installed_plugins().selectors.get("widest").item, "widest:1", "widest:3")
+    found = record("widest.py", *RUN, "-m", "km", "-o", "k=4", "--layers", "widest:2")
+    assert len(found["layers"]) == 2
+
+
+def test_a_transform() -> None:
+    found = record(
+        "row_peaks.py", *RUN, "-m", "rtn", "-o", "format=int4", "--transform", "row-peaks"
+    )
+    (layer,) = found["layers"]
+    assert layer["method"] == "row-peaks"
+    loaded = vqzoo.load("a", plugins=[EXAMPLES / "row_peaks.py"])
+    assert torch.isfinite(loaded.get_parameter("fc.weight")).all()
+
+
+def test_a_packing() -> None:
+    with plugin_files([EXAMPLES / "deflate.py"]):
+        check_packing(installed_plugins().packings.get("deflate").item)
+    record("deflate.py", *RUN, "-m", "km", "-o", "k=4", "--packing", "deflate")
+    with pytest.raises(vqzoo.errors.ArtifactError, match="packed by 'deflate'"):
+        vqzoo.load("a")
+    vqzoo.load("a", plugins=[EXAMPLES / "deflate.py"])
+
+
+def test_a_model() -> None:
+    asked = ["run", "example_perceptron", "--weights", "random", "-m", "km", "-o", "k=4"]
+    found = record("perceptron.py", *asked, "--out", "a", "--json")
+    assert [layer["name"] for layer in found["layers"]] == ["hidden", "head"]
+    loaded = vqzoo.load("a", plugins=[EXAMPLES / "perceptron.py"])
+    assert loaded(torch.zeros(2, 1, 28, 28)).shape == (2, 10)
+
+
+def test_an_observer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RUNS_LOG", "log.jsonl")
+    record("json_lines.py", *RUN, "-m", "km", "-o", "k=4")
+    lines = [json.loads(line) for line in Path("log.jsonl").read_text().splitlines()]
+    assert lines[0]["name"] == "fc"
+    assert lines[0]["done"] == lines[0]["total"] == 1
+    assert lines[1]["ratio"]["layers"] > 1
+
+
+HOOKS = [name for name in vars(hookspecs) if name.startswith("vqzoo_")]
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_every_hook_is_documented_and_tried(hook: str) -> None:
+    """A hook has a docstring, a heading of its own in the docs, and code in an example."""
+    assert (getattr(hookspecs, hook).__doc__ or "").strip()
+    page = (DOCS / "write-a-plugin.md").read_text()
+    assert f"`{hook}`" in page
+    plugins = [*EXAMPLES.glob("*.py"), *(DOCS / "example_plugin" / "src").rglob("*.py")]
+    implementing = [path for path in plugins if f"def {hook}(" in path.read_text()]
+    assert implementing
+    assert any(path.name in page or path.parent.name in page for path in implementing)
+    tried = {path.name for path in EXAMPLES.glob("*.py") if path.name in Path(__file__).read_text()}
+    assert any(path.name in tried or "example_plugin" in str(path) for path in implementing)

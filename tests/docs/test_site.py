@@ -1,0 +1,75 @@
+"""What the site is made of is there, and complete."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+import yaml
+
+import vqzoo
+from vqzoo.cli.main import app
+from vqzoo.plugin.manager import installed_plugins
+
+ROOT = Path(vqzoo.__file__).parents[1]
+DOCS = ROOT / "docs"
+
+
+def nav_files(entries: list) -> list[str]:
+    found: list[str] = []
+    for entry in entries:
+        for value in entry.values():
+            found += nav_files(value) if isinstance(value, list) else [value]
+    return found
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    config = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
+    excluded = ("example_plugin", "examples")
+    pages = {
+        str(path.relative_to(DOCS))
+        for path in DOCS.rglob("*.md")
+        if path.relative_to(DOCS).parts[0] not in excluded
+    }
+    assert pages <= set(nav_files(config["nav"]))  # a strict build finds what is not there
+
+
+def built_in(name: str) -> bool:
+    return installed_plugins().method(name).origin.distribution == "vqzoo"
+
+
+@pytest.mark.parametrize("name", [n for n in installed_plugins().quantizers.names() if built_in(n)])
+def test_every_method_has_a_page(name: str) -> None:
+    text = (DOCS / "methods" / f"{name}.md").read_text()
+    assert text.startswith(f"# {name}: ")
+    assert f"<!-- options of {name} -->" in text
+    assert "**When.**" in text
+    assert "**Source.**" in text
+    assert "$$" in text
+
+
+def test_the_reference_knows_every_command_and_option(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(DOCS))
+    try:
+        import site_hooks
+
+        page = site_hooks.on_page_markdown((DOCS / "cli.md").read_text())
+        table = site_hooks.options_table("pq")
+    finally:
+        sys.modules.pop("site_hooks", None)
+    group = typer.main.get_command(app)
+    for name, command in group.commands.items():  # type: ignore[attr-defined]
+        assert f"## vqzoo {name}" in page
+        for parameter in command.params:
+            if parameter.param_type_name == "option" and parameter.name != "help":
+                assert f"`{parameter.opts[0]}`" in page
+    assert not re.search(r"\[/?(bold|dim)", page)
+    for option in installed_plugins().method("pq").item.Options.model_fields:
+        assert f"| `{option}` |" in table
+
+
+def test_every_snippet_is_there() -> None:
+    for page in DOCS.rglob("*.md"):
+        for path in re.findall(r'^--8<-- "([^":]+)', page.read_text(), re.MULTILINE):
+            assert (ROOT / path).is_file(), f"{page.name} shows {path}"
