@@ -139,6 +139,22 @@ def test_random_weights_are_never_published(hub: HubServer, artifact: Path) -> N
     assert hub.exchanges == []
 
 
+def test_what_a_plugin_file_made_is_not_published(hub: HubServer, tmp_path: Path) -> None:
+    import timm
+
+    (tmp_path / "mine.py").write_text(
+        "from vqzoo_vq.kmeans import ScalarKMeans\n"
+        "from vqzoo.plugin import hookimpl\n"
+        "class Mine(ScalarKMeans):\n    name = 'mine'\n"
+        "@hookimpl\ndef vqzoo_quantizers():\n    return [Mine()]\n"
+    )
+    model = timm.create_model("test_resnet")
+    vqzoo.compress(model, "mine", k=4, plugins=[tmp_path / "mine.py"]).save(tmp_path / "a")
+    with pytest.raises(UsageError, match=r"plugin file mine\.py"):
+        push(tmp_path / "a", REPO)
+    assert hub.exchanges == []
+
+
 def test_a_damaged_artifact_is_not_published(hub: HubServer, artifact: Path) -> None:
     with (artifact / "vqzoo.safetensors").open("r+b") as file:
         file.seek(-1, 2)

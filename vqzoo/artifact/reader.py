@@ -148,6 +148,13 @@ def layer_parts(
         yield from layer_parts(key, child, f"{prefix}{name}.")
 
 
+def code_entries(code: CodeEntry) -> Iterator[CodeEntry]:
+    """A code and all that it is built from."""
+    yield code
+    for child in code.children.values():
+        yield from code_entries(child)
+
+
 def part_keys(key: str, entry: LayerEntry) -> list[str]:
     """Keys of the tensors that hold a layer's parts."""
     return [name for name, _ in layer_parts(key, entry.code)]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vqzoo.artifact.files import write_text
-from vqzoo.artifact.reader import Artifact, open_artifact
+from vqzoo.artifact.reader import Artifact, code_entries, open_artifact
 from vqzoo.artifact.schema import CARD_FILE, PLOT_FILE, REPORT_FILE, WEIGHTS_FILE
 from vqzoo.plugin.manager import Plugins
 from vqzoo.zoo.card_plot import draw_bytes
@@ -83,12 +83,9 @@ def _cfg(artifact: Artifact) -> dict[str, Any]:
 
 def _methods(artifact: Artifact) -> list[str]:
     """The methods of the layers, their children's included, in order of appearance."""
-
-    def names(entry: Any) -> list[str]:
-        return [entry.method, *(n for child in entry.children.values() for n in names(child))]
-
     layers = artifact.metadata.layers.values()
-    return list(dict.fromkeys(name for layer in layers for name in names(layer.code)))
+    entries = (entry for layer in layers for entry in code_entries(layer.code))
+    return list(dict.fromkeys(entry.method for entry in entries))
 
 
 def _metadata(artifact: Artifact, record: Mapping[str, Any] | None, model: str) -> Any:

@@ -107,8 +107,8 @@ def push(
 
     Raises:
         ArtifactError: the artifact is not whole.
-        UsageError: its weights are random, `repo` is no name, or it is public where `private` was
-            asked for; nothing was uploaded.
+        UsageError: its weights are random, a plugin file made it, `repo` is no name, or it is
+            public where `private` was asked for; nothing was uploaded.
         VqzooError: no connection, no token, no permission, or an upload broke off: the repository
             is as it was, and the same call goes on.
     """
