@@ -69,7 +69,8 @@ class HubServer:
             self.read_token: Account("tester", ("org",), write=False),
         }
         self.api = HubApi(self.url, known | (accounts or {}), part_size)
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
+        serve = self._server.serve_forever
+        self._thread = threading.Thread(target=serve, args=(0.02,), daemon=True)
 
     def __enter__(self) -> "HubServer":
         self._thread.start()
