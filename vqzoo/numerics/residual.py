@@ -19,6 +19,7 @@ Codes = NDArray[np.int32]
 _POINTS = 1 << 14  # points a task
 _REFIT_TASKS = 16  # partial sums
 _REFIT_STEPS = 8  # of conjugate gradients
+_REFIT_CONVERGED = 1e-16  # what is left of the squared gradient, next to rounding
 _ROUNDS = 3  # of refit and new codes, a stage
 
 
@@ -170,10 +171,11 @@ def _refit(x: Floats, w: Floats, codes: Codes, codebooks: Floats) -> Floats:
     inverse = np.divide(1.0, masses, out=np.zeros_like(masses), where=masses > 0)[:, :, None]
     direction = step = inverse * gradient
     norm = float((gradient * step).sum())
+    converged = _REFIT_CONVERGED * norm
     for _ in range(_REFIT_STEPS):
         product = -gathered(nothing, direction)[0]
         curvature = float((direction * product).sum())
-        if curvature <= 0.0 or norm <= 0.0:
+        if norm <= converged or curvature <= _REFIT_CONVERGED * norm:
             break
         solution = solution + norm / curvature * direction
         gradient = gradient - norm / curvature * product
