@@ -43,7 +43,7 @@ def lloyd_error(points: np.ndarray, k: int) -> float:
 @pytest.mark.parametrize("k", [2, 3, 16])
 def test_km_is_as_good_as_scikit_learn(k: int) -> None:
     weight = weights(40, 60)
-    code = quantize("km", weight, k=k, dtype="float32")
+    code = quantize("km", weight, k=k, dtype="float32", scale="none")
     reference = lloyd_error(weight.reshape(-1, 1).double().numpy(), k)
     assert squared_error("km", weight, code) <= reference * 1.01
 
@@ -56,7 +56,7 @@ def test_exact_km_is_the_optimum_on_a_tiny_case(k: int) -> None:
         sum(float(((part - part.mean()) ** 2).sum()) for part in np.split(values, list(cuts)))
         for cuts in itertools.combinations(range(1, 8), k - 1)
     )
-    code = quantize("km", weight, k=k, exact=True, dtype="float32")
+    code = quantize("km", weight, k=k, exact=True, dtype="float32", scale="none")
     assert squared_error("km", weight, code) == pytest.approx(optimum, rel=1e-3, abs=1e-12)
 
 
@@ -64,7 +64,7 @@ def test_exact_km_is_the_optimum_on_a_tiny_case(k: int) -> None:
 def test_every_code_names_the_nearest_stored_centroid(name: str) -> None:
     """After the codebook was rounded to float16, not before."""
     weight = weights(30, 24)
-    options = {"k": 12} | ({"d": 3} if name == "pq" else {})
+    options: dict[str, Any] = {"k": 12, "scale": "none"} | ({"d": 3} if name == "pq" else {})
     code = quantize(name, weight, **options)
     book = code.floats()["codebook"].reshape(12, -1)
     points = weight.reshape(-1, book.shape[1])
@@ -79,7 +79,9 @@ def test_pq_with_a_codebook_a_block_is_as_good_as_scikit_learn(
 ) -> None:
     """Blocks of 4, and a tail of 2, each clustered by itself."""
     weight = weights(*shape)
-    code = quantize("pq", weight, d=4, k=8, axis=axis, codebook="block", dtype="float32")
+    code = quantize(
+        "pq", weight, d=4, k=8, axis=axis, codebook="block", dtype="float32", scale="none"
+    )
     across = (weight if axis == "columns" else weight.T).double().numpy()
     reference = sum(lloyd_error(across[:, b : b + 4], 8) for b in range(0, across.shape[1], 4))
     assert squared_error("pq", weight, code) <= reference * 1.05
@@ -87,14 +89,14 @@ def test_pq_with_a_codebook_a_block_is_as_good_as_scikit_learn(
 
 def test_pq_with_one_codebook_is_as_good_as_scikit_learn() -> None:
     weight = weights(60, 40)
-    code = quantize("pq", weight, d=4, k=16, codebook="layer", dtype="float32")
+    code = quantize("pq", weight, d=4, k=16, codebook="layer", dtype="float32", scale="none")
     reference = lloyd_error(weight.reshape(-1, 4).double().numpy(), 16)
     assert squared_error("pq", weight, code) <= reference * 1.05
 
 
 def test_a_whole_row_of_rq_in_one_stage_is_k_means_on_rows() -> None:
     weight = weights(80, 6)
-    code = quantize("rq", weight, d=0, stages=1, k=8, dtype="float32")
+    code = quantize("rq", weight, d=0, stages=1, k=8, dtype="float32", scale="none")
     reference = lloyd_error(weight.double().numpy(), 8)
     assert squared_error("rq", weight, code) <= reference * 1.05
 
@@ -279,7 +281,9 @@ def test_paper_bits_are_the_papers_formulas() -> None:
 def test_padding_counts_nowhere(name: str, axis: str, codebook: str) -> None:
     """23 = 5 blocks of 4 and a tail of 3, which is quantized as a matrix of its own would be."""
     long = weights(23, 31) if axis == "rows" else weights(31, 23)
-    options: dict[str, Any] = {"k": 8, "d": 4, "codebook": codebook, "dtype": "float32"}
+    options: dict[str, Any] = {
+        "k": 8, "d": 4, "codebook": codebook, "dtype": "float32", "scale": "none"
+    }  # fmt: skip
     if name == "pq":
         options["axis"] = axis
     code = quantize(name, long, **options)

@@ -15,9 +15,7 @@ def the_ladder_climbs(subject: Subject) -> None:
     than the one before, on normal weights; the last errs less than the first."""
     found = _measured(subject)
     for (text, bits, error), (next_text, next_bits, next_error) in pairwise(found):
-        require(
-            bits <= next_bits, f"{next_text} stores less ({next_bits}) than {text} ({bits})"
-        )
+        require(bits <= next_bits, f"{next_text} stores less ({next_bits}) than {text} ({bits})")
         require(
             next_error <= error * _TOLERANCE + 1e-9,
             f"{next_text} errs more ({next_error:.4g}) than {text} ({error:.4g})",
