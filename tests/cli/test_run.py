@@ -52,6 +52,13 @@ def test_the_same_command_writes_the_same_bytes(folder: Path) -> None:
         assert (folder / "a" / file).read_bytes() == (folder / "b" / file).read_bytes()
 
 
+def test_files_are_as_readable_as_the_umask_has_it(folder: Path) -> None:
+    Path("mine.txt").write_text("mine")
+    invoke(*MODEL, "-m", "binary", "--out", "a", "--dense")
+    modes = {path.stat().st_mode for path in [Path("mine.txt"), *Path("a").iterdir()]}
+    assert len(modes) == 1
+
+
 def test_another_seed_writes_other_codes(folder: Path) -> None:
     for seed in ("3", "4"):
         invoke(*MODEL, "-m", "pq", "-o", "k=8", "--seed", seed, "--out", seed)

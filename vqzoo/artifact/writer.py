@@ -1,6 +1,7 @@
 """Writes `vqzoo.safetensors` and `config.json`."""
 
 import json
+import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,8 +117,11 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
         VqzooError: the disk is full or the folder cannot be written.
     """
     temporary = path.with_name(path.name + ".tmp")
+    temporary.touch()
+    mode = temporary.stat().st_mode  # as the umask has it; safetensors would keep others out
     try:
         save_file(dict(tensors), temporary, metadata=metadata)
+        temporary.chmod(stat.S_IMODE(mode))
         temporary.replace(path)
     except SafetensorError as error:
         raise VqzooError(f"cannot write {path}: {str(error).splitlines()[0]}") from error

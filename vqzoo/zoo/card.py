@@ -192,7 +192,7 @@ def _sentence(artifact: Artifact, record: Mapping[str, Any] | None, model: str) 
     what = "weight" if count == 1 else "weights"
     return (
         f"The image model {code(model)} with {count} {what} compressed by {methods}, the rest left "
-        f"as it was: {size}, for [vqzoo](https://pypi.org/project/vqzoo/) and "
+        f"as it was: {size}, for vqzoo and "
         "[timm](https://github.com/huggingface/pytorch-image-models)."
     )
 
