@@ -7,6 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# No deadlines: the first example may compile a kernel, and machines are busy.
+settings.register_profile("vqzoo", deadline=None)
+settings.load_profile("vqzoo")
 
 Vqzoo = Callable[..., subprocess.CompletedProcess[str]]
 
