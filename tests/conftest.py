@@ -10,7 +10,7 @@ import pytest
 from hypothesis import settings
 
 # No deadlines: the first example may compile a kernel, and machines are busy.
-settings.register_profile("vqzoo", deadline=None)
+settings.register_profile("vqzoo", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("vqzoo")
 
 Vqzoo = Callable[..., subprocess.CompletedProcess[str]]
