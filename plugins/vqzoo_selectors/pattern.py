@@ -10,6 +10,7 @@ class Pattern(LayerSelector):
     """Shell patterns on module paths; what no other selector claims is read as one."""
 
     name = "pattern"
+    catch_all = True
     summary = "names and shell patterns: 'classifier.*', head"
 
     def accepts(self, text: str) -> bool:

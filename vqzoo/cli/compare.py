@@ -48,6 +48,7 @@ def compare(
 
     from vqzoo.cli.progress import TerminalWatcher
     from vqzoo.cli.run import split_selectors
+    from vqzoo.cli.tables import decibels
     from vqzoo.cli.threads import limit_threads
     from vqzoo.errors import UsageError
     from vqzoo.plugin.manager import installed_plugins
@@ -85,7 +86,7 @@ def compare(
             point.method,
             f"{point.ratio_layers:.1f}x",
             f"{point.ratio_file:.1f}x",
-            f"{point.row_sqnr_db:.1f}",
+            decibels(point.row_sqnr_db),
             "-" if point.top1 is None else f"{point.top1:.2f}%",
             "-" if point.change is None else f"{point.change:+.2f} ± {point.ci95 or 0:.2f}",
         )

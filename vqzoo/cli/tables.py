@@ -91,7 +91,7 @@ def _measured(record: Mapping[str, Any]) -> list[tuple[str, str]]:
         return [
             ("accuracy", "not measured"),
             ("agreement", f"{agreement['top1']:.2f}% of top-1 answers unchanged, "
-             f"KL {agreement['kl']:.4f} nats"),
+             f"KL {nats(agreement['kl'])}"),
             ("measured on", where),
         ]  # fmt: skip
     again = escape(f"{record['command']} --data imagefolder:PATH")
@@ -107,6 +107,11 @@ def _reasons(skipped: Mapping[str, str]) -> str:
         f"{len(found)} layers ({reason})" if len(found) > 3 else f"{', '.join(found)} ({reason})"
         for reason, found in names.items()
     )
+
+
+def nats(value: float | None) -> str:
+    """A divergence; logits that are not finite have none."""
+    return "not finite" if value is None else f"{value:.4f} nats"
 
 
 def decibels(value: float | None) -> str:

@@ -81,6 +81,8 @@ def check_code(code: Code, shape: tuple[int, int], method: Method, who: str) -> 
     if tuple(code.shape) != tuple(shape):
         raise PluginError(f"{who} returned a Code of shape {code.shape} for a {shape} matrix")
     names = [*code.parts, *code.children]
+    if not names:
+        raise PluginError(f"{who} returned a Code without parts: there is nothing to store")
     bad = [name for name in names if not _PART_NAME.fullmatch(name)]
     if bad or len(set(names)) != len(names):
         raise PluginError(f"{who}: part names must be distinct and of a-z, 0-9 and _: {names}")

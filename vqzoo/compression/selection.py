@@ -103,7 +103,7 @@ def _match(layers: Sequence[LayerInfo], text: str, plugins: Plugins) -> Mapping[
         accepting = [entry for entry in plugins.selectors if _accepts(entry, text)]
         if not accepting:
             plugins.selectors.get(text)  # says which selectors there are
-        chosen = accepting[0]
+        chosen = min(accepting, key=lambda entry: entry.item.catch_all)
     who = f"layer selector {named(chosen)}"
     with isolated(who):
         matched = dict(chosen.item.select(layers, text))

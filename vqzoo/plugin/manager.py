@@ -79,7 +79,7 @@ class Plugins:
             wanted = {name: arguments[name] for name in implementation.argnames}
             try:
                 implementation.function(**wanted)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 _warn(f"plugin {implementation.plugin_name}: {hook} failed: {_cause(error)}")
 
 

@@ -42,6 +42,8 @@ class LayerSelector(ABC):
 
     name: ClassVar[str]
     summary: ClassVar[str] = ""
+    catch_all: ClassVar[bool] = False
+    """Whether it reads any text: asked only where no other selector accepts."""
 
     def accepts(self, text: str) -> bool:
         """Whether `text` is this selector's to read: by default `name` or `name:argument`."""

@@ -251,7 +251,7 @@ def _accuracy(record: Mapping[str, Any] | None) -> str:
             text += (
                 f" On {agreement['images']:,} images of {plain(agreement['data'])}, which have no "
                 f"labels, {agreement['top1']:.2f}% of its top-1 answers are those of the dense "
-                f"model (mean KL divergence {agreement['kl']:.4f} nats)."
+                f"model (mean KL divergence {_nats(agreement['kl'])})."
             )
         return f"## Accuracy\n\n{text}"
     before, after, change = accuracy["dense"], accuracy["compressed"], accuracy["difference"]
@@ -383,3 +383,7 @@ def _layers_ratio(artifact: Artifact) -> float:
 
 def _megabytes(count: int) -> str:
     return f"{count / 1e6:,.2f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"
+
+
+def _nats(value: float | None) -> str:
+    return "not finite" if value is None else f"{value:.4f} nats"

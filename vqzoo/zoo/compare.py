@@ -23,7 +23,8 @@ class Point:
         top1: percent; None where nothing was measured.
         change: against the dense model, in points.
         ci95: half-width of the change's 95% confidence interval, from paired differences.
-        row_sqnr_db: mean over the compressed layers, every row counting alike.
+        row_sqnr_db: mean over the compressed layers that are not exact, rows counting alike; None
+            where all are exact.
         folder: name of the artifact's folder.
     """
 
@@ -33,7 +34,7 @@ class Point:
     top1: float | None
     change: float | None
     ci95: float | None
-    row_sqnr_db: float
+    row_sqnr_db: float | None
     folder: str
 
 
@@ -89,7 +90,9 @@ def compare(
         dense_top1=accuracy["dense"]["top1"] if accuracy else None,
         points=points,
     )
-    write_text(out / "compare.json", json.dumps(asdict(comparison), indent=2) + "\n")
+    write_text(
+        out / "compare.json", json.dumps(asdict(comparison), indent=2, allow_nan=False) + "\n"
+    )
     return comparison
 
 
@@ -103,6 +106,6 @@ def _point(record: Mapping[str, Any], method: str, folder: str) -> Point:
         top1=accuracy["compressed"]["top1"] if accuracy else None,
         change=accuracy["difference"]["top1"] if accuracy else None,
         ci95=accuracy["difference"]["ci95"] if accuracy else None,
-        row_sqnr_db=sum(errors) / len(errors) if errors else float("inf"),
+        row_sqnr_db=sum(errors) / len(errors) if errors else None,
         folder=folder,
     )

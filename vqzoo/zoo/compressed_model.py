@@ -1,7 +1,7 @@
 """`vqzoo.compress`, and what it gives back."""
 
 import copy
-import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from vqzoo.plugin.manager import installed_plugins
 from vqzoo.plugin.method import SkipLayer
 from vqzoo.zoo.config import known_model_args, timm_config
 from vqzoo.zoo.load import load
-from vqzoo.zoo.workspace import check_target
+from vqzoo.zoo.workspace import check_target, put_in_place
 
 Choice = str | tuple[str, Mapping[str, Any]]
 
@@ -97,17 +97,13 @@ class CompressedModel(nn.Module):
         ]
         methods = {layer.compressed.method for layer in self.layers}
         label = methods.pop() if len(methods) == 1 else "mixed"
-        partial = target.with_name(target.name + ".partial")
-        partial.mkdir(parents=True, exist_ok=True)
-        try:
-            write_artifact(partial, self.module, encoded, config, method=label, weights="in memory")
-            load(partial)  # what could not be loaded is not saved
-        except BaseException:
-            shutil.rmtree(partial)
-            raise
-        if target.exists():
-            shutil.rmtree(target)
-        partial.rename(target)
+        target.resolve().parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.resolve().parent, prefix=".vqzoo-") as scratch:
+            made = Path(scratch) / "artifact"
+            made.mkdir()
+            write_artifact(made, self.module, encoded, config, method=label, weights="in memory")
+            load(made)  # what could not be loaded is not saved
+            put_in_place(made, target)
 
 
 def compress(

@@ -15,6 +15,11 @@ _PRETRAINED_KEYS = (
     "label_names", "label_descriptions",
 )  # fmt: skip
 
+_PREPROCESSING_WORDS = {
+    "interpolation": ("bicubic", "bilinear", "nearest", "lanczos", "box", "hamming", "random"),
+    "crop_mode": ("center", "squash", "border"),
+}
+
 # Arguments of timm's factories that an artifact may set: bounded scalars that shape a model.
 _ARGUMENT_BOUNDS: dict[str, tuple[int, int]] = {
     "num_classes": (0, 1_000_000),
@@ -91,6 +96,16 @@ def known_pretrained_cfg(cfg: Mapping[str, Any]) -> dict[str, Any]:
         values = cfg.get(name, [])
         if not isinstance(values, list) or any(type(v) not in (int, float) for v in values):
             raise ArtifactError(f"{name} of the pretrained_cfg is not a list of numbers")
+    labels = cfg.get("label_names", [])
+    if not isinstance(labels, list) or any(not isinstance(label, str) for label in labels):
+        raise ArtifactError("label_names of the pretrained_cfg is not a list of texts")
+    for name in ("crop_pct", "test_crop_pct"):
+        share = cfg.get(name, 1.0)
+        if type(share) not in (int, float) or not 0 < share <= 4:
+            raise ArtifactError(f"{name}={share!r:.80} of the pretrained_cfg is out of bounds")
+    for name, words in _PREPROCESSING_WORDS.items():
+        if cfg.get(name, words[0]) not in words:
+            raise ArtifactError(f"{name}={cfg[name]!r:.80} of the pretrained_cfg is not known")
     return {name: value for name, value in cfg.items() if name in _PRETRAINED_KEYS}
 
 

@@ -9,7 +9,7 @@ import timm
 import torch
 from torch import nn
 
-from vqzoo.artifact.files import sha256_file
+from vqzoo.artifact.encode import tensors_sha256
 from vqzoo.errors import UsageError, VqzooError
 from vqzoo.zoo.names import SOURCES, check_name, full_name
 from vqzoo.zoo.reach import is_cached, is_reachable
@@ -25,17 +25,17 @@ class OpenedModel:
     """A dense model, ready to be compressed.
 
     Attributes:
-        name: its full timm name.
+        name: its full timm name, without the folders above its own.
         module: it, in eval mode, in float32, without gradients.
         weights: where its weights came from: "pretrained", "random" or "checkpoint:<file name>".
-        weights_sha256: of the checkpoint file, if there was one.
+        weights_sha256: of the state dict, in float32.
         model_args: arguments that its making took.
     """
 
     name: str
     module: nn.Module
     weights: str
-    weights_sha256: str | None
+    weights_sha256: str
     model_args: Mapping[str, Any]
 
 
@@ -112,12 +112,18 @@ def find_model(
         torch.manual_seed(seed)
         module = _create(full, pretrained, arguments)
         source: str = weights
-        digest = None
         if checkpoint is not None:
             _load_checkpoint(module, checkpoint, full)
-            source, digest = f"checkpoint:{checkpoint.name}", sha256_file(checkpoint)
-    module = module.float().eval().requires_grad_(False)
-    return OpenedModel(full, module, source, digest, arguments)
+            source = f"checkpoint:{checkpoint.name}"
+        module = module.float().eval().requires_grad_(False)
+        digest = tensors_sha256(module.state_dict())
+    return OpenedModel(_public_name(full), module, source, digest, arguments)
+
+
+def _public_name(name: str) -> str:
+    """A model's name without the folders above its own."""
+    kind, colon, path = name.partition(":")
+    return f"{kind}:{Path(path).resolve().name}" if colon and kind == "local-dir" else name
 
 
 def _create(name: str, pretrained: bool, arguments: Mapping[str, Any]) -> nn.Module:

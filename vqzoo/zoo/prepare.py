@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from vqzoo.compression.compress import check_weights, parse_options
-from vqzoo.compression.selection import LayerPlan, plan_layers
+from vqzoo.compression.selection import LayerPlan, MethodChoice, plan_layers
 from vqzoo.compression.view import compressible_layers
 from vqzoo.errors import UsageError
 from vqzoo.plugin.manager import Plugins, installed_plugins
@@ -62,7 +62,7 @@ def prepare(
     plugins = installed_plugins()
     device = parse_device(recipe.device)
     register_models(plugins)
-    _check_methods(recipe, plugins)
+    recipe = _typed(recipe, plugins)
     opened = find_model(
         recipe.model,
         watcher,
@@ -76,7 +76,8 @@ def prepare(
     rules = [(rule.layers, rule.choice()) for rule in recipe.rules]
     plans, skipped = plan_layers(layers, recipe.layers, recipe.choice(), rules, plugins)
     check_weights(opened.module, plans)
-    digest = recipe_hash(recipe, opened.name, opened.weights_sha256)
+    installed = {s.origin.distribution: s.origin.version for s in plugins.statuses}
+    digest = recipe_hash(recipe, opened.name, opened.weights_sha256, installed)
     target = out or default_folder(opened.name, recipe.label, digest)
     spec = recipe.data or EMBEDDED_DATA.get(opened.name)
     return Prepared(
@@ -110,13 +111,22 @@ def parse_device(name: str) -> torch.device:
     return device
 
 
-def _check_methods(recipe: Recipe, plugins: Plugins) -> None:
-    """Unknown names and options are told before a model is opened."""
-    choices = [recipe.choice(), *(rule.choice() for rule in recipe.rules)]
-    for choice in choices:
-        if choice is None:
-            continue
-        parse_options(plugins.quantizers.get(choice.method).item, choice.options)
+def _typed(recipe: Recipe, plugins: Plugins) -> Recipe:
+    """The recipe with its options as their methods read them, so that `-o k=256` and YAML's
+    `k: 256` ask for the same.
+
+    Raises:
+        UsageError: a name or an option is unknown; told before a model is opened.
+    """
+
+    def typed(choice: MethodChoice) -> dict[str, Any]:
         for name in choice.transforms:
             plugins.transforms.get(name)
+        parsed = parse_options(plugins.quantizers.get(choice.method).item, choice.options)
+        return {name: getattr(parsed, name) for name in choice.options}
+
     plugins.packings.get(recipe.packing)
+    rules = [rule.model_copy(update={"options": typed(rule.choice())}) for rule in recipe.rules]
+    choice = recipe.choice()
+    options = {} if choice is None else typed(choice)
+    return recipe.model_copy(update={"options": options, "rules": tuple(rules)})

@@ -155,10 +155,11 @@ def parse_options(pairs: list[str]) -> dict[str, str]:
     return options
 
 
-def recipe_hash(recipe: Recipe, model: str, weights_sha256: str | None) -> str:
-    """A hash of what was asked, with the name and the weights that it came to."""
+def recipe_hash(recipe: Recipe, model: str, weights_sha256: str, plugins: Mapping[str, str]) -> str:
+    """A hash of what was asked, with the name, the weights and the plugins' versions that it
+    came to."""
     fields = recipe.model_dump(mode="json", exclude={"checkpoint", "plugins"})
-    fields |= {"model": model, "weights_sha256": weights_sha256}
+    fields |= {"model": model, "weights_sha256": weights_sha256, "versions": dict(plugins)}
     if recipe.plugins:
         fields["plugins"] = [sha256_file(path) for path in recipe.plugins]
     return sha256_text(canonical_json(fields))
@@ -180,7 +181,7 @@ def canonical_command(recipe: Recipe, model: str) -> str:
     for name, value in sorted(recipe.options.items()):
         words += ["-o", f"{name}={value}"]
     if recipe.ratio is not None:
-        words += ["--ratio", f"{recipe.ratio:g}"]
+        words += ["--ratio", repr(recipe.ratio).removesuffix(".0")]
     for name in recipe.transforms:
         words += ["--transform", name]
     if recipe.layers != ("dense",):

@@ -1,5 +1,6 @@
 """The record of a run: what report.json and `--json` hold."""
 
+import math
 import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -65,12 +66,15 @@ def accuracy_block(dense: Evaluation, compressed: Evaluation) -> dict[str, Any]:
 
 
 def agreement_block(agreement: Agreement) -> dict[str, Any]:
-    """How far the compressed network agrees with the dense one on images without labels."""
+    """How far the compressed network agrees with the dense one on images without labels.
+
+    `kl` is None where logits were not finite.
+    """
     return {
         "data": agreement.data,
         "images": agreement.images,
         "top1": agreement.top1,
-        "kl": agreement.kl,
+        "kl": agreement.kl if math.isfinite(agreement.kl) else None,
     }
 
 

@@ -87,6 +87,7 @@ def _run(
 ) -> FinishedRun:
     started = time.perf_counter()
     ready = prepare(recipe, watcher, out, fall_back=fall_back)
+    recipe = ready.recipe
     if reuse and (found := finished_record(ready.target, ready.digest)) is not None:
         return FinishedRun(ready.target, found)
     check_target(ready.target, ready.digest, force=force)

@@ -62,12 +62,15 @@ def check_target(target: Path, digest: str, *, force: bool) -> None:
 
 
 def finished_record(target: Path, digest: str) -> dict[str, Any] | None:
-    """The record of a finished folder, if it is of the very same run."""
+    """The record of a finished folder, if it is of the very same run and no plugin failed in it."""
     report = target / REPORT_FILE
     if not report.is_file():
         return None
     record = json.loads(report.read_text(encoding="utf-8"))
-    return record if record.get("asked_sha256") == digest else None
+    if record.get("asked_sha256") != digest:
+        return None
+    broken = any(str(why).startswith("failed:") for why in record.get("skipped", {}).values())
+    return None if broken else record
 
 
 def open_workspace(target: Path, digest: str) -> Workspace:
@@ -109,11 +112,17 @@ def finish(work: Workspace) -> None:
     """Drop what only resuming needs and give the folder its name; an old one goes last."""
     shutil.rmtree(work.partial / _LAYERS)
     (work.partial / _ASKED).unlink()
-    old = work.target.with_name(work.target.name + ".old")
-    if work.target.exists():
+    put_in_place(work.partial, work.target)
+
+
+def put_in_place(made: Path, target: Path) -> None:
+    """Rename a whole folder to `target`; one that is there goes only when the new one stands."""
+    target = target.resolve()
+    old = target.with_name(target.name + ".old")
+    if target.exists():
         shutil.rmtree(old, ignore_errors=True)
-        work.target.rename(old)
-    work.partial.rename(work.target)
+        target.rename(old)
+    made.rename(target)
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -124,6 +133,7 @@ def abandon_if_empty(work: Workspace) -> None:
 
 
 def _partial(target: Path) -> Path:
+    target = target.resolve()
     return target.with_name(target.name + ".partial")
 
 
