@@ -11,25 +11,32 @@ from rich.table import Table
 from vqzoo.cli.terminal import printable
 
 
+_NARROW = 76
+
+
 def print_record(console: Console, record: Mapping[str, Any], folder: Path) -> None:
     """The layer table and the summary of a run."""
-    console.print(layer_table(record["layers"]))
+    console.print(layer_table(record["layers"], console.width))
     console.print()
     console.print(_summary(record, folder))
 
 
-def layer_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """One row a compressed layer, and their sum."""
+def layer_table(rows: Sequence[Mapping[str, Any]], width: int) -> Table:
+    """One row a compressed layer; a narrow terminal gets no shapes."""
     methods = {row["method"] for row in rows}
+    shapes = width >= _NARROW
     table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("layer", overflow="fold")
-    table.add_column("shape", no_wrap=True)
+    table.add_column("layer", overflow="fold", min_width=8)
+    if shapes:
+        table.add_column("shape", no_wrap=True)
     if len(methods) > 1:
         table.add_column("method", no_wrap=True)
     for title in ("bits/weight", "ratio", "SQNR dB", "bytes"):
         table.add_column(title, justify="right", no_wrap=True)
     for row in rows:
-        cells = [escape(printable(row["name"])), "×".join(str(size) for size in row["shape"])]
+        cells = [escape(printable(row["name"]))]
+        if shapes:
+            cells.append("×".join(str(size) for size in row["shape"]))
         if len(methods) > 1:
             cells.append(escape(printable(row["method"])))
         cells += [

@@ -1,6 +1,7 @@
 """Compress layers one by one: view, choose options, transform, quantize, check, measure."""
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -131,7 +132,8 @@ def compress_layer(
         raise SkipLayer(f"{choice.method} would not make it smaller ({bits} of {dense_bits} bits)")
     ratio = wanted_ratio(choice)
     if ratio is not None and bits * ratio > dense_bits:
-        note(f"{choice.method} reaches {dense_bits / bits:.5g}x here, not {ratio:g}x")
+        reached = math.floor(1e4 * dense_bits / bits) / 1e4  # never rounded up to what was asked
+        note(f"{choice.method} reaches {reached:g}x here, not {ratio:g}x")
     with isolated(who):
         decoded = decode(compressed, plugins)
     check_decoded(decoded, weight, who)

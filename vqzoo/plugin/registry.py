@@ -82,7 +82,7 @@ class Registry(Generic[Item]):
         if not names:
             return f"no {self.kind} called {name!r}: no plugin brings any (see `vqzoo plugins`)"
         close = difflib.get_close_matches(name.rpartition(":")[2], names, n=3)
-        hint = f"; did you mean {' or '.join(close)}?" if close else ""
+        hint = f"; did you mean {' or '.join(close)}?" if close else "."
         return f"no {self.kind} called {name!r}{hint} There are: {', '.join(names)}"
 
 

@@ -31,7 +31,7 @@ def check_name(name: str) -> None:
         known = timm.list_models()
         close = difflib.get_close_matches(architecture, known, n=3)
         hint = f"did you mean {' or '.join(close)}? " if close else ""
-        raise UsageError(f"no model called {name!r}; {hint}See `vqzoo models`")
+        raise UsageError(f"no model called {name!r}; {hint}see `vqzoo models`")
     if tag and name not in timm.list_pretrained(f"{architecture}.*"):
         tags = timm.list_pretrained(f"{architecture}.*")
         has = ", ".join(tags) if tags else "none"
