@@ -10,7 +10,6 @@ from rich.table import Table
 
 from vqzoo.cli.terminal import printable
 
-
 _NARROW = 76
 
 
