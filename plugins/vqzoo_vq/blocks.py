@@ -37,6 +37,33 @@ class Cut:
         return tuple(suffix for suffix, present in named if present)
 
 
+@dataclass(frozen=True)
+class Group:
+    """Sub-vectors of one length: the whole blocks, or the tail.
+
+    Attributes:
+        books: codebooks they have.
+        k: centroids of each, at most the sub-vectors that it serves.
+        d: sub-vector length.
+        count: sub-vectors, of all blocks together.
+    """
+
+    books: int
+    k: int
+    d: int
+    count: int
+
+
+def codebook_groups(shape: Cut, k: int, scope: CodebookScope) -> list[Group]:
+    """The groups of a cut matrix whose codebooks were asked for k centroids."""
+    groups = []
+    for blocks, d in shape.widths:
+        books = blocks if scope == "block" else 1
+        count = shape.points * blocks
+        groups.append(Group(books, min(k, count // books), d, count))
+    return groups
+
+
 def cut(m: int, n: int, d: int, axis: Axis) -> Cut:
     """Cut the columns (or rows) of an m × n matrix into blocks of d."""
     points, length = (m, n) if axis == "columns" else (n, m)

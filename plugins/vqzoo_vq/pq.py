@@ -12,7 +12,15 @@ from torch import Tensor
 from vqzoo.numerics.decode import decode_pq
 from vqzoo.numerics.kmeans import assign, kmeans
 from vqzoo.plugin import Code, Floats, Indices, LayerContext, Options, Quantizer, index_bits
-from vqzoo_vq.blocks import Axis, CodebookScope, Cut, block_points, cut, points_per_codebook
+from vqzoo_vq.blocks import (
+    Axis,
+    CodebookScope,
+    Cut,
+    block_points,
+    codebook_groups,
+    cut,
+    points_per_codebook,
+)
 from vqzoo_vq.distortion import ROW_SCALE_GAIN, gaussian_distortion
 from vqzoo_vq.row_scale import (
     Scale,
@@ -146,11 +154,9 @@ class ProductQuantization(Quantizer):
         float_bits = 16 if options.dtype == "float16" else 32
         shape = cut(m, n, options.d, options.axis)
         total = scale_bits(m, options.scale)
-        for blocks, d in shape.widths:
-            books = blocks if options.codebook == "block" else 1
-            k = min(options.k, shape.points * blocks // books)
-            codes = 8 * math.ceil(shape.points * blocks * index_bits(k) / 8)
-            total += codes + books * k * d * float_bits
+        for group in codebook_groups(shape, options.k, options.codebook):
+            codes = 8 * math.ceil(group.count * index_bits(group.k) / 8)
+            total += codes + group.books * group.k * group.d * float_bits
         return total
 
     def expected_error(self, m: int, n: int, options: ProductQuantizationOptions) -> float:
@@ -162,10 +168,8 @@ class ProductQuantization(Quantizer):
         """32·k·n + m·s·log2 k, with m·s sub-vectors; 32·k·d with one codebook for the layer."""
         shape = cut(m, n, options.d, options.axis)
         total = 0.0
-        for blocks, d in shape.widths:
-            books = blocks if options.codebook == "block" else 1
-            k = min(options.k, shape.points * blocks // books)
-            total += 32 * k * books * d + shape.points * blocks * math.log2(k)
+        for group in codebook_groups(shape, options.k, options.codebook):
+            total += 32 * group.k * group.books * group.d + group.count * math.log2(group.k)
         return total
 
 

@@ -11,7 +11,14 @@ from torch import Tensor
 from vqzoo.numerics.decode import decode_residual
 from vqzoo.numerics.residual import residual_kmeans
 from vqzoo.plugin import Code, Floats, Indices, LayerContext, Options, Quantizer, index_bits
-from vqzoo_vq.blocks import CodebookScope, Cut, block_points, cut, points_per_codebook
+from vqzoo_vq.blocks import (
+    CodebookScope,
+    Cut,
+    block_points,
+    codebook_groups,
+    cut,
+    points_per_codebook,
+)
 from vqzoo_vq.distortion import ROW_SCALE_GAIN, gaussian_distortion
 from vqzoo_vq.row_scale import (
     Scale,
@@ -148,11 +155,9 @@ class ResidualQuantization(Quantizer):
         float_bits = 16 if options.dtype == "float16" else 32
         shape = cut(m, n, options.d or n, "columns")
         total = scale_bits(m, options.scale)
-        for blocks, d in shape.widths:
-            books = blocks if options.codebook == "block" else 1
-            k = min(options.k, m * blocks // books)
-            codes = 8 * math.ceil(options.stages * m * blocks * index_bits(k) / 8)
-            total += codes + options.stages * books * k * d * float_bits
+        for group in codebook_groups(shape, options.k, options.codebook):
+            codes = 8 * math.ceil(options.stages * group.count * index_bits(group.k) / 8)
+            total += codes + options.stages * group.books * group.k * group.d * float_bits
         return total
 
     def expected_error(self, m: int, n: int, options: ResidualQuantizationOptions) -> float:
@@ -164,10 +169,9 @@ class ResidualQuantization(Quantizer):
     def paper_bits(self, m: int, n: int, options: ResidualQuantizationOptions) -> float:
         """t·(32·k·n + m·log2 k) for whole rows; per block or for the layer with sub-vectors."""
         total = 0.0
-        for blocks, d in cut(m, n, options.d or n, "columns").widths:
-            books = blocks if options.codebook == "block" else 1
-            k = min(options.k, m * blocks // books)
-            total += 32 * k * books * d + m * blocks * math.log2(k)
+        shape = cut(m, n, options.d or n, "columns")
+        for group in codebook_groups(shape, options.k, options.codebook):
+            total += 32 * group.k * group.books * group.d + group.count * math.log2(group.k)
         return options.stages * total
 
 

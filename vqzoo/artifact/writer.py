@@ -134,9 +134,9 @@ def dense_bytes(model: nn.Module) -> int:
     tensors, _ = untouched_tensors(model, set())
     header: dict[str, Any] = {}
     position = 0
-    order = sorted(tensors, key=lambda key: (-_fp32_itemsize(tensors[key]), key))
+    order = sorted(tensors, key=lambda key: (-fp32_itemsize(tensors[key]), key))
     for key in order:
-        size = tensors[key].numel() * _fp32_itemsize(tensors[key])
+        size = tensors[key].numel() * fp32_itemsize(tensors[key])
         name = "F32" if tensors[key].is_floating_point() else _dtype_name(tensors[key].dtype)
         header[key] = {
             "dtype": name,
@@ -148,7 +148,8 @@ def dense_bytes(model: nn.Module) -> int:
     return 8 + -(-len(text.encode()) // 8) * 8 + position
 
 
-def _fp32_itemsize(tensor: Tensor) -> int:
+def fp32_itemsize(tensor: Tensor) -> int:
+    """Bytes of one element in the dense file: floating tensors count in fp32."""
     return 4 if tensor.is_floating_point() else tensor.element_size()
 
 

@@ -1,5 +1,6 @@
 """The contract of a layer selector."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,16 +26,12 @@ class LayerInfo:
     @property
     def matrix_shape(self) -> tuple[int, int]:
         """(m, n) of the weight as a matrix: (out, in/groups·kernel)."""
-        m, n = self.shape[0], 1
-        for size in self.shape[1:]:
-            n *= size
-        return m, n
+        return self.shape[0], math.prod(self.shape[1:])
 
     @property
     def numel(self) -> int:
         """Number of weights."""
-        m, n = self.matrix_shape
-        return m * n
+        return math.prod(self.shape)
 
 
 class LayerSelector(ABC):

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from vqzoo.artifact.schema import REPORT_FILE
 from vqzoo.errors import VqzooError
 from vqzoo.plugin.manager import Plugins
 from vqzoo.zoo.expected_size import ExpectedSize, expected_size
@@ -81,7 +82,7 @@ def _build_one(recipe: ZooRecipe, watcher: Watcher, folder: Path, push_to: str |
 
 
 def _stamp(folder: Path) -> int | None:
-    report = folder / "report.json"
+    report = folder / REPORT_FILE
     return report.stat().st_mtime_ns if report.is_file() else None
 
 

@@ -5,8 +5,9 @@ from typing import Any
 
 import timm
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from vqzoo.artifact.writer import fp32_itemsize
 from vqzoo.compression.compress import choose_options
 from vqzoo.compression.selection import LayerPlan, plan_layers
 from vqzoo.compression.view import compressible_layers, weight_key
@@ -61,7 +62,7 @@ def expected_size(recipe: Recipe, plugins: Plugins) -> ExpectedSize:
     rest = 0
     for key, tensor in model.state_dict(keep_vars=True).items():
         if id(tensor) not in seen and key not in smaller:
-            rest += tensor.numel() * _itemsize(tensor)
+            rest += tensor.numel() * fp32_itemsize(tensor)
         seen.add(id(tensor))
     return ExpectedSize(
         layers=len(smaller),
@@ -86,16 +87,10 @@ def _bits(plan: LayerPlan, plugins: Plugins) -> int:
     if choice.transforms:
         raise UsageError(f"{layer.name}: sizes with transforms are not known beforehand")
     quantizer = plugins.quantizers.get(choice.method).item
-    m = layer.shape[0]
-    n = layer.numel // m
     try:
-        options = choose_options(quantizer, (m, n), choice, lambda text: None)
-        return quantizer.stored_bits(m, n, options)
+        options = choose_options(quantizer, layer.matrix_shape, choice, lambda text: None)
+        return quantizer.stored_bits(*layer.matrix_shape, options)
     except SkipLayer:
         return 32 * layer.numel
     except NotImplementedError as error:
         raise UsageError(f"{layer.name}: {error}") from None
-
-
-def _itemsize(tensor: Tensor) -> int:
-    return 4 if tensor.is_floating_point() else tensor.element_size()

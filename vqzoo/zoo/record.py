@@ -40,7 +40,7 @@ def ratios(rows: Sequence[Mapping[str, Any]], dense: int, file: int) -> dict[str
     the artifact's; `theoretical`: the sources' own formulas over the compressed layers, None
     where a method has none.
     """
-    weights = sum(_numel(row["shape"]) for row in rows)
+    weights = sum(math.prod(row["shape"]) for row in rows)
     paper = [row["paper_bits"] for row in rows]
     return {
         "layers": 4 * weights / sum(row["bytes"] for row in rows),
@@ -83,10 +83,3 @@ def versions(plugins: Plugins) -> dict[str, str]:
     found = {name: version(name) for name in _PACKAGES}
     found |= {s.origin.distribution: s.origin.version for s in plugins.statuses if not s.problem}
     return {"python": platform.python_version(), **found}
-
-
-def _numel(shape: Sequence[int]) -> int:
-    product = 1
-    for size in shape:
-        product *= size
-    return product
