@@ -58,6 +58,10 @@ class SingularValues(Quantizer):
         """The product of the factors."""
         return params["left"] @ params["right"]
 
+    def apply(self, code: Code, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        """Through the factors: r·(m + n) multiplications a vector."""
+        return x @ params["right"].T @ params["left"].T
+
     def fit(
         self, m: int, n: int, options: SingularValuesOptions, note: Callable[[str], None]
     ) -> SingularValuesOptions:

@@ -1,23 +1,54 @@
 """Codes back to matrices, children first."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from vqzoo.plugin.code import Floats, MethodCode
+from vqzoo.plugin.code import Code, Floats, MethodCode, Part
 from vqzoo.plugin.manager import Plugins
 
 
-def decode(compressed: MethodCode, plugins: Plugins, out: Tensor | None = None) -> Tensor:
-    """The float32 (m, n) matrix that a code stands for, written into `out` where it is given."""
-    code = compressed.code
-    params = code.floats()
-    for name, child in code.children.items():
-        params[name] = decode(child, plugins)
-    matrix = plugins.method(compressed.method).item.decode(code, params, out)
+def decode(
+    compressed: MethodCode,
+    plugins: Plugins,
+    out: Tensor | None = None,
+    params: Mapping[str, Tensor] | None = None,
+) -> Tensor:
+    """The float32 (m, n) matrix that a code stands for, written into `out` where it is given.
+
+    `params` replaces any of `trainable`'s tensors.
+    """
+
+    def rebuild(child: MethodCode, inner: Mapping[str, Tensor]) -> Tensor:
+        return decode(child, plugins, params=inner)
+
+    merged = _merged(compressed.code, params or {}, rebuild)
+    matrix = plugins.method(compressed.method).item.decode(compressed.code, merged, out)
     return matrix if out is None or matrix is out else out.copy_(matrix)
+
+
+def reconstruct(compressed: MethodCode, params: Mapping[str, Tensor], plugins: Plugins) -> Tensor:
+    """`decode` in differentiable torch, with `trainable`'s tensors replaced by `params`."""
+
+    def rebuild(child: MethodCode, inner: Mapping[str, Tensor]) -> Tensor:
+        return reconstruct(child, inner, plugins)
+
+    merged = _merged(compressed.code, params, rebuild)
+    return plugins.method(compressed.method).item.reconstruct(compressed.code, merged)
+
+
+def apply(
+    compressed: MethodCode, params: Mapping[str, Tensor], plugins: Plugins, x: Tensor
+) -> Tensor:
+    """x (..., n) times the matrix, (..., m), by the method's `apply`; differentiable."""
+
+    def rebuild(child: MethodCode, inner: Mapping[str, Tensor]) -> Tensor:
+        return reconstruct(child, inner, plugins)
+
+    merged = _merged(compressed.code, params, rebuild)
+    return plugins.method(compressed.method).item.apply(compressed.code, merged, x)
 
 
 def trainable(compressed: MethodCode, plugins: Plugins) -> dict[str, Tensor]:
@@ -28,19 +59,6 @@ def trainable(compressed: MethodCode, plugins: Plugins) -> dict[str, Tensor]:
         for part, tensor in trainable(child, plugins).items():
             tensors[f"{name}.{part}"] = tensor
     return tensors
-
-
-def reconstruct(
-    compressed: MethodCode, params: Mapping[str, Tensor], plugins: Plugins
-) -> torch.Tensor:
-    """`decode` in differentiable torch, with `trainable`'s tensors replaced by `params`."""
-    code = compressed.code
-    merged = {**code.floats(), **{n: v for n, v in params.items() if n in code.parts}}
-    for name, child in code.children.items():
-        prefix = name + "."
-        inner = {k.removeprefix(prefix): v for k, v in params.items() if k.startswith(prefix)}
-        merged[name] = reconstruct(child, inner, plugins)
-    return plugins.method(compressed.method).item.reconstruct(code, merged)
 
 
 def retuned(compressed: MethodCode, params: Mapping[str, Tensor]) -> MethodCode:
@@ -69,3 +87,30 @@ def retuned(compressed: MethodCode, params: Mapping[str, Tensor]) -> MethodCode:
     for child, values_of in inner.items():
         children[child] = retuned(children[child], values_of)
     return replace(compressed, code=replace(compressed.code, parts=parts, children=children))
+
+
+def moved(compressed: MethodCode, device: torch.device) -> MethodCode:
+    """A code with its tensors on `device`."""
+    code = compressed.code
+    parts: dict[str, Part] = {}
+    for name, part in code.parts.items():
+        if isinstance(part, Floats):
+            parts[name] = replace(part, stored=part.stored.to(device))
+        else:
+            parts[name] = replace(part, values=part.values.to(device))
+    children = {name: moved(child, device) for name, child in code.children.items()}
+    return replace(compressed, code=replace(code, parts=parts, children=children))
+
+
+def _merged(
+    code: Code,
+    params: Mapping[str, Tensor],
+    rebuild: Callable[[MethodCode, Mapping[str, Tensor]], Tensor],
+) -> dict[str, Tensor]:
+    """A method's `params`: the code's floats but where others are given, and children rebuilt."""
+    merged = {**code.floats(), **{n: v for n, v in params.items() if n in code.parts}}
+    for name, child in code.children.items():
+        prefix = name + "."
+        inner = {k.removeprefix(prefix): v for k, v in params.items() if k.startswith(prefix)}
+        merged[name] = rebuild(child, inner)
+    return merged

@@ -41,6 +41,9 @@ class LayerContext:
         progress: takes (done, total) steps of this layer's work.
         quantize: compresses a matrix by another registered method, for `Code.children`:
             `quantize("pq", matrix, {"k": 16})`.
+        inputs: what the layer saw of calibration data, where there was any: float32, (r, n), rows
+            drawn from the vectors that the layer multiplies its matrix with; the groups of a
+            convolution are drawn from alike. Their second moment is `inputs.T @ inputs / r`.
     """
 
     layer: str
@@ -52,6 +55,7 @@ class LayerContext:
     note: Callable[[str], None]
     progress: Callable[[int, int], None]
     quantize: Callable[[str, Tensor, Mapping[str, Any]], MethodCode]
+    inputs: Tensor | None = None
 
 
 class Method(ABC):
@@ -102,6 +106,27 @@ class Method(ABC):
         if matrix.shape != code.shape:
             raise ValueError(f"{self.name} rebuilt {tuple(matrix.shape)}, not {code.shape}")
         return matrix if out is None else out.copy_(matrix)
+
+    def apply(self, code: Code, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        """Multiply by the matrix: x·Wᵀ, for a network that runs from its codes.
+
+        Worth overriding where the product is cheaper than the matrix, as with thin factors. It
+        must agree with `reconstruct` and be differentiable in `params` and `x`.
+
+        Args:
+            code: what `quantize` or `forward` made.
+            params: as `reconstruct` takes them.
+            x: float32, (..., n).
+
+        Returns:
+            float32, (..., m).
+        """
+        return x @ self.reconstruct(code, params).T
+
+    @property
+    def applies(self) -> bool:
+        """Whether the method has an `apply` of its own."""
+        return type(self).apply is not Method.apply
 
     def trainable(self, code: Code) -> dict[str, Tensor]:
         """The parts that fine-tuning may change: all float parts, unless a method says less."""

@@ -84,6 +84,14 @@ class Quantizer(Method):
             return min(sized, key=lambda pair: pair[0])[1]
         return min(fitting, key=lambda pair: (self.expected_error(m, n, pair[1]), pair[0]))[1]
 
+    def stages(self, options: Any) -> Sequence[tuple[str, Mapping[str, Any]]]:
+        """What to compress with and fine-tune first, where the network is fine-tuned at all.
+
+        Each stage is a registered method and its options; the next one starts from the decoded,
+        fine-tuned weights. This method comes last ("prune, retrain, then share and retrain").
+        """
+        return ()
+
     def paper_bits(self, m: int, n: int, options: Any) -> float | None:
         """Bits by the source's own formula (32-bit floats, log2 k bits a code), if it has one."""
         return None

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import timm
 import torch
@@ -18,11 +18,16 @@ from vqzoo.artifact.reader import (
 )
 from vqzoo.artifact.schema import CONFIG_FILE, WEIGHTS_FILE
 from vqzoo.compression.decode import decode
+from vqzoo.compression.layers import run_from_code
+from vqzoo.compression.view import compressible_layers, weight_key
 from vqzoo.errors import ArtifactError, UsageError, one_line
+from vqzoo.plugin.code import MethodCode
 from vqzoo.plugin.files import plugin_files
 from vqzoo.plugin.manager import Plugins, installed_plugins
 from vqzoo.zoo.config import check_model_args, known_pretrained_cfg
 from vqzoo.zoo.names import register_models
+
+Mode = Literal["decoded", "codes"]
 
 _DTYPES = {
     "BOOL": torch.bool, "U8": torch.uint8, "I8": torch.int8, "I16": torch.int16,
@@ -36,9 +41,10 @@ def load(
     *,
     revision: str | None = None,
     device: str | torch.device = "cpu",
+    mode: Mode = "decoded",
     plugins: Sequence[str | Path] = (),
 ) -> nn.Module:
-    """Load an artifact as a plain network, its weights decoded.
+    """Load an artifact as a network that runs.
 
     Buffers outside the state dict are rebuilt, everything else is bit for bit what was stored.
 
@@ -47,6 +53,9 @@ def load(
             that name comes first; "hf-hub:" and "local-dir:" before it say which is meant.
         revision: a branch, tag or commit of the repository.
         device: where the network goes.
+        mode: "decoded" gives timm's own modules with dense weights. "codes" keeps the compressed
+            layers as codes, which each forward pass decodes (or multiplies by, where the method
+            can): less memory, more time; logits agree within rounding, 1e-4 of the largest.
         plugins: plugin files that the artifact was made with.
 
     Returns:
@@ -54,13 +63,15 @@ def load(
         (40 hexadecimal digits), None for a folder.
 
     Raises:
-        UsageError: there is no such repository or revision.
+        UsageError: there is no such repository, revision or mode.
         ArtifactError: the artifact is damaged, lies, or needs what is not installed.
         VqzooError: it is not in the cache and cannot be fetched.
     """
+    if mode not in get_args(Mode):
+        raise UsageError(f"mode {mode!r}: there are {', '.join(get_args(Mode))}")
     artifact, commit = verified_artifact(source, revision)
     with plugin_files(plugins):
-        model = build_model(artifact, installed_plugins()).to(device)
+        model = build_model(artifact, installed_plugins(), mode).to(device)
     model.vqzoo_commit = commit  # type: ignore[assignment]  # torch knows tensors and modules only
     return model
 
@@ -90,7 +101,7 @@ def names_repository(source: str | Path) -> bool:
     return source.startswith(PREFIX) or parse_hub_id(source) is not None
 
 
-def build_model(artifact: Artifact, plugins: Plugins) -> nn.Module:
+def build_model(artifact: Artifact, plugins: Plugins, mode: Mode = "decoded") -> nn.Module:
     """The network of an artifact whose checksum has been verified."""
     register_models(plugins)
     with torch.device("meta"):
@@ -99,7 +110,8 @@ def build_model(artifact: Artifact, plugins: Plugins) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         model = _create(artifact.config).eval().requires_grad_(False)
     with torch.no_grad():
-        _fill(model, artifact, plugins)
+        for key, code in _fill(model, artifact, plugins, mode).items():
+            model = run_from_code(model, key.removesuffix("weight").rstrip("."), code, plugins)
     return model
 
 
@@ -149,9 +161,17 @@ def _compare(artifact: Artifact, expected: dict[str, Tensor]) -> None:
             raise ArtifactError(f"{key!r} has another dtype than the architecture's {tensor.dtype}")
 
 
-def _fill(model: nn.Module, artifact: Artifact, plugins: Plugins) -> None:
-    """Copy and decode straight into the model's own tensors."""
+def _fill(
+    model: nn.Module, artifact: Artifact, plugins: Plugins, mode: Mode
+) -> dict[str, MethodCode]:
+    """Copy and decode straight into the model's own tensors.
+
+    Returns:
+        In mode "codes": state dict key -> the code that the layer is to run from.
+    """
     state = model.state_dict()
+    kept: dict[str, MethodCode] = {}
+    runnable = _runnable(model, artifact) if mode == "codes" else set()
     try:
         file = safe_open(artifact.weights_path, framework="pt")
     except (SafetensorError, OSError) as error:
@@ -163,13 +183,23 @@ def _fill(model: nn.Module, artifact: Artifact, plugins: Plugins) -> None:
             parts = {name: file.get_tensor(name) for name in part_keys(key, entry)}
             code = build_code(key, entry, parts, plugins)
             _decode_into(state[key], key, code, plugins)
+            if key in runnable and entry.dtype == "float32":
+                kept[key] = code
             if entry.dtype in ("float16", "bfloat16"):  # the network ran with rounded weights
                 state[key].copy_(state[key].to(getattr(torch, entry.dtype)))
     for alias, key in artifact.metadata.aliases.items():
         state[alias].copy_(state[key])
+    return kept
 
 
-def _decode_into(weight: Tensor, key: str, code: Any, plugins: Plugins) -> None:
+def _runnable(model: nn.Module, artifact: Artifact) -> set[str]:
+    """Keys of the weights that are one layer's alone, and that its forward pass alone uses."""
+    shared = set(artifact.metadata.aliases.values())
+    layers, _ = compressible_layers(model)
+    return {weight_key(layer.name) for layer in layers} - shared
+
+
+def _decode_into(weight: Tensor, key: str, code: MethodCode, plugins: Plugins) -> None:
     m, n = code.code.shape
     if tuple(weight.shape[:1]) != (m,) or m * n != weight.numel():
         raise ArtifactError(f"{key!r}: its code is for a {m} x {n} matrix")

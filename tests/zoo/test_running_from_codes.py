@@ -1,0 +1,119 @@
+"""`vqzoo.load(..., mode="codes")`: the same network, without its dense weights."""
+
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+import vqzoo
+from vqzoo.compression.layers import CodedLayer, run_from_code
+from vqzoo.errors import UsageError
+from vqzoo.plugin.manager import installed_plugins
+
+METHODS = {
+    "km": {"k": 16},
+    "pq": {"k": 16, "d": 4},
+    "rq": {"k": 16, "d": 4, "stages": 2},
+    "binary": {},
+    "rtn": {"format": "int4"},
+    "svd": {"rank": 4},
+}
+
+
+@pytest.fixture(scope="module")
+def resnet() -> nn.Module:
+    torch.manual_seed(0)
+    model = timm.create_model("test_resnet", num_classes=7).eval()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)  # timm starts residual branches at zero
+    return model
+
+
+def images(model: nn.Module) -> torch.Tensor:
+    return torch.randn(2, *model.pretrained_cfg["input_size"])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_logits_agree_with_the_decoded_network(
+    method: str, resnet: nn.Module, tmp_path: Path
+) -> None:
+    vqzoo.compress(resnet, method, layers="all", **METHODS[method]).save(tmp_path / "a")
+    decoded = vqzoo.load(tmp_path / "a")
+    coded = vqzoo.load(tmp_path / "a", mode="codes")
+    x = images(resnet)
+    expected, found = decoded(x), coded(x)
+    assert (found - expected).abs().max() <= 1e-4 * expected.abs().max()
+
+
+@pytest.mark.parametrize("name", ["test_vit", "test_convnext"])
+def test_other_families_run_from_codes(name: str, tmp_path: Path) -> None:
+    model = timm.create_model(name, num_classes=3).eval()
+    vqzoo.compress(model, "pq", layers="all", k=8, d=2).save(tmp_path / "a")
+    x = images(model)
+    expected = vqzoo.load(tmp_path / "a")(x)
+    found = vqzoo.load(tmp_path / "a", mode="codes")(x)
+    assert (found - expected).abs().max() <= 1e-4 * expected.abs().max()
+
+
+def test_no_dense_weight_of_a_compressed_layer_is_held(resnet: nn.Module, tmp_path: Path) -> None:
+    small = vqzoo.compress(resnet, "km", layers="all", k=16)
+    small.save(tmp_path / "a")
+    coded = vqzoo.load(tmp_path / "a", mode="codes")
+    layers = {name: m for name, m in coded.named_modules() if isinstance(m, CodedLayer)}
+    assert set(layers) == {layer.layer.name for layer in small.layers}
+    held = sum(t.numel() for t in coded.state_dict().values())
+    compressed = sum(layer.layer.numel for layer in small.layers)
+    dense = sum(t.numel() for t in resnet.state_dict().values())
+    assert held < dense - compressed + 20 * len(layers) + sum(
+        layer.layer.shape[0] for layer in small.layers
+    )
+
+
+def test_a_coded_network_moves_and_stays_out_of_the_graph(
+    resnet: nn.Module, tmp_path: Path
+) -> None:
+    vqzoo.compress(resnet, "pq", k=16, d=4).save(tmp_path / "a")
+    coded = vqzoo.load(tmp_path / "a", mode="codes")
+    assert not any(p.requires_grad for p in coded.parameters())
+    on_meta = coded.to("meta")
+    layer = next(m for m in on_meta.modules() if isinstance(m, CodedLayer))
+    assert layer._compressed.code.indices("codes").device.type == "meta"
+
+
+def test_params_train_and_the_code_follows(resnet: nn.Module) -> None:
+    plugins = installed_plugins()
+    small = vqzoo.compress(resnet, "pq", layers="dense", k=16, d=4)
+    layer = small.layers[0]
+    model = run_from_code(small.module, layer.layer.name, layer.compressed, plugins)
+    coded = model.get_submodule(layer.layer.name)
+    assert isinstance(coded, CodedLayer)
+    before = coded.compressed.code.floats()["codebook"]
+    coded.params.requires_grad_(True)
+    x = images(resnet)
+    model(x).square().mean().backward()
+    gradient = coded.params["codebook"].grad
+    assert gradient is not None
+    assert gradient.abs().sum() > 0
+    with torch.no_grad():
+        expected = model(x)
+        coded.params["codebook"].mul_(2)
+        changed = model(x)
+    assert not torch.equal(expected, changed)
+    assert torch.allclose(coded.compressed.code.floats()["codebook"], 2 * before, rtol=1e-3)
+
+
+def test_a_network_that_is_one_layer() -> None:
+    layer = nn.Linear(16, 8)
+    small = vqzoo.compress(layer, "svd", rank=2)
+    x = torch.randn(3, 5, 16)
+    expected = small(x)
+    coded = run_from_code(small.module, "", small.layers[0].compressed, installed_plugins())
+    assert torch.allclose(coded(x), expected, atol=1e-5)
+
+
+def test_an_unknown_mode_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="decoded, codes"):
+        vqzoo.load(tmp_path, mode="fast")  # type: ignore[arg-type]

@@ -1,0 +1,94 @@
+"""Layers that run from their codes: no dense weight is kept."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vqzoo.compression.decode import apply, decode, moved, reconstruct, retuned, trainable
+from vqzoo.plugin.code import MethodCode
+from vqzoo.plugin.manager import Plugins
+
+
+class CodedLayer(nn.Module):
+    """A layer whose weight is a code.
+
+    A Linear multiplies by its method's own `apply` where that has one. Any other layer, in its own
+    way, uses a weight that each forward pass decodes and lets go again.
+
+    Attributes:
+        original: the layer, its weight taken out.
+        params: the code's trainable floats as float32 parameters, frozen until `requires_grad_`;
+            a part of a child is named "child/part".
+    """
+
+    def __init__(self, original: nn.Module, compressed: MethodCode, plugins: Plugins) -> None:
+        super().__init__()
+        weight = original._parameters["weight"]
+        if weight is None:
+            raise ValueError("the layer has no weight of its own")
+        original._parameters["weight"] = None
+        self.original = original
+        self._shape, self._dtype = weight.shape, weight.dtype
+        self._plugins = plugins
+        self._compressed = moved(compressed, weight.device)
+        self.params = nn.ParameterDict(
+            {
+                name.replace(".", "/"): nn.Parameter(tensor.clone(), requires_grad=False)
+                for name, tensor in trainable(self._compressed, plugins).items()
+            }
+        )
+
+    @property
+    def compressed(self) -> MethodCode:
+        """The code with the values that `params` have now, rounded as it stores them."""
+        return retuned(self._compressed, self._tensors())
+
+    @property
+    def weight(self) -> Tensor:
+        """The dense weight, made anew at each call; differentiable while `params` are trained."""
+        if torch.is_grad_enabled() and any(p.requires_grad for p in self.params.values()):
+            matrix = reconstruct(self._compressed, self._tensors(), self._plugins)
+        else:
+            matrix = decode(self._compressed, self._plugins, params=self._tensors())
+        return matrix.view(self._shape).to(self._dtype)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The layer's own forward pass."""
+        method = self._plugins.method(self._compressed.method).item
+        if type(self.original) is nn.Linear and method.applies and self._dtype == torch.float32:
+            product = apply(self._compressed, self._tensors(), self._plugins, *args)
+            bias = self.original.bias
+            return product if bias is None else product + bias
+        held = {"weight": self.weight}
+        return torch.func.functional_call(self.original, held, args, kwargs)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """`params` by the names that `trainable` gives them."""
+        return {name.replace("/", "."): tensor for name, tensor in self.params.items()}
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "CodedLayer":
+        """`to`, `cuda` and the like take the codes along; codes have no other dtype."""
+        super()._apply(fn, recurse)
+        self._compressed = moved(self._compressed, fn(torch.empty(0)).device)
+        return self
+
+
+def run_from_code(
+    model: nn.Module, layer: str, compressed: MethodCode, plugins: Plugins
+) -> nn.Module:
+    """Put a `CodedLayer` in the place of `layer`; the model, or the new layer if it is the model.
+
+    Args:
+        model: changed in place.
+        layer: module path, "" for the model itself.
+        compressed: the code of its weight.
+        plugins: what is installed.
+    """
+    coded = CodedLayer(model.get_submodule(layer), compressed, plugins)
+    if not layer:
+        return coded
+    parent, _, name = layer.rpartition(".")
+    setattr(model.get_submodule(parent), name, coded)
+    return model
