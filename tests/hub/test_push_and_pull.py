@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from vqzoo.zoo.hub import PUBLISHED, pull, push
 
 REPO = "org/small"
 ARTIFACT = ("config.json", "vqzoo.safetensors")
+Vqzoo = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def uploads(hub: HubServer) -> list[int]:
@@ -262,19 +265,21 @@ def test_wrong_bytes_are_noticed_and_fetched_again(
 
 
 def test_offline_what_is_in_the_cache_loads(
-    hub: HubServer, artifact: Path, monkeypatch: pytest.MonkeyPatch
+    hub: HubServer, artifact: Path, tmp_path: Path, vqzoo: Vqzoo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     commit = push(artifact, REPO).commit
-    with monkeypatch.context() as offline:
-        offline.setattr(constants, "HF_HUB_OFFLINE", True)
-        with pytest.raises(VqzooError, match="HF_HUB_OFFLINE"):
-            vqzoo.load(REPO)
-        with pytest.raises(VqzooError, match="HF_HUB_OFFLINE"):
-            push(artifact, REPO)
-    vqzoo.load(REPO)
+    # In processes of their own: clients before 1.0 keep a session that knows how it was begun.
+    offline = {**hub.environment(tmp_path / "hf"), "HF_HUB_OFFLINE": "1"}
+    done = vqzoo("pull", REPO, **offline)
+    assert (done.returncode, "HF_HUB_OFFLINE" in done.stderr) == (1, True), done.stderr
+    pulled = pull(REPO)
+    assert pulled.commit == commit
     asked = len(hub.exchanges)
+    done = vqzoo("pull", REPO, **offline)
+    assert done.stdout.strip() == str(pulled.artifact.folder), done.stderr
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    assert vqzoo.load(REPO).vqzoo_commit == commit
+    with pytest.raises(VqzooError, match="HF_HUB_OFFLINE"):
+        push(artifact, REPO)
     assert len(hub.exchanges) == asked
 
 
