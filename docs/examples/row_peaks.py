@@ -1,7 +1,8 @@
-"""A transform: rows divided by their largest magnitude, and multiplied by it again."""
+"""A transform: rows divided by a power of their largest magnitude, and multiplied by it again."""
 
 from collections.abc import Mapping
 
+from pydantic import Field
 from torch import Tensor
 
 from vqzoo.plugin import Code, Floats, LayerContext, Options, Transform, hookimpl
@@ -9,18 +10,25 @@ from vqzoo.plugin import Code, Floats, LayerContext, Options, Transform, hookimp
 vqzoo_contract = 1
 
 
+class RowPeaksOptions(Options):
+    """What users give as --transform row-peaks:power=0.5."""
+
+    power: float = Field(1.0, ge=0, le=1, description="1 makes all rows alike, 0 does nothing")
+
+
 class RowPeaks(Transform):
     """Users write --transform row-peaks."""
 
     name = "row-peaks"
-    summary = "rows divided by their largest magnitude"
+    summary = "rows divided by a power of their largest magnitude"
+    Options = RowPeaksOptions
 
     def forward(
-        self, weight: Tensor, options: Options, context: LayerContext
+        self, weight: Tensor, options: RowPeaksOptions, context: LayerContext
     ) -> tuple[Tensor, Code]:
         """The matrix to quantize, and what undoing needs."""
         peaks = weight.abs().amax(dim=1)
-        stored = Floats.of(peaks.where(peaks > 0, 1.0))
+        stored = Floats.scales(peaks.where(peaks > 0, 1.0).pow(options.power))
         shape = (weight.shape[0], weight.shape[1])
         return weight / stored.values[:, None], Code(shape, {"peaks": stored})
 

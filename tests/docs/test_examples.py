@@ -41,10 +41,11 @@ def test_a_selector() -> None:
 
 def test_a_transform() -> None:
     found = record(
-        "row_peaks.py", *RUN, "-m", "rtn", "-o", "format=int4", "--transform", "row-peaks"
+        "row_peaks.py", *RUN, "-m", "rtn", "-o", "format=int4", "--transform", "row-peaks:power=0.5"
     )
     (layer,) = found["layers"]
-    assert layer["method"] == "row-peaks"
+    assert layer["method"] == "rtn"
+    assert layer["transforms"] == [{"name": "row-peaks", "options": {"power": 0.5}}]
     loaded = vqzoo.load("a", plugins=[EXAMPLES / "row_peaks.py"])
     assert torch.isfinite(loaded.get_parameter("fc.weight")).all()
 

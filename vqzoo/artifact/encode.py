@@ -1,7 +1,7 @@
 """Codes to the tensors and JSON of a file, one layer at a time."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,8 +45,13 @@ def encode_layer(
     options: Mapping[str, Any],
     packing: str,
     plugins: Plugins,
+    transforms: Sequence[tuple[str, Mapping[str, Any]]] = (),
 ) -> EncodedLayer:
-    """Pack a layer's codes and describe them."""
+    """Pack a layer's codes and describe them.
+
+    Args:
+        transforms: name and options of each that ran before the method, for the record.
+    """
     tensors: dict[str, Tensor] = {}
     code = _encode_code(compressed, key + SEPARATOR, packing, plugins, tensors)
     entry = {
@@ -57,6 +62,8 @@ def encode_layer(
         "code": code,
         "sha256": tensors_sha256(tensors),
     }
+    if transforms:
+        entry["transforms"] = [{"name": name, "options": dict(o)} for name, o in transforms]
     return EncodedLayer(key, entry, tensors)
 
 

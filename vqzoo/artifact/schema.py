@@ -63,6 +63,16 @@ class CodeEntry(_Entry):
     children: dict[_PartName, "CodeEntry"] = {}
 
 
+_Options = dict[str, bool | int | float | str | None]
+
+
+class TransformEntry(_Entry):
+    """A transform that ran before the method, and its options as used, for the record."""
+
+    name: _Name
+    options: _Options = {}
+
+
 class LayerEntry(_Entry):
     """One compressed weight.
 
@@ -71,6 +81,7 @@ class LayerEntry(_Entry):
         dtype: of the dense tensor.
         view: (m, n) of the matrix that was compressed: shape flattened behind its first axis.
         options: the method's options as used, for the record.
+        transforms: what ran before the method, the first one first, for the record.
         code: how to decode it.
         sha256: of the stored bytes of its parts, in the order of their sorted tensor keys.
     """
@@ -78,7 +89,8 @@ class LayerEntry(_Entry):
     shape: _Shape
     dtype: Literal["float16", "bfloat16", "float32", "float64"]
     view: tuple[_Size, _Size]
-    options: dict[str, bool | int | float | str | None] = {}
+    options: _Options = {}
+    transforms: list[TransformEntry] = []
     code: CodeEntry
     sha256: _Sha256
 

@@ -48,13 +48,17 @@ def run(
         list[str] | None,
         typer.Option(
             metavar="SELECTOR=METHOD[:NAME=VALUE,...]",
-            help="Another method for some layers, as in 'features.*=km:k=256'; repeatable, the "
-            "last one that matches wins.",
+            help="Another method for some layers, as in 'features.*=km:k=256'; transforms stand "
+            "before it, joined by +. Repeatable, the last one that matches wins.",
         ),
     ] = None,
     transform: Annotated[
         list[str] | None,
-        typer.Option(help="A transform before the method, undone after it; repeatable."),
+        typer.Option(
+            metavar="NAME[:NAME=VALUE,...]",
+            help="A transform before the method, undone after it; repeatable, the first one runs "
+            "first.",
+        ),
     ] = None,
     recipe: Annotated[
         Path | None,

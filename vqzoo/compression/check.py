@@ -53,21 +53,32 @@ def check_paper_bits(bits: object, who: str) -> None:
         raise PluginError(f"{who}: paper_bits gave {bits!r:.40}, not a size")
 
 
-def check_decoded(decoded: Tensor, weight: Tensor, who: str) -> None:
-    """Refuse a decoded matrix that could not take the weight's place.
+def check_decoded(decoded: Tensor, shape: tuple[int, int], who: str) -> None:
+    """Refuse a decoded matrix that could not take the place of what was compressed.
 
     Raises:
         PluginError: another shape or dtype, or values that are not finite.
     """
     if not isinstance(decoded, Tensor):
         raise PluginError(f"{who} decoded to {type(decoded).__name__}, not a tensor")
-    if decoded.shape != weight.shape or decoded.dtype != torch.float32:
+    if decoded.shape != shape or decoded.dtype != torch.float32:
         raise PluginError(
-            f"{who} decoded to {tuple(decoded.shape)} {decoded.dtype}, "
-            f"not {tuple(weight.shape)} float32"
+            f"{who} decoded to {tuple(decoded.shape)} {decoded.dtype}, not {tuple(shape)} float32"
         )
     if not torch.isfinite(decoded).all():
         raise PluginError(f"{who} decoded to NaN or infinite values")
+
+
+def check_shape(code: object, shape: tuple[int, int], who: str) -> None:
+    """Refuse what is no Code for a matrix of this shape.
+
+    Raises:
+        PluginError: not a Code, or of another shape.
+    """
+    if not isinstance(code, Code):
+        raise PluginError(f"{who} returned {type(code).__name__}, not a Code")
+    if tuple(code.shape) != tuple(shape):
+        raise PluginError(f"{who} returned a Code of shape {code.shape} for a {shape} matrix")
 
 
 def check_code(code: Code, shape: tuple[int, int], method: Method, who: str) -> None:
@@ -76,10 +87,7 @@ def check_code(code: Code, shape: tuple[int, int], method: Method, who: str) -> 
     Raises:
         PluginError: wrong type or shape, bad part names, codes out of range, values not finite.
     """
-    if not isinstance(code, Code):
-        raise PluginError(f"{who} returned {type(code).__name__}, not a Code")
-    if tuple(code.shape) != tuple(shape):
-        raise PluginError(f"{who} returned a Code of shape {code.shape} for a {shape} matrix")
+    check_shape(code, shape, who)
     names = [*code.parts, *code.children]
     if not names:
         raise PluginError(f"{who} returned a Code without parts: there is nothing to store")

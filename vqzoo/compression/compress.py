@@ -16,11 +16,11 @@ from vqzoo.compression.check import (
     check_matrix,
     check_options,
     check_paper_bits,
+    check_shape,
 )
-from vqzoo.compression.decode import decode
 from vqzoo.compression.errors import MatrixError, matrix_error
 from vqzoo.compression.progress import Progress
-from vqzoo.compression.selection import LayerPlan, MethodChoice
+from vqzoo.compression.selection import LayerPlan, MethodChoice, TransformChoice
 from vqzoo.compression.view import weight_key, weight_matrix
 from vqzoo.errors import PluginError, UsageError, VqzooError, one_line
 from vqzoo.plugin.code import Code, MethodCode, stored_bits
@@ -45,6 +45,7 @@ class CompressedLayer:
         options: the method's options as used, defaults and clamped values included.
         error: measured on the decoded matrix, storage rounding included.
         paper_bits: bits by the source's own formula, None where it has none.
+        transforms: what ran before the method, the first one first: name, options as used.
         notes: what the user should know.
     """
 
@@ -53,16 +54,25 @@ class CompressedLayer:
     options: Mapping[str, Any]
     error: MatrixError
     paper_bits: float | None
+    transforms: tuple[TransformChoice, ...] = ()
     notes: tuple[str, ...] = ()
+
+    @property
+    def method(self) -> str:
+        """The quantizer, behind the transforms."""
+        inner = self.compressed
+        for _ in self.transforms:
+            inner = inner.code.children[Transform.CHILD]
+        return inner.method
 
 
 @dataclass(frozen=True)
 class _Undone:
-    """A transform that ran, what undoes it, and the shape of the matrix that it was given."""
+    """A transform that ran, its options, and what undoes it."""
 
     entry: Registered[Transform]
+    options: Options
     code: Code
-    shape: tuple[int, int]
 
 
 def check_weights(model: nn.Module, plans: Sequence[LayerPlan]) -> None:
@@ -113,10 +123,11 @@ def compress_layer(
     entry = plugins.quantizers.get(choice.method)
     weight = matrix = weight_matrix(model, layer, device)
     transformed: list[_Undone] = []
-    for name in choice.transforms:
-        transform, shape = plugins.transforms.get(name), _shape(matrix)
-        matrix, code = _transform(transform, matrix, context)
-        transformed.append(_Undone(transform, code, shape))
+    for step in choice.transforms:
+        transform = plugins.transforms.get(step.name)
+        given = parse_options(transform.item, step.options)
+        matrix, code = transform_matrix(transform, matrix, given, context)
+        transformed.append(_Undone(transform, given, code))
     who = on_layer(entry, layer.name)
     with isolated(who):
         options = choose_options(entry.item, _shape(matrix), choice, note)
@@ -125,7 +136,7 @@ def compress_layer(
     check_paper_bits(paper_bits, who)
     compressed = quantize_matrix(plugins, entry, matrix, options, context)
     for undone in reversed(transformed):
-        compressed = _wrap(plugins, undone, compressed, context)
+        compressed = wrap(plugins, undone.entry, undone.code, compressed, context)
 
     bits, dense_bits = stored_bits(compressed.code), 32 * layer.numel
     if bits >= dense_bits:
@@ -134,15 +145,17 @@ def compress_layer(
     if ratio is not None and bits * ratio > dense_bits:
         reached = math.floor(1e4 * dense_bits / bits) / 1e4  # never rounded up to what was asked
         note(f"{choice.method} reaches {reached:g}x here, not {ratio:g}x")
-    with isolated(who):
-        decoded = decode(compressed, plugins)
-    check_decoded(decoded, weight, who)
+    decoded = _decode(compressed, plugins, layer.name)
     return CompressedLayer(
         layer=layer,
         compressed=compressed,
         options=options.model_dump(),
         error=matrix_error(weight, decoded),
         paper_bits=paper_bits,
+        transforms=tuple(
+            TransformChoice(undone.entry.name, undone.options.model_dump())
+            for undone in transformed
+        ),
         notes=tuple(notes),
     )
 
@@ -240,29 +253,67 @@ def layer_seed(seed: int, name: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:4], "little")
 
 
-def _transform(
-    entry: Registered[Transform], matrix: Tensor, context: LayerContext
+def transform_matrix(
+    entry: Registered[Transform], matrix: Tensor, options: Any, context: LayerContext
 ) -> tuple[Tensor, Code]:
-    """Run one transform; what it gives back must be a matrix that a quantizer can take."""
+    """Run one transform.
+
+    Returns:
+        The matrix to quantize (contiguous), and the Code that `wrap` completes.
+
+    Raises:
+        SkipLayer: it cannot take this matrix.
+        PluginError: it failed, or returned something else than a matrix that a quantizer can take
+            and a Code of the shape of `matrix`.
+    """
     who = on_layer(entry, context.layer)
+    check_matrix(matrix, f"what {who} is to transform")
+    check_options(options, entry.item, who)
     with isolated(who):
-        made = entry.item.forward(matrix, entry.item.Options(), context)
-    if not (isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], Tensor)):
+        made = entry.item.forward(matrix, options, context)
+    if not (isinstance(made, tuple) and len(made) == 2):
         raise PluginError(f"{who} did not return a matrix and a Code")
-    return made[0].contiguous(), made[1]
+    changed, code = made
+    check_matrix(changed, f"the matrix that {who} made")
+    check_shape(code, _shape(matrix), who)
+    return changed.contiguous(), code
 
 
-def _wrap(
-    plugins: Plugins, undone: _Undone, inner: MethodCode, context: LayerContext
+def wrap(
+    plugins: Plugins,
+    entry: Registered[Transform],
+    code: Code,
+    inner: MethodCode,
+    context: LayerContext,
 ) -> MethodCode:
-    """A transform's code with the quantized matrix as its child."""
-    code, entry = undone.code, undone.entry
-    if isinstance(code, Code):
-        code = replace(code, children={**code.children, Transform.CHILD: inner})
+    """A transform's code with the quantized matrix as its child.
+
+    Raises:
+        PluginError: the code breaks the contract.
+    """
+    code = replace(code, children={**code.children, Transform.CHILD: inner})
     who = on_layer(entry, context.layer)
     with isolated(who):
-        check_code(code, undone.shape, entry.item, who)
+        check_code(code, code.shape, entry.item, who)
     return MethodCode(plugins.method_name(entry), code)
+
+
+def _decode(compressed: MethodCode, plugins: Plugins, layer: str) -> Tensor:
+    """Decode a code that was just made; what goes wrong is told as its plugin's.
+
+    Raises:
+        PluginError: a method failed, or gave what cannot be a matrix of its code's shape.
+    """
+    code = compressed.code
+    params = code.floats()
+    for name, child in code.children.items():
+        params[name] = _decode(child, plugins, layer)
+    entry = plugins.method(compressed.method)
+    who = on_layer(entry, layer)
+    with isolated(who):
+        decoded = entry.item.decode(code, params)
+    check_decoded(decoded, code.shape, who)
+    return decoded
 
 
 def quantize_matrix(

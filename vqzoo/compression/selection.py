@@ -13,6 +13,14 @@ from vqzoo.plugin.selector import LayerInfo, LayerSelector
 
 
 @dataclass(frozen=True)
+class TransformChoice:
+    """A transform, by its registered name, and its options as given."""
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class MethodChoice:
     """A method and what was asked of it.
 
@@ -26,7 +34,7 @@ class MethodChoice:
     method: str
     options: Mapping[str, Any] = field(default_factory=dict)
     ratio: float | None = None
-    transforms: tuple[str, ...] = ()
+    transforms: tuple[TransformChoice, ...] = ()
 
 
 @dataclass(frozen=True)

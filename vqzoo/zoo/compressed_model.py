@@ -14,7 +14,7 @@ from vqzoo.artifact.writer import write_artifact
 from vqzoo.compression.compress import CompressedLayer, check_weights, compress_layer
 from vqzoo.compression.decode import decode
 from vqzoo.compression.progress import Progress, Silent
-from vqzoo.compression.selection import MethodChoice, plan_layers
+from vqzoo.compression.selection import MethodChoice, TransformChoice, plan_layers
 from vqzoo.compression.view import compressible_layers, weight_key
 from vqzoo.errors import UsageError, VqzooError
 from vqzoo.plugin.files import plugin_files
@@ -92,10 +92,11 @@ class CompressedModel(nn.Module):
                 layer.options,
                 packing,
                 plugins,
+                [(step.name, step.options) for step in layer.transforms],
             )
             for layer in self.layers
         ]
-        methods = {layer.compressed.method for layer in self.layers}
+        methods = {layer.method for layer in self.layers}
         label = methods.pop() if len(methods) == 1 else "mixed"
         target.resolve().parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.resolve().parent, prefix=".vqzoo-") as scratch:
@@ -112,7 +113,7 @@ def compress(
     *,
     layers: str | Sequence[str] = "dense",
     ratio: float | None = None,
-    transforms: Sequence[str] = (),
+    transforms: Sequence[Choice] = (),
     seed: int = 0,
     device: str | torch.device = "cpu",
     progress: Progress | None = None,
@@ -130,7 +131,8 @@ def compress(
             "conv", "all", "largest:3", patterns; a leading "!" excludes.
         ratio: let the method choose its options for this ratio; 16 where neither it nor options
             are given.
-        transforms: transforms to run before the method.
+        transforms: transforms to run before the method, the first one first: names, or
+            (name, options).
         seed: the same seed gives the same codes.
         device: where to compute.
         progress: told of each layer.
@@ -186,16 +188,22 @@ def compress(
 def _choices(
     method: str | Mapping[str, Choice],
     ratio: float | None,
-    transforms: Sequence[str],
+    transforms: Sequence[Choice],
     options: Mapping[str, Any],
 ) -> tuple[MethodChoice | None, list[tuple[str, MethodChoice]]]:
     """The method for the selected layers, and the rules."""
+    steps = tuple(TransformChoice(*_named_options(step)) for step in transforms)
     if isinstance(method, str):
-        return MethodChoice(method, options, ratio, tuple(transforms)), []
+        return MethodChoice(method, options, ratio, steps), []
     if options:
         raise UsageError(f"options {', '.join(options)}: put them into the mapping, with a method")
     rules = []
     for selector, wanted in method.items():
-        name, given = (wanted, {}) if isinstance(wanted, str) else wanted
-        rules.append((selector, MethodChoice(name, given, ratio, tuple(transforms))))
+        name, given = _named_options(wanted)
+        rules.append((selector, MethodChoice(name, given, ratio, steps)))
     return None, rules
+
+
+def _named_options(choice: Choice) -> tuple[str, Mapping[str, Any]]:
+    """A name and its options, none where it stands alone."""
+    return (choice, {}) if isinstance(choice, str) else choice

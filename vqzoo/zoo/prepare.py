@@ -8,15 +8,16 @@ from typing import Any
 import torch
 
 from vqzoo.compression.compress import check_weights, parse_options
-from vqzoo.compression.selection import LayerPlan, MethodChoice, plan_layers
+from vqzoo.compression.selection import LayerPlan, plan_layers
 from vqzoo.compression.view import compressible_layers
 from vqzoo.errors import UsageError
 from vqzoo.plugin.manager import Plugins, installed_plugins
+from vqzoo.plugin.method import Method
 from vqzoo.zoo.config import timm_config
 from vqzoo.zoo.data import Data, open_data
 from vqzoo.zoo.models import EMBEDDED_DATA, OpenedModel, find_model
 from vqzoo.zoo.names import register_models
-from vqzoo.zoo.recipe import Recipe, recipe_hash
+from vqzoo.zoo.recipe import Recipe, Rule, recipe_hash
 from vqzoo.zoo.watcher import Watcher
 from vqzoo.zoo.workspace import default_folder
 
@@ -119,14 +120,24 @@ def _typed(recipe: Recipe, plugins: Plugins) -> Recipe:
         UsageError: a name or an option is unknown; told before a model is opened.
     """
 
-    def typed(choice: MethodChoice) -> dict[str, Any]:
-        for name in choice.transforms:
-            plugins.transforms.get(name)
-        parsed = parse_options(plugins.quantizers.get(choice.method).item, choice.options)
-        return {name: getattr(parsed, name) for name in choice.options}
+    def typed(item: Method, given: Mapping[str, Any]) -> dict[str, Any]:
+        parsed = parse_options(item, given)
+        return {name: getattr(parsed, name) for name in given}
+
+    def update(asked: Recipe | Rule) -> dict[str, Any]:
+        found: dict[str, Any] = {
+            "transforms": tuple(
+                step.model_copy(
+                    update={"options": typed(plugins.transforms.get(step.name).item, step.options)}
+                )
+                for step in asked.transforms
+            )
+        }
+        if asked.method is not None:
+            method = plugins.quantizers.get(asked.method).item
+            found["options"] = typed(method, asked.options)
+        return found
 
     plugins.packings.get(recipe.packing)
-    rules = [rule.model_copy(update={"options": typed(rule.choice())}) for rule in recipe.rules]
-    choice = recipe.choice()
-    options = {} if choice is None else typed(choice)
-    return recipe.model_copy(update={"options": options, "rules": tuple(rules)})
+    rules = tuple(rule.model_copy(update=update(rule)) for rule in recipe.rules)
+    return recipe.model_copy(update={**update(recipe), "rules": rules})

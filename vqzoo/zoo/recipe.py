@@ -8,11 +8,35 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from vqzoo.artifact.files import canonical_json, sha256_file, sha256_text
-from vqzoo.compression.selection import MethodChoice
+from vqzoo.compression.selection import MethodChoice, TransformChoice
 from vqzoo.errors import UsageError
 
 _Ratio = Annotated[float, Field(gt=1, le=10000)]
 _OptionValue = bool | int | float | str
+
+
+class Step(BaseModel):
+    """A transform and its options; as text `NAME:name=value,...`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(min_length=1)
+    options: dict[str, _OptionValue] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        try:
+            name, options = parse_call(value)
+        except UsageError as error:
+            raise ValueError(str(error)) from None
+        return {"name": name, "options": options}
+
+    def choice(self) -> TransformChoice:
+        """What the core takes."""
+        return TransformChoice(self.name, self.options)
 
 
 class Rule(BaseModel):
@@ -24,11 +48,12 @@ class Rule(BaseModel):
     method: str
     options: dict[str, _OptionValue] = {}
     ratio: _Ratio | None = None
-    transforms: tuple[str, ...] = ()
+    transforms: tuple[Step, ...] = ()
 
     def choice(self) -> MethodChoice:
         """The method with its options."""
-        return MethodChoice(self.method, self.options, self.ratio, self.transforms)
+        steps = tuple(step.choice() for step in self.transforms)
+        return MethodChoice(self.method, self.options, self.ratio, steps)
 
 
 class Recipe(BaseModel):
@@ -43,7 +68,7 @@ class Recipe(BaseModel):
     method: str | None = None
     options: dict[str, _OptionValue] = {}
     ratio: _Ratio | None = None
-    transforms: tuple[str, ...] = ()
+    transforms: tuple[Step, ...] = ()
     layers: tuple[str, ...] = ("dense",)
     rules: tuple[Rule, ...] = ()
     packing: str = "bits"
@@ -75,7 +100,8 @@ class Recipe(BaseModel):
         """The method for the selected layers."""
         if self.method is None:
             return None
-        return MethodChoice(self.method, self.options, self.ratio, self.transforms)
+        steps = tuple(step.choice() for step in self.transforms)
+        return MethodChoice(self.method, self.options, self.ratio, steps)
 
 
 def make_recipe(fields: Mapping[str, Any]) -> Recipe:
@@ -97,7 +123,9 @@ def first_problem(error: ValidationError) -> tuple[tuple[int | str, ...], str]:
     problem = error.errors()[0]
     text = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
-        fields = Rule.model_fields if problem["loc"][0] == "rules" else Recipe.model_fields
+        known: dict[Any, type[BaseModel]] = {"rules": Rule, "transforms": Step}
+        holder = next((known[p] for p in reversed(problem["loc"][:-1]) if p in known), Recipe)
+        fields = holder.model_fields
         text = f"unknown; there are: {', '.join(fields)}"
     return problem["loc"], text
 
@@ -122,22 +150,34 @@ def read_recipe(path: Path) -> dict[str, Any]:
 def parse_rule(text: str) -> Rule:
     """Read `LAYERS=METHOD[:name=value,...]`, as in `features.*=km:k=256,scale=row`.
 
+    Transforms stand before the method, joined by +: `LAYERS=row-peaks:floor=0.1+km:k=256`.
+
     Raises:
         UsageError: it is not of that form.
     """
     layers, equals, rest = text.partition("=")
     if not (layers and equals and rest):
         raise UsageError(f"rule {text!r}: write LAYERS=METHOD:name=value, as in 'conv=km:k=256'")
-    method, options = rest, ""
-    head, colon, tail = rest.rpartition(":")
-    if colon and "=" in tail:
-        method, options = head, tail
-    given = parse_options([part for part in options.split(",") if part])
+    *steps, last = rest.split("+")
+    method, given = parse_call(last)
     ratio = given.pop("ratio", None)
+    fields = {"layers": layers, "method": method, "options": given, "ratio": ratio}
     try:
-        return Rule(layers=layers, method=method, options=given, ratio=ratio)
+        return Rule(**fields, transforms=tuple(steps))
     except ValidationError as error:
         raise UsageError(f"rule {text!r}: {error.errors()[0]['msg']}") from None
+
+
+def parse_call(text: str) -> tuple[str, dict[str, str]]:
+    """Read `NAME[:name=value,...]`; the name may be `distribution:name`.
+
+    Raises:
+        UsageError: an option is not of that form.
+    """
+    head, colon, tail = text.rpartition(":")
+    if not (colon and "=" in tail):
+        return text, {}
+    return head, parse_options([part for part in tail.split(",") if part])
 
 
 def parse_options(pairs: list[str]) -> dict[str, str]:
@@ -182,14 +222,14 @@ def canonical_command(recipe: Recipe, model: str) -> str:
         words += ["-o", f"{name}={value}"]
     if recipe.ratio is not None:
         words += ["--ratio", repr(recipe.ratio).removesuffix(".0")]
-    for name in recipe.transforms:
-        words += ["--transform", name]
+    for step in recipe.transforms:
+        words += ["--transform", _call(step.name, step.options)]
     if recipe.layers != ("dense",):
         words += ["--layers", ",".join(recipe.layers)]
     for rule in recipe.rules:
         given = dict(rule.options) | ({"ratio": rule.ratio} if rule.ratio else {})
-        options = ",".join(f"{name}={value}" for name, value in sorted(given.items()))
-        words += ["--rule", f"{rule.layers}={rule.method}" + (f":{options}" if options else "")]
+        calls = [*(_call(s.name, s.options) for s in rule.transforms), _call(rule.method, given)]
+        words += ["--rule", f"{rule.layers}={'+'.join(calls)}"]
     if recipe.packing != "bits":
         words += ["--packing", recipe.packing]
     if recipe.data is not None:
@@ -203,6 +243,16 @@ def canonical_command(recipe: Recipe, model: str) -> str:
     if recipe.dense:
         words += ["--dense"]
     return shlex.join(words)
+
+
+def _call(name: str, options: Mapping[str, _OptionValue]) -> str:
+    """What `parse_call` reads, also behind a + (so floats are written as 1e5, not 1e+05)."""
+    pairs = [f"{key}={_plain(value)}" for key, value in sorted(options.items())]
+    return f"{name}:{','.join(pairs)}" if pairs else name
+
+
+def _plain(value: _OptionValue) -> str:
+    return str(value).replace("e+", "e") if isinstance(value, float) else str(value)
 
 
 def public_data_name(spec: str) -> str:

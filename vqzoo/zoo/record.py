@@ -21,8 +21,11 @@ def layer_row(compressed: CompressedLayer, encoded: EncodedLayer) -> dict[str, A
         "name": layer.name,
         "kind": layer.kind,
         "shape": list(layer.shape),
-        "method": compressed.compressed.method,
+        "method": compressed.method,
         "options": dict(compressed.options),
+        "transforms": [
+            {"name": step.name, "options": dict(step.options)} for step in compressed.transforms
+        ],
         "bits_per_weight": 8 * encoded.nbytes / layer.numel,
         "ratio": 4 * layer.numel / encoded.nbytes,
         "paper_bits": compressed.paper_bits,

@@ -215,6 +215,7 @@ def _compress_one(
         compressed.options,
         recipe.packing,
         ready.plugins,
+        [(step.name, step.options) for step in compressed.transforms],
     )
     return encoded, layer_row(compressed, encoded)
 
