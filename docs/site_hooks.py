@@ -7,8 +7,10 @@ from typing import Any
 
 import typer
 
+ROOT = Path(__file__).parents[1]
 _OPTIONS = re.compile(r"<!-- options of (\S+) -->")
 _NEW_PLUGIN = re.compile(r"<!-- new-plugin (\S+) (\S+) -->")
+_FILE = re.compile(r"<!-- file (\S+) -->")
 _COMMANDS = "<!-- commands -->"
 _MARKUP = re.compile(r"\[/?(?:bold|dim)?\]")
 
@@ -17,6 +19,7 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
     """Fill in what a page asks for."""
     markdown = _OPTIONS.sub(lambda match: options_table(match[1]), markdown)
     markdown = _NEW_PLUGIN.sub(lambda match: new_plugin_file(match[1], match[2]), markdown)
+    markdown = _FILE.sub(lambda match: source_file(match[1]), markdown)
     return markdown.replace(_COMMANDS, commands()) if _COMMANDS in markdown else markdown
 
 
@@ -37,7 +40,16 @@ def new_plugin_file(name: str, path: str) -> str:
 
     with TemporaryDirectory() as folder:
         text = (write_plugin(name, Path(folder)) / path).read_text(encoding="utf-8")
-    return f'```python title="{path}"\n{text}```'
+    return _block(path, text)
+
+
+def source_file(path: str) -> str:
+    """A file of the repository, as a block of code."""
+    return _block(path, (ROOT / path).read_text(encoding="utf-8"))
+
+
+def _block(title: str, text: str) -> str:
+    return f'```python title="{title}"\n{text}```'
 
 
 def commands() -> str:

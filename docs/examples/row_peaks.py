@@ -27,8 +27,9 @@ class RowPeaks(Transform):
         self, weight: Tensor, options: RowPeaksOptions, context: LayerContext
     ) -> tuple[Tensor, Code]:
         """The matrix to quantize, and what undoing needs."""
-        peaks = weight.abs().amax(dim=1)
-        stored = Floats.scales(peaks.where(peaks > 0, 1.0).pow(options.power))
+        peaks = weight.abs().amax(dim=1).pow(options.power)
+        least = peaks.max() * 2**-28  # what float16 can hold beside the largest
+        stored = Floats.scales(peaks.clamp(min=least).where(peaks.max() > 0, 1.0))
         shape = (weight.shape[0], weight.shape[1])
         return weight / stored.values[:, None], Code(shape, {"peaks": stored})
 

@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import shutil
 from pathlib import Path
 from string import Template
 
@@ -30,8 +31,9 @@ def vqzoo_quantizers():
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder but for the method that the reader is writing."""
+    """An empty folder but for the method that the reader is writing, and the examples."""
     monkeypatch.chdir(tmp_path)
+    shutil.copytree(ROOT / "docs/examples", tmp_path, dirs_exist_ok=True)
     source = ROOT / "vqzoo/scaffold/template/src/package/quantizer.py.tmpl"
     words = {"name": "mymethod", "package": "mymethod", "class_name": "Mymethod"}
     (tmp_path / "mymethod.py").write_text(Template(source.read_text()).substitute(words) + HOOK)

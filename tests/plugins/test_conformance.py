@@ -3,7 +3,7 @@
 import pytest
 
 from vqzoo.plugin.manager import installed_plugins
-from vqzoo.testing import check_packing, check_quantizer, check_selector
+from vqzoo.testing import check_packing, check_quantizer, check_selector, check_transform
 
 PLUGINS = installed_plugins()
 TEXTS = {"largest": ("largest:2", "largest:99"), "pattern": ("head", "blocks.*", "pattern:*fc?")}
@@ -22,3 +22,8 @@ def test_packings(name: str) -> None:
 @pytest.mark.parametrize("name", PLUGINS.selectors.names())
 def test_selectors(name: str) -> None:
     check_selector(PLUGINS.selectors.get(name).item, *TEXTS.get(name, ()))
+
+
+@pytest.mark.parametrize("name", PLUGINS.transforms.names())
+def test_transforms(name: str) -> None:
+    check_transform(PLUGINS.transforms.get(name).item)

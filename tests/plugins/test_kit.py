@@ -191,6 +191,17 @@ class WrongGradient(Grid):
         return super().reconstruct(code, {"book": 2 * book - book.detach()})
 
 
+class OtherApply(Grid):
+    def apply(self, code: Code, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        return 1.001 * super().apply(code, params, x)
+
+
+class DetachedApply(Grid):
+    def apply(self, code: Code, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        detached = {name: tensor.detach() for name, tensor in params.items()}
+        return super().apply(code, detached, x)
+
+
 class Miscounts(Grid):
     def stored_bits(self, m: int, n: int, options: Any) -> int:
         return super().stored_bits(m, n, options) - 8
@@ -253,6 +264,8 @@ BROKEN = {
     Aliased: "decoding leaves the code alone: k=4: the second decoding differs",
     Detached: "reconstruct is differentiable: k=4: part book takes no part in the graph",
     WrongGradient: "reconstruct is differentiable: k=4: part book has gradient",
+    OtherApply: "apply equals decode then matmul: 1 × 1, k=4, x of shape (1,): off by",
+    DetachedApply: "apply is differentiable: k=4: the gradient of book is off by",
     Miscounts: "stored bits are what is stored: 1 × 1, k=4: it counts 128 bits; 136 are stored",
     NoRatio: "a ratio is reached: 64 × 48, ratio 4: GridOptions(k=256) stores 32768 of 98304",
     TrustsTheDtype: "an artifact gives back the code: ",

@@ -4,5 +4,12 @@ from vqzoo.testing.broken import ContractBroken
 from vqzoo.testing.packing import check_packing
 from vqzoo.testing.quantizer import check_quantizer
 from vqzoo.testing.selector import check_selector
+from vqzoo.testing.transform import check_transform
 
-__all__ = ["ContractBroken", "check_packing", "check_quantizer", "check_selector"]
+__all__ = [
+    "ContractBroken",
+    "check_packing",
+    "check_quantizer",
+    "check_selector",
+    "check_transform",
+]

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from vqzoo.plugin.quantizer import Quantizer
 from vqzoo.testing import (
+    rules_apply,
     rules_declaration,
     rules_decoding,
     rules_error,
@@ -13,9 +14,9 @@ from vqzoo.testing import (
     rules_storage,
 )
 from vqzoo.testing.broken import check_rules
-from vqzoo.testing.subject import Subject, subject_of
+from vqzoo.testing.subject import QuantizerSubject, subject_of
 
-QUANTIZER_RULES: tuple[Callable[[Subject], None], ...] = (
+QUANTIZER_RULES: tuple[Callable[[QuantizerSubject], None], ...] = (
     rules_declaration.it_introduces_itself,
     rules_declaration.options_are_scalars_that_text_can_give,
     rules_declaration.unknown_options_are_refused,
@@ -33,6 +34,8 @@ QUANTIZER_RULES: tuple[Callable[[Subject], None], ...] = (
     rules_decoding.decoding_leaves_the_code_alone,
     rules_decoding.reconstruct_is_differentiable,
     rules_decoding.cpu_and_gpu_agree,
+    rules_apply.apply_equals_decode_then_matmul,
+    rules_apply.apply_is_differentiable,
     rules_storage.stored_bits_are_what_is_stored,
     rules_storage.a_ratio_is_reached,
     rules_storage.the_file_holds_what_the_core_counts,

@@ -1,4 +1,4 @@
-"""What a quantizer says of itself."""
+"""What a method says of itself."""
 
 import math
 from typing import Any
@@ -8,15 +8,15 @@ from vqzoo.errors import UsageError
 from vqzoo.plugin.method import SkipLayer
 from vqzoo.testing.broken import require
 from vqzoo.testing.matrices import REFERENCE, SHAPES, Case
-from vqzoo.testing.subject import Subject
+from vqzoo.testing.subject import QuantizerSubject, Subject
 
 
 def it_introduces_itself(subject: Subject) -> None:
     """`summary` is one line for `vqzoo methods`, and every option has a description."""
-    quantizer = subject.quantizer
-    require(bool(quantizer.summary), "it has no summary")
-    require("\n" not in quantizer.summary, "its summary has several lines")
-    for name, field in quantizer.Options.model_fields.items():
+    method = subject.method
+    require(bool(method.summary), "it has no summary")
+    require("\n" not in method.summary, "its summary has several lines")
+    for name, field in method.Options.model_fields.items():
         require(bool(field.description), f"option {name} has no Field(description=...)")
 
 
@@ -32,7 +32,7 @@ def options_are_scalars_that_text_can_give(subject: Subject) -> None:
             require(scalar, f"option {name} is a {type(value).__name__}")
         given = {n: str(v) for n, v in options.model_dump().items() if v is not None}
         require(
-            parse_options(subject.quantizer, given) == options,
+            parse_options(subject.method, given) == options,
             f"reading {given} gives other options than {options!r}",
         )
 
@@ -40,13 +40,13 @@ def options_are_scalars_that_text_can_give(subject: Subject) -> None:
 def unknown_options_are_refused(subject: Subject) -> None:
     """A misspelt option is an error, never ignored: `Options` forbids what it does not know."""
     try:
-        parse_options(subject.quantizer, {"no_such_option_": 1})
+        parse_options(subject.method, {"no_such_option_": 1})
     except UsageError:
         return
     require(False, "Options took the unknown option no_such_option_")
 
 
-def fitting_is_told_and_done_once(subject: Subject) -> None:
+def fitting_is_told_and_done_once(subject: QuantizerSubject) -> None:
     """`fit` says through `note` what it clamped, and fitting what already fits changes nothing."""
     for case in SHAPES:
         for given in subject.quantizer.ladder:
@@ -54,7 +54,7 @@ def fitting_is_told_and_done_once(subject: Subject) -> None:
             _check_fit(subject, asked, case)
 
 
-def _check_fit(subject: Subject, asked: Any, case: Case) -> None:
+def _check_fit(subject: QuantizerSubject, asked: Any, case: Case) -> None:
     said: list[str] = []
     try:
         fitted = subject.quantizer.fit(*case.matrix_shape, asked, said.append)
@@ -65,7 +65,7 @@ def _check_fit(subject: Subject, asked: Any, case: Case) -> None:
     require(again == fitted, f"{case.name}: {fitted!r}, fitted again, is {again!r}")
 
 
-def paper_bits_are_a_size(subject: Subject) -> None:
+def paper_bits_are_a_size(subject: QuantizerSubject) -> None:
     """`paper_bits` is the source's own formula: a positive number of bits, or None."""
     for text, options in subject.rungs(REFERENCE):
         bits: Any = subject.quantizer.paper_bits(*REFERENCE.matrix_shape, options)

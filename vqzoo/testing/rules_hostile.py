@@ -23,7 +23,7 @@ def damaged_codes_are_refused(subject: Subject) -> None:
         compressed = subject.quantize(gaussian(REFERENCE), options)
         for what, code in _damaged(compressed.code):
             try:
-                subject.quantizer.check(code)
+                subject.method.check(code)
                 decoded = decode(MethodCode(compressed.method, code), subject.plugins)
             except _REFUSED:
                 continue

@@ -34,7 +34,7 @@ def ordinary_weights_are_not_skipped(subject: Subject) -> None:
 
 def empty_and_nan_never_pass(subject: Subject) -> None:
     """A matrix without weights, or with one that is NaN or infinite, is refused by the core before
-    the quantizer sees it; a quantizer need not look."""
+    the method sees it; a method need not look."""
     options = subject.finest()
     bad = gaussian(REFERENCE)
     bad[3, 5] = float("nan")

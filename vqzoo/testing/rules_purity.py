@@ -1,4 +1,4 @@
-"""Quantizing is a pure function of matrix, options and seed."""
+"""Compressing is a pure function of matrix, options and seed."""
 
 import random
 
@@ -13,8 +13,8 @@ from vqzoo.testing.subject import Subject
 
 
 def the_input_is_left_untouched(subject: Subject) -> None:
-    """`quantize` must not write into the weight that it is given: it is the model's own, and the
-    error is measured against it."""
+    """`quantize`, or a transform's `forward`, must not write into the weight that it is given: it
+    is the model's own, and the error is measured against it."""
     for text, options in subject.variants(REFERENCE):
         weight = gaussian(REFERENCE)
         before = weight.clone()

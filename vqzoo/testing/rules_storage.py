@@ -16,13 +16,13 @@ from vqzoo.plugin.code import MethodCode, stored_bits
 from vqzoo.testing.broken import require
 from vqzoo.testing.codes import same_code
 from vqzoo.testing.matrices import ODD, REFERENCE, SHAPES, Case, gaussian
-from vqzoo.testing.subject import Subject
+from vqzoo.testing.subject import QuantizerSubject, Subject
 
 _KEY = "weight"
 _RATIOS = (1.5, 4.0, 8.0, 16.0, 30.0)
 
 
-def stored_bits_are_what_is_stored(subject: Subject) -> None:
+def stored_bits_are_what_is_stored(subject: QuantizerSubject) -> None:
     """A quantizer that offers `candidates` counts their `stored_bits` exactly, every part padded
     to whole bytes: `--ratio` chooses by them."""
     for case in (*SHAPES, REFERENCE):
@@ -40,7 +40,7 @@ def stored_bits_are_what_is_stored(subject: Subject) -> None:
             )
 
 
-def a_ratio_is_reached(subject: Subject) -> None:
+def a_ratio_is_reached(subject: QuantizerSubject) -> None:
     """`options_for` gives options that fit as they are, and whose stored size reaches the ratio
     asked or, where none does, comes closest; a quantizer without candidates gives None."""
     for case in (REFERENCE, ODD):
@@ -57,7 +57,7 @@ def a_ratio_is_reached(subject: Subject) -> None:
 
 
 def _check_chosen(
-    subject: Subject, options: Any, candidates: list[Any], case: Case, ratio: float
+    subject: QuantizerSubject, options: Any, candidates: list[Any], case: Case, ratio: float
 ) -> None:
     (m, n), what = case.matrix_shape, f"{case.name}, ratio {ratio:g}: {options!r}"
     fitted = subject.quantizer.fit(m, n, options, _ignored)
@@ -115,7 +115,7 @@ def _saved_and_loaded(
             nn.Linear(n, m, bias=False),
             [encoded],
             {"architecture": "none"},
-            method=subject.quantizer.name,
+            method=subject.method.name,
             weights="random",
         )
         artifact = open_artifact(folder)
