@@ -8,6 +8,7 @@ from pydantic import Field
 from torch import Tensor
 
 from vqzoo.numerics.decode import decode_scalar
+from vqzoo.numerics.lookup import look_up_scalar
 from vqzoo.numerics.scalar_kmeans import assign_scalar, scalar_kmeans
 from vqzoo.plugin import Code, Floats, Indices, LayerContext, Options, Quantizer, index_bits
 from vqzoo_vq.distortion import ROW_SCALE_GAIN, gaussian_distortion
@@ -62,7 +63,7 @@ class ScalarKMeans(Quantizer):
 
     def reconstruct(self, code: Code, params: Mapping[str, Tensor]) -> Tensor:
         """Look the centroids up."""
-        matrix = params["codebook"][code.indices("codes").long()]
+        matrix = look_up_scalar(code.indices("codes"), params["codebook"])
         return scale_rows(matrix, params.get("scale"))
 
     def decode(self, code: Code, params: Mapping[str, Tensor], out: Tensor | None = None) -> Tensor:

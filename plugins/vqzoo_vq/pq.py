@@ -11,6 +11,7 @@ from torch import Tensor
 
 from vqzoo.numerics.decode import decode_pq
 from vqzoo.numerics.kmeans import assign, kmeans
+from vqzoo.numerics.lookup import look_up
 from vqzoo.plugin import Code, Floats, Indices, LayerContext, Options, Quantizer, index_bits
 from vqzoo_vq.blocks import (
     Axis,
@@ -98,10 +99,8 @@ class ProductQuantization(Quantizer):
         shape = _cut_of(code)
         blocks = []
         for suffix in shape.suffixes:
-            codes, codebook = code.indices("codes" + suffix).long(), params["codebook" + suffix]
-            books = codebook.expand(codes.shape[0], -1, -1)
-            picked = books.gather(1, codes[..., None].expand(-1, -1, codebook.shape[2]))
-            blocks.append(picked.transpose(0, 1).reshape(shape.points, -1))
+            codes, codebook = code.indices("codes" + suffix), params["codebook" + suffix]
+            blocks.append(look_up(codes[:, None], codebook[:, None]))
         across = torch.cat(blocks, dim=1)
         matrix = across if code.facts["axis"] == "columns" else across.T
         return scale_rows(matrix, params.get("scale"))

@@ -9,6 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from vqzoo.numerics.decode import decode_residual
+from vqzoo.numerics.lookup import look_up
 from vqzoo.numerics.residual import residual_kmeans
 from vqzoo.plugin import Code, Floats, Indices, LayerContext, Options, Quantizer, index_bits
 from vqzoo_vq.blocks import (
@@ -101,15 +102,10 @@ class ResidualQuantization(Quantizer):
     def reconstruct(self, code: Code, params: Mapping[str, Tensor]) -> Tensor:
         """Look the centroids of every stage up, and add."""
         shape = _cut_of(code)
-        blocks = []
-        for suffix in shape.suffixes:
-            codes, books = code.indices("codes" + suffix).long(), params["codebook" + suffix]
-            total = torch.zeros((), dtype=torch.float32, device=books.device)
-            for stage in range(codes.shape[1]):
-                book = books[:, stage].expand(codes.shape[0], -1, -1)
-                index = codes[:, stage, :, None].expand(-1, -1, book.shape[2])
-                total = total + book.gather(1, index)
-            blocks.append(total.transpose(0, 1).reshape(shape.points, -1))
+        blocks = [
+            look_up(code.indices("codes" + suffix), params["codebook" + suffix])
+            for suffix in shape.suffixes
+        ]
         return scale_rows(torch.cat(blocks, dim=1), params.get("scale"))
 
     def decode(self, code: Code, params: Mapping[str, Tensor], out: Tensor | None = None) -> Tensor:
