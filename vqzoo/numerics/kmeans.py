@@ -47,7 +47,8 @@ def kmeans(
     k-means++ (Arthur, Vassilvitskii 2007), then Lloyd's iterations, some of which also relocate
     centroids: empty and near-superfluous ones go where a cluster is best split. The same seed
     gives the same result with any number of threads. Points on another device than the CPU are
-    clustered there, in plain torch, and so are the results.
+    clustered there, on CUDA by Triton kernels, elsewhere in plain torch (see `torch_kmeans`), and
+    the results stay there.
 
     Args:
         points: (batch, d, n), float32, float16 or bfloat16, finite: dimension-major, each
@@ -73,6 +74,7 @@ def kmeans(
     n = points.shape[2]
     chosen = choose_sample(n, k, sample, seed)
     if chosen is not None:
+        chosen = chosen.to(points.device)
         trained = kmeans(
             points[:, :, chosen],
             k,
@@ -152,7 +154,7 @@ def _train(
 ) -> Tensor:
     batch, d, n = points.shape
     if points.device.type != "cpu":
-        return train_torch(points, k, weights, seed, iterations, tolerance)
+        return train_torch(points, k, weights, seed, iterations, tolerance, progress)
     centroids = torch.empty((batch, k, d), dtype=torch.float32)
     found = centroids.numpy()
 

@@ -1,0 +1,63 @@
+"""Compiles Triton's kernels for CUDA devices, which takes none of them. Run by `test_triton.py`."""
+
+from typing import Any
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from vqzoo.numerics import triton_kernels as kernels
+
+_POINTS = ["i64", "i64", "i32"]  # strides
+
+
+def build(kernel: Any, signature: list[str], constants: dict[str, Any], capability: int) -> None:
+    types = dict(zip(kernel.arg_names, signature, strict=False))
+    types |= dict.fromkeys(constants, "constexpr")
+    source = ASTSource(fn=kernel, signature=types, constexprs=constants)
+    built = triton.compile(source, target=GPUTarget("cuda", capability, 32))
+    assert len(built.asm["cubin"]) > 0
+
+
+def nearest(d: int, points: str, codes: str, capability: int) -> None:
+    unrolled = d <= kernels._UNROLLED
+    build(
+        kernels._nearest,
+        [points, *_POINTS, *["*fp32"] * 4, codes, "*fp32", "i32", "i32"],
+        {
+            "D": d,
+            "COSTS": True,
+            "UNROLLED": d if unrolled else 1,
+            "POINTS": kernels._FEW if unrolled else kernels._MANY,
+            "CENTROIDS": kernels._CENTROIDS,
+        },
+        capability,
+    )
+
+
+def add_up(d: int, points: str, codes: str, capability: int, upper: bool) -> None:
+    build(
+        kernels._add_up,
+        [
+            *(points, *_POINTS, "*fp32", "*fp32", "*fp32", codes),
+            *("*i64", "*fp32", "*i64", "i32", "i32", "fp32"),
+        ],
+        {
+            "D": d,
+            "WEIGHTED": upper,
+            "SQUARES": not upper,
+            "UPPER": upper,
+            "POINTS": kernels._ADDED,
+        },
+        capability,
+    )
+
+
+if __name__ == "__main__":
+    for d, points, codes, capability in (
+        (4, "*fp32", "*u8", 80),
+        (9, "*bf16", "*i32", 90),
+        (32, "*fp16", "*u8", 90),
+    ):
+        nearest(d, points, codes, capability)
+        add_up(d, points, codes, capability, upper=d == 4)

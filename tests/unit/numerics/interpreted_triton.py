@@ -1,0 +1,181 @@
+"""Triton's kernels in its interpreter, on CPU tensors, against numpy and the CPU's kernels.
+
+Run by `test_triton.py`, in a process of its own: the interpreter must be chosen before triton is
+first imported.
+"""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from vqzoo.numerics import torch_kernels, triton_kernels
+from vqzoo.numerics.accelerators import Kernels
+from vqzoo.numerics.kmeans import Clusters, assign, kmeans
+from vqzoo.numerics.scaled_points import ScaledPoints, center_points
+from vqzoo.numerics.torch_kernels import ALL, SQUARES, Part
+from vqzoo.numerics.torch_kmeans import assign_torch, train_torch
+
+TRITON = Kernels(triton_kernels.nearest, triton_kernels.add_up)
+DTYPES = st.sampled_from([torch.float32, torch.float16, torch.bfloat16])
+FEW = settings(max_examples=8)
+
+
+def draw(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def unscaled(points: Tensor) -> ScaledPoints:
+    return ScaledPoints(points, torch.zeros(points.shape[:2]), torch.ones(points.shape[0]))
+
+
+@FEW
+@given(
+    batch=st.integers(1, 3),
+    d=st.integers(1, 32),
+    n=st.integers(1, 200),
+    k=st.sampled_from([1, 2, 15, 16, 17, 256, 257]),
+    dtype=DTYPES,
+    seed=st.integers(0, 99),
+)
+def test_codes_and_distances_are_those_of_brute_force(
+    batch: int, d: int, n: int, k: int, dtype: torch.dtype, seed: int
+) -> None:
+    x = center_points((draw(batch, d, n, seed=seed) * 3 + 7).to(dtype))
+    centroids = draw(batch, k, d, seed=seed + 1)
+    codes, costs = TRITON.nearest(x, centroids, True)
+    assert codes.dtype == (torch.uint8 if k <= 256 else torch.int32)
+    points = x.at(slice(None), slice(None)).double().numpy()
+    differences = points[:, None] - centroids.double().numpy()[..., None]
+    distances = (differences**2).sum(2)
+    chosen = np.take_along_axis(distances, codes.long().numpy()[:, None], 1)[:, 0]
+    np.testing.assert_allclose(chosen, distances.min(1), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(costs.numpy(), chosen, rtol=1e-5, atol=1e-6)
+    assert TRITON.nearest(x, centroids, False)[0].equal(codes)
+
+
+@FEW
+@given(st.integers(1, 3), st.integers(1, 40), st.integers(1, 90), st.integers(0, 99))
+def test_of_equally_near_centroids_the_lowest_is_taken(d: int, k: int, n: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    points = torch.randint(-2, 3, (2, d, n), generator=generator).float()
+    centroids = torch.randint(-2, 3, (2, k, d), generator=generator).float()
+    distances = (points[:, None] - centroids[..., None]).square().sum(2).numpy()
+    codes, costs = TRITON.nearest(unscaled(points), centroids, True)
+    np.testing.assert_array_equal(codes.numpy(), distances.argmin(1))
+    np.testing.assert_array_equal(costs.numpy(), distances.min(1))
+
+
+@FEW
+@given(
+    batch=st.integers(1, 3),
+    d=st.integers(1, 32),
+    n=st.integers(1, 600),
+    k=st.sampled_from([1, 7, 256, 300]),
+    dtype=DTYPES,
+    weighted=st.booleans(),
+    which=st.sampled_from(["all", "squares", "upper"]),
+    seed=st.integers(0, 99),
+)
+def test_sums_are_those_of_numpy(
+    batch: int,
+    d: int,
+    n: int,
+    k: int,
+    dtype: torch.dtype,
+    weighted: bool,
+    which: str,
+    seed: int,
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    x = center_points(draw(batch, d, n, seed=seed).to(dtype))
+    codes = torch.randint(0, k, (batch, n), generator=generator)
+    mass = torch.rand((batch, n), generator=generator) if weighted else None
+    axes = torch.randint(0, d, (batch, k), generator=generator)
+    borders = torch.randn((batch, k), generator=generator) / 10
+    part = {"all": ALL, "squares": SQUARES, "upper": Part(axes=axes, borders=borders)}[which]
+    narrow = codes.to(torch.uint8 if k <= 256 else torch.int32)
+    sums, counts = TRITON.add_up(x, mass, narrow, k, part)
+    points = x.at(slice(None), slice(None)).double().numpy()
+    expected, masses = np.zeros((batch, k, d)), np.zeros((batch, k))
+    for b in range(batch):
+        own = codes[b].numpy()
+        w = np.ones(n) if mass is None else mass[b].double().numpy()
+        if which == "upper":
+            w = w * (points[b, axes[b].numpy()[own], np.arange(n)] > borders[b].numpy()[own])
+        values = points[b] ** 2 if which == "squares" else points[b]
+        np.add.at(expected[b], own, (values * w).T)
+        np.add.at(masses[b], own, w)
+    np.testing.assert_allclose(sums.numpy(), expected, rtol=1e-6, atol=1e-5)
+    np.testing.assert_allclose(counts.numpy(), masses, rtol=1e-6, atol=1e-6)
+
+
+def test_sums_do_not_depend_on_the_order_of_the_points() -> None:
+    points, codes = draw(2, 3, 700), torch.arange(1400).view(2, 700) % 5
+    order = torch.randperm(700, generator=torch.Generator().manual_seed(1))
+    x = unscaled(points / 10)
+    shuffled = ScaledPoints((points / 10)[:, :, order], x.offset, x.scale)
+    first = TRITON.add_up(x, None, codes.to(torch.uint8), 5, ALL)
+    second = TRITON.add_up(shuffled, None, codes[:, order].to(torch.uint8), 5, ALL)
+    assert first[0].equal(second[0])
+    assert first[1].equal(second[1])
+
+
+def test_sums_of_the_largest_coordinates_do_not_overflow() -> None:
+    x = unscaled(torch.full((1, 1, 1000), 4.0))
+    sums, _ = TRITON.add_up(x, None, torch.zeros((1, 1000), dtype=torch.uint8), 1, SQUARES)
+    assert sums.item() == 16_000
+
+
+@pytest.mark.parametrize("permuted", [(0, 1, 2), (1, 0, 2), (2, 1, 0), (0, 2, 1)])
+def test_points_may_have_any_strides(permuted: tuple[int, int, int]) -> None:
+    shape = [0, 0, 0]
+    for place, length in zip(permuted, (3, 4, 150), strict=True):
+        shape[place] = length
+    points = draw(*shape).permute(permuted)
+    centroids = draw(3, 20, 4)
+    expected = assign_torch(points.contiguous(), centroids, TRITON)
+    assert assign_torch(points, centroids, TRITON).equal(expected)
+
+
+def test_not_a_number_gets_a_code_that_exists() -> None:
+    codes = assign_torch(torch.full((1, 2, 3), torch.nan), draw(1, 20, 2), TRITON)
+    assert codes.tolist() == [[0, 0, 0]]
+
+
+def test_assign_gives_the_codes_of_the_cpu() -> None:
+    points, centroids = draw(2, 4, 300), draw(2, 40, 4)
+    assert assign_torch(points, centroids, TRITON).equal(assign(points, centroids))
+
+
+def error(points: Tensor, centroids: Tensor) -> float:
+    clusters = Clusters(centroids, assign(points, centroids))
+    index = clusters.codes.long()[:, :, None].expand(-1, -1, points.shape[1])
+    return float((centroids.gather(1, index).transpose(1, 2) - points).square().sum())
+
+
+@pytest.mark.parametrize(("d", "k", "weighted"), [(1, 4, False), (4, 12, True), (10, 5, False)])
+def test_training_errs_as_little_as_the_cpu_and_torch(d: int, k: int, weighted: bool) -> None:
+    points = draw(2, d, 150) * 2 - 5
+    weights = torch.rand((2, 150), generator=torch.Generator().manual_seed(2)) + 0.5
+    mass = weights if weighted else None
+    found = train_torch(points, k, mass, 0, 8, 1e-3, kernels=TRITON)
+    plain = train_torch(points, k, mass, 0, 8, 1e-3)
+    on_cpu = kmeans(points, k, weights=mass, iterations=8).centroids
+    assert error(points, found) <= 1.05 * error(points, on_cpu)
+    assert error(points, found) == pytest.approx(error(points, plain), rel=0.03)
+    assert found.equal(train_torch(points, k, mass, 0, 8, 1e-3, kernels=TRITON))
+
+
+def test_kernels_agree_to_the_last_code() -> None:
+    for d, k in itertools.product((2, 9), (5, 270)):
+        x = center_points(draw(1, d, 280))
+        centroids = x.pick(torch.arange(k)[None])
+        codes, costs = TRITON.nearest(x, centroids, True)
+        expected = torch_kernels.nearest(x, centroids, True)
+        assert codes.equal(expected[0])
+        assert bool((costs[0, :k] == 0).all())

@@ -1,0 +1,45 @@
+"""Triton's kernels on machines without a GPU: interpreted, and compiled to machine code."""
+
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+needs_triton = pytest.mark.skipif(
+    find_spec("triton") is None, reason="triton is not installed (it comes with torch for CUDA)"
+)
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_importing_vqzoo_imports_no_kernels_of_triton() -> None:
+    loaded = run("-c", "import sys, vqzoo, vqzoo.numerics.kmeans; print(*sys.modules)").stdout
+    assert "vqzoo.numerics.torch_kernels" in loaded
+    assert "vqzoo.numerics.triton_kernels" not in loaded
+
+
+@needs_triton
+def test_interpreted() -> None:
+    ended = run(
+        *("-m", "pytest", "-q", "-p", "no:cacheprovider", f"{HERE}/interpreted_triton.py"),
+        TRITON_INTERPRET="1",
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
+@needs_triton
+def test_compiled(tmp_path: Path) -> None:
+    ended = run(f"{HERE}/compiled_triton.py", TRITON_CACHE_DIR=str(tmp_path))
+    assert ended.returncode == 0, ended.stdout + ended.stderr
