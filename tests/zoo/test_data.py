@@ -17,7 +17,7 @@ from torch import Tensor, nn
 import vqzoo.zoo.alexnet_mini  # noqa: F401 (registers the model)
 from vqzoo.errors import UsageError, VqzooError
 from vqzoo.zoo import data as data_module
-from vqzoo.zoo import fmnist
+from vqzoo.zoo import fmnist, image_sources
 from vqzoo.zoo.data import Data, open_data
 
 SYNSETS = ("n01440764", "n01443537", "n02102040")
@@ -273,7 +273,7 @@ def test_preprocessing_for_other_channels_is_refused(cfg: dict[str, object]) -> 
 
 
 def test_timms_data_sets_say_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data_module.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(image_sources.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(VqzooError, match="needs the package datasets: pip install datasets"):
         open_data("hfds/someone/something", Wanting(10))
 
@@ -282,7 +282,7 @@ def test_timms_data_sets_fail_in_one_line(monkeypatch: pytest.MonkeyPatch) -> No
     def refuse(*args: object, **kwargs: object) -> None:
         raise ConnectionError("no way out\nand a long story")
 
-    monkeypatch.setattr(data_module, "create_dataset", refuse)
+    monkeypatch.setattr(image_sources, "create_dataset", refuse)
     with pytest.raises(VqzooError, match=r"torch/cifar10, split 'validation', .*: no way out$"):
         open_data("torch/cifar10", Wanting(10))
 
@@ -309,7 +309,7 @@ def test_a_data_set_of_torchvision(monkeypatch: pytest.MonkeyPatch) -> None:
         asked.update(kwargs, name=name)
         return Listed([0, 1, 2, 1])
 
-    monkeypatch.setattr(data_module, "create_dataset", create)
+    monkeypatch.setattr(image_sources, "create_dataset", create)
     data = open_data("torch/listed", Wanting(3), split="test", images=2)
     _, labels = all_of(data)
     assert (asked["name"], asked["split"]) == ("torch/listed", "test")
@@ -320,11 +320,11 @@ def test_a_data_set_of_torchvision(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_secret_labels_make_a_data_set_unlabelled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data_module, "create_dataset", lambda *a, **k: Listed([-1, -1]))
+    monkeypatch.setattr(image_sources, "create_dataset", lambda *a, **k: Listed([-1, -1]))
     data = open_data("torch/listed", Wanting(3))
     assert not data.labelled
     assert all_of(data)[1] is None
-    monkeypatch.setattr(data_module, "create_dataset", lambda *a, **k: Listed([0, -1]))
+    monkeypatch.setattr(image_sources, "create_dataset", lambda *a, **k: Listed([0, -1]))
     with pytest.raises(VqzooError, match="some have none"):
         list(open_data("torch/listed", Wanting(3)))
 
@@ -335,16 +335,16 @@ def test_timms_reader_does_not_hide_an_unreadable_image(
     root = make_folder(a=2, b=2)
     (root / "b" / "0.png").write_bytes(b"no image")
     dataset = timm.data.ImageDataset(root)
-    monkeypatch.setattr(data_module, "create_dataset", lambda *a, **k: dataset)
-    monkeypatch.setattr(data_module.importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(image_sources, "create_dataset", lambda *a, **k: dataset)
+    monkeypatch.setattr(image_sources.importlib.util, "find_spec", lambda name: name)
     with pytest.raises(VqzooError, match="hfds/any, image 2 cannot be read: not an image"):
         list(open_data("hfds/any", Wanting(2)))
 
 
 def test_a_stream_gives_its_first_images(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = timm.data.IterableImageDataset(None, reader=[(grey(i), i % 3) for i in range(9)])
-    monkeypatch.setattr(data_module, "create_dataset", lambda *a, **k: stream)
-    monkeypatch.setattr(data_module.importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(image_sources, "create_dataset", lambda *a, **k: stream)
+    monkeypatch.setattr(image_sources.importlib.util, "find_spec", lambda name: name)
     data = open_data("wds/any", Wanting(3), images=5, batch_size=2)
     for _ in range(2):
         _, labels = all_of(data)

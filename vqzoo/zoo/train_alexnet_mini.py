@@ -34,6 +34,7 @@ from torch import Tensor, nn
 
 from vqzoo.errors import UsageError, VqzooError
 from vqzoo.zoo.alexnet_mini import FMNIST_MEAN, FMNIST_STD, alexnet_mini
+from vqzoo.zoo.augment import augment
 from vqzoo.zoo.fmnist import LabelledImages, held_out_indices, train_split
 
 
@@ -113,23 +114,6 @@ def schedule(step: int, steps_per_epoch: int, recipe: Recipe) -> float:
         return (step + 1) / warmup
     total = recipe.epochs * steps_per_epoch
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1.0, total - warmup)))
-
-
-def augment(images: Tensor, padding: int) -> Tensor:
-    """Shift each image by up to `padding` pixels (zeros come in) and mirror every other at random.
-
-    Takes and gives (N, C, H, W), any dtype. Draws from the global generators of torch.
-    """
-    n, _, height, width = images.shape
-    padded = F.pad(images, (padding,) * 4)
-    shift = torch.randint(0, 2 * padding + 1, (2, n, 1), device=images.device)
-    mirror = torch.rand(n, 1, device=images.device) < 0.5
-    rows = torch.arange(height, device=images.device) + shift[0]
-    columns = torch.arange(width, device=images.device).expand(n, -1)
-    columns = torch.where(mirror, columns.flip(1), columns) + shift[1]
-    image = torch.arange(n, device=images.device)[:, None, None]
-    picked = padded[image, :, rows[:, :, None], columns[:, None, :]]
-    return picked.permute(0, 3, 1, 2)
 
 
 def erase(images: Tensor, side: int, probability: float) -> Tensor:
