@@ -23,9 +23,14 @@ class Kernels:
     ]
 
 
+def has_triton(device: torch.device) -> bool:
+    """Whether kernels for this device can be written in Triton, here and now."""
+    return device.type == "cuda" and find_spec("triton") is not None
+
+
 def kernels_for(device: torch.device, d: int) -> Kernels:
     """Those for points of d dimensions; Triton is imported where it is to be used, not before."""
-    if device.type == "cuda" and d <= _TRITON_DIMENSIONS and find_spec("triton") is not None:
+    if d <= _TRITON_DIMENSIONS and has_triton(device):
         from vqzoo.numerics import triton_kernels
 
         return Kernels(triton_kernels.nearest, triton_kernels.add_up)

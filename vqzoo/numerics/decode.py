@@ -2,6 +2,8 @@
 
 Each decoder reads codes as they come from k-means, or, named `..._stream`, straight from a packed
 bit stream of the same codes in the same order: no task unpacks more than it is about to decode.
+Where `out` is on another device than the CPU, so are codes and codebooks, and streams are unpacked
+on the CPU.
 """
 
 from collections.abc import Callable
@@ -13,8 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vqzoo.numerics.arrays import Floats, as_float32, narrow_and_wide
-from vqzoo.numerics.bits import check_stream, unpack_range
+from vqzoo.numerics.bits import check_stream, unpack, unpack_range
 from vqzoo.numerics.threads import run_tasks
+from vqzoo.numerics.torch_decode import decode_blocks_elsewhere, decode_scalars_elsewhere
 from vqzoo.numerics.vectors import add_four, copy_four
 
 _CODEBOOKS = 1 << 17  # floats of codebooks a task decodes with: they stay in the second-level cache
@@ -116,6 +119,9 @@ def decode_residual(codes: Tensor, codebooks: Tensor, out: Tensor) -> Tensor:
             f"codes of shape {tuple(codes.shape)} do not fit codebooks of shape "
             f"{tuple(codebooks.shape)} and out of shape {tuple(out.shape)}"
         )
+    if out.device.type != "cpu":
+        _check_blocks(s, codebooks, out)
+        return decode_blocks_elsewhere(codes, codebooks, out)
     narrow, wide = narrow_and_wide(codes.detach().contiguous().view(-1))
     return _decode(lambda first, last: (narrow, wide, 0), s, codebooks, out, True)
 
@@ -125,6 +131,9 @@ def decode_residual_stream(
 ) -> Tensor:
     """`decode_residual` of a bit stream of its codes, in their order (s, stages, m)."""
     m, stages = out.shape[0], codebooks.shape[1]
+    if out.device.type != "cpu":
+        codes = unpack(stream, bits, s * stages * m).view(s, stages, m)
+        return decode_residual(codes.to(out.device), codebooks, out)
     check_stream(stream, bits, s * stages * m)
     source = stream.detach().contiguous().numpy()
     if bits == 8:
@@ -158,6 +167,9 @@ def decode_scalar(codes: Tensor, centroids: Tensor, out: Tensor) -> Tensor:
         raise ValueError(f"codes must be uint8 or int32, not {codes.dtype}")
     if codes.numel() != out.numel():
         raise ValueError(f"out must have shape {tuple(codes.shape)}, not {tuple(out.shape)}")
+    if out.device.type != "cpu":
+        _check_scalars(out)
+        return decode_scalars_elsewhere(codes, centroids, out)
     narrow, wide = narrow_and_wide(codes.detach().contiguous().view(-1))
     return _decode_scalar(
         lambda start, stop: (narrow[start:stop], wide[start:stop]), centroids, out
@@ -166,6 +178,9 @@ def decode_scalar(codes: Tensor, centroids: Tensor, out: Tensor) -> Tensor:
 
 def decode_scalar_stream(stream: Tensor, bits: int, centroids: Tensor, out: Tensor) -> Tensor:
     """`decode_scalar` of a bit stream of as many codes as `out` has values."""
+    if out.device.type != "cpu":
+        codes = unpack(stream, bits, out.numel()).to(out.device)
+        return decode_scalar(codes, centroids, out)
     check_stream(stream, bits, out.numel())
     source = stream.detach().contiguous().numpy()
     if bits == 8:
@@ -192,6 +207,22 @@ def _room(bits: int, count: int) -> CodeArrays:
     return narrow, np.empty(count, np.int32)
 
 
+def _check_blocks(s: int, codebooks: Tensor, out: Tensor) -> None:
+    books, d, m = codebooks.shape[0], codebooks.shape[3], out.shape[0]
+    if books not in (1, s):
+        raise ValueError(f"{books} codebooks do not fit {s} blocks: expected 1 or {s}")
+    if out.shape != (m, s * d) or out.dtype != torch.float32 or out.stride(1) != 1:
+        raise ValueError(
+            f"out must be float32 of shape {(m, s * d)} with contiguous rows, "
+            f"not {out.dtype} of shape {tuple(out.shape)} and strides {out.stride()}"
+        )
+
+
+def _check_scalars(out: Tensor) -> None:
+    if not out.is_contiguous() or out.dtype != torch.float32:
+        raise ValueError(f"out must be contiguous float32, not {out.dtype}")
+
+
 def _decode(
     codes: Callable[[int, int], tuple[NDArray[np.uint8], NDArray[np.int32], int]],
     s: int,
@@ -202,13 +233,7 @@ def _decode(
     """codes(first, last): those of blocks first to last - 1, and the number of the first one."""
     books, stages, k, d = codebooks.shape
     m = out.shape[0]
-    if books not in (1, s):
-        raise ValueError(f"{books} codebooks do not fit {s} blocks: expected 1 or {s}")
-    if out.shape != (m, s * d) or out.dtype != torch.float32 or out.stride(1) != 1:
-        raise ValueError(
-            f"out must be float32 of shape {(m, s * d)} with contiguous rows, "
-            f"not {out.dtype} of shape {tuple(out.shape)} and strides {out.stride()}"
-        )
+    _check_blocks(s, codebooks, out)
     if out.numel() == 0:
         return out
     values = as_float32(codebooks).reshape(-1)
@@ -253,8 +278,7 @@ def _decode_scalar(
     codes: Callable[[int, int], CodeArrays], centroids: Tensor, out: Tensor
 ) -> Tensor:
     """codes(start, stop): those of the values start to stop - 1."""
-    if not out.is_contiguous() or out.dtype != torch.float32:
-        raise ValueError(f"out must be contiguous float32, not {out.dtype}")
+    _check_scalars(out)
     values: Floats = as_float32(centroids)
     target = out.detach().view(-1).numpy()
 

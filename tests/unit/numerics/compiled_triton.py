@@ -6,6 +6,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from vqzoo.numerics import triton_decode
 from vqzoo.numerics import triton_kernels as kernels
 
 _POINTS = ["i64", "i64", "i32"]  # strides
@@ -53,6 +54,15 @@ def add_up(d: int, points: str, codes: str, capability: int, upper: bool) -> Non
     )
 
 
+def decode_blocks(d: int, books: str, codes: str, capability: int) -> None:
+    build(
+        triton_decode._decode_blocks,
+        [codes, books, "*fp32", "i32", "i32", "i64", "i32", "i32"],
+        {"D": d, "STAGES": 2, "ROWS": triton_decode._ROWS, "COLUMNS": triton_decode._COLUMNS},
+        capability,
+    )
+
+
 if __name__ == "__main__":
     for d, points, codes, capability in (
         (4, "*fp32", "*u8", 80),
@@ -61,3 +71,4 @@ if __name__ == "__main__":
     ):
         nearest(d, points, codes, capability)
         add_up(d, points, codes, capability, upper=d == 4)
+        decode_blocks(d, points, codes, capability)

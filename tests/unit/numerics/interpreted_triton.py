@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from vqzoo.numerics import torch_kernels, triton_kernels
+from vqzoo.numerics import torch_kernels, triton_decode, triton_kernels
 from vqzoo.numerics.accelerators import Kernels
+from vqzoo.numerics.decode import decode_residual
 from vqzoo.numerics.kmeans import Clusters, assign, kmeans
 from vqzoo.numerics.scaled_points import ScaledPoints, center_points
 from vqzoo.numerics.torch_kernels import ALL, SQUARES, Part
@@ -179,3 +180,28 @@ def test_kernels_agree_to_the_last_code() -> None:
         expected = torch_kernels.nearest(x, centroids, True)
         assert codes.equal(expected[0])
         assert bool((costs[0, :k] == 0).all())
+
+
+@FEW
+@given(
+    s=st.integers(1, 40),
+    stages=st.integers(1, 3),
+    m=st.integers(1, 70),
+    d=st.integers(1, 40),
+    k=st.sampled_from([1, 200, 300]),
+    shared=st.booleans(),
+    dtype=DTYPES,
+    seed=st.integers(0, 99),
+)
+def test_decoding_is_that_of_the_cpu(
+    s: int, stages: int, m: int, d: int, k: int, shared: bool, dtype: torch.dtype, seed: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    codes = torch.randint(0, k, (s, stages, m), generator=generator)
+    codes = codes.to(torch.uint8 if k <= 256 else torch.int32)
+    codebooks = draw(1 if shared else s, stages, k, d, seed=seed).to(dtype)
+    out = torch.full((m, s * d + 3), torch.nan)
+    triton_decode.decode_blocks(codes, codebooks, out[:, 1 : s * d + 1])
+    expected = decode_residual(codes, codebooks, torch.empty(m, s * d))
+    assert out[:, 1 : s * d + 1].equal(expected)
+    assert bool(out[:, [0, -2, -1]].isnan().all())

@@ -7,6 +7,14 @@ import torch
 from elsewhere import DEVICE, Elsewhere
 from torch import Tensor
 
+from vqzoo.numerics import torch_decode
+from vqzoo.numerics.bits import pack
+from vqzoo.numerics.decode import (
+    decode_residual,
+    decode_residual_stream,
+    decode_scalar,
+    decode_scalar_stream,
+)
 from vqzoo.numerics.kmeans import Clusters, assign, kmeans
 
 
@@ -74,3 +82,51 @@ def test_an_interrupt_leaves() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         kmeans(draw(3, 2, 50).to(DEVICE), 4, progress=interrupt)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize(("k", "at_a_time"), [(200, 1 << 24), (300, 1 << 24), (300, 50)])
+def test_blocks_are_decoded_there(
+    k: int, at_a_time: int, shared: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch_decode, "_VALUES", at_a_time)
+    codes = torch.arange(5 * 2 * 7).view(5, 2, 7) * 13 % k
+    codes = codes.to(torch.uint8 if k <= 256 else torch.int32)
+    codebooks = draw(1 if shared else 5, 2, k, 3).half()
+    wide = torch.zeros(7, 20).to(DEVICE)
+    out = wide[:, 2:17]
+    decode_residual(codes.to(DEVICE), codebooks.to(DEVICE), out)
+    expected = decode_residual(codes, codebooks, torch.empty(7, 15))
+    assert out.cpu().equal(expected)
+    bits = 8 if k <= 256 else 9
+    stream = pack(codes.reshape(-1), bits).to(DEVICE)
+    again = torch.zeros(7, 15).to(DEVICE)
+    decode_residual_stream(stream, bits, codebooks.to(DEVICE), 5, again)
+    assert again.cpu().equal(expected)
+
+
+def test_scalars_are_decoded_there() -> None:
+    codes, centroids = torch.arange(60, dtype=torch.uint8).view(5, 12) % 16, draw(16)
+    out = torch.zeros(5, 12).to(DEVICE)
+    assert decode_scalar(codes.to(DEVICE), centroids.to(DEVICE), out) is out
+    assert out.cpu().equal(centroids[codes.long()])
+    again = torch.zeros(5, 12).to(DEVICE)
+    decode_scalar_stream(pack(codes.reshape(-1), 4).to(DEVICE), 4, centroids.to(DEVICE), again)
+    assert again.cpu().equal(out.cpu())
+
+
+@pytest.mark.parametrize("code", [-1, 300])
+def test_codes_that_name_no_centroid_are_refused_there(code: int) -> None:
+    codes = torch.tensor([[[0, code, 2]]], dtype=torch.int32).to(DEVICE)
+    with pytest.raises(ValueError, match="300 centroids"):
+        decode_residual(codes, draw(1, 1, 300, 2).to(DEVICE), torch.empty(3, 2).to(DEVICE))
+    with pytest.raises(ValueError, match="300 centroids"):
+        decode_scalar(codes, draw(300).to(DEVICE), torch.empty(1, 1, 3).to(DEVICE))
+
+
+def test_out_of_another_shape_is_refused_there() -> None:
+    codes = torch.zeros((1, 1, 3), dtype=torch.uint8).to(DEVICE)
+    with pytest.raises(ValueError, match="out must be"):
+        decode_residual(codes, draw(1, 1, 4, 2).to(DEVICE), torch.empty(3, 3).to(DEVICE))
+    with pytest.raises(ValueError, match="contiguous"):
+        decode_scalar(codes, draw(4).to(DEVICE), torch.empty(3, 2).to(DEVICE)[:, 0])

@@ -1,0 +1,55 @@
+"""Decoding on an accelerator: lookups in plain torch, or by a Triton kernel."""
+
+import torch
+from torch import Tensor
+
+from vqzoo.numerics.accelerators import has_triton
+
+_VALUES = 1 << 24  # decoded at a time, each with an index of its own
+
+
+def decode_blocks_elsewhere(codes: Tensor, codebooks: Tensor, out: Tensor) -> Tensor:
+    """`decode.decode_residual` on the device of its tensors, whose shapes are known to fit."""
+    refuse_unknown(codes, codebooks.shape[2])
+    if has_triton(out.device):
+        from vqzoo.numerics import triton_decode
+
+        return triton_decode.decode_blocks(codes, codebooks, out)
+    return decode_blocks(codes, codebooks, out)
+
+
+def decode_blocks(codes: Tensor, codebooks: Tensor, out: Tensor) -> Tensor:
+    """In plain torch: a few blocks at a time, so that their indices take little memory."""
+    s, stages, m = codes.shape
+    books, _, k, d = codebooks.shape
+    rows = codebooks.float().reshape(-1, d)
+    target = out.unflatten(1, (s, d))
+    width = max(1, _VALUES // (m * d))
+    for first in range(0, s, width):
+        part = codes[first : first + width].long()
+        if books > 1:
+            block = torch.arange(first, first + len(part), device=codes.device)
+            part += block[:, None, None] * (stages * k)
+        total = rows.index_select(0, part[:, 0].reshape(-1))
+        for stage in range(1, stages):
+            total += rows.index_select(0, part[:, stage].reshape(-1) + stage * k)
+        target[:, first : first + width] = total.view(-1, m, d).transpose(0, 1)
+    return out
+
+
+def decode_scalars_elsewhere(codes: Tensor, centroids: Tensor, out: Tensor) -> Tensor:
+    """`decode.decode_scalar` on the device of its tensors, in plain torch: one pass over them."""
+    refuse_unknown(codes, len(centroids))
+    flat, target, values = codes.reshape(-1), out.view(-1), centroids.float()
+    for start in range(0, len(flat), _VALUES):
+        part = slice(start, start + _VALUES)
+        target[part] = values.index_select(0, flat[part].int())
+    return out
+
+
+def refuse_unknown(codes: Tensor, k: int) -> None:
+    """Raises ValueError where a code names none of k centroids."""
+    if codes.numel() == 0 or (codes.dtype == torch.uint8 and k >= 256):
+        return
+    if bool((codes.amax() >= k) | (codes.amin() < 0)):
+        raise ValueError(f"a code is out of range: there are {k} centroids")
