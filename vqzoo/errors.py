@@ -9,6 +9,10 @@ class UsageError(VqzooError):
     """What was asked makes no sense: an unknown name, a bad option (exit code 2)."""
 
 
+class NothingCompressed(VqzooError):
+    """Every layer stayed dense; the message has the first one's reason."""
+
+
 class ArtifactError(VqzooError):
     """An artifact is damaged, lies, or needs what is not installed here."""
 

@@ -4,13 +4,12 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-import huggingface_hub
 import pytest
 import timm
 import torch
-from huggingface_hub import constants, file_download
 from safetensors.torch import save_file
 
+from vqzoo.testing.hub_client import use_hub
 from vqzoo.testing.hub_server import HubServer
 from vqzoo.zoo.recipe import make_recipe
 from vqzoo.zoo.runner import run
@@ -23,20 +22,6 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
     with HubServer() as server:
         use_hub(server, tmp_path / "hf", monkeypatch)
         yield server
-
-
-def use_hub(server: HubServer, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Point the client, which read its environment long ago, to a Hub on loopback."""
-    monkeypatch.setattr(constants, "ENDPOINT", server.url)
-    template = f"{server.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
-    for module in (constants, file_download):  # clients before 1.0 keep a copy
-        monkeypatch.setattr(module, "HUGGINGFACE_CO_URL_TEMPLATE", template, raising=False)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(home / "hub"))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True, raising=False)
-    monkeypatch.setattr(huggingface_hub.hf_api.api, "endpoint", server.url)
-    monkeypatch.setenv("HF_TOKEN", server.token)
-    monkeypatch.setattr("time.sleep", lambda seconds: None)
 
 
 @pytest.fixture(scope="session")

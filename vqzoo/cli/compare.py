@@ -28,6 +28,14 @@ def compare(
     out: Annotated[
         Path | None, typer.Option(help="Where artifacts go. [dim]default: <model>-compare[/]")
     ] = None,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Replace artifacts in its folder that were made otherwise."),
+    ] = False,
+    plugin: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE.py", help="A plugin in a single file, repeatable."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
@@ -51,6 +59,7 @@ def compare(
     from vqzoo.cli.tables import decibels
     from vqzoo.cli.threads import limit_threads
     from vqzoo.errors import UsageError
+    from vqzoo.plugin.files import plugin_files
     from vqzoo.plugin.manager import installed_plugins
     from vqzoo.zoo.compare import compare as compare_methods
     from vqzoo.zoo.plot import draw
@@ -59,7 +68,9 @@ def compare(
         wanted = [float(text) for text in ratios.split(",")]
     except ValueError:
         raise UsageError(f"--ratios {ratios}: write numbers joined by commas: 8,16,32") from None
-    names = list(split_selectors([methods])) if methods else installed_plugins().quantizers.names()
+    with plugin_files(plugin or []):
+        installed = installed_plugins().quantizers.names()
+    names = list(split_selectors([methods])) if methods else installed
     folder = out or Path(f"{model.replace('/', '-').replace(':', '-')}-compare")
     base = {
         "model": model,
@@ -70,9 +81,10 @@ def compare(
         "weights": weights,
         "seed": seed,
         "device": device,
+        "plugins": tuple(plugin or []),
     }
     with limit_threads(threads), TerminalWatcher(stderr()) as watcher:
-        comparison = compare_methods(base, names, wanted, watcher, folder)
+        comparison = compare_methods(base, names, wanted, watcher, folder, force=force)
     draw(comparison, folder / "compare.png")
     if json_:
         print(json.dumps(asdict(comparison), indent=2))

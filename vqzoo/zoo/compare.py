@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vqzoo.artifact.files import write_text
+from vqzoo.errors import NothingCompressed
 from vqzoo.zoo.recipe import make_recipe
 from vqzoo.zoo.runner import run
 from vqzoo.zoo.watcher import Watcher
@@ -56,17 +57,24 @@ def compare(
     ratios: Sequence[float],
     watcher: Watcher,
     out: Path,
+    *,
+    force: bool = False,
 ) -> Comparison:
     """Run every method at every ratio, each into a folder of its own under `out`.
 
     Artifacts that an earlier call finished are taken as they are. A coarse method reaches the same
-    size for several of the ratios asked: that is one point.
+    size for several of the ratios asked: that is one point. A method that compresses no layer at a
+    ratio (some take none) is left out there.
 
     Args:
         base: fields of a `Recipe` without method, options and ratio.
+        methods: at least one.
+        ratios: at least one.
+        force: replace artifacts that lie there and were made otherwise.
 
     Raises:
-        UsageError: a name is unknown.
+        UsageError: a name is unknown, or an artifact lies there that was made otherwise.
+        NothingCompressed: no method compressed any layer.
         VqzooError: a run failed.
     """
     out.mkdir(parents=True, exist_ok=True)
@@ -77,10 +85,16 @@ def compare(
             watcher.say(f"{method} at {ratio:g}x")
             folder = out / f"{method.replace(':', '-')}-{ratio:g}x"
             recipe = make_recipe({**base, "method": method, "ratio": ratio})
-            record = run(recipe, watcher, out=folder, reuse=True).record
+            try:
+                record = run(recipe, watcher, out=folder, reuse=True, force=force).record
+            except NothingCompressed as error:
+                watcher.say(f"{method} at {ratio:g}x is left out: {error}")
+                continue
             point = _point(record, method, folder.name)
             if all((p.method, p.ratio_layers) != (method, point.ratio_layers) for p in points):
                 points.append(point)
+    if not points:
+        raise NothingCompressed("no method compressed any layer at these ratios")
     accuracy = record["accuracy"] or {}
     comparison = Comparison(
         model=record["model"],

@@ -16,7 +16,7 @@ from vqzoo.compression.decode import decode
 from vqzoo.compression.progress import Progress, Silent
 from vqzoo.compression.selection import MethodChoice, TransformChoice, plan_layers
 from vqzoo.compression.view import compressible_layers, weight_key
-from vqzoo.errors import UsageError, VqzooError
+from vqzoo.errors import NothingCompressed, UsageError
 from vqzoo.plugin.files import plugin_files
 from vqzoo.plugin.manager import installed_plugins
 from vqzoo.plugin.method import SkipLayer
@@ -144,7 +144,8 @@ def compress(
 
     Raises:
         UsageError: an unknown name or option, a selector that matches nothing.
-        VqzooError: weights that are not finite; no layer could be compressed.
+        VqzooError: weights that are not finite.
+        NothingCompressed: no layer could be compressed.
 
     Example:
         >>> small = vqzoo.compress(model, "pq", layers="dense", k=256, d=4)  # doctest: +SKIP
@@ -176,7 +177,7 @@ def compress(
             watcher.note(plan.layer.name, f"stays dense: {reason}")
     if not compressed:
         first = plans[0].layer.name
-        raise VqzooError(f"no layer could be compressed; {first}: {skipped[first]}")
+        raise NothingCompressed(f"no layer could be compressed; {first}: {skipped[first]}")
     decoded = copy.deepcopy(model).eval().requires_grad_(False)
     for layer in compressed:
         weight = decoded.get_parameter(weight_key(layer.layer.name))

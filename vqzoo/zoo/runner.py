@@ -14,7 +14,7 @@ from vqzoo.artifact.schema import DENSE_FILE, REPORT_FILE
 from vqzoo.artifact.writer import dense_bytes, untouched_tensors, write_artifact, write_tensors
 from vqzoo.compression.compress import compress_layer
 from vqzoo.compression.view import weight_key
-from vqzoo.errors import PluginError, VqzooError
+from vqzoo.errors import NothingCompressed, PluginError
 from vqzoo.plugin.files import plugin_files
 from vqzoo.plugin.method import SkipLayer
 from vqzoo.zoo.card import write_card
@@ -160,7 +160,7 @@ def _compress(
     """Compress every planned layer, taking up those that an earlier run finished.
 
     Raises:
-        VqzooError: not one layer could be compressed.
+        NothingCompressed: not one layer could be.
         PluginError: a plugin failed, and the run is not to keep going.
     """
     if work.resumed:
@@ -194,7 +194,7 @@ def _compress(
         ready.plugins.notify("vqzoo_layer_compressed", layer=row, done=index + 1, total=total)
     if not layers:
         first = ready.plans[0].layer.name
-        raise VqzooError(f"no layer could be compressed; {first}: {skipped[first]}")
+        raise NothingCompressed(f"no layer could be compressed; {first}: {skipped[first]}")
     return layers, rows, skipped
 
 

@@ -1,0 +1,93 @@
+"""`vqzoo compare`: plugin files, folders of another request, methods that take no ratio."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from vqzoo.cli.main import app
+
+PLUGIN = """
+from pydantic import Field
+from vqzoo.plugin import Code, Floats, Indices, Options, Quantizer, hookimpl
+
+
+class Signs(Quantizer):
+    name = "signs"
+    summary = "signs"
+
+    def quantize(self, weight, options, context):
+        parts = {"codes": Indices((weight > 0).int(), 2), "s": Floats.of(weight.abs().mean()[None])}
+        return Code(tuple(weight.shape), parts)
+
+    def reconstruct(self, code, params):
+        return (code.indices("codes").float() * 2 - 1) * params["s"]
+
+
+class OneRatio(Signs):
+    name = "one-ratio"
+
+    def candidates(self, m, n):
+        return [Options()]
+
+    def stored_bits(self, m, n, options):
+        return 8 * -(-m * n // 8) + 16
+
+    def expected_error(self, m, n, options):
+        return 0.4
+
+
+@hookimpl
+def vqzoo_quantizers():
+    return [Signs(), OneRatio()]
+"""
+COMPARE = ["compare", "test_resnet", "--weights", "random", "--ratios", "8,16", "--out", "c"]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    Path("signs.py").write_text(PLUGIN)
+    return tmp_path
+
+
+def compared(*arguments: str) -> tuple[dict[str, Any], str]:
+    result = CliRunner().invoke(app, [*COMPARE, *arguments, "--json"])
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout), result.stderr
+
+
+def test_a_plugin_file_competes_and_what_takes_no_ratio_is_left_out() -> None:
+    asked = ["--methods", "signs,one-ratio", "--plugin", "signs.py"]
+    found, told = compared(*asked)
+    assert [point["method"] for point in found["points"]] == ["one-ratio"]
+    assert "signs at 8x is left out: no layer could be compressed" in told
+    assert Path("c/compare.png").is_file()
+
+
+def test_all_methods_means_those_of_the_file_too() -> None:
+    found, _ = compared("--plugin", "signs.py", "--ratios", "8")
+    assert {"one-ratio", "km", "pq"} <= {point["method"] for point in found["points"]}
+
+
+def test_nothing_to_compare_fails() -> None:
+    result = CliRunner().invoke(app, [*COMPARE, "--methods", "signs", "--plugin", "signs.py"])
+    assert result.exit_code == 1
+    assert "no method compressed any layer" in result.stderr
+    assert not Path("c/compare.json").exists()
+
+
+def test_what_was_made_otherwise_is_replaced_only_when_forced() -> None:
+    asked = ["--methods", "km", "--ratios", "8"]
+    compared(*asked)
+    weights = Path("c/km-8x/vqzoo.safetensors")
+    before = weights.stat().st_mtime_ns
+    compared(*asked, "--force")
+    assert weights.stat().st_mtime_ns == before  # the same request: taken as it is
+    result = CliRunner().invoke(app, [*COMPARE, *asked, "--seed", "1"])
+    assert result.exit_code == 2
+    assert "--force replaces it" in result.stderr
+    compared(*asked, "--seed", "1", "--force")
+    assert weights.stat().st_mtime_ns != before
