@@ -1,11 +1,19 @@
 """`vqzoo eval`."""
 
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from vqzoo.cli.terminal import command, stderr, stdout
+
+
+class Task(StrEnum):
+    """What a network is measured by."""
+
+    ACCURACY = "accuracy"
+    RETRIEVAL = "retrieval"
 
 
 @command
@@ -18,6 +26,14 @@ def evaluate(
             show_default=False,
         ),
     ],
+    task: Annotated[
+        Task,
+        typer.Option(help="accuracy, or retrieval: search by the features before the last layer."),
+    ] = Task.ACCURACY,
+    reference: Annotated[
+        str | None,
+        typer.Option(metavar="ARTIFACT|MODEL", help="Tell the difference from this one, too."),
+    ] = None,
     data: Annotated[
         str | None,
         typer.Option(
@@ -29,7 +45,8 @@ def evaluate(
         int | None, typer.Option(min=1, help="Measure on this many images, evenly spaced.")
     ] = None,
     checkpoint: Annotated[
-        Path | None, typer.Option(help="Weights for MODEL: .safetensors or a torch state dict.")
+        Path | None,
+        typer.Option(help="Weights for the first MODEL: .safetensors or a torch state dict."),
     ] = None,
     plugin: Annotated[
         list[Path] | None,
@@ -41,24 +58,68 @@ def evaluate(
         bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")
     ] = False,
 ) -> None:
-    """Measure the top-1 and top-5 accuracy of an artifact or of a dense model."""
+    """Measure the accuracy of an artifact or of a dense model, or how it retrieves images.
+
+    With --task retrieval every image is a query for the others of its class, by cosine similarity;
+    mAP is the mean average precision. Labels are the data's own: they need not be the model's
+    classes. ± is a 95% confidence interval of the paired difference from --reference.
+    """
     import json
 
     from vqzoo.cli.progress import TerminalWatcher
     from vqzoo.cli.threads import limit_threads
     from vqzoo.plugin.files import plugin_files
-    from vqzoo.zoo.measure import measure
+    from vqzoo.zoo.measure import Asked, measure_accuracy, measure_retrieval
 
+    asked = Asked(subject, reference, data, images, checkpoint, device)
+    measure = measure_accuracy if task is Task.ACCURACY else measure_retrieval
     with plugin_files(plugin or []), limit_threads(threads), TerminalWatcher(stderr()) as watcher:
-        result = measure(
-            subject, watcher, data=data, images=images, checkpoint=checkpoint, device=device
-        )
+        result = measure(asked, watcher)
     if json_:
         print(json.dumps(result, indent=2))
         return
+    tell = _accuracy_lines if task is Task.ACCURACY else _retrieval_lines
+    for line in tell(result):
+        stdout().print(line, markup=False, soft_wrap=True)
+
+
+def _accuracy_lines(result: dict[str, Any]) -> list[str]:
+    from vqzoo.cli.tables import points
+
     top5 = f", top-5 {result['top5']:.2f}%" if result["top5"] is not None else ""
-    stdout().print(
+    lines = [
         f"{result['model']}: top-1 {result['top1']:.2f}%{top5} "
-        f"on {result['images']:,} images of {result['data']}",
-        markup=False,
-    )
+        f"on {result['images']:,} images of {result['data']}"
+    ]
+    if reference := result.get("reference"):
+        change = reference["difference"]
+        lines.append(
+            f"{reference['model']}: top-1 {reference['top1']:.2f}%; "
+            f"difference {points(change['top1'], change['ci95'])} points"
+        )
+    return lines
+
+
+def _retrieval_lines(result: dict[str, Any]) -> list[str]:
+    from vqzoo.cli.tables import points
+
+    tenth = result["precision_at_10"]
+    ten = f", at 10 {tenth:.2f}%" if tenth is not None else ""
+    lines = [
+        f"{result['model']}: mAP {result['map']:.2f}%, "
+        f"precision at 1 {result['precision_at_1']:.2f}%{ten}, "
+        f"{result['queries']:,} queries to {result['images']:,} images of {result['data']}"
+    ]
+    if reference := result.get("reference"):
+        change, crossed = reference["difference"], reference["asymmetric"]
+        lines.append(
+            f"{reference['model']}: mAP {reference['map']:.2f}%; "
+            f"difference {points(change['map'], change['ci95'])} points"
+        )
+        if crossed is not None:
+            change = crossed["difference"]
+            lines.append(
+                f"queries of the first to a database of the second: mAP {crossed['map']:.2f}%; "
+                f"difference {points(change['map'], change['ci95'])} points"
+            )
+    return lines

@@ -78,12 +78,11 @@ def _measured(record: Mapping[str, Any]) -> list[tuple[str, str]]:
     if accuracy is not None:
         before, after = accuracy["dense"], accuracy["compressed"]
         change = accuracy["difference"]
-        interval = "" if change["ci95"] is None else f" ± {change['ci95']:.2f}"
         lines = [
             (
                 "top-1",
                 f"{before['top1']:.2f}% before, {after['top1']:.2f}% after: "
-                f"{change['top1']:+.2f}{interval} points",
+                f"{points(change['top1'], change['ci95'])} points",
             )
         ]
         if before["top5"] is not None:
@@ -113,6 +112,11 @@ def _reasons(skipped: Mapping[str, str]) -> str:
         f"{len(found)} layers ({reason})" if len(found) > 3 else f"{', '.join(found)} ({reason})"
         for reason, found in names.items()
     )
+
+
+def points(change: float, ci95: float | None) -> str:
+    """A change in points with its 95% confidence interval, where there is one."""
+    return f"{change:+.2f}" + ("" if ci95 is None else f" ± {ci95:.2f}")
 
 
 def nats(value: float | None) -> str:

@@ -88,8 +88,8 @@ def evaluate(
         )
     first: list[Tensor] = []
     fifth: list[Tensor] = []
-    with _evaluating(model, device):
-        for x, y in _counted(opened, progress):
+    with evaluating(model, device):
+        for x, y in counted(opened, progress):
             if y is None:
                 raise ValueError(f"{opened.name} says it is labelled, but gives no labels")
             logits = model(x.to(device))
@@ -135,8 +135,8 @@ def agreement(
     opened = _opened(data, dense, images, batch_size)
     same: list[Tensor] = []
     divergence: list[Tensor] = []
-    with _evaluating(dense, device), _evaluating(compressed, device):
-        for x, _ in _counted(opened, progress):
+    with evaluating(dense, device), evaluating(compressed, device):
+        for x, _ in counted(opened, progress):
             x = x.to(device)
             p, q = dense(x).double(), compressed(x).double()
             if p.shape != q.shape:
@@ -166,10 +166,19 @@ def paired_difference(a: Evaluation, b: Evaluation) -> PairedDifference:
     """
     if a.data != b.data or a.images != b.images:
         raise ValueError(f"{a.images} of {a.data} and {b.images} of {b.data}: not paired")
-    if a.images < 2:
+    return paired_points(a.correct.double(), b.correct.double())
+
+
+def paired_points(a: Tensor, b: Tensor) -> PairedDifference:
+    """Mean of `b` less mean of `a`, fractions (n,) of the same images, as `paired_difference`.
+
+    Raises:
+        ValueError: there are fewer than two.
+    """
+    if len(a) < 2:
         raise ValueError("a paired difference needs at least two images")
-    difference = 100 * (b.correct.double() - a.correct.double())
-    half_width = Z95 * float(difference.std()) / math.sqrt(a.images)
+    difference = 100 * (b - a)
+    half_width = Z95 * float(difference.std()) / math.sqrt(len(a))
     return PairedDifference(points=float(difference.mean()), half_width=half_width)
 
 
@@ -182,7 +191,12 @@ def _opened(data: str | Data, model: nn.Module, images: int | None, batch_size: 
     return data
 
 
-def _counted(data: Data, progress: Progress | None) -> Iterator[tuple[Tensor, Tensor | None]]:
+def counted(data: Data, progress: Progress | None) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """The batches of `data`, each reported to `progress` once it has been used.
+
+    Raises:
+        VqzooError: there is none.
+    """
     done = 0
     for batch in data:
         yield batch
@@ -194,7 +208,7 @@ def _counted(data: Data, progress: Progress | None) -> Iterator[tuple[Tensor, Te
 
 
 @contextmanager
-def _evaluating(model: nn.Module, device: torch.device | str) -> Iterator[None]:
+def evaluating(model: nn.Module, device: torch.device | str) -> Iterator[None]:
     """Eval mode and no gradients on `device`; every module's own mode is put back."""
     modes = {module: module.training for module in model.modules()}
     model.to(device).eval()

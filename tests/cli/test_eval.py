@@ -1,0 +1,134 @@
+"""`vqzoo eval`: accuracy and retrieval, alone and beside a reference."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+import vqzoo
+from vqzoo.cli.main import app
+from vqzoo.zoo import fmnist
+
+MINI = "alexnet_mini.fmnist"
+RETRIEVAL = ["--task", "retrieval"]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def printed(*arguments: str) -> str:
+    result = CliRunner().invoke(app, [*arguments])
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def measured(*arguments: str) -> dict[str, Any]:
+    return json.loads(printed("eval", *arguments, "--json"))
+
+
+def refused(*arguments: str) -> str:
+    result = CliRunner().invoke(app, ["eval", *arguments])
+    assert result.exit_code == 2, result.output
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    return line.removeprefix("error: ")
+
+
+def images(root: str, per_class: int, classes: list[int]) -> Path:
+    """Embedded images in class folders named after their number."""
+    split = fmnist.test_split()
+    for label in classes:
+        Path(root, f"class {label}").mkdir(parents=True)
+        for i in torch.nonzero(split.labels == label).flatten()[:per_class].tolist():
+            picture = Image.fromarray(np.asarray(split.images[i, 0]))
+            picture.save(Path(root, f"class {label}", f"{i}.png"))
+    return Path(root)
+
+
+def binary() -> str:
+    printed("run", MINI, "-m", "binary", "--images", "1", "--out", "b")
+    return "b"
+
+
+def test_an_artifact_beside_its_dense_model() -> None:
+    asked = [binary(), "--images", "120", "--reference", MINI]
+    found = measured(*asked, *RETRIEVAL)
+    dense = measured(MINI, "--images", "120", *RETRIEVAL)
+    alone = measured("b", "--images", "120", *RETRIEVAL)
+    assert "reference" not in alone
+    assert alone == {key: value for key, value in found.items() if key != "reference"}
+    reference = found["reference"]
+    assert {key: reference[key] for key in dense} == dense
+    assert (dense["images"], dense["queries"], dense["data"]) == (120, 120, "fmnist")
+    change = reference["difference"]
+    assert change["map"] == pytest.approx(found["map"] - dense["map"])
+    assert change["ci95"] > 0
+    crossed = reference["asymmetric"]
+    assert crossed["difference"]["map"] == pytest.approx(crossed["map"] - dense["map"])
+    assert crossed["map"] not in (found["map"], dense["map"])
+
+    lines = printed("eval", *asked, *RETRIEVAL).splitlines()
+    assert f"b: mAP {found['map']:.2f}%" in lines[0]
+    assert "120 queries to 120 images of fmnist" in lines[0]
+    assert f"{MINI}: mAP {dense['map']:.2f}%" in lines[1]
+    assert f"{change['map']:+.2f} ± {change['ci95']:.2f} points" in lines[1]
+    assert f"mAP {crossed['map']:.2f}%" in lines[2]
+
+
+def test_accuracy_beside_a_reference() -> None:
+    asked = [binary(), "--images", "200", "--reference", MINI]
+    found = measured(*asked)
+    assert found["top1"] == vqzoo.evaluate(vqzoo.load("b"), images=200).top1
+    assert "reference" not in measured("b", "--images", "200")
+    dense = measured(MINI, "--images", "200")
+    assert {key: found["reference"][key] for key in dense} == dense
+    assert found["reference"]["difference"]["top1"] == pytest.approx(found["top1"] - dense["top1"])
+    lines = printed("eval", *asked).splitlines()
+    assert f"{MINI}: top-1 {dense['top1']:.2f}%; difference " in lines[1]
+    assert measured("b", "--images", "1", "--reference", MINI)["reference"]["difference"] == {
+        "top1": 0.0,
+        "ci95": None,
+    }
+
+
+def test_the_data_has_classes_of_its_own() -> None:
+    """Three of ten classes: nothing for the classifier, but groups to search for."""
+    data = f"imagefolder:{images('three', 6, [0, 1, 5])}"
+    found = measured(MINI, *RETRIEVAL, "--data", data)
+    assert (found["images"], found["queries"], found["data"]) == (18, 18, "imagefolder:three")
+    assert found["map"] > 80
+    assert "3 class folders, but the model has 10" in refused(MINI, "--data", data)
+    # Features of another width have no place in the reference's database.
+    printed("run", "test_resnet", "--weights", "random", "-m", "km", "-o", "k=4", "--out", "r")
+    other = measured("r", *RETRIEVAL, "--data", data, "--reference", MINI)
+    assert other["reference"]["map"] == found["map"]
+    assert other["reference"]["asymmetric"] is None
+
+
+def test_a_checkpoint_is_the_dense_models() -> None:
+    binary()
+    torch.save(vqzoo.load("b").state_dict(), "same.pth")
+    asked = ["b", *RETRIEVAL, "--images", "60", "--reference", MINI, "--checkpoint", "same.pth"]
+    found = measured(*asked)
+    assert found["reference"]["map"] == found["map"]
+    assert found["reference"]["difference"] == {"map": 0.0, "ci95": 0.0}
+
+
+def test_what_cannot_be_searched() -> None:
+    images("one", 3, [4])
+    assert "3 images of imagefolder:one are all of one class" in refused(
+        MINI, *RETRIEVAL, "--data", "imagefolder:one"
+    )
+    assert "imagefolder:class 4 has no labels" in refused(
+        MINI, *RETRIEVAL, "--data", "imagefolder:one/class 4"
+    )
+    assert "no two of 1 images of fmnist" in refused(MINI, *RETRIEVAL, "--images", "1")
+    assert "no folder" in refused(MINI, *RETRIEVAL, "--reference", "not/here/either")
