@@ -1,0 +1,79 @@
+"""The layers of a run, one by one, kept as they are finished."""
+
+from typing import Any
+
+from vqzoo.artifact.encode import EncodedLayer, encode_layer
+from vqzoo.compression.compress import compress_layer
+from vqzoo.compression.view import weight_key
+from vqzoo.errors import NothingCompressed, PluginError
+from vqzoo.plugin.method import SkipLayer
+from vqzoo.zoo.prepare import Prepared
+from vqzoo.zoo.record import layer_row
+from vqzoo.zoo.watcher import Watcher
+from vqzoo.zoo.workspace import Workspace, save_layer, saved_layer
+
+
+def compress_layers(
+    ready: Prepared, work: Workspace, watcher: Watcher, keep_going: bool
+) -> tuple[list[EncodedLayer], list[dict[str, Any]], dict[str, str]]:
+    """Compress every planned layer, taking up those that an earlier run finished.
+
+    Raises:
+        NothingCompressed: not one layer could be.
+        PluginError: a plugin failed, and the run is not to keep going.
+    """
+    if work.resumed:
+        watcher.say(f"Taking up {work.partial} where it was left.")
+    layers: list[EncodedLayer] = []
+    rows: list[dict[str, Any]] = []
+    skipped = dict(ready.skipped)
+    total = len(ready.plans)
+    for index, plan in enumerate(ready.plans):
+        name = plan.layer.name
+        watcher.layer_started(name, index, total)
+        saved = saved_layer(work, index)
+        if saved is None:
+            try:
+                encoded, row = _compress_one(ready, index, watcher)
+            except SkipLayer as reason:
+                skipped[name] = str(reason)
+                watcher.note(name, f"stays dense: {reason}")
+                continue
+            except PluginError as error:
+                if not keep_going:
+                    raise PluginError(f"{error} (--keep-going leaves it dense)") from error
+                skipped[name] = f"failed: {error}"
+                watcher.note(name, f"stays dense: {error}")
+                continue
+            save_layer(work, index, encoded, row)
+        else:
+            encoded, row = saved
+        layers.append(encoded)
+        rows.append(row)
+        ready.plugins.notify("vqzoo_layer_compressed", layer=row, done=index + 1, total=total)
+    if not layers:
+        first = ready.plans[0].layer.name
+        raise NothingCompressed(f"no layer could be compressed; {first}: {skipped[first]}")
+    return layers, rows, skipped
+
+
+def _compress_one(
+    ready: Prepared, index: int, watcher: Watcher
+) -> tuple[EncodedLayer, dict[str, Any]]:
+    plan, recipe = ready.plans[index], ready.recipe
+    model = ready.opened.module
+    compressed = compress_layer(
+        model, plan, ready.plugins, seed=recipe.seed, device=ready.device, progress=watcher
+    )
+    key = weight_key(plan.layer.name)
+    encoded = encode_layer(
+        key,
+        plan.layer.shape,
+        model.get_parameter(key).dtype,
+        compressed.compressed,
+        compressed.options,
+        recipe.packing,
+        ready.plugins,
+        [(step.name, step.options) for step in compressed.transforms],
+    )
+    return encoded, layer_row(compressed, encoded)
