@@ -11,8 +11,8 @@ from vqzoo.numerics.threads import run_tasks
 
 Doubles = NDArray[np.float64]
 
-_BINS = 1 << 16
-_TAIL = 4096  # of them for each tail, 128 an octave of the distance from the core
+BINS = 1 << 16
+TAIL = 4096  # of them for each tail, 128 an octave of the distance from the core
 _TASKS = 8  # partial histograms: 1 MiB each
 
 
@@ -36,7 +36,7 @@ def bins_of(values: Floats, weights: Floats | None, exact: bool = False) -> Bins
 
     Raises ValueError where a value is not finite.
     """
-    if exact or len(values) <= _BINS:
+    if exact or len(values) <= BINS:
         if not np.isfinite(values).all():
             raise ValueError("values must be finite")
         order = np.argsort(values, kind="stable")
@@ -49,8 +49,8 @@ def bins_of(values: Floats, weights: Floats | None, exact: bool = False) -> Bins
             np.add.reduceat(mass * (ordered - origin), starts),
         )
     else:
-        stride = len(values) // _BINS
-        low, high = _core(np.sort(values[::stride]))
+        stride = len(values) // BINS
+        low, high = core_of(np.sort(values[::stride]))
         origin = (low + high) / 2
         width = -(-len(values) // _TASKS)
         none = np.empty(0, np.float32)
@@ -69,7 +69,7 @@ def bins_of(values: Floats, weights: Floats | None, exact: bool = False) -> Bins
     return Bins(mass[used], moment[used], origin)
 
 
-def _core(ordered: Floats) -> tuple[float, float]:
+def core_of(ordered: Floats) -> tuple[float, float]:
     """Where values are dense: the middle 99.8%, and half its width more on each side."""
     n = len(ordered)
     low, high = float(ordered[n // 1000]), float(ordered[n - 1 - n // 1000])
@@ -84,25 +84,25 @@ def _tail_bin(distance, width):  # type: ignore[no-untyped-def]
     """0, 1, ... on a logarithmic scale of distance/width >= 0: 128 bins an octave."""
     ratio = np.float64(distance) / np.float64(width)
     place = 128.0 * np.log2(1.0 + ratio)
-    return int(place) if place < _TAIL - 1 else _TAIL - 1  # not a number: the last
+    return int(place) if place < TAIL - 1 else TAIL - 1  # not a number: the last
 
 
 @njit(nogil=True, cache=True)
 def _count(values, weights, low, high, origin):  # type: ignore[no-untyped-def]
-    mass = np.zeros(_BINS, np.float64)
-    moment = np.zeros(_BINS, np.float64)
-    core = _BINS - 2 * _TAIL
+    mass = np.zeros(BINS, np.float64)
+    moment = np.zeros(BINS, np.float64)
+    core = BINS - 2 * TAIL
     scale = np.float32(core / (np.float64(high) - np.float64(low)))
     weighted = weights.shape[0] > 0
     for i in range(values.shape[0]):
         value = values[i]
         at = (value - low) * scale
         if at >= np.float32(0.0) and at < np.float32(core):
-            bin_ = _TAIL + int(at)
+            bin_ = TAIL + int(at)
         elif value < low:
-            bin_ = _TAIL - 1 - _tail_bin(low - value, high - low)
+            bin_ = TAIL - 1 - _tail_bin(low - value, high - low)
         else:
-            bin_ = _BINS - _TAIL + _tail_bin(value - high, high - low)
+            bin_ = BINS - TAIL + _tail_bin(value - high, high - low)
         w = np.float64(weights[i]) if weighted else 1.0
         mass[bin_] += w
         moment[bin_] += w * (np.float64(value) - origin)

@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vqzoo.numerics.arrays import Floats, as_float32, code_dtype, narrow_and_wide
-from vqzoo.numerics.histogram import Bins, bins_of
+from vqzoo.numerics.histogram import BINS, Bins, bins_of
 from vqzoo.numerics.intervals import optimal_cuts
 from vqzoo.numerics.threads import run_tasks
+from vqzoo.numerics.torch_histogram import bins_elsewhere, codes_elsewhere
 
 _TASK = 1 << 20  # values a task
 _TABLE = 4096  # cells of the table that assignment starts from
@@ -34,7 +35,8 @@ def scalar_kmeans(
 
     The values are counted into 65,536 bins with exact sums (up to 65,536 values: a bin each); the
     best cut of the bins into k runs is found (see `intervals`), and every value takes the nearest
-    of the runs' means.
+    of the runs' means. Values on another device than the CPU are counted and given their codes
+    there, and the results stay there; only bins come to the CPU, or values where each has its own.
 
     Args:
         values: any shape, float32, float16 or bfloat16, finite, at least one.
@@ -56,9 +58,8 @@ def scalar_kmeans(
             raise ValueError("weights must be finite and not negative")
         if not bool(weights.any()):
             weights = None
-    flat = as_float32(values.reshape(-1))
-    bins = bins_of(flat, None if weights is None else as_float32(weights.reshape(-1)), exact)
-    centroids = torch.from_numpy(_centroids(bins, k))
+    bins = _bins(values.reshape(-1), None if weights is None else weights.reshape(-1), exact)
+    centroids = torch.from_numpy(_centroids(bins, k)).to(values.device)
     return ScalarClusters(centroids, assign_scalar(values, centroids))
 
 
@@ -80,10 +81,12 @@ def assign_scalar(values: Tensor, centroids: Tensor) -> Tensor:
         raise ValueError("centroids must be a vector, ascending")
     k = len(centers)
     limits = _limits(centers)
+    if values.device.type != "cpu":
+        return codes_elsewhere(values.detach(), torch.from_numpy(limits))
     low, scale, table = _table(limits)
     codes = torch.empty(values.numel(), dtype=code_dtype(k))
     codes8, codes32 = narrow_and_wide(codes)
-    flat = values.detach().cpu().reshape(-1)
+    flat = values.detach().reshape(-1)
 
     def work(start: int) -> None:
         stop = min(start + _TASK, len(flat))
@@ -94,12 +97,22 @@ def assign_scalar(values: Tensor, centroids: Tensor) -> Tensor:
     return codes.view(values.shape)
 
 
+def _bins(values: Tensor, weights: Tensor | None, exact: bool) -> Bins:
+    has_doubles = values.device.type not in ("cpu", "mps")
+    if has_doubles and not exact and len(values) > BINS:
+        return bins_elsewhere(values.detach(), weights)
+    return bins_of(as_float32(values), None if weights is None else as_float32(weights), exact)
+
+
 def _centroids(bins: Bins, k: int) -> Floats:
     distinct = len(bins.mass)
     if k >= distinct:
         means = bins.moment / bins.mass + bins.origin
         return np.concatenate([means, np.full(k - distinct, means[-1])]).astype(np.float32)
     mass = np.concatenate([[0.0], np.cumsum(bins.mass)])
+    heavy = np.diff(mass) > 0  # the others are lost in the sum
+    if not heavy.all():
+        return _centroids(Bins(bins.mass[heavy], bins.moment[heavy], bins.origin), k)
     moment = np.concatenate([[0.0], np.cumsum(bins.moment)])
     cuts = optimal_cuts(mass, moment, k)
     centroids = np.diff(moment[cuts]) / np.diff(mass[cuts]) + bins.origin

@@ -63,6 +63,14 @@ def test_is_optimal_with_weights(pairs: list[tuple[float, int]], k: int) -> None
     assert mine <= best * (1 + 1e-4) + 1e-4
 
 
+def test_values_whose_weight_is_lost_among_the_others_do_not_count() -> None:
+    values, weights = draw(1000), torch.ones(1000)
+    weights[::3] = 1e-30
+    rest = weights == 1
+    expected = scalar_kmeans(values[rest], 8).centroids
+    torch.testing.assert_close(scalar_kmeans(values, 8, weights=weights).centroids, expected)
+
+
 @settings(deadline=None)
 @given(st.integers(2, 30), st.integers(1, 30))
 def test_equal_gaps_have_many_optima(n: int, k: int) -> None:
