@@ -58,6 +58,11 @@ class SingularValues(Quantizer):
         """The product of the factors."""
         return params["left"] @ params["right"]
 
+    def decode(self, code: Code, params: Mapping[str, Tensor], out: Tensor | None = None) -> Tensor:
+        """The product, in place."""
+        with torch.no_grad():
+            return torch.mm(params["left"], params["right"], out=out)
+
     def apply(self, code: Code, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
         """Through the factors: r·(m + n) multiplications a vector."""
         return x @ params["right"].T @ params["left"].T

@@ -74,6 +74,22 @@ class RoundToNearest(Quantizer):
         integers = codes.values.to(torch.float32) - codes.cardinality // 2
         return integers * _spread(params["scale"], code.shape, int(code.facts["group"]))
 
+    def decode(self, code: Code, params: Mapping[str, Tensor], out: Tensor | None = None) -> Tensor:
+        """Integers times their scale, in place."""
+        if "values" in params:
+            values = params["values"].detach()
+            return values if out is None else out.copy_(values)
+        codes, scale = code.parts["codes"], params["scale"].detach()
+        assert isinstance(codes, Indices)
+        out = torch.empty(code.shape, device=scale.device) if out is None else out
+        out.copy_(codes.values).sub_(codes.cardinality // 2)
+        width = int(code.facts["group"])
+        whole = code.shape[1] // width
+        body, tail = out[:, : whole * width], out[:, whole * width :]
+        body.unflatten(1, (whole, width)).mul_(scale[:, :whole, None])
+        tail.mul_(scale[:, whole:])
+        return out
+
     def fit(
         self, m: int, n: int, options: RoundToNearestOptions, note: Callable[[str], None]
     ) -> RoundToNearestOptions:

@@ -47,6 +47,13 @@ class Binary(Quantizer):
         signs = code.indices("codes").to(torch.float32).mul_(2).sub_(1)
         return signs * params["scale"][:, None] if "scale" in params else signs
 
+    def decode(self, code: Code, params: Mapping[str, Tensor], out: Tensor | None = None) -> Tensor:
+        """±scale, in place."""
+        codes = code.indices("codes")
+        out = torch.empty(code.shape, device=codes.device) if out is None else out
+        signs = out.copy_(codes).mul_(2).sub_(1)
+        return signs.mul_(params["scale"].detach()[:, None]) if "scale" in params else signs
+
     def candidates(self, m: int, n: int) -> Iterable[BinaryOptions]:
         """The two scales; without one the size of the weights is lost."""
         yield BinaryOptions(scale="row")
