@@ -11,16 +11,15 @@ from vqzoo.numerics.arrays import Floats, as_float32, code_dtype
 from vqzoo.numerics.beam import add_rest, beam_encode, reconstruct
 from vqzoo.numerics.kmeans import Progress, check_problem, choose_sample, kmeans
 from vqzoo.numerics.nearest import padded_count, prepare
+from vqzoo.numerics.residual_schedule import REFIT_CONVERGED, REFIT_STEPS, ROUNDS
 from vqzoo.numerics.threads import run_tasks
+from vqzoo.numerics.torch_residual import encode_residual, train_residual
 
 Doubles = NDArray[np.float64]
 Codes = NDArray[np.int32]
 
 _POINTS = 1 << 14  # points a task
 _REFIT_TASKS = 16  # partial sums
-_REFIT_STEPS = 8  # of conjugate gradients
-_REFIT_CONVERGED = 1e-16  # what is left of the squared gradient, next to rounding
-_ROUNDS = 3  # of refit and new codes, a stage
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,8 @@ def residual_kmeans(
     """Residual quantization (Chen et al. 2010) with beam search (Babenko, Lempitsky 2014).
 
     Each stage is k-means on what the stages before leave. Then, with `refit`, rounds of a joint
-    least-squares fit of all codebooks to the codes and of new codes by beam search.
+    least-squares fit of all codebooks to the codes and of new codes by beam search. Points on
+    another device than the CPU are trained on and encoded there, and the results stay there.
 
     Args:
         points: (batch, d, n), as in `kmeans`.
@@ -73,6 +73,14 @@ def residual_kmeans(
     if stages < 1 or beam < 1:
         raise ValueError(f"stages and beam must be at least 1, not {stages} and {beam}")
     batch, d, n = points.shape
+    if points.device.type != "cpu":
+        x, w = points, weights
+        chosen = choose_sample(n, k, sample, seed)
+        if chosen is not None:
+            chosen = chosen.to(points.device)
+            x, w = points[:, :, chosen], None if weights is None else weights[:, chosen]
+        books = train_residual(x, w, k, stages, seed, beam, refit, iterations, progress)
+        return ResidualClusters(books, encode_residual(points, books, beam))
     codebooks = torch.empty((batch, stages, k, d), dtype=torch.float32)
     codes = torch.empty((batch, stages, n), dtype=code_dtype(k))
 
@@ -115,7 +123,7 @@ def _train(
             sample=x.shape[1],
         )
         codebooks = np.concatenate([codebooks, clusters.centroids.numpy()])
-        rounds = _ROUNDS if refit and stage > 0 else 0
+        rounds = ROUNDS if refit and stage > 0 else 0
         codes = _encode(x, codebooks, beam)
         for _ in range(rounds):
             codebooks = _refit(x, w, codes, codebooks)
@@ -171,11 +179,11 @@ def _refit(x: Floats, w: Floats, codes: Codes, codebooks: Floats) -> Floats:
     inverse = np.divide(1.0, masses, out=np.zeros_like(masses), where=masses > 0)[:, :, None]
     direction = step = inverse * gradient
     norm = float((gradient * step).sum())
-    converged = _REFIT_CONVERGED * norm
-    for _ in range(_REFIT_STEPS):
+    converged = REFIT_CONVERGED * norm
+    for _ in range(REFIT_STEPS):
         product = -gathered(nothing, direction)[0]
         curvature = float((direction * product).sum())
-        if norm <= converged or curvature <= _REFIT_CONVERGED * norm:
+        if norm <= converged or curvature <= REFIT_CONVERGED * norm:
             break
         solution = solution + norm / curvature * direction
         gradient = gradient - norm / curvature * product

@@ -44,6 +44,12 @@ def center_points(values: Tensor) -> ScaledPoints:
     return ScaledPoints(values, offset, _scale(torch.maximum(high - offset, offset - low)))
 
 
+def around_zero(values: Tensor) -> ScaledPoints:
+    """Points (batch, d, n) seen from the origin, so that sums of them are sums of the values."""
+    offset = torch.zeros(values.shape[:2], device=values.device)
+    return ScaledPoints(values, offset, _scale(values.abs().amax(2)))
+
+
 def center_on(values: Tensor, centroids: Tensor) -> ScaledPoints:
     """Points (batch, d, n) seen from the mean of centroids (batch, k, d)."""
     offset = centroids.mean(1)

@@ -55,7 +55,7 @@ def nearest(x: ScaledPoints, centroids: Tensor, with_costs: bool) -> tuple[Tenso
         scores = torch.baddbmm(
             halves[problems], part.transpose(1, 2), own.transpose(1, 2), alpha=-1
         )
-        found = _first_smallest(scores)
+        found = first_smallest(scores)
         codes[problems, points] = found.to(codes.dtype)
         if with_costs:
             chosen = own.gather(1, found[:, :, None].expand(-1, -1, d)).transpose(1, 2)
@@ -99,7 +99,7 @@ def add_up(
     return sums, counts
 
 
-def _first_smallest(scores: Tensor) -> Tensor:
+def first_smallest(scores: Tensor) -> Tensor:
     """argmin over the last dimension, of equal ones the first (torch promises none)."""
     names = torch.arange(scores.shape[2], device=scores.device, dtype=torch.int32)
     least = scores.amin(2, keepdim=True)

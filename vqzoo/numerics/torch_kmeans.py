@@ -48,7 +48,7 @@ def train_torch(
 
         part = slice(first, first + group)
         x = center_points(points[part])
-        mass = None if weights is None else _mass(weights[part].to(points.device))
+        mass = None if weights is None else mass_of(weights[part].to(points.device))
         found = _seeds(x, k, mass, _draws(seed, first, len(x.values), k), kernels)
         found = _lloyd(x, mass, found, iterations, tolerance, kernels, report)
         centroids[part] = x.restore(found)
@@ -65,7 +65,7 @@ def assign_torch(points: Tensor, centroids: Tensor, kernels: Kernels | None = No
     return kernels.nearest(x, moved, False)[0]
 
 
-def _mass(weights: Tensor) -> Tensor:
+def mass_of(weights: Tensor) -> Tensor:
     """Weights (batch, n) as parts of each problem's largest; all equal where all are zero."""
     largest = weights.amax(1, keepdim=True)
     return torch.where(largest > 0, weights / largest, 1.0).float().contiguous()
