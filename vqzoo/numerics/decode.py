@@ -6,71 +6,35 @@ Where `out` is on another device than the CPU, so are codes and codebooks, and s
 on the CPU.
 """
 
-from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numba import njit
 from numpy.typing import NDArray
 from torch import Tensor
 
 from vqzoo.numerics.arrays import Floats, as_float32, narrow_and_wide
-from vqzoo.numerics.bits import check_stream, unpack, unpack_range
+from vqzoo.numerics.bits import check_stream, unpack
+from vqzoo.numerics.decode_kernels import BAND, decode_blocks, decode_values
 from vqzoo.numerics.threads import run_tasks
 from vqzoo.numerics.torch_decode import decode_blocks_elsewhere, decode_scalars_elsewhere
-from vqzoo.numerics.vectors import add_four, copy_four
 
-_CODEBOOKS = 1 << 17  # floats of codebooks a task decodes with: they stay in the second-level cache
-_LINE = 512  # values of a row that a task writes side by side
-_ROWS = 8
-_VALUES = 1 << 20  # values a task
-
-CodeArrays = tuple[NDArray[np.uint8], NDArray[np.int32]]
+_VALUES = 1 << 21  # values a task
+_BYTES = 64  # of a cache line
 
 
-@njit(nogil=True, cache=True)
-def _decode_blocks(  # type: ignore[no-untyped-def]
-    narrow, wide, base, m, stages, k, d, codebooks, shared, blocks, rows, out, row_stride
-):
-    """Sum up each block's stages, for blocks and rows (start, stop).
+@dataclass(frozen=True)
+class _Codes:
+    """Codes as kernels take them: see `decode_kernels`."""
 
-    narrow or wide, whichever is not empty: flat codes below k, that of (block, stage, row) at
-    (block · stages + stage) · m + row - base. codebooks: flat, (books, stages, k, d).
-    """
-    small = narrow.shape[0] > 0
-    quads = d // 4 * 4
-    # A few rows at a time: out's rows are often a power of two apart, and would evict each other.
-    for top in range(rows[0], rows[1], _ROWS):
-        bottom = min(top + _ROWS, rows[1])
-        for block in range(blocks[0], blocks[1]):
-            for stage in range(stages):
-                at = (block * stages + stage) * m - base
-                book = (stage if shared else block * stages + stage) * k * d
-                for row in range(top, bottom):
-                    code = np.int64(narrow[at + row]) if small else np.int64(wide[at + row])
-                    source = book + code * d
-                    to = row * row_stride + block * d
-                    if stage == 0:
-                        for dim in range(0, quads, 4):
-                            copy_four(codebooks, source + dim, out, to + dim)
-                        for dim in range(quads, d):
-                            out[to + dim] = codebooks[source + dim]
-                    else:
-                        for dim in range(0, quads, 4):
-                            add_four(codebooks, source + dim, out, to + dim)
-                        for dim in range(quads, d):
-                            out[to + dim] += codebooks[source + dim]
+    stream: NDArray[np.uint8]
+    bits: int
+    wide: NDArray[np.int32]
 
-
-@njit(nogil=True, cache=True)
-def _look_up(narrow, wide, centroids, out):  # type: ignore[no-untyped-def]
-    """out = centroids[codes], codes out of narrow or wide, whichever is not empty."""
-    if narrow.shape[0] > 0:
-        for i in range(out.shape[0]):
-            out[i] = centroids[narrow[i]]
-    else:
-        for i in range(out.shape[0]):
-            out[i] = centroids[wide[i]]
+    @property
+    def packed(self) -> bool:
+        """Whether they are to be unpacked."""
+        return len(self.wide) == 0 and self.bits != 8
 
 
 def decode_pq(codes: Tensor, codebooks: Tensor, out: Tensor) -> Tensor:
@@ -122,8 +86,7 @@ def decode_residual(codes: Tensor, codebooks: Tensor, out: Tensor) -> Tensor:
     if out.device.type != "cpu":
         _check_blocks(s, codebooks, out)
         return decode_blocks_elsewhere(codes, codebooks, out)
-    narrow, wide = narrow_and_wide(codes.detach().contiguous().view(-1))
-    return _decode(lambda first, last: (narrow, wide, 0), s, codebooks, out, True)
+    return _decode(_given(codes), s, codebooks, out)
 
 
 def decode_residual_stream(
@@ -135,18 +98,7 @@ def decode_residual_stream(
         codes = unpack(stream, bits, s * stages * m).view(s, stages, m)
         return decode_residual(codes.to(out.device), codebooks, out)
     check_stream(stream, bits, s * stages * m)
-    source = stream.detach().contiguous().numpy()
-    if bits == 8:
-        return _decode(lambda first, last: (source, _no_codes()[1], 0), s, codebooks, out, True)
-
-    def unpacked(first: int, last: int) -> tuple[NDArray[np.uint8], NDArray[np.int32], int]:
-        start = first * stages * m // 8 * 8
-        count = last * stages * m - start
-        narrow, wide = _room(bits, count)
-        unpack_range(source, bits, start, count, narrow, wide)
-        return narrow, wide, start
-
-    return _decode(unpacked, s, codebooks, out, False)
+    return _decode(_packed(stream, bits), s, codebooks, out)
 
 
 def decode_scalar(codes: Tensor, centroids: Tensor, out: Tensor) -> Tensor:
@@ -170,10 +122,7 @@ def decode_scalar(codes: Tensor, centroids: Tensor, out: Tensor) -> Tensor:
     if out.device.type != "cpu":
         _check_scalars(out)
         return decode_scalars_elsewhere(codes, centroids, out)
-    narrow, wide = narrow_and_wide(codes.detach().contiguous().view(-1))
-    return _decode_scalar(
-        lambda start, stop: (narrow[start:stop], wide[start:stop]), centroids, out
-    )
+    return _decode_scalar(_given(codes), centroids, out)
 
 
 def decode_scalar_stream(stream: Tensor, bits: int, centroids: Tensor, out: Tensor) -> Tensor:
@@ -182,29 +131,16 @@ def decode_scalar_stream(stream: Tensor, bits: int, centroids: Tensor, out: Tens
         codes = unpack(stream, bits, out.numel()).to(out.device)
         return decode_scalar(codes, centroids, out)
     check_stream(stream, bits, out.numel())
-    source = stream.detach().contiguous().numpy()
-    if bits == 8:
-        return _decode_scalar(
-            lambda start, stop: (source[start:stop], _no_codes()[1]), centroids, out
-        )
-
-    def unpacked(start: int, stop: int) -> CodeArrays:
-        narrow, wide = _room(bits, stop - start)
-        unpack_range(source, bits, start, stop - start, narrow, wide)
-        return narrow, wide
-
-    return _decode_scalar(unpacked, centroids, out)
+    return _decode_scalar(_packed(stream, bits), centroids, out)
 
 
-def _no_codes() -> CodeArrays:
-    return np.empty(0, np.uint8), np.empty(0, np.int32)
+def _given(codes: Tensor) -> _Codes:
+    narrow, wide = narrow_and_wide(codes.detach().contiguous().view(-1))
+    return _Codes(narrow, 8, wide)
 
 
-def _room(bits: int, count: int) -> CodeArrays:
-    narrow, wide = _no_codes()
-    if bits <= 8:
-        return np.empty(count, np.uint8), wide
-    return narrow, np.empty(count, np.int32)
+def _packed(stream: Tensor, bits: int) -> _Codes:
+    return _Codes(stream.detach().contiguous().numpy(), bits, np.empty(0, np.int32))
 
 
 def _check_blocks(s: int, codebooks: Tensor, out: Tensor) -> None:
@@ -223,77 +159,56 @@ def _check_scalars(out: Tensor) -> None:
         raise ValueError(f"out must be contiguous float32, not {out.dtype}")
 
 
-def _decode(
-    codes: Callable[[int, int], tuple[NDArray[np.uint8], NDArray[np.int32], int]],
-    s: int,
-    codebooks: Tensor,
-    out: Tensor,
-    cut_rows: bool,
-) -> Tensor:
-    """codes(first, last): those of blocks first to last - 1, and the number of the first one."""
+def _decode(codes: _Codes, s: int, codebooks: Tensor, out: Tensor) -> Tensor:
     books, stages, k, d = codebooks.shape
     m = out.shape[0]
     _check_blocks(s, codebooks, out)
     if out.numel() == 0:
         return out
     values = as_float32(codebooks).reshape(-1)
-    row_stride = out.stride(0)
-    target = out.detach().as_strided(((m - 1) * row_stride + s * d,), (1,)).numpy()
-    width = max(-(-_LINE // d), 1)
-    if books > 1:
-        width = max(min(width, _CODEBOOKS // (stages * k * d)), 1)
-    height = max(1, _VALUES // (width * d)) if cut_rows else m
-    spans = [
-        ((b, min(b + width, s)), (i, min(i + height, m)))
-        for b in range(0, s, width)
-        for i in range(0, m, height)
-    ]
+    stride = out.stride(0)
+    target = out.detach().as_strided(((m - 1) * stride + s * d,), (1,)).numpy()
+    aligned = target.ctypes.data % _BYTES == 0 and stride * target.itemsize % _BYTES == 0
+    width = max(BAND, _VALUES // (m * d * BAND) * BAND)
+    height = m if codes.packed else max(1, _VALUES // (min(width, s) * d))
 
-    def work(span: tuple[tuple[int, int], tuple[int, int]]) -> None:
-        blocks, rows = span
-        narrow, wide, base = codes(*blocks)
-        own = slice(blocks[0] * stages * m - base, blocks[1] * stages * m - base)
-        _refuse_unknown(narrow[own] if len(narrow) else wide[own], k)
-        _decode_blocks(
-            narrow,
-            wide,
-            base,
+    def work(span: tuple[int, int]) -> bool:
+        block, row = span
+        return decode_blocks(
+            codes.stream,
+            codes.bits,
+            codes.wide,
             m,
             stages,
             k,
             d,
             values,
             books == 1,
-            blocks,
-            rows,
+            (block, min(block + width, s)),
+            (row, min(row + height, m)),
             target,
-            row_stride,
+            stride,
+            aligned,
         )
 
-    run_tasks(work, spans)
+    spans = [(block, row) for block in range(0, s, width) for row in range(0, m, height)]
+    _refuse_unknown(run_tasks(work, spans), k)
     return out
 
 
-def _decode_scalar(
-    codes: Callable[[int, int], CodeArrays], centroids: Tensor, out: Tensor
-) -> Tensor:
-    """codes(start, stop): those of the values start to stop - 1."""
+def _decode_scalar(codes: _Codes, centroids: Tensor, out: Tensor) -> Tensor:
     _check_scalars(out)
     values: Floats = as_float32(centroids)
     target = out.detach().view(-1).numpy()
 
-    def work(start: int) -> None:
+    def work(start: int) -> bool:
         stop = min(start + _VALUES, len(target))
-        narrow, wide = codes(start, stop)
-        _refuse_unknown(narrow if len(narrow) else wide, len(values))
-        _look_up(narrow, wide, values, target[start:stop])
+        return decode_values(codes.stream, codes.bits, codes.wide, start, stop, values, target)
 
-    run_tasks(work, range(0, len(target), _VALUES))
+    _refuse_unknown(run_tasks(work, range(0, len(target), _VALUES)), len(values))
     return out
 
 
-def _refuse_unknown(codes: NDArray[np.uint8] | NDArray[np.int32], k: int) -> None:
-    if codes.dtype == np.uint8 and k >= 256:
-        return
-    if codes.max() >= k or codes.min() < 0:
+def _refuse_unknown(known: list[bool], k: int) -> None:
+    if not all(known):
         raise ValueError(f"a code is out of range: there are {k} centroids")

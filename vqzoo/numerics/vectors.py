@@ -48,7 +48,8 @@ class _IntsModel(models.PrimitiveModel):
         super().__init__(manager, fe_type, _INTS)
 
 
-def _address(context: Any, builder: Any, array_type: Any, array: Any, index: Any, to: Any) -> Any:
+def address(context: Any, builder: Any, array_type: Any, array: Any, index: Any, to: Any) -> Any:
+    """A pointer to `to` at flat position `index` of a contiguous array, for code generators."""
     data = context.make_array(array_type)(context, builder, array).data
     return builder.bitcast(builder.gep(data, [index]), to.as_pointer())
 
@@ -74,7 +75,7 @@ def load(typing_context: Any, array: Any, index: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         value = builder.load(
-            _address(context, builder, signature.args[0], args[0], args[1], _FLOATS)
+            address(context, builder, signature.args[0], args[0], args[1], _FLOATS)
         )
         value.align = 4
         return value
@@ -89,7 +90,7 @@ def store(typing_context: Any, array: Any, index: Any, vector: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         to = _FLOATS if vector == floats else _INTS
         written = builder.store(
-            args[2], _address(context, builder, signature.args[0], args[0], args[1], to)
+            args[2], address(context, builder, signature.args[0], args[0], args[1], to)
         )
         written.align = 4
         return context.get_dummy_value()
@@ -178,7 +179,7 @@ def load_ints(typing_context: Any, array: Any, index: Any) -> Any:
     """The `LANES` integers of a contiguous int32 array from flat position `index` on."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        value = builder.load(_address(context, builder, signature.args[0], args[0], args[1], _INTS))
+        value = builder.load(address(context, builder, signature.args[0], args[0], args[1], _INTS))
         value.align = 4
         return value
 
@@ -245,48 +246,13 @@ def total(typing_context: Any, a: Any) -> Any:
     return types.float32(floats), generate
 
 
-_QUAD = ir.VectorType(ir.FloatType(), 4)
-
-
-@intrinsic
-def copy_four(typing_context: Any, source: Any, at: Any, target: Any, to: Any) -> Any:
-    """target[to:to + 4] = source[at:at + 4], of contiguous float32 arrays."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        types_ = signature.args
-        value = builder.load(_address(context, builder, types_[0], args[0], args[1], _QUAD))
-        value.align = 4
-        place = _address(context, builder, types_[2], args[2], args[3], _QUAD)
-        builder.store(value, place).align = 4
-        return context.get_dummy_value()
-
-    return types.void(source, types.intp, target, types.intp), generate
-
-
-@intrinsic
-def add_four(typing_context: Any, source: Any, at: Any, target: Any, to: Any) -> Any:
-    """target[to:to + 4] += source[at:at + 4], of contiguous float32 arrays."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        types_ = signature.args
-        value = builder.load(_address(context, builder, types_[0], args[0], args[1], _QUAD))
-        value.align = 4
-        place = _address(context, builder, types_[2], args[2], args[3], _QUAD)
-        before = builder.load(place)
-        before.align = 4
-        builder.store(builder.fadd(before, value), place).align = 4
-        return context.get_dummy_value()
-
-    return types.void(source, types.intp, target, types.intp), generate
-
-
 @intrinsic
 def load_word(typing_context: Any, stream: Any, at: Any) -> Any:
     """Eight bytes of a contiguous uint8 array as a uint64, the first one lowest."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         word = ir.IntType(64)
-        value = builder.load(_address(context, builder, signature.args[0], args[0], args[1], word))
+        value = builder.load(address(context, builder, signature.args[0], args[0], args[1], word))
         value.align = 1
         return value if sys.byteorder == "little" else builder.bswap(value)
 
