@@ -56,6 +56,22 @@ def test_a_narrow_terminal_keeps_every_figure(vqzoo) -> None:
     assert all(figure in narrow for figure in figures)
 
 
+def test_a_wide_terminal_shows_the_options_that_were_chosen(vqzoo) -> None:
+    pq = [*RUN[:4], "-m", "pq", "--ratio", "8", "--layers", "all"]
+    widths = {"a": "200", "b": "100", "c": "60"}
+    wide, middle, narrow = (vqzoo(*pq, "--out", o, COLUMNS=w).stdout for o, w in widths.items())
+    record = json.loads(vqzoo(*pq, "--out", "d", "--json").stdout)
+    for row in record["layers"]:
+        chosen = f"d={row['options']['d']} k={row['options']['k']}"
+        for shown in (wide, middle):
+            (line,) = [line for line in shown.splitlines() if line.startswith(row["name"] + " ")]
+            assert all(word in line.split() for word in chosen.split())
+    assert "codebook=layer" in wide
+    assert "codebook=layer" not in middle
+    assert " k=" not in narrow
+    assert all(len(line.rstrip()) <= 100 for line in middle.splitlines())
+
+
 def test_colour_is_for_terminals_that_want_it(vqzoo) -> None:
     assert "\x1b[" in vqzoo("methods", FORCE_COLOR="1", TERM="xterm-256color").stdout
     plain = vqzoo("methods", FORCE_COLOR="1", NO_COLOR="1", TERM="xterm-256color").stdout

@@ -94,6 +94,17 @@ class LayerEntry(_Entry):
     code: CodeEntry
     sha256: _Sha256
 
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The transforms, and the method behind them."""
+        code, names = self.code, [self.code.method]
+        for _ in self.transforms:
+            if "weight" not in code.children:
+                break
+            code = code.children["weight"]
+            names.append(code.method)
+        return tuple(names)
+
 
 class Metadata(_Entry):
     """The value of the safetensors header's one metadata key, `vqzoo`.
@@ -104,6 +115,8 @@ class Metadata(_Entry):
         config_sha256: of config.json without its `vqzoo` block, as canonical JSON.
         layers: state dict key -> compressed weight.
         aliases: state dict key -> the key that it shares its tensor with.
+        record_sha256: of the config's `vqzoo` block without `sha256` and `bytes`, as canonical
+            JSON; None where an older vqzoo wrote the file.
     """
 
     format_version: Annotated[int, Field(strict=True)]
@@ -111,6 +124,7 @@ class Metadata(_Entry):
     config_sha256: _Sha256
     layers: dict[_Name, LayerEntry]
     aliases: dict[_Name, _Name] = {}
+    record_sha256: _Sha256 | None = None
 
 
 class ConfigBlock(_Entry):

@@ -84,7 +84,7 @@ def evaluate(
 
 
 def _accuracy_lines(result: dict[str, Any]) -> list[str]:
-    from vqzoo.cli.tables import points
+    from vqzoo.zoo.figures import points
 
     top5 = f", top-5 {result['top5']:.2f}%" if result["top5"] is not None else ""
     lines = [
@@ -101,7 +101,7 @@ def _accuracy_lines(result: dict[str, Any]) -> list[str]:
 
 
 def _retrieval_lines(result: dict[str, Any]) -> list[str]:
-    from vqzoo.cli.tables import points
+    from vqzoo.zoo.figures import points
 
     tenth = result["precision_at_10"]
     ten = f", at 10 {tenth:.2f}%" if tenth is not None else ""

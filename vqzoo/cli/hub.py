@@ -71,8 +71,8 @@ def search(
     from rich.markup import escape
     from rich.table import Table
 
-    from vqzoo.cli.tables import megabytes
     from vqzoo.cli.terminal import stderr
+    from vqzoo.zoo.figures import megabytes
     from vqzoo.zoo.hub_search import search as search_hub
 
     found = search_hub(" ".join(words or []))

@@ -18,7 +18,7 @@ def inspect(
     from rich.table import Table
 
     from vqzoo.artifact.reader import open_artifact
-    from vqzoo.cli.tables import megabytes
+    from vqzoo.zoo.figures import megabytes
 
     opened = open_artifact(artifact)
     table = Table(box=None, header_style="bold", pad_edge=False)
@@ -32,7 +32,7 @@ def inspect(
         table.add_row(
             escape(printable(key)),
             "×".join(str(size) for size in entry.shape),
-            escape(printable(entry.code.method)),
+            escape(printable("+".join(entry.methods))),
             f"{8 * size / count:.2f}" if count else "-",
             f"{4 * count / size:.1f}x" if size else "-",
             f"{size:,}",

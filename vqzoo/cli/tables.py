@@ -9,8 +9,18 @@ from rich.markup import escape
 from rich.table import Table
 
 from vqzoo.cli.terminal import printable
+from vqzoo.zoo.figures import (
+    by_reason,
+    decibels,
+    megabytes,
+    method_text,
+    nats,
+    options_texts,
+    points,
+)
 
 _NARROW = 76
+_ENDLESS = 10_000
 
 
 def print_record(console: Console, record: Mapping[str, Any], folder: Path) -> None:
@@ -21,23 +31,36 @@ def print_record(console: Console, record: Mapping[str, Any], folder: Path) -> N
 
 
 def layer_table(rows: Sequence[Mapping[str, Any]], width: int) -> Table:
-    """One row a compressed layer; a narrow terminal gets no shapes."""
-    methods = {row["method"] for row in rows}
+    """One row a compressed layer, with as much as fits: options first go those that are fixed,
+    then all, then shapes; every figure stays."""
     shapes = width >= _NARROW
+    for texts in (options_texts(rows, fixed=True), options_texts(rows, fixed=False)):
+        table = _layer_table(rows, texts, shapes)
+        if any(texts) and Console(width=_ENDLESS).measure(table).maximum <= width:
+            return table
+    return _layer_table(rows, [], shapes)
+
+
+def _layer_table(rows: Sequence[Mapping[str, Any]], options: Sequence[str], shapes: bool) -> Table:
+    methods = [method_text(row) for row in rows]
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("layer", overflow="fold", min_width=8)
     if shapes:
         table.add_column("shape", no_wrap=True)
-    if len(methods) > 1:
+    if len(set(methods)) > 1:
         table.add_column("method", no_wrap=True)
+    if options:
+        table.add_column("options", no_wrap=True)
     for title in ("bits/weight", "ratio", "SQNR dB", "bytes"):
         table.add_column(title, justify="right", no_wrap=True)
-    for row in rows:
+    for index, row in enumerate(rows):
         cells = [escape(printable(row["name"]))]
         if shapes:
             cells.append("×".join(str(size) for size in row["shape"]))
-        if len(methods) > 1:
-            cells.append(escape(printable(row["method"])))
+        if len(set(methods)) > 1:
+            cells.append(escape(printable(methods[index])))
+        if options:
+            cells.append(escape(printable(options[index])))
         cells += [
             f"{row['bits_per_weight']:.2f}",
             f"{row['ratio']:.1f}x",
@@ -105,30 +128,7 @@ def _measured(record: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _reasons(skipped: Mapping[str, str]) -> str:
     """Layers left dense, those with the same reason together."""
-    names: dict[str, list[str]] = {}
-    for name, reason in skipped.items():
-        names.setdefault(reason, []).append(name)
     return "; ".join(
         f"{len(found)} layers ({reason})" if len(found) > 3 else f"{', '.join(found)} ({reason})"
-        for reason, found in names.items()
+        for reason, found in by_reason(skipped).items()
     )
-
-
-def points(change: float, ci95: float | None) -> str:
-    """A change in points with its 95% confidence interval, where there is one."""
-    return f"{change:+.2f}" + ("" if ci95 is None else f" ± {ci95:.2f}")
-
-
-def nats(value: float | None) -> str:
-    """A divergence; logits that are not finite have none."""
-    return "not finite" if value is None else f"{value:.4f} nats"
-
-
-def decibels(value: float | None) -> str:
-    """A ratio in dB; exact copies have none."""
-    return "exact" if value is None else f"{value:.2f}"
-
-
-def megabytes(count: int) -> str:
-    """Bytes for people, 1 MB = 1,000,000 bytes."""
-    return f"{count / 1e6:.2f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"

@@ -64,7 +64,7 @@ def build(
         built = build_all(chosen, watcher, out, push_to=push_to)
     from rich.markup import escape
 
-    from vqzoo.cli.tables import megabytes
+    from vqzoo.zoo.figures import megabytes
 
     table = _table("recipe", "state", "size", "ratio", "where, or why not")
     for one in built:

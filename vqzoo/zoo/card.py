@@ -12,6 +12,7 @@ from vqzoo.artifact.reader import Artifact, code_entries, open_artifact
 from vqzoo.artifact.schema import CARD_FILE, PLOT_FILE, REPORT_FILE, WEIGHTS_FILE
 from vqzoo.plugin.manager import Plugins
 from vqzoo.zoo.card_plot import draw_bytes
+from vqzoo.zoo.figures import by_reason, decibels, megabytes, nats, points
 from vqzoo.zoo.markdown import code, plain, table
 
 # Stands for the repository in a card that lies at home; pushing puts the name in its place.
@@ -185,10 +186,10 @@ def _base_model(artifact: Artifact, record: Mapping[str, Any] | None) -> str | N
 def _sentence(artifact: Artifact, record: Mapping[str, Any] | None, model: str) -> str:
     count = len(artifact.metadata.layers)
     methods = ", ".join(code(name) for name in _methods(artifact))
-    size = f"{_megabytes(artifact.block.bytes)}"
+    size = f"{megabytes(artifact.block.bytes)}"
     if record is not None:
         ratio = record["ratio"]["file"]
-        size += f" instead of {_megabytes(record['bytes']['dense'])} ({ratio:.1f}x smaller)"
+        size += f" instead of {megabytes(record['bytes']['dense'])} ({ratio:.1f}x smaller)"
     what = "weight" if count == 1 else "weights"
     return (
         f"The image model {code(model)} with {count} {what} compressed by {methods}, the rest left "
@@ -222,12 +223,12 @@ def _sizes(artifact: Artifact, record: Mapping[str, Any] | None) -> str:
     layers = artifact.metadata.layers
     dense = 4 * sum(math.prod(entry.shape) for entry in layers.values())
     stored = sum(artifact.layer_bytes(key) for key in layers)
-    rows = [("compressed weights", _megabytes(dense), _megabytes(stored), f"{dense / stored:.1f}x")]
+    rows = [("compressed weights", megabytes(dense), megabytes(stored), f"{dense / stored:.1f}x")]
     lines = ["## Size", ""]
     if record is not None:
         size, ratio = record["bytes"], record["ratio"]
         rows.append(
-            ("whole file", _megabytes(size["dense"]), _megabytes(size["file"]),
+            ("whole file", megabytes(size["dense"]), megabytes(size["file"]),
              f"{ratio['file']:.1f}x")
         )  # fmt: skip
     lines.append(table(("", "fp32", "on disk", "ratio"), rows, right=(1, 2, 3)))
@@ -251,19 +252,18 @@ def _accuracy(record: Mapping[str, Any] | None) -> str:
             text += (
                 f" On {agreement['images']:,} images of {plain(agreement['data'])}, which have no "
                 f"labels, {agreement['top1']:.2f}% of its top-1 answers are those of the dense "
-                f"model (mean KL divergence {_nats(agreement['kl'])})."
+                f"model (mean KL divergence {nats(agreement['kl'])})."
             )
         return f"## Accuracy\n\n{text}"
     before, after, change = accuracy["dense"], accuracy["compressed"], accuracy["difference"]
-    interval = "" if change["ci95"] is None else f" ± {change['ci95']:.2f}"
     rows = [
         ("top-1", f"{before['top1']:.2f}%", f"{after['top1']:.2f}%",
-         f"{change['top1']:+.2f}{interval} points")
+         f"{points(change['top1'], change['ci95'])} points")
     ]  # fmt: skip
     if before["top5"] is not None:
-        points = after["top5"] - before["top5"]
+        gained = after["top5"] - before["top5"]
         rows.append(
-            ("top-5", f"{before['top5']:.2f}%", f"{after['top5']:.2f}%", f"{points:+.2f} points")
+            ("top-5", f"{before['top5']:.2f}%", f"{after['top5']:.2f}%", f"{gained:+.2f} points")
         )
     ((_, name, split, _, _), *_) = _results(record)
     where = plain(name) + (f", {split} split" if split else "")
@@ -273,7 +273,7 @@ def _accuracy(record: Mapping[str, Any] | None) -> str:
             "",
             f"On {accuracy['images']:,} images of {where}, of the artifact as it was read back "
             "from disk, and of the dense model on the same images"
-            + (" (± is a 95% confidence interval):" if interval else ":"),
+            + (" (± is a 95% confidence interval):" if change["ci95"] is not None else ":"),
             "",
             table(("", "dense", "compressed", "change"), rows, right=(1, 2, 3)),
         ]
@@ -295,14 +295,14 @@ def _layers(artifact: Artifact, record: Mapping[str, Any] | None) -> str:
         cells = [
             code(name),
             "×".join(str(size) for size in entry.shape),
-            code(entry.code.method),
+            code("+".join(entry.methods)),
             code(options),
             f"{8 * stored / count:.2f}" if count else "-",
             f"{4 * count / stored:.1f}x" if stored else "-",
         ]
         if errors:
             value = errors[name]["sqnr_db"] if name in errors else None
-            cells.append("exact" if value is None else f"{value:.2f}")
+            cells.append(decibels(value))
         rows.append([*cells, f"{stored:,}"])
     titles = ["layer", "shape", "method", "options", "bits/weight", "ratio"]
     titles += [*(["SQNR dB"] if errors else []), "bytes"]
@@ -314,10 +314,8 @@ def _layers(artifact: Artifact, record: Mapping[str, Any] | None) -> str:
 
 
 def _reasons(skipped: Mapping[str, str]) -> str:
-    names: dict[str, list[str]] = {}
-    for name, reason in skipped.items():
-        names.setdefault(reason, []).append(name)
-    return "; ".join(f"{_few(found)} ({plain(reason)})" for reason, found in names.items())
+    found = by_reason(skipped).items()
+    return "; ".join(f"{_few(names)} ({plain(reason)})" for reason, names in found)
 
 
 def _few(names: Sequence[str]) -> str:
@@ -346,9 +344,9 @@ def _costs(artifact: Artifact) -> str:
     codes = sum(artifact.layer_bytes(key) for key in artifact.metadata.layers)
     return (
         "## What it costs to run\n\n"
-        f"`vqzoo.load` decodes the weights: they then take {_megabytes(decoded)} of memory, and "
+        f"`vqzoo.load` decodes the weights: they then take {megabytes(decoded)} of memory, and "
         "the network is an ordinary one. As codes, codebooks and what was left dense they take "
-        f"{_megabytes(codes + sum(t.nbytes for t in tensors))}. No speed-up is claimed: none was "
+        f"{megabytes(codes + sum(t.nbytes for t in tensors))}. No speed-up is claimed: none was "
         "measured."
     )
 
@@ -379,11 +377,3 @@ def _layers_ratio(artifact: Artifact) -> float:
     layers = artifact.metadata.layers
     stored = sum(artifact.layer_bytes(key) for key in layers)
     return 4 * sum(math.prod(entry.shape) for entry in layers.values()) / max(stored, 1)
-
-
-def _megabytes(count: int) -> str:
-    return f"{count / 1e6:,.2f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"
-
-
-def _nats(value: float | None) -> str:
-    return "not finite" if value is None else f"{value:.4f} nats"
