@@ -24,3 +24,9 @@ class PluginError(VqzooError):
 def one_line(error: BaseException) -> str:
     """The text of an error on one line of bounded length; its type where it has no text."""
     return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def cause(error: BaseException) -> str:
+    """What kind of error it is and its text, on one line: "KeyError: 'fit'"."""
+    kind, text = type(error).__name__, one_line(error)
+    return kind if text == kind else f"{kind}: {text}"

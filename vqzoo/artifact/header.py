@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vqzoo.errors import ArtifactError
+from vqzoo.errors import ArtifactError, one_line
 
 MAX_HEADER_BYTES = 32 << 20
 MAX_SIZE = 1 << 48  # of a tensor, a side of it, an offset
@@ -69,7 +69,7 @@ def strict_json(text: str | bytes, what: str) -> Any:
     try:
         return json.loads(text, object_pairs_hook=unique, parse_constant=refuse, parse_float=finite)
     except (ValueError, RecursionError) as error:
-        raise ArtifactError(f"{what} is not valid JSON: {str(error).splitlines()[0]}") from None
+        raise ArtifactError(f"{what} is not valid JSON: {one_line(error)}") from None
 
 
 def read_header(path: Path) -> Header:

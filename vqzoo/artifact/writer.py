@@ -2,7 +2,7 @@
 
 import json
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,22 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from vqzoo.artifact.encode import EncodedLayer
-from vqzoo.artifact.files import canonical_json, sha256_file, sha256_text, write_text
+from vqzoo.artifact.files import (
+    canonical_json,
+    record_sha256,
+    sha256_file,
+    sha256_text,
+    write_text,
+)
 from vqzoo.artifact.schema import CONFIG_FILE, FORMAT_VERSION, WEIGHTS_FILE
-from vqzoo.errors import VqzooError
+from vqzoo.errors import VqzooError, one_line
+
+_EXPONENT_DIGITS = len("-400")
+# Largest first, as safetensors lays a file out; tensors of one dtype by name.
+_DTYPE_ORDER = (
+    torch.uint64, torch.int64, torch.float64, torch.float32, torch.uint32, torch.int32,
+    torch.bfloat16, torch.float16, torch.uint16, torch.int16, torch.int8, torch.uint8, torch.bool,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -44,29 +57,56 @@ def write_artifact(
         weights: where the dense weights came from, for the record.
     """
     dense, aliases = untouched_tensors(model, {layer.key for layer in layers})
-    metadata = {
-        "format_version": FORMAT_VERSION,
-        "required_features": [],
-        "config_sha256": sha256_text(canonical_json(config)),
-        "layers": {layer.key: layer.entry for layer in layers},
-        "aliases": aliases,
-    }
-    tensors = dict(dense)
-    for layer in layers:
-        tensors |= layer.tensors
-    path = folder / WEIGHTS_FILE
-    write_tensors(path, tensors, {"vqzoo": canonical_json(metadata)})
-    written = WrittenArtifact(path.stat().st_size, sha256_file(path))
     block = {
         "format_version": FORMAT_VERSION,
         "method": method,
         "file": WEIGHTS_FILE,
-        "sha256": written.sha256,
-        "bytes": written.file_bytes,
         "weights": weights,
     }
+    metadata = metadata_text(
+        layers, aliases, sha256_text(canonical_json(config)), record_sha256(block)
+    )
+    tensors = dict(dense)
+    for layer in layers:
+        tensors |= layer.tensors
+    path = folder / WEIGHTS_FILE
+    write_tensors(path, tensors, {"vqzoo": metadata})
+    written = WrittenArtifact(path.stat().st_size, sha256_file(path))
+    block |= {"sha256": written.sha256, "bytes": written.file_bytes}
     write_text(folder / CONFIG_FILE, json.dumps({**config, "vqzoo": block}, indent=2) + "\n")
     return written
+
+
+def metadata_text(
+    layers: Sequence[EncodedLayer],
+    aliases: Mapping[str, str],
+    config_sha256: str,
+    record_sha256: str,
+) -> str:
+    """The value of the header's one metadata key.
+
+    Spaces at its end make up for the digits that exponents lack, so that the size of a file follows
+    from shapes and options alone.
+    """
+    metadata = {
+        "format_version": FORMAT_VERSION,
+        "required_features": [],
+        "config_sha256": config_sha256,
+        "record_sha256": record_sha256,
+        "layers": {layer.key: layer.entry for layer in layers},
+        "aliases": aliases,
+    }
+    exponents = (one for layer in layers for one in _exponents(layer.entry["code"]))
+    lacking = sum(_EXPONENT_DIGITS - len(str(exponent)) for exponent in exponents)
+    return canonical_json(metadata) + " " * lacking
+
+
+def _exponents(code: Mapping[str, Any]) -> Iterator[int]:
+    for part in code["parts"].values():
+        if part["kind"] == "floats":
+            yield part["exponent"]
+    for child in code["children"].values():
+        yield from _exponents(child)
 
 
 def untouched_tensors(
@@ -124,7 +164,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
         temporary.chmod(stat.S_IMODE(mode))
         temporary.replace(path)
     except SafetensorError as error:
-        raise VqzooError(f"cannot write {path}: {str(error).splitlines()[0]}") from error
+        raise VqzooError(f"cannot write {path}: {one_line(error)}") from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -132,15 +172,30 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
 def dense_bytes(model: nn.Module) -> int:
     """Size of the safetensors file that holds the whole state dict, floating tensors in fp32."""
     tensors, _ = untouched_tensors(model, set())
-    header: dict[str, Any] = {}
+    return file_bytes(
+        {
+            key: torch.empty_like(
+                tensor, dtype=torch.float32 if tensor.is_floating_point() else None, device="meta"
+            )
+            for key, tensor in tensors.items()
+        }
+    )
+
+
+def file_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> int:
+    """Size of the safetensors file that `write_tensors` would make; the values are not looked at.
+
+    Args:
+        tensors: they may be on the meta device.
+    """
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     position = 0
-    order = sorted(tensors, key=lambda key: (-fp32_itemsize(tensors[key]), key))
-    for key in order:
-        size = tensors[key].numel() * fp32_itemsize(tensors[key])
-        name = "F32" if tensors[key].is_floating_point() else _dtype_name(tensors[key].dtype)
+    for key in sorted(tensors, key=lambda key: (_DTYPE_ORDER.index(tensors[key].dtype), key)):
+        tensor = tensors[key]
+        size = tensor.numel() * tensor.element_size()
         header[key] = {
-            "dtype": name,
-            "shape": list(tensors[key].shape),
+            "dtype": _dtype_name(tensor.dtype),
+            "shape": list(tensor.shape),
             "data_offsets": [position, position + size],
         }
         position += size
@@ -156,4 +211,5 @@ def fp32_itemsize(tensor: Tensor) -> int:
 def _dtype_name(dtype: torch.dtype) -> str:
     if dtype == torch.bool:
         return "BOOL"
-    return str(dtype).removeprefix("torch.").replace("uint", "U").replace("int", "I")
+    name = str(dtype).removeprefix("torch.").replace("uint", "U").replace("int", "I")
+    return name.replace("bfloat", "BF").replace("float", "F")

@@ -22,7 +22,7 @@ from vqzoo.compression.errors import MatrixError, matrix_error
 from vqzoo.compression.progress import Progress
 from vqzoo.compression.selection import LayerPlan, MethodChoice, TransformChoice
 from vqzoo.compression.view import weight_key, weight_matrix
-from vqzoo.errors import PluginError, UsageError, VqzooError, one_line
+from vqzoo.errors import PluginError, UsageError, VqzooError, cause
 from vqzoo.plugin.code import Code, MethodCode, stored_bits
 from vqzoo.plugin.isolation import isolated, on_layer
 from vqzoo.plugin.manager import Plugins
@@ -244,8 +244,7 @@ def parse_options(method: Method, given: Mapping[str, Any]) -> Options:
             f"(see `vqzoo methods {method.name}`)"
         ) from None
     except Exception as error:
-        cause = f"{type(error).__name__}: {one_line(error)}"
-        raise PluginError(f"the Options of {method.name} failed: {cause}") from error
+        raise PluginError(f"the Options of {method.name} failed: {cause(error)}") from error
 
 
 def layer_seed(seed: int, name: str) -> int:

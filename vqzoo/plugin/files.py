@@ -10,7 +10,7 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
-from vqzoo.errors import UsageError, one_line
+from vqzoo.errors import UsageError, cause
 from vqzoo.plugin.registry import Origin
 
 FILE_PREFIX = "file:"  # never the name of a distribution: those have no colon
@@ -63,7 +63,7 @@ def import_file(path: Path, sha256: str) -> ModuleType:
     except (Exception, SystemExit) as error:
         del sys.modules[name]
         where = _line(error, path)
-        raise UsageError(f"plugin file {path} failed{where}: {_cause(error)}") from error
+        raise UsageError(f"plugin file {path} failed{where}: {cause(error)}") from error
     return module
 
 
@@ -74,7 +74,3 @@ def _line(error: BaseException, path: Path) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if frame.filename == str(path)]
     return f" at line {lines[-1]}" if lines else ""
-
-
-def _cause(error: BaseException) -> str:
-    return f"{type(error).__name__}: {one_line(error)}"

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from vqzoo.errors import PluginError, VqzooError, one_line
+from vqzoo.errors import PluginError, VqzooError, cause
 from vqzoo.plugin.method import SkipLayer
 from vqzoo.plugin.registry import Registered
 
@@ -25,8 +25,7 @@ def isolated(who: str) -> Iterator[None]:
     except (SkipLayer, VqzooError, MemoryError):
         raise
     except (Exception, SystemExit) as error:
-        cause = f"{type(error).__name__}: {one_line(error)}"
-        raise PluginError(f"{who} failed: {cause}") from error
+        raise PluginError(f"{who} failed: {cause(error)}") from error
 
 
 def named(entry: Registered[Any]) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 
 import pluggy
 
-from vqzoo.errors import UsageError
+from vqzoo.errors import UsageError, cause
 from vqzoo.plugin import hookspecs
 from vqzoo.plugin.contract import check_contract
 from vqzoo.plugin.files import file_origin, files_in_use, import_file
@@ -80,7 +80,7 @@ class Plugins:
             try:
                 implementation.function(**wanted)
             except (Exception, SystemExit) as error:
-                _warn(f"plugin {implementation.plugin_name}: {hook} failed: {_cause(error)}")
+                _warn(f"plugin {implementation.plugin_name}: {hook} failed: {cause(error)}")
 
 
 def installed_plugins() -> Plugins:
@@ -130,7 +130,7 @@ def load_plugins(points: Iterable[EntryPoint]) -> Plugins:
         try:
             brings = _register(plugins, point.load(), origin)
         except (Exception, SystemExit) as error:
-            problem = _cause(error)
+            problem = cause(error)
             _warn(f"plugin {origin.entry_point} of {origin.distribution} is left out: {problem}")
             plugins.statuses.append(PluginStatus(origin, point.value, problem))
         else:
@@ -145,7 +145,7 @@ def _load_file(plugins: Plugins, path: Path, sha256: str) -> None:
     try:
         brings = _register(plugins, module, origin)
     except (Exception, SystemExit) as error:
-        raise UsageError(f"plugin file {path} is refused: {_cause(error)}") from error
+        raise UsageError(f"plugin file {path} is refused: {cause(error)}") from error
     if not plugins.hooks.get_hookcallers(module):
         raise UsageError(
             f"plugin file {path} implements no hook: let it end in a function "
@@ -206,11 +206,6 @@ def _origin(point: EntryPoint) -> Origin:
         return Origin(point.name, "unknown", "0")
     known = point.dist.metadata.json  # a damaged installation's may lack either
     return Origin(point.name, str(known.get("name", "unknown")), str(known.get("version", "0")))
-
-
-def _cause(error: BaseException) -> str:
-    text = " ".join(str(error).split())[:300]
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def _warn(text: str) -> None:

@@ -22,7 +22,7 @@ from timm.data import (
 )
 from timm.utils.misc import natural_key
 
-from vqzoo.errors import UsageError, VqzooError
+from vqzoo.errors import UsageError, VqzooError, one_line
 from vqzoo.zoo.images import Loader, ModelInput, check_classes
 
 # The package behind each of timm's kinds of data set.
@@ -172,12 +172,8 @@ def _open_image(file: Path | IO[bytes], name: str) -> Image.Image:
     except UnidentifiedImageError as error:
         raise VqzooError(f"{name} cannot be read: not an image of a known kind") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise VqzooError(f"{name} cannot be read: {_first_line(error)}") from error
+        raise VqzooError(f"{name} cannot be read: {one_line(error)}") from error
     return opened
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 def _open_timm(spec: str, prefix: str, split: str, wanted: ModelInput) -> Source:
@@ -191,9 +187,7 @@ def _open_timm(spec: str, prefix: str, split: str, wanted: ModelInput) -> Source
             spec, split=split, input_img_mode=wanted.mode, download=prefix == "torch", **where
         )
     except (ImportError, OSError, RuntimeError, ValueError, TypeError, AssertionError) as error:
-        raise VqzooError(
-            f"{spec}, split {split!r}, cannot be opened: {_first_line(error)}"
-        ) from error
+        raise VqzooError(f"{spec}, split {split!r}, cannot be opened: {one_line(error)}") from error
     classes = _count_classes(dataset)
     check_classes(spec, classes, wanted.num_classes)
     if isinstance(dataset, IterableImageDataset):

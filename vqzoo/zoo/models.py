@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from vqzoo.artifact.encode import tensors_sha256
-from vqzoo.errors import UsageError, VqzooError
+from vqzoo.errors import UsageError, VqzooError, one_line
 from vqzoo.zoo.names import SOURCES, check_name, full_name
 from vqzoo.zoo.reach import is_cached, is_reachable
 from vqzoo.zoo.watcher import Watcher
@@ -133,7 +133,7 @@ def _create(name: str, pretrained: bool, arguments: Mapping[str, Any]) -> nn.Mod
         raise UsageError(f"{name} does not take these arguments: {error}") from error
     except Exception as error:
         what = "load the weights of" if pretrained else "make"
-        raise VqzooError(f"cannot {what} {name}: {_first_line(error)}") from error
+        raise VqzooError(f"cannot {what} {name}: {one_line(error)}") from error
 
 
 def _load_checkpoint(module: nn.Module, path: Path, name: str) -> None:
@@ -142,7 +142,7 @@ def _load_checkpoint(module: nn.Module, path: Path, name: str) -> None:
     try:
         state = timm.models.load_state_dict(str(path), device="cpu", weights_only=True)
     except Exception as error:
-        raise VqzooError(f"cannot read checkpoint {path}: {_first_line(error)}") from error
+        raise VqzooError(f"cannot read checkpoint {path}: {one_line(error)}") from error
     own = module.state_dict()
     missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
     wrong = [
@@ -158,8 +158,3 @@ def _load_checkpoint(module: nn.Module, path: Path, name: str) -> None:
     if problems:
         raise VqzooError(f"checkpoint {path} does not fit {name}: {'; '.join(problems)}")
     module.load_state_dict(state)
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

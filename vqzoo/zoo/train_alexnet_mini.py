@@ -32,7 +32,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from vqzoo.errors import UsageError, VqzooError
+from vqzoo.errors import UsageError, VqzooError, one_line
 from vqzoo.zoo.alexnet_mini import FMNIST_MEAN, FMNIST_STD, alexnet_mini
 from vqzoo.zoo.augment import augment
 from vqzoo.zoo.fmnist import LabelledImages, held_out_indices, train_split
@@ -247,7 +247,7 @@ def run(args: argparse.Namespace) -> None:
         device = torch.device(args.device)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"--device {args.device}: {str(error).splitlines()[0]}") from error
+        raise UsageError(f"--device {args.device}: {one_line(error)}") from error
     everything = train_split(args.data)
     chosen = held_out_indices(everything.labels)
     kept = torch.ones(len(everything), dtype=torch.bool)
