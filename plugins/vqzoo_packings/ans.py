@@ -1,0 +1,21 @@
+"""ans: codes at their entropy."""
+
+from torch import Tensor
+
+from vqzoo.numerics.ans import pack, unpack
+from vqzoo.plugin import Packing
+
+
+class Ans(Packing):
+    """Interleaved rANS, in chunks."""
+
+    name = "ans"
+    summary = "interleaved rANS: the codes' entropy, fractions of bits included"
+
+    def pack(self, values: Tensor, cardinality: int) -> Tensor:
+        """A head of a few bytes, the table of frequencies, the chunks; nothing for no codes."""
+        return pack(values, cardinality)
+
+    def unpack(self, stream: Tensor, cardinality: int, count: int) -> Tensor:
+        """The codes."""
+        return unpack(stream, cardinality, count)

@@ -1,0 +1,61 @@
+"""How often codes occur, and what that is worth in bits."""
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vqzoo.numerics.threads import run_tasks
+
+Counts = NDArray[np.int64]
+_TASK = 1 << 20  # codes a task
+
+
+@njit(nogil=True, cache=True)
+def _count(codes, counts):  # type: ignore[no-untyped-def]
+    for i in range(codes.shape[0]):
+        counts[codes[i]] += 1
+
+
+def symbol_counts(values: Tensor, cardinality: int) -> Counts:
+    """How often each symbol occurs.
+
+    Args:
+        values: codes of any shape and integer dtype.
+        cardinality: number of symbols, 1 to 65,536.
+
+    Returns:
+        (cardinality,) int64.
+
+    Raises:
+        ValueError: a code outside 0 ... cardinality - 1; a cardinality out of range.
+    """
+    if not 1 <= cardinality <= 1 << 16:
+        raise ValueError(f"the cardinality must be between 1 and 65,536, not {cardinality}")
+    flat = values.detach().cpu().reshape(-1).numpy()
+
+    def work(start: int) -> Counts:
+        part = flat[start : start + _TASK]
+        low, high = int(part.min()), int(part.max())
+        if low < 0 or high >= cardinality:
+            raise ValueError(f"codes from {low} to {high} are not all below {cardinality}")
+        counts = np.zeros(cardinality, np.int64)
+        _count(part.astype(np.int32), counts)
+        return counts
+
+    total = np.zeros(cardinality, np.int64)
+    for counts in run_tasks(work, range(0, len(flat), _TASK)):
+        total += counts
+    return total
+
+
+def entropy_bits(values: Tensor, cardinality: int) -> float:
+    """Shannon's entropy of the codes in bits, of order 0, for all of them together.
+
+    -Σ c·log2(c / n) with c the number of times that a symbol occurs among n codes: no code that
+    gives each symbol a length of its own needs less (Shannon 1948). Arguments and errors as for
+    `symbol_counts`.
+    """
+    counts = symbol_counts(values, cardinality)
+    used = counts[counts > 0].astype(np.float64)
+    return float(np.sum(used * np.log2(used.sum() / used))) if len(used) > 1 else 0.0

@@ -1,0 +1,139 @@
+"""Symbols with a number each, as few bits: the tables of entropy-coded streams.
+
+Bits run as in `bits`: bit b of the table is bit b mod 8 of byte b div 8, the least significant
+first. `gamma(v)` of v >= 1 (Elias 1975) is z zero bits, a one, and the z lowest bits of v, with
+z = floor(log2 v). A table is gamma(number of symbols), then for each symbol in ascending order
+gamma(1 + symbols skipped since the last one), gamma(1 + (number >> order)) and the `order` lowest
+bits of the number; zero bits fill the last byte.
+"""
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+Bytes = NDArray[np.uint8]
+
+MAX_ORDER = 24
+_NUMBERS = 1 << 24
+_MAX_ZEROS = 24  # of a gamma code: numbers go to 2^25
+
+
+@njit(nogil=True, cache=True)
+def _put(stream, at, value, bits):  # type: ignore[no-untyped-def]
+    for b in range(bits):
+        stream[(at + b) >> 3] |= np.uint8(((value >> b) & 1) << ((at + b) & 7))
+    return at + bits
+
+
+@njit(nogil=True, cache=True)
+def _put_gamma(stream, at, value):  # type: ignore[no-untyped-def]
+    zeros = 0
+    while value >> (zeros + 1):
+        zeros += 1
+    at = _put(stream, at + zeros, 1, 1)
+    return _put(stream, at, value, zeros)
+
+
+@njit(nogil=True, cache=True)
+def _write(symbols, numbers, order, stream):  # type: ignore[no-untyped-def]
+    at = _put_gamma(stream, 0, symbols.shape[0])
+    before = -1
+    for i in range(symbols.shape[0]):
+        at = _put_gamma(stream, at, symbols[i] - before)
+        at = _put_gamma(stream, at, 1 + (numbers[i] >> order))
+        at = _put(stream, at, numbers[i], order)
+        before = symbols[i]
+    return at
+
+
+@njit(nogil=True, cache=True)
+def _take(stream, at, bits):  # type: ignore[no-untyped-def]
+    """`bits` bits and the position behind them, which is -1 where the stream ends before."""
+    if at < 0 or at + bits > 8 * stream.shape[0]:
+        return 0, -1
+    value = 0
+    for b in range(bits):
+        value |= ((int(stream[(at + b) >> 3]) >> ((at + b) & 7)) & 1) << b
+    return value, at + bits
+
+
+@njit(nogil=True, cache=True)
+def _take_gamma(stream, at):  # type: ignore[no-untyped-def]
+    for zeros in range(_MAX_ZEROS + 1):
+        one, at = _take(stream, at, 1)
+        if at < 0:
+            break
+        if one:
+            low, at = _take(stream, at, zeros)
+            return (1 << zeros) | low, at
+    return 0, -1
+
+
+@njit(nogil=True, cache=True)
+def _read(stream, at, order, cardinality, symbols, numbers):  # type: ignore[no-untyped-def]
+    """The position behind the table, -1 where it ends early, -2 for what is out of range."""
+    symbol = -1
+    for i in range(symbols.shape[0]):
+        gap, at = _take_gamma(stream, at)
+        high, at = _take_gamma(stream, at)
+        low, at = _take(stream, at, order)
+        if at < 0:
+            return -1
+        symbol += gap
+        number = ((high - 1) << order) | low
+        if symbol >= cardinality or number >= _NUMBERS:
+            return -2
+        symbols[i] = symbol
+        numbers[i] = number
+    return at
+
+
+def table_bits(symbols: Ints, numbers: Ints, order: int) -> int:
+    """The length of a table in bits."""
+    coded = [np.array([len(symbols)]), np.diff(symbols, prepend=-1), 1 + (numbers >> order)]
+    zeros = np.frexp(np.concatenate(coded).astype(np.float64))[1] - 1
+    return int(np.sum(2 * zeros + 1)) + order * len(symbols)
+
+
+def best_order(symbols: Ints, numbers: Ints) -> int:
+    """The order that makes a table shortest, the least such."""
+    return min(range(MAX_ORDER + 1), key=lambda order: table_bits(symbols, numbers, order))
+
+
+def write_table(symbols: Ints, numbers: Ints, order: int) -> Bytes:
+    """A table as bytes.
+
+    Args:
+        symbols: (n,), ascending, below 65,536; n >= 1.
+        numbers: (n,), 0 to 2^24 - 1.
+        order: 0 to 24, small for small numbers.
+    """
+    stream = np.zeros((table_bits(symbols, numbers, order) + 7) // 8, np.uint8)
+    _write(symbols, numbers, order, stream)
+    return stream
+
+
+def read_table(stream: Bytes, order: int, cardinality: int) -> tuple[Ints, Ints, int]:
+    """A table from the beginning of a stream of any origin.
+
+    Returns:
+        symbols (n,), numbers (n,), and the number of bytes that the table takes.
+
+    Raises:
+        ValueError: no table of symbols below `cardinality` begins here.
+    """
+    if order > MAX_ORDER:
+        raise ValueError(f"the table's order is {order}, more than {MAX_ORDER}")
+    size, at = _take_gamma(stream, 0)
+    # Each symbol takes two bits at least: nothing is allocated that the stream could not fill.
+    if at < 0 or size > cardinality or 2 * size > 8 * len(stream):
+        raise ValueError("the table of symbols is malformed")
+    symbols, numbers = np.empty(size, np.int64), np.empty(size, np.int64)
+    at = _read(stream, at, order, cardinality, symbols, numbers)
+    if at < 0:
+        reason = "is truncated" if at == -1 else f"has symbols past {cardinality} or large numbers"
+        raise ValueError(f"the table of symbols {reason}")
+    if at % 8 and int(stream[at // 8]) >> at % 8:
+        raise ValueError("the padding bits of the table are not zero")
+    return symbols, numbers, (at + 7) // 8
