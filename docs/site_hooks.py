@@ -1,6 +1,7 @@
 """What the site's pages take from the program itself: the commands, the methods' options."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -57,13 +58,21 @@ def commands() -> str:
     from vqzoo.cli.main import app
 
     group: Any = typer.main.get_command(app)
-    context = group.context_class(group, info_name="vqzoo")
-    return "\n\n".join(_command(name, one, context) for name, one in group.commands.items())
+    return "\n\n".join(_commands(group, group.context_class(group, info_name="vqzoo")))
+
+
+def _commands(group: Any, context: Any) -> Iterator[str]:
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            inner = command.context_class(command, info_name=name, parent=context)
+            yield from _commands(command, inner)
+        else:
+            yield _command(name, command, context)
 
 
 def _command(name: str, command: Any, parent: Any) -> str:
     context = command.context_class(command, info_name=name, parent=parent)
-    text = _plain(command.help or "").replace("\n", "\n\n")
+    text = _MARKUP.sub("", command.help or "").replace("<", "&lt;")
     rows = []
     for parameter in command.get_params(context):
         if parameter.name == "help":
@@ -73,7 +82,8 @@ def _command(name: str, command: Any, parent: Any) -> str:
             written = f"`{parameter.metavar or parameter.name.upper()}`"
         rows.append((written, _plain(getattr(parameter, "help", "") or "")))
     usage = " ".join(command.collect_usage_pieces(context))
-    return f"## vqzoo {name}\n\n`vqzoo {name} {usage}`\n\n{text}\n\n{_table(('', ''), rows)}"
+    path = f"{parent.command_path} {name}"
+    return f"## {path}\n\n`{path} {usage}`\n\n{text}\n\n{_table(('', ''), rows)}"
 
 
 def _plain(text: str) -> str:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import typer
@@ -59,15 +60,26 @@ def site_hooks(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     del sys.modules["site_hooks"]
 
 
+def commands(group: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """Every command that runs, by what users type."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, f"{path} {name}")
+        else:
+            yield f"{path} {name}", command
+
+
 def test_the_reference_knows_every_command_and_option(site_hooks: ModuleType) -> None:
     page = site_hooks.on_page_markdown((DOCS / "cli.md").read_text())
     table = site_hooks.options_table("pq")
-    group = typer.main.get_command(app)
-    for name, command in group.commands.items():  # type: ignore[attr-defined]
-        assert f"## vqzoo {name}" in page
+    for name, command in commands(typer.main.get_command(app), "vqzoo"):
+        section = re.search(rf"^## {name}\n.*?(?=^## |\Z)", page, re.MULTILINE | re.DOTALL)
+        assert section is not None, name
         for parameter in command.params:
             if parameter.param_type_name == "option" and parameter.name != "help":
-                assert f"`{parameter.opts[0]}`" in page
+                assert f"`{parameter.opts[0]}`" in section[0]
+        for paragraph in (command.help or "").split("\n\n"):
+            assert "\n" not in paragraph  # terminals wrap lines themselves
     assert not re.search(r"\[/?(bold|dim)", page)
     for option in installed_plugins().method("pq").item.Options.model_fields:
         assert f"| `{option}` |" in table
@@ -77,8 +89,10 @@ def test_pages_show_the_files_that_are_tried(site_hooks: ModuleType) -> None:
     """Every example of a plugin is shown whole, as it stands."""
     page = site_hooks.on_page_markdown((DOCS / "write-a-plugin.md").read_text())
     assert "<!--" not in page
-    shown = [*(DOCS / "examples").glob("*.py"), DOCS / "example_plugin/src/vqzoo_e8/__init__.py"]
-    for path in shown:
-        assert path.read_text() in page
+    examples = [*(DOCS / "examples").glob("*.py"), DOCS / "example_plugin/src/vqzoo_e8/__init__.py"]
+    plugins = [text for path in examples if "@hookimpl" in (text := path.read_text())]
+    assert len(plugins) >= 6
+    for text in plugins:
+        assert text in page
     with pytest.raises(FileNotFoundError):
         site_hooks.on_page_markdown("<!-- file docs/nowhere.py -->")

@@ -94,6 +94,14 @@ def test_commands_in_sentences_are_understood(chapter: Chapter) -> None:
         understand(words[1:])
 
 
+def test_commands_in_help_texts_are_understood() -> None:
+    text = CliRunner().invoke(app, ["run", "--help"], env={"COLUMNS": "200"}).stdout
+    examples = [line.strip() for line in text.splitlines() if line.startswith(" vqzoo ")]
+    assert len(examples) >= 3
+    for line in examples:
+        understand(shlex.split(line)[1:])
+
+
 def understand(words: list[str]) -> None:
     """Parse a command line and run nothing: --help comes before all but unknown names."""
     result = CliRunner().invoke(app, [*words, "--help"])

@@ -14,6 +14,7 @@ from vqzoo.cli.models import models
 from vqzoo.cli.new_plugin import new_plugin
 from vqzoo.cli.plugins import plugins
 from vqzoo.cli.run import run
+from vqzoo.cli.terminal import flowing
 from vqzoo.cli.zoo import app as zoo
 
 app = typer.Typer(
@@ -34,6 +35,7 @@ def _show_version(wanted: bool) -> None:
 
 
 @app.callback()
+@flowing
 def vqzoo(
     version: Annotated[
         bool,

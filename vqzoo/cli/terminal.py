@@ -1,6 +1,7 @@
 """Results go to stdout, everything else to stderr."""
 
 import functools
+import inspect
 import os
 import sys
 import warnings
@@ -30,10 +31,17 @@ def stderr() -> Console:
     return Console(stderr=True, highlight=False)
 
 
+def flowing(function: Callable[P, R]) -> Callable[P, R]:
+    """Join the lines of each paragraph of a help text: terminals are not as wide as the source."""
+    paragraphs = (inspect.getdoc(function) or "").split("\n\n")
+    function.__doc__ = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+    return function
+
+
 def command(function: Callable[P, R]) -> Callable[P, R]:
     """Tell what users can mend in one line: exit code 2 for usage, 1 for a failed run."""
 
-    @functools.wraps(function)
+    @functools.wraps(flowing(function))
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             with warnings.catch_warnings():
