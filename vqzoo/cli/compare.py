@@ -1,11 +1,18 @@
 """`vqzoo compare`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vqzoo.cli.evaluate import Task
 from vqzoo.cli.terminal import command, stderr, stdout
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from vqzoo.zoo.compare import Comparison
+    from vqzoo.zoo.compare_retrieval import RetrievalComparison
 
 
 @command
@@ -20,6 +27,9 @@ def compare(
     ratios: Annotated[
         str, typer.Option(help="Ratios to ask each method for, joined by commas.")
     ] = "4,6,8,12,16,20,24,32",
+    task: Annotated[
+        Task, typer.Option(help="accuracy, or retrieval as in `vqzoo eval --task retrieval`.")
+    ] = Task.ACCURACY,
     layers: Annotated[str, typer.Option(help="As in `vqzoo run`.")] = "dense",
     data: Annotated[str | None, typer.Option(help="As in `vqzoo run`.")] = None,
     images: Annotated[int | None, typer.Option(min=1, help="Measure on this many images.")] = None,
@@ -48,21 +58,22 @@ def compare(
     Every point is an artifact on disk, read back and evaluated on the same images; ± is a 95%
     confidence interval of the paired difference from the dense model. The folder receives
     compare.json and compare.png; a comparison that breaks off is taken up again.
+
+    With --task retrieval the same artifacts are compared by mAP, into retrieval.json and
+    retrieval.png; "asymmetric" has their features as queries in the dense model's database.
     """
     import json
     from dataclasses import asdict
 
-    from rich.table import Table
-
     from vqzoo.cli.progress import TerminalWatcher
     from vqzoo.cli.run import split_selectors
-    from vqzoo.cli.tables import decibels
     from vqzoo.cli.threads import limit_threads
     from vqzoo.errors import UsageError
     from vqzoo.plugin.files import plugin_files
     from vqzoo.plugin.manager import installed_plugins
     from vqzoo.zoo.compare import compare as compare_methods
-    from vqzoo.zoo.plot import draw
+    from vqzoo.zoo.compare_retrieval import compare_by_retrieval
+    from vqzoo.zoo.plot import draw, draw_retrieval
 
     try:
         wanted = [float(text) for text in ratios.split(",")]
@@ -83,16 +94,34 @@ def compare(
         "device": device,
         "plugins": tuple(plugin or []),
     }
+    picture = folder / ("compare.png" if task is Task.ACCURACY else "retrieval.png")
+    comparison: Comparison | RetrievalComparison
     with limit_threads(threads), TerminalWatcher(stderr()) as watcher:
-        comparison = compare_methods(base, names, wanted, watcher, folder, force=force)
-    draw(comparison, folder / "compare.png")
+        if task is Task.ACCURACY:
+            comparison = compare_methods(base, names, wanted, watcher, folder, force=force)
+            draw(comparison, picture)
+            table, dense = _accuracy_table(comparison), comparison.dense_top1
+        else:
+            comparison = compare_by_retrieval(base, names, wanted, watcher, folder, force=force)
+            draw_retrieval(comparison, picture)
+            table, dense = _retrieval_table(comparison), comparison.dense_map
     if json_:
         print(json.dumps(asdict(comparison), indent=2))
         return
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("method")
-    for title in ("layers", "file", "SQNR dB", "top-1", "change"):
-        table.add_column(title, justify="right", no_wrap=True)
+    console = stdout()
+    console.print(table)
+    if dense is not None:
+        console.print(
+            f"dense: {dense:.2f}% on {comparison.images:,} images of {comparison.data}",
+            markup=False,
+        )
+    console.print(f"plot: {picture}", markup=False, soft_wrap=True)
+
+
+def _accuracy_table(comparison: "Comparison") -> "Table":
+    from vqzoo.zoo.figures import decibels, points
+
+    table = _table("layers", "file", "SQNR dB", "top-1", "change")
     for point in comparison.points:
         table.add_row(
             point.method,
@@ -100,14 +129,33 @@ def compare(
             f"{point.ratio_file:.1f}x",
             decibels(point.row_sqnr_db),
             "-" if point.top1 is None else f"{point.top1:.2f}%",
-            "-" if point.change is None else f"{point.change:+.2f} ± {point.ci95 or 0:.2f}",
+            "-" if point.change is None else points(point.change, point.ci95),
         )
-    console = stdout()
-    console.print(table)
-    if comparison.dense_top1 is not None:
-        console.print(
-            f"dense: {comparison.dense_top1:.2f}% on {comparison.images:,} images of "
-            f"{comparison.data}",
-            markup=False,
+    return table
+
+
+def _retrieval_table(comparison: "RetrievalComparison") -> "Table":
+    from vqzoo.zoo.figures import points
+
+    table = _table("layers", "file", "mAP", "change", "asymmetric", "change")
+    for point in comparison.points:
+        table.add_row(
+            point.method,
+            f"{point.ratio_layers:.1f}x",
+            f"{point.ratio_file:.1f}x",
+            f"{point.map:.2f}%",
+            points(point.change, point.ci95),
+            f"{point.asymmetric_map:.2f}%",
+            points(point.asymmetric_change, point.asymmetric_ci95),
         )
-    console.print(f"plot: {folder / 'compare.png'}", markup=False, soft_wrap=True)
+    return table
+
+
+def _table(*figures: str) -> "Table":
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("method")
+    for title in figures:
+        table.add_column(title, justify="right", no_wrap=True)
+    return table
