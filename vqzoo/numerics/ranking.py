@@ -5,8 +5,9 @@ of threads, the size of blocks, the order of the items or the device. Items of e
 tied, and no order among them is made up:
 
 * average precision counts for each relevant item the precision among all items at least as similar
-  (scikit-learn's `average_precision_score`; Su, Yuan, Zhu 2015, section 2);
-* precision at k is its mean over all orders of the tied items.
+  (scikit-learn's `average_precision_score`);
+* precision at k is its mean over all orders of the tied items (McSherry and Najork 2008,
+  "Computing information retrieval performance measures efficiently in the presence of tied scores").
 """
 
 from collections.abc import Callable, Iterator
