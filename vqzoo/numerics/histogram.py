@@ -25,6 +25,25 @@ class Bins:
     moment: Doubles
     """(n,), Σ w·(v - origin)."""
     origin: float
+    grid: "Grid | None" = None
+    """What they are bins of, where it is known and values share bins."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """65,536 bins, and which of them are not empty."""
+
+    low: np.float32
+    high: np.float32
+    """Of the core."""
+    numbers: NDArray[np.int64]
+    """(n,), of the bins in use."""
+
+    def places_of(self, values: Floats) -> NDArray[np.int64]:
+        """Where among the bins in use values belong that were counted into them."""
+        places = np.zeros(BINS, np.int64)
+        places[self.numbers] = np.arange(len(self.numbers))
+        return places[_numbers(values, self.low, self.high)]
 
 
 def bins_of(values: Floats, weights: Floats | None, exact: bool = False) -> Bins:
@@ -48,25 +67,49 @@ def bins_of(values: Floats, weights: Floats | None, exact: bool = False) -> Bins
             np.add.reduceat(mass, starts),
             np.add.reduceat(mass * (ordered - origin), starts),
         )
-    else:
-        stride = len(values) // BINS
-        low, high = core_of(np.sort(values[::stride]))
-        origin = (low + high) / 2
-        width = -(-len(values) // _TASKS)
-        none = np.empty(0, np.float32)
-
-        def work(task: int) -> tuple[Doubles, Doubles]:
-            part = slice(task * width, (task + 1) * width)
-            own = none if weights is None else weights[part]
-            return _count(values[part], own, np.float32(low), np.float32(high), origin)
-
-        parts = run_tasks(work, range(_TASKS))
-        mass = np.sum([part[0] for part in parts], axis=0)
-        moment = np.sum([part[1] for part in parts], axis=0)
-        if not np.isfinite(moment).all():
-            raise ValueError("values must be finite")
+        used = mass > 0
+        return Bins(mass[used], moment[used], origin)
+    low, high = core_of(np.sort(values[:: len(values) // BINS]))
+    origin = (low + high) / 2
+    ends = np.float32(low), np.float32(high)
+    parts = run_tasks(lambda part: _count(*part, *ends, origin), _parts_of(values, weights))
+    mass = np.sum([part[0] for part in parts], axis=0)
+    moment = np.sum([part[1] for part in parts], axis=0)
+    if not np.isfinite(moment).all():
+        raise ValueError("values must be finite")
     used = mass > 0
-    return Bins(mass[used], moment[used], origin)
+    return Bins(mass[used], moment[used], origin, Grid(*ends, np.flatnonzero(used)))
+
+
+def running(parts: Doubles) -> Doubles:
+    """Sums of the parts before each, and of all: (n + 1,)."""
+    return np.concatenate([[0.0], np.cumsum(parts)])
+
+
+def values_in(
+    values: Floats, weights: Floats | None, grid: Grid, near: NDArray[np.bool_]
+) -> tuple[Floats, Doubles]:
+    """The values that were counted into some of the bins in use, and their weights.
+
+    near: (n,), which of them.
+    """
+    wanted = np.zeros(BINS, np.uint8)
+    wanted[grid.numbers[near]] = 1
+    parts = run_tasks(
+        lambda part: _gather(*part, grid.low, grid.high, wanted), _parts_of(values, weights)
+    )
+    found = np.concatenate([part[0] for part in parts])
+    if weights is None:
+        return found, np.ones(len(found))
+    return found, np.concatenate([part[1] for part in parts]).astype(np.float64)
+
+
+def _parts_of(values: Floats, weights: Floats | None) -> list[tuple[Floats, Floats]]:
+    """What tasks work on; no weights where there are none."""
+    width = -(-len(values) // _TASKS)
+    none = np.empty(0, np.float32)
+    parts = [slice(start, start + width) for start in range(0, len(values), width)]
+    return [(values[part], none if weights is None else weights[part]) for part in parts]
 
 
 def core_of(ordered: Floats) -> tuple[float, float]:
@@ -88,22 +131,56 @@ def _tail_bin(distance, width):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
+def _bin_of(value, low, high, scale):  # type: ignore[no-untyped-def]
+    """The number of a value's bin; scale: bins of the core over its width."""
+    at = (value - low) * scale
+    if at >= np.float32(0.0) and at < np.float32(BINS - 2 * TAIL):
+        return TAIL + int(at)
+    if value < low:
+        return TAIL - 1 - _tail_bin(low - value, high - low)
+    return BINS - TAIL + _tail_bin(value - high, high - low)
+
+
+@njit(nogil=True, cache=True)
+def _scale(low, high):  # type: ignore[no-untyped-def]
+    return np.float32((BINS - 2 * TAIL) / (np.float64(high) - np.float64(low)))
+
+
+@njit(nogil=True, cache=True)
 def _count(values, weights, low, high, origin):  # type: ignore[no-untyped-def]
     mass = np.zeros(BINS, np.float64)
     moment = np.zeros(BINS, np.float64)
-    core = BINS - 2 * TAIL
-    scale = np.float32(core / (np.float64(high) - np.float64(low)))
+    scale = _scale(low, high)
     weighted = weights.shape[0] > 0
     for i in range(values.shape[0]):
         value = values[i]
-        at = (value - low) * scale
-        if at >= np.float32(0.0) and at < np.float32(core):
-            bin_ = TAIL + int(at)
-        elif value < low:
-            bin_ = TAIL - 1 - _tail_bin(low - value, high - low)
-        else:
-            bin_ = BINS - TAIL + _tail_bin(value - high, high - low)
+        bin_ = _bin_of(value, low, high, scale)
         w = np.float64(weights[i]) if weighted else 1.0
         mass[bin_] += w
         moment[bin_] += w * (np.float64(value) - origin)
     return mass, moment
+
+
+@njit(nogil=True, cache=True)
+def _gather(values, weights, low, high, wanted):  # type: ignore[no-untyped-def]
+    """The values, and their weights, of bins of which `wanted` is 1."""
+    found = np.empty(values.shape[0], np.float32)
+    found_weights = np.empty(weights.shape[0], np.float32)
+    scale = _scale(low, high)
+    weighted = weights.shape[0] > 0
+    n = 0
+    for i in range(values.shape[0]):
+        found[n] = values[i]
+        if weighted:
+            found_weights[n] = weights[i]
+        n += wanted[_bin_of(values[i], low, high, scale)]
+    return found[:n].copy(), found_weights[: n if weighted else 0].copy()
+
+
+@njit(nogil=True, cache=True)
+def _numbers(values, low, high):  # type: ignore[no-untyped-def]
+    result = np.empty(values.shape[0], np.int64)
+    scale = _scale(low, high)
+    for i in range(values.shape[0]):
+        result[i] = _bin_of(values[i], low, high, scale)
+    return result

@@ -1,6 +1,6 @@
 """k-means on numbers: the optimum, on 65,536 bins or on the values themselves."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -9,12 +9,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vqzoo.numerics.arrays import Floats, as_float32, code_dtype, narrow_and_wide
-from vqzoo.numerics.histogram import BINS, Bins, bins_of
+from vqzoo.numerics.histogram import BINS, Bins, Doubles, bins_of, running
 from vqzoo.numerics.intervals import optimal_cuts
 from vqzoo.numerics.threads import run_tasks
 from vqzoo.numerics.torch_histogram import bins_elsewhere, codes_elsewhere
+from vqzoo.numerics.windows import cuts_between_values
 
 _TASK = 1 << 20  # values a task
+_BINS_A_CUT = 16  # below, bins are too coarse to tell where a cut is: each value gets its own
+_FEW = 1 << 18  # values, that get bins of their own in exact mode
 _TABLE = 4096  # cells of the table that assignment starts from
 
 
@@ -43,8 +46,8 @@ def scalar_kmeans(
         k: centroids, at least 1. Where it exceeds the number of distinct values, the surplus
             centroids repeat the largest one and no code names them.
         weights: of the values' shape, >= 0: the importance of each; all zero counts as equal.
-        exact: give every distinct value a bin of its own, however many there are: the optimum
-            itself, at the cost of sorting them and of memory for sums of each.
+        exact: move the cuts to the best place between any two values of the bins around them
+            (see `windows`), where bins would allow only the borders between them.
 
     Raises:
         ValueError: no values, k < 1, weights of another shape or negative, values not finite.
@@ -58,8 +61,14 @@ def scalar_kmeans(
             raise ValueError("weights must be finite and not negative")
         if not bool(weights.any()):
             weights = None
-    bins = _bins(values.reshape(-1), None if weights is None else weights.reshape(-1), exact)
-    centroids = torch.from_numpy(_centroids(bins, k)).to(values.device)
+    flat, flat_weights = values.reshape(-1), None if weights is None else weights.reshape(-1)
+    if exact:
+        found = _exact_centroids(
+            as_float32(flat), None if flat_weights is None else as_float32(flat_weights), k
+        )
+    else:
+        found = _centroids(_bins(flat, flat_weights), k)
+    centroids = torch.from_numpy(found).to(values.device)
     return ScalarClusters(centroids, assign_scalar(values, centroids))
 
 
@@ -97,26 +106,48 @@ def assign_scalar(values: Tensor, centroids: Tensor) -> Tensor:
     return codes.view(values.shape)
 
 
-def _bins(values: Tensor, weights: Tensor | None, exact: bool) -> Bins:
+def _bins(values: Tensor, weights: Tensor | None) -> Bins:
     has_doubles = values.device.type not in ("cpu", "mps")
-    if has_doubles and not exact and len(values) > BINS:
+    if has_doubles and len(values) > BINS:
         return bins_elsewhere(values.detach(), weights)
-    return bins_of(as_float32(values), None if weights is None else as_float32(weights), exact)
+    return bins_of(as_float32(values), None if weights is None else as_float32(weights))
+
+
+def _exact_centroids(values: Floats, weights: Floats | None, k: int) -> Floats:
+    bins = _heavy(bins_of(values, weights, exact=len(values) <= _FEW))
+    if bins.grid is None:
+        return _centroids(bins, k)
+    if k * _BINS_A_CUT > len(bins.mass):
+        return _centroids(bins_of(values, weights, exact=True), k)
+    if k == 1:
+        return _centroids(bins, k)
+    cuts = optimal_cuts(running(bins.mass), running(bins.moment), k)
+    mass, moment = cuts_between_values(values, weights, bins, bins.grid, cuts)
+    return _ascending(moment / mass + bins.origin)
 
 
 def _centroids(bins: Bins, k: int) -> Floats:
+    bins = _heavy(bins)
     distinct = len(bins.mass)
     if k >= distinct:
         means = bins.moment / bins.mass + bins.origin
-        return np.concatenate([means, np.full(k - distinct, means[-1])]).astype(np.float32)
-    mass = np.concatenate([[0.0], np.cumsum(bins.mass)])
-    heavy = np.diff(mass) > 0  # the others are lost in the sum
-    if not heavy.all():
-        return _centroids(Bins(bins.mass[heavy], bins.moment[heavy], bins.origin), k)
-    moment = np.concatenate([[0.0], np.cumsum(bins.moment)])
+        return _ascending(np.append(means, np.full(k - distinct, means[-1])))
+    mass, moment = running(bins.mass), running(bins.moment)
     cuts = optimal_cuts(mass, moment, k)
-    centroids = np.diff(moment[cuts]) / np.diff(mass[cuts]) + bins.origin
+    return _ascending(np.diff(moment[cuts]) / np.diff(mass[cuts]) + bins.origin)
+
+
+def _ascending(centroids: Doubles) -> Floats:
     return np.sort(centroids.astype(np.float32))
+
+
+def _heavy(bins: Bins) -> Bins:
+    """Those bins that are not lost in the running sum of their masses."""
+    heavy = np.diff(running(bins.mass)) > 0
+    if heavy.all():
+        return bins
+    grid = None if bins.grid is None else replace(bins.grid, numbers=bins.grid.numbers[heavy])
+    return Bins(bins.mass[heavy], bins.moment[heavy], bins.origin, grid)
 
 
 def _limits(centroids: Floats) -> Floats:
@@ -153,6 +184,7 @@ def _assign(values, limits, low, scale, table, codes8, codes32):  # type: ignore
         place = (value - low) * scale
         cell = np.int32(min(place, top)) if place > np.float32(0.0) else 0  # not a number: 0
         code = table[cell]
+        code += np.int32(value > limits[code])  # nearly always enough, and no branch to mispredict
         while value > limits[code]:
             code += 1
         if narrow:

@@ -85,6 +85,20 @@ def test_many_values_in_bins_come_close_to_the_optimum(k: int) -> None:
     assert error(values, k) <= 1.0001 * error(values, k, exact=True)
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("k", [2, 16, 256])
+def test_exact_cuts_of_many_values_are_found_from_bins(
+    k: int, weighted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = draw(70_000).exp()
+    weights = draw(70_000, seed=1).abs() if weighted else None
+    best = error(values, k, weights, exact=True)  # each value has a bin of its own
+    monkeypatch.setattr("vqzoo.numerics.scalar_kmeans._FEW", 0)
+    assert error(values, k, weights, exact=True) <= best * (1 + 1e-6)
+    if k == 256:
+        assert error(values, k, weights) > best * (1 + 1e-5)  # the bins alone are not enough
+
+
 def test_is_no_worse_than_scikit_learn() -> None:
     values = draw(5000)
     reference = KMeans(16, n_init=3, random_state=0).fit(values[:, None].numpy()).inertia_
