@@ -94,12 +94,12 @@ def test_params_train_and_the_code_follows(resnet: nn.Module) -> None:
     coded.params.requires_grad_(True)
     x = images(resnet)
     model(x).square().mean().backward()
-    gradient = coded.params["codebook"].grad
+    gradient = coded.params["/codebook"].grad
     assert gradient is not None
     assert gradient.abs().sum() > 0
     with torch.no_grad():
         expected = model(x)
-        coded.params["codebook"].mul_(2)
+        coded.params["/codebook"].mul_(2)
         changed = model(x)
     assert not torch.equal(expected, changed)
     assert torch.allclose(coded.compressed.code.floats()["codebook"], 2 * before, rtol=1e-3)

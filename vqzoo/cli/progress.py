@@ -15,7 +15,7 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-from vqzoo.zoo.watcher import Steps
+from vqzoo.zoo.watcher import Steps, TrainingSteps
 
 
 class TerminalWatcher:
@@ -74,12 +74,23 @@ class TerminalWatcher:
     @contextmanager
     def images(self, text: str) -> Iterator[Steps]:
         """A bar of its own; the layers' bars are over by then."""
+        with self.training(text) as show:
+            yield lambda done, total: show(done, total, "")
+
+    @contextmanager
+    def training(self, text: str) -> Iterator[TrainingSteps]:
+        """A bar of its own that says what has been reached."""
         for task in (self._layers, self._layer):
             if task is not None:
                 self._progress.remove_task(task)
         self._layers = self._layer = None
         task = self._progress.add_task(escape(text), total=None)
+
+        def show(done: int, total: int | None, reached: str) -> None:
+            shown = f"{text}: {reached}" if reached else text
+            self._progress.update(task, completed=done, total=total, description=escape(shown))
+
         try:
-            yield lambda done, total: self._progress.update(task, completed=done, total=total)
+            yield show
         finally:
             self._progress.remove_task(task)

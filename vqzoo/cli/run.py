@@ -5,6 +5,21 @@ from typing import Annotated, Any
 
 import typer
 
+from vqzoo.cli.finetune_options import (
+    Alpha,
+    BatchSize,
+    FinetuneEpochs,
+    LearningRate,
+    NoAugment,
+    Optimizer,
+    Patience,
+    Temperature,
+    Train,
+    TrainData,
+    TrainImages,
+    finetuning_fields,
+    need_epochs,
+)
 from vqzoo.cli.names import complete_method
 from vqzoo.cli.terminal import command, printable, stderr, stdout
 
@@ -91,7 +106,21 @@ def run(
         list[str] | None,
         typer.Option(metavar="NAME=VALUE", help="An argument of timm's: num_classes, img_size."),
     ] = None,
-    packing: Annotated[str | None, typer.Option(help="How codes become bytes.")] = None,
+    finetune: FinetuneEpochs = None,
+    train_data: TrainData = None,
+    train_images: TrainImages = None,
+    train: Train = None,
+    lr: LearningRate = None,
+    optimizer: Optimizer = None,
+    temperature: Temperature = None,
+    alpha: Alpha = None,
+    batch_size: BatchSize = None,
+    patience: Patience = None,
+    no_augment: NoAugment = False,
+    packing: Annotated[
+        str | None,
+        typer.Option(help="How codes become bytes: bits, huffman, ans. [dim]default: bits[/]"),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same bytes.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
@@ -131,9 +160,12 @@ def run(
 
     vqzoo run resnet18 -m km --ratio 6 --layers all --rule 'fc=pq' --data imagefolder:val
 
+    vqzoo run alexnet_mini.fmnist -m pq --ratio 64 --finetune 20
+
     A run that breaks off is taken up again by the same command.
     """
     from vqzoo.cli.progress import TerminalWatcher
+    from vqzoo.cli.stage_table import print_stages
     from vqzoo.cli.tables import print_record
     from vqzoo.cli.threads import limit_threads
     from vqzoo.zoo.recipe import make_recipe, parse_options, parse_rule, read_recipe
@@ -160,6 +192,22 @@ def run(
     }
     fields = read_recipe(recipe) if recipe else {}
     fields |= {name: value for name, value in given.items() if value is not None}
+    tuning = finetuning_fields(
+        finetune,
+        no_augment,
+        data=train_data,
+        images=train_images,
+        train=train,
+        lr=lr,
+        optimizer=optimizer,
+        temperature=temperature,
+        alpha=alpha,
+        batch_size=batch_size,
+        patience=patience,
+    )
+    if tuning is not None:
+        fields["finetune"] = {**(fields.get("finetune") or {}), **tuning}
+        need_epochs(fields["finetune"])
     asked = make_recipe(fields)
     if push is not None:
         from vqzoo.errors import UsageError
@@ -183,6 +231,7 @@ def run(
 
         print(json.dumps(finished.record, indent=2))
     else:
+        print_stages(stdout(), finished.record)
         print_record(stdout(), finished.record, finished.folder)
     if push is not None:
         from vqzoo.zoo.hub import push as push_artifact

@@ -20,7 +20,7 @@ class CodedLayer(nn.Module):
     Attributes:
         original: the layer, its weight taken out.
         params: the code's trainable floats as float32 parameters, frozen until `requires_grad_`;
-            a part of a child is named "child/part".
+            named by its path: "/codebook", "/child/part" (ParameterDict takes no bare "values").
     """
 
     def __init__(self, original: nn.Module, compressed: MethodCode, plugins: Plugins) -> None:
@@ -35,7 +35,7 @@ class CodedLayer(nn.Module):
         self._compressed = moved(compressed, weight.device)
         self.params = nn.ParameterDict(
             {
-                name.replace(".", "/"): nn.Parameter(tensor.clone(), requires_grad=False)
+                "/" + name.replace(".", "/"): nn.Parameter(tensor.clone(), requires_grad=False)
                 for name, tensor in trainable(self._compressed, plugins).items()
             }
         )
@@ -66,7 +66,7 @@ class CodedLayer(nn.Module):
 
     def _tensors(self) -> dict[str, Tensor]:
         """`params` by the names that `trainable` gives them."""
-        return {name.replace("/", "."): tensor for name, tensor in self.params.items()}
+        return {name[1:].replace("/", "."): tensor for name, tensor in self.params.items()}
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "CodedLayer":
         """`to`, `cuda` and the like take the codes along; codes have no other dtype."""

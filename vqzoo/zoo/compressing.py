@@ -1,6 +1,9 @@
 """The layers of a run, one by one, kept as they are finished."""
 
+from dataclasses import dataclass, field
 from typing import Any
+
+from torch import nn
 
 from vqzoo.artifact.encode import EncodedLayer, encode_layer
 from vqzoo.compression.compress import compress_layer
@@ -13,9 +16,32 @@ from vqzoo.zoo.watcher import Watcher
 from vqzoo.zoo.workspace import Workspace, save_layer, saved_layer
 
 
+@dataclass(frozen=True)
+class CompressedNetwork:
+    """What a run is to write, and to tell of it.
+
+    Attributes:
+        module: everything that `layers` do not replace.
+        layers: the compressed weights.
+        rows: their rows of the record.
+        skipped: layer -> why it stayed dense.
+        stages: where the run fine-tuned, one entry a stage, the dense network first.
+        finetuning: how the last stage was fine-tuned.
+        finetuning_seconds: that fine-tuning took.
+    """
+
+    module: nn.Module
+    layers: list[EncodedLayer]
+    rows: list[dict[str, Any]]
+    skipped: dict[str, str]
+    stages: list[dict[str, Any]] = field(default_factory=list)
+    finetuning: dict[str, Any] | None = None
+    finetuning_seconds: float = 0.0
+
+
 def compress_layers(
     ready: Prepared, work: Workspace, watcher: Watcher, keep_going: bool
-) -> tuple[list[EncodedLayer], list[dict[str, Any]], dict[str, str]]:
+) -> CompressedNetwork:
     """Compress every planned layer, taking up those that an earlier run finished.
 
     Raises:
@@ -54,7 +80,7 @@ def compress_layers(
     if not layers:
         first = ready.plans[0].layer.name
         raise NothingCompressed(f"no layer could be compressed; {first}: {skipped[first]}")
-    return layers, rows, skipped
+    return CompressedNetwork(ready.opened.module, layers, rows, skipped)
 
 
 def _compress_one(

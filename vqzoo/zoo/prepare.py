@@ -15,6 +15,7 @@ from vqzoo.plugin.manager import Plugins, installed_plugins
 from vqzoo.plugin.method import Method
 from vqzoo.zoo.config import timm_config
 from vqzoo.zoo.data import Data, open_data
+from vqzoo.zoo.finetuning.training_data import TrainingData, open_training_data
 from vqzoo.zoo.models import EMBEDDED_DATA, OpenedModel, find_model
 from vqzoo.zoo.names import register_models
 from vqzoo.zoo.recipe import Recipe, Rule, recipe_hash
@@ -33,6 +34,7 @@ class Prepared:
         plans: the layers to compress.
         skipped: layer -> why it stays dense.
         data: images to measure on, if any.
+        training: images to fine-tune with, where that is asked for.
         config: the artifact's config.
         device: where to compute.
         digest: hash of what was asked.
@@ -45,6 +47,7 @@ class Prepared:
     plans: list[LayerPlan]
     skipped: dict[str, str]
     data: Data | None
+    training: TrainingData | None
     config: Mapping[str, Any]
     device: torch.device
     digest: str
@@ -88,6 +91,7 @@ def prepare(
         plans=plans,
         skipped=passed | skipped,
         data=open_data(spec, opened.module, images=recipe.images) if spec else None,
+        training=_open_training(recipe, opened),
         config=timm_config(
             opened.module, opened.model_args, pretrained=opened.weights == "pretrained"
         ),
@@ -95,6 +99,18 @@ def prepare(
         digest=digest,
         target=target,
     )
+
+
+def _open_training(recipe: Recipe, opened: OpenedModel) -> TrainingData | None:
+    settings = recipe.finetune
+    if settings is None:
+        return None
+    spec = settings.data or EMBEDDED_DATA.get(opened.name)
+    if spec is None:
+        raise UsageError(
+            f"{opened.name} has no training images here: give --train-data imagefolder:PATH"
+        )
+    return open_training_data(spec, opened.module, settings, seed=recipe.seed)
 
 
 def parse_device(name: str) -> torch.device:

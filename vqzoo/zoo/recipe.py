@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from vqzoo.artifact.files import canonical_json, sha256_file, sha256_text
 from vqzoo.compression.selection import MethodChoice, TransformChoice
 from vqzoo.errors import UsageError
+from vqzoo.zoo.finetuning.settings import Finetuning
 
 _Ratio = Annotated[float, Field(gt=1, le=10000)]
 _OptionValue = bool | int | float | str
@@ -76,6 +77,7 @@ class Recipe(BaseModel):
     images: int | None = Field(None, ge=1)
     seed: int = Field(0, ge=0, lt=2**31)
     device: str = "cpu"
+    finetune: Finetuning | None = None
     dense: bool = False
     plugins: tuple[Path, ...] = ()
 
@@ -236,6 +238,11 @@ def canonical_command(recipe: Recipe, model: str) -> str:
         words += ["--data", public_data_name(recipe.data)]
     if recipe.images is not None:
         words += ["--images", str(recipe.images)]
+    if recipe.finetune is not None:
+        words += ["--finetune", str(recipe.finetune.epochs)]
+        if recipe.finetune.data is not None:
+            words += ["--train-data", public_data_name(recipe.finetune.data)]
+        words += recipe.finetune.words()
     if recipe.seed:
         words += ["--seed", str(recipe.seed)]
     for path in recipe.plugins:
@@ -258,4 +265,4 @@ def _plain(value: _OptionValue) -> str:
 def public_data_name(spec: str) -> str:
     """A data specification without the folders above its own."""
     kind, colon, path = spec.partition(":")
-    return f"{kind}:{Path(path).name}" if colon and kind == "imagefolder" else spec
+    return f"{kind}:{Path(path).name}" if colon and kind in ("imagefolder", "fmnist") else spec

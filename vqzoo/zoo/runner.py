@@ -12,13 +12,16 @@ from vqzoo.artifact.writer import dense_bytes, untouched_tensors, write_artifact
 from vqzoo.plugin.files import plugin_files
 from vqzoo.zoo.before_after import accuracy, before_and_after
 from vqzoo.zoo.card import write_card
-from vqzoo.zoo.compressing import compress_layers
+from vqzoo.zoo.compressing import CompressedNetwork, compress_layers
+from vqzoo.zoo.finetuning.encoded import Lesson
 from vqzoo.zoo.load import load
-from vqzoo.zoo.prepare import prepare
+from vqzoo.zoo.prepare import Prepared, prepare
 from vqzoo.zoo.recipe import Recipe, canonical_command
 from vqzoo.zoo.record import ratios, versions
+from vqzoo.zoo.stages import compress_in_stages
 from vqzoo.zoo.watcher import Watcher
 from vqzoo.zoo.workspace import (
+    Workspace,
     abandon_if_empty,
     check_target,
     finish,
@@ -90,21 +93,20 @@ def _run(
     clock = time.perf_counter()
     work = open_workspace(ready.target, ready.digest)
     try:
-        layers, rows, skipped = compress_layers(ready, work, watcher, keep_going)
+        made = _compress(ready, work, watcher, keep_going)
     except BaseException:
         abandon_if_empty(work)
         raise
-    compressing = time.perf_counter() - clock
+    compressing = time.perf_counter() - clock - made.finetuning_seconds
 
     written = write_artifact(
         work.partial,
-        model,
-        layers,
+        made.module,
+        made.layers,
         ready.config,
         method=recipe.label,
         weights=ready.opened.weights,
     )
-    del layers
     with watcher.phase("reading the artifact back"):
         reread = load(work.partial)
     if recipe.dense:
@@ -125,12 +127,15 @@ def _run(
         "seed": recipe.seed,
         "asked_sha256": ready.digest,
         "bytes": {"dense": dense, "file": written.file_bytes},
-        "ratio": ratios(rows, dense, written.file_bytes),
+        "ratio": ratios(made.rows, dense, written.file_bytes),
         **measured,
-        "layers": rows,
-        "skipped": skipped,
+        "layers": made.rows,
+        "skipped": made.skipped,
+        "stages": made.stages,
+        "finetuning": made.finetuning,
         "seconds": {
             "compress": compressing,
+            **({"finetune": made.finetuning_seconds} if recipe.finetune else {}),
             "evaluate": evaluating,
             "total": time.perf_counter() - started,
         },
@@ -142,3 +147,16 @@ def _run(
     finish(work)
     ready.plugins.notify("vqzoo_run_finished", record=record, folder=str(ready.target))
     return FinishedRun(ready.target, record)
+
+
+def _compress(
+    ready: Prepared, work: Workspace, watcher: Watcher, keep_going: bool
+) -> CompressedNetwork:
+    """Compress, and fine-tune where that is asked for."""
+    if ready.recipe.finetune is None or ready.training is None:
+        return compress_layers(ready, work, watcher, keep_going)
+    dense = ready.opened.module
+    lesson = Lesson(
+        dense, dense, ready.training, ready.recipe.finetune, ready.recipe.seed, ready.device
+    )
+    return compress_in_stages(ready, lesson, work, watcher, keep_going)

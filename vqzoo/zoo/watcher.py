@@ -7,6 +7,7 @@ from typing import Protocol
 from vqzoo.compression.progress import Progress, Silent
 
 Steps = Callable[[int, int | None], None]
+TrainingSteps = Callable[[int, int | None, str], None]
 
 
 class Watcher(Progress, Protocol):
@@ -20,6 +21,9 @@ class Watcher(Progress, Protocol):
 
     def images(self, text: str) -> AbstractContextManager[Steps]:
         """A step that calls its context with (images done, images in all)."""
+
+    def training(self, text: str) -> AbstractContextManager[TrainingSteps]:
+        """As `images`, with a line of what has been reached besides."""
 
 
 class SilentWatcher(Silent):
@@ -35,3 +39,7 @@ class SilentWatcher(Silent):
     def images(self, text: str) -> AbstractContextManager[Steps]:
         """Show nothing."""
         return nullcontext(lambda done, total: None)
+
+    def training(self, text: str) -> AbstractContextManager[TrainingSteps]:
+        """Show nothing."""
+        return nullcontext(lambda done, total, reached: None)

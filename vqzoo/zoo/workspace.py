@@ -4,7 +4,7 @@ import json
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -79,9 +79,23 @@ def open_workspace(target: Path, digest: str) -> Workspace:
     if partial.exists() and _asked(partial) != digest:
         shutil.rmtree(partial)
     (partial / _LAYERS).mkdir(parents=True, exist_ok=True)
-    resumed = any((partial / _LAYERS).glob("*.safetensors"))
+    resumed = any((partial / _LAYERS).rglob("*.safetensors"))
     write_text(partial / _ASKED, json.dumps({"sha256": digest}))
     return Workspace(target, partial, resumed)
+
+
+def stage_workspace(work: Workspace, index: int | None) -> Workspace:
+    """Where a stage of a run keeps its layers; None for the last, whose place is the run's."""
+    if index is None:
+        return replace(work, resumed=False)
+    partial = work.partial / _LAYERS / f"stage-{index}"
+    (partial / _LAYERS).mkdir(parents=True, exist_ok=True)
+    return Workspace(work.target, partial, False)
+
+
+def finetuning_checkpoint(work: Workspace) -> Path:
+    """Where fine-tuning keeps what it has reached."""
+    return work.partial / _LAYERS / "finetuning.pt"
 
 
 def save_layer(work: Workspace, index: int, encoded: EncodedLayer, row: Mapping[str, Any]) -> None:
@@ -128,7 +142,7 @@ def put_in_place(made: Path, target: Path) -> None:
 
 def abandon_if_empty(work: Workspace) -> None:
     """Leave nothing behind when not one layer was finished."""
-    if not any((work.partial / _LAYERS).glob("*.safetensors")):
+    if not any((work.partial / _LAYERS).rglob("*.safetensors")):
         shutil.rmtree(work.partial)
 
 

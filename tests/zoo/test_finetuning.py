@@ -1,0 +1,358 @@
+"""Fine-tuning by distillation: the loss, what learns, what stays, what is repeated and taken up."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from torch import nn
+
+import vqzoo
+import vqzoo.zoo.alexnet_mini
+from vqzoo.errors import UsageError, VqzooError
+from vqzoo.plugin.code import Indices, MethodCode
+from vqzoo.plugin.manager import installed_plugins
+from vqzoo.zoo import fmnist
+from vqzoo.zoo.finetuning import loop
+from vqzoo.zoo.finetuning.loop import Tuned, tune
+from vqzoo.zoo.finetuning.loss import distillation_loss
+from vqzoo.zoo.finetuning.settings import Finetuning
+from vqzoo.zoo.finetuning.student import make_student
+from vqzoo.zoo.finetuning.training_data import TrainingData, given_batches, open_training_data
+from vqzoo.zoo.images import Batch, Data
+from vqzoo.zoo.watcher import SilentWatcher
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    powers = np.exp(logits - logits.max(1, keepdims=True))
+    return powers / powers.sum(1, keepdims=True)
+
+
+@given(st.integers(1, 5), st.integers(2, 6), st.floats(0.3, 8), st.floats(0, 1), st.booleans())
+def test_the_loss_is_hintons(
+    batch: int, classes: int, temperature: float, alpha: float, labelled: bool
+) -> None:
+    rng = np.random.default_rng(batch * classes)
+    student, teacher = rng.normal(size=(2, batch, classes)) * 3
+    labels = rng.integers(0, classes, batch)
+    p, q = softmax(teacher / temperature), softmax(student / temperature)
+    expected = temperature**2 * (p * np.log(p / q)).sum(1).mean()
+    if labelled:
+        hard = -np.log(softmax(student)[np.arange(batch), labels]).mean()
+        expected = alpha * expected + (1 - alpha) * hard
+    found = distillation_loss(
+        torch.tensor(student),
+        torch.tensor(teacher),
+        torch.tensor(labels) if labelled else None,
+        temperature=temperature,
+        alpha=alpha,
+    )
+    assert float(found) == pytest.approx(expected, rel=1e-9, abs=1e-12)
+
+
+def small_net() -> nn.Module:
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(3, 16, 3, bias=False), nn.BatchNorm2d(16), nn.ReLU(),
+        nn.Conv2d(16, 16, 3, groups=4), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(),
+        nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 5),
+    )  # fmt: skip
+    nn.init.uniform_(net[1].running_mean, -0.1, 0.1)
+    return net.eval()
+
+
+def batches_of(model: nn.Module, count: int = 3) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    torch.manual_seed(1)
+    x = torch.randn(count, 8, 3, 12, 12)
+    with torch.no_grad():
+        return [(one, model(one).argmax(1)) for one in x]
+
+
+def as_data(batches: list[tuple[torch.Tensor, torch.Tensor]], name: str = "random") -> Data:
+    return Data(name, None, 5, "", lambda: iter(Batch(x, y) for x, y in batches))
+
+
+def tuned(
+    model: nn.Module,
+    method: str = "pq",
+    options: dict | None = None,
+    *,
+    validation: bool = True,
+    checkpoint: Path | None = None,
+    **settings: object,
+) -> tuple[dict[str, MethodCode], Tuned]:
+    batches = batches_of(model)
+    small = vqzoo.compress(model, method, layers="all", **(options or {"k": 4, "d": 4}))
+    codes = {layer.layer.name: layer.compressed for layer in small.layers}
+    held_out = as_data(batches[-1:]) if validation else None
+    result = tune(
+        small.module,
+        codes,
+        model,
+        given_batches(batches[:-1], held_out),
+        Finetuning(**{"epochs": 2, **settings}),
+        installed_plugins(),
+        SilentWatcher(),
+        checkpoint=checkpoint,
+    )
+    return codes, result
+
+
+METHODS = {
+    "km": {"k": 4},
+    "pq": {"k": 4, "d": 4},
+    "rq": {"k": 4, "d": 4, "stages": 2},
+    "binary": {"scale": "row"},
+    "rtn": {"format": "int4"},
+    "svd": {"rank": 4},
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_floats_learn_and_codes_stay(method: str) -> None:
+    model = small_net()
+    before, after = tuned(model, method, METHODS[method])
+    first, best = after.history[0], after.history[after.best_epoch]
+    assert best["validation_loss"] < first["validation_loss"]
+    changed = False
+    for layer, code in after.codes.items():
+        assert code.code.facts == before[layer].code.facts
+        for name, part in code.code.parts.items():
+            was = before[layer].code.parts[name]
+            if isinstance(part, Indices):
+                assert torch.equal(part.values, was.values)
+            else:
+                assert part.dtype == was.dtype
+                changed |= not torch.equal(part.stored, was.stored)
+    assert changed
+    state, dense = after.module.state_dict(), model.state_dict()
+    for key in dense:
+        if "running" in key:
+            assert torch.equal(state[key], dense[key])
+
+
+def test_what_is_kept_is_what_is_decoded_from_the_codes() -> None:
+    from vqzoo.compression.decode import decode
+
+    _, after = tuned(small_net())
+    for layer, code in after.codes.items():
+        weight = after.module.get_parameter(f"{layer}.weight")
+        assert torch.equal(decode(code, installed_plugins()).view(weight.shape), weight)
+
+
+@pytest.mark.parametrize("train", ["codebooks", "norms", "all"])
+def test_what_learns_besides_codes(train: str) -> None:
+    model = small_net()
+    _, after = tuned(model, train=train)
+    state, dense = after.module.state_dict(), model.state_dict()
+    changed = {key for key in dense if not torch.equal(state[key], dense[key])}
+    beside = {key for key in changed if not (key.endswith("weight") and dense[key].dim() > 1)}
+    norms = {f"{n}.{p}" for n, m in model.named_modules() if isinstance(m, nn.BatchNorm2d)
+             for p in ("weight", "bias")}  # fmt: skip
+    assert (
+        beside
+        == {"codebooks": set(), "norms": norms, "all": norms | {"3.bias", "7.bias", "9.bias"}}[
+            train
+        ]
+    )
+
+
+def test_nothing_to_learn_is_said() -> None:
+    with pytest.raises(VqzooError, match="nothing to fine-tune"):
+        tuned(small_net(), "binary", {"scale": "none"}, train="codebooks")
+
+
+def test_the_start_is_kept_where_nothing_is_better() -> None:
+    before, after = tuned(small_net(), lr=5.0, train="codebooks")
+    assert after.best_epoch == 0
+    for layer, code in after.codes.items():
+        for name, part in code.code.parts.items():
+            if not isinstance(part, Indices):
+                assert torch.equal(part.stored, before[layer].code.parts[name].stored)
+
+
+def test_patience_ends_it_early() -> None:
+    _, after = tuned(small_net(), lr=5.0, epochs=9, patience=2)
+    assert [entry["epoch"] for entry in after.history] == [0, 1, 2]
+
+
+def test_without_validation_the_last_epoch_counts() -> None:
+    _, after = tuned(small_net(), validation=False)
+    assert after.best_epoch == 2
+    assert [entry["validation_loss"] for entry in after.history] == [None, None]
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_optimizers(optimizer: str) -> None:
+    _, after = tuned(small_net(), optimizer=optimizer, lr=1e-3)
+    assert after.best_epoch > 0
+
+
+def test_a_loss_that_is_not_finite_ends_it() -> None:
+    model = small_net()
+    batches = batches_of(model)
+    batches[1][0][:] = torch.nan
+    small = vqzoo.compress(model, "km", k=4)
+    codes = {layer.layer.name: layer.compressed for layer in small.layers}
+    settings, plugins = Finetuning(epochs=2), installed_plugins()
+    with pytest.raises(VqzooError, match=r"diverged in epoch 1.*lower --lr"):
+        tune(small.module, codes, model, given_batches(batches), settings, plugins, SilentWatcher())
+
+
+def test_learning_rates_follow_the_size_of_a_tensor_and_a_cosine() -> None:
+    from vqzoo.zoo.finetuning.optimizer import make_optimizer, set_rates
+
+    model = small_net()
+    small = vqzoo.compress(model, "pq", layers="7", k=4, d=4)
+    codes = {layer.layer.name: layer.compressed for layer in small.layers}
+    student = make_student(small.module, codes, installed_plugins(), "codebooks")
+    for optimizer, power in (("adam", 1), ("sgd", 2)):
+        made = make_optimizer(student, Finetuning(lr=0.1, optimizer=optimizer))
+        for done, factor in ((0.0, 1.0), (1 / 3, 0.75), (1.0, 0.0)):
+            set_rates(made, done)
+            for group in made.param_groups:
+                size = math.sqrt(float(group["params"][0].detach().square().mean()))
+                expected = 0.1 * size**power * factor
+                assert group["lr"] == pytest.approx(expected, rel=1e-5, abs=1e-12)
+
+
+def same(one: Tuned, two: Tuned) -> bool:
+    first, second = one.module.state_dict(), two.module.state_dict()
+    return one.history == two.history and all(torch.equal(first[k], second[k]) for k in first)
+
+
+class Killed(Exception):
+    pass
+
+
+def test_it_repeats_and_is_taken_up_in_the_middle_of_an_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = small_net()
+    whole = tuned(model, epochs=3, checkpoint=tmp_path / "whole.pt")[1]
+    state = torch.random.get_rng_state()
+    assert same(whole, tuned(model, epochs=3)[1])
+    assert torch.equal(state, torch.random.get_rng_state())
+
+    steps, real = [], loop._step
+
+    def step(*args: object) -> torch.Tensor:
+        steps.append(1)
+        if len(steps) == 4:  # two steps an epoch: in the second one
+            raise Killed
+        return real(*args)
+
+    monkeypatch.setattr(loop, "_step", step)
+    with pytest.raises(Killed):
+        tuned(model, epochs=3, checkpoint=tmp_path / "broken.pt")
+    taken_up = tuned(model, epochs=3, checkpoint=tmp_path / "broken.pt")[1]
+    assert len(steps) == 4 + 4
+    assert same(whole, taken_up)
+    again = tuned(model, epochs=3, checkpoint=tmp_path / "broken.pt")[1]
+    assert len(steps) == 4 + 4
+    assert same(whole, again)
+
+
+def test_a_checkpoint_that_was_cut_short_is_made_again(tmp_path: Path) -> None:
+    model = small_net()
+    whole = tuned(model, checkpoint=tmp_path / "a.pt")[1]
+    (tmp_path / "a.pt").write_bytes((tmp_path / "a.pt").read_bytes()[:1000])
+    assert same(whole, tuned(model, checkpoint=tmp_path / "a.pt")[1])
+
+
+def mini() -> nn.Module:
+    return timm.create_model("alexnet_mini").eval()
+
+
+def epoch(data: TrainingData, seed: int = 0, number: int = 0) -> list[Batch]:
+    return list(data.batches(loop.epoch_generator(seed, number)))
+
+
+def test_the_embedded_images_are_cut_into_4000_and_1000() -> None:
+    settings = Finetuning(batch_size=500, augment=False)
+    data = open_training_data("fmnist", mini(), settings)
+    embedded = fmnist.train_subset()
+    assert data.images == 4000
+    assert data.validation is not None
+    held_out = torch.cat([batch.labels for batch in data.validation])
+    assert torch.equal(held_out, embedded.labels[4000:])
+    labels = torch.cat([batch.labels for batch in epoch(data)])
+    assert not torch.equal(labels, embedded.labels[:4000])
+    assert torch.equal(labels.bincount(), embedded.labels[:4000].bincount())
+
+
+def test_the_full_split_leaves_the_embedded_images_to_validation(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    labels = torch.arange(10).repeat(600)
+    images = torch.arange(6000)[:, None, None, None].expand(-1, 1, 28, 28)
+    split = fmnist.LabelledImages((images % 251).byte(), labels)
+    monkeypatch.setattr(fmnist, "train_split", lambda folder: split)
+    data = open_training_data(f"fmnist:{tmp_path}", mini(), Finetuning(batch_size=1000))
+    assert data.images == 1000
+    assert data.validation is not None
+    assert data.validation.images == 5000
+    assert tmp_path.name not in data.name
+
+
+def test_order_and_augmentation_follow_seed_and_epoch() -> None:
+    data = open_training_data("fmnist", mini(), Finetuning(images=20, batch_size=20))
+    (one,), (again,), (later,), (other,) = (
+        epoch(data), epoch(data), epoch(data, number=1), epoch(data, seed=1),
+    )  # fmt: skip
+    assert torch.equal(one.images, again.images)
+    assert not torch.equal(one.images, later.images)
+    assert not torch.equal(one.images, other.images)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    for label in ("cat", "dog"):
+        (tmp_path / "pictures" / label).mkdir(parents=True)
+        for i in range(12):
+            pixels = rng.integers(0, 256, (40, 48, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "pictures" / label / f"{i}.png")
+    return tmp_path / "pictures"
+
+
+@pytest.mark.parametrize("augment", [True, False])
+def test_a_folder_holds_out_a_share_of_each_class(folder: Path, augment: bool) -> None:
+    model = timm.create_model("test_vit", num_classes=2).eval()
+    settings = Finetuning(batch_size=7, augment=augment)
+    data = open_training_data(f"imagefolder:{folder}", model, settings)
+    assert data.validation is not None
+    assert (data.images, data.validation.images, data.labelled) == (22, 2, True)
+    assert torch.cat([b.labels for b in data.validation]).tolist() == [0, 1]
+    seen = epoch(data)
+    assert [len(batch.images) for batch in seen] == [7, 7, 7, 1]
+    assert torch.cat([b.labels for b in seen]).bincount().tolist() == [11, 11]
+    assert all(torch.equal(a.images, b.images) for a, b in zip(seen, epoch(data), strict=True))
+    other = open_training_data(f"imagefolder:{folder}", model, settings, seed=1)
+    assert other.validation is not None
+    first, second = (next(iter(d.validation)).images for d in (data, other))
+    assert not torch.equal(first, second)
+
+
+def test_a_folder_without_labels(folder: Path) -> None:
+    model = timm.create_model("test_vit", num_classes=7).eval()
+    data = open_training_data(f"imagefolder:{folder}", model, Finetuning(images=5))
+    assert (data.images, data.labelled) == (5, False)
+    assert epoch(data)[0].labels is None
+
+
+def test_data_that_cannot_be_learned_from_is_refused(folder: Path) -> None:
+    model = timm.create_model("test_vit", num_classes=2).eval()
+    for spec in ("nothing", "fmnist"):
+        with pytest.raises(UsageError):
+            open_training_data(spec, model, Finetuning())
+    Image.new("RGB", (8, 8)).save(folder.parent / "one.png")
+    (folder.parent / "alone").mkdir()
+    (folder.parent / "one.png").rename(folder.parent / "alone" / "one.png")
+    with pytest.raises(VqzooError, match="too few images"):
+        open_training_data(f"imagefolder:{folder.parent / 'alone'}", model, Finetuning())
