@@ -1,14 +1,16 @@
-"""The kernels of a device other than the CPU: Triton's where it is installed, else plain torch."""
+"""The kernels of a device other than the CPU: Triton's where they work, else plain torch."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 
 import torch
 from torch import Tensor
 
 from vqzoo.numerics import torch_kernels
-from vqzoo.numerics.scaled_points import ScaledPoints
+from vqzoo.numerics.scaled_points import ScaledPoints, around_zero
 
 _TRITON_DIMENSIONS = 32  # beyond, distances are matrix products, and torch's are best
 
@@ -23,9 +25,29 @@ class Kernels:
     ]
 
 
+@cache
 def has_triton(device: torch.device) -> bool:
-    """Whether kernels for this device can be written in Triton, here and now."""
-    return device.type == "cuda" and find_spec("triton") is not None
+    """Whether Triton's kernels can be built and run on this device: tried once, on one point.
+
+    Warns where Triton is installed and cannot: the device may be too old, or there is no compiler.
+    """
+    if device.type != "cuda" or find_spec("triton") is None:
+        return False
+    try:
+        from vqzoo.numerics import triton_kernels
+
+        origin = torch.zeros((1, 1, 1), device=device)
+        triton_kernels.nearest(around_zero(origin), origin, True)
+        torch.cuda.synchronize(device)
+    except Exception as error:
+        warnings.warn(
+            f"Triton does not work on {device} ({type(error).__name__}: {error}): "
+            "k-means runs there in plain torch, which is slower",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return False
+    return True
 
 
 def kernels_for(device: torch.device, d: int) -> Kernels:

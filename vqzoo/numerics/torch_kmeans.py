@@ -111,10 +111,16 @@ def _seeds(
         shares = costs if mass is None else costs * mass
         peaks = shares.amax(1, keepdim=True).clamp(min=1e-38)
         reached = (shares / peaks * units).to(torch.int64).cumsum(1)
-        targets = (reached[:, -1:] >> _DRAW_BITS) * drawn.to(device)
+        targets = _part_of(reached[:, -1:], drawn.to(device))
         places = torch.searchsorted(reached, targets, right=True).clamp(max=n - 1)
         centroids = torch.cat([centroids, x.pick(places)], 1)
     return centroids
+
+
+def _part_of(total: Tensor, drawn: Tensor) -> Tensor:
+    """⌊total · drawn / 2^31⌋, of int64 below 2^61 and 2^31: their product takes too many bits."""
+    low = total & ((1 << _DRAW_BITS) - 1)
+    return (total >> _DRAW_BITS) * drawn + (low * drawn >> _DRAW_BITS)
 
 
 def _lloyd(

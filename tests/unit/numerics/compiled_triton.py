@@ -12,7 +12,17 @@ from vqzoo.numerics import triton_kernels as kernels
 _POINTS = ["i64", "i64", "i32"]  # strides
 
 
+ONE = ("n", "k", "m", "columns", "point_stride", "dim_stride", "row_stride", "book_stride")
+
+
 def build(kernel: Any, signature: list[str], constants: dict[str, Any], capability: int) -> None:
+    """Once as it is, and once with every integer a constant 1, as Triton makes those that are."""
+    _build(kernel, signature, constants, capability)
+    ones = {name: 1 for name in ONE if name in kernel.arg_names}
+    _build(kernel, signature, constants | ones, capability)
+
+
+def _build(kernel: Any, signature: list[str], constants: dict[str, Any], capability: int) -> None:
     types = dict(zip(kernel.arg_names, signature, strict=False))
     types |= dict.fromkeys(constants, "constexpr")
     source = ASTSource(fn=kernel, signature=types, constexprs=constants)
@@ -67,7 +77,6 @@ if __name__ == "__main__":
     for d, points, codes, capability in (
         (4, "*fp32", "*u8", 80),
         (9, "*bf16", "*i32", 90),
-        (32, "*fp16", "*u8", 90),
     ):
         nearest(d, points, codes, capability)
         add_up(d, points, codes, capability, upper=d == 4)

@@ -1,11 +1,15 @@
 """The public functions on tensors of a device other than the CPU."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
 from elsewhere import DEVICE, Elsewhere
 from torch import Tensor
+from vqzoo_vq.kmeans import ScalarKMeans
+from vqzoo_vq.pq import ProductQuantization
+from vqzoo_vq.rq import ResidualQuantization
 
 from vqzoo.numerics import torch_decode
 from vqzoo.numerics.bits import pack
@@ -16,6 +20,7 @@ from vqzoo.numerics.decode import (
     decode_scalar_stream,
 )
 from vqzoo.numerics.kmeans import Clusters, assign, kmeans
+from vqzoo.plugin import LayerContext, Quantizer
 
 
 @pytest.fixture(autouse=True)
@@ -130,3 +135,36 @@ def test_out_of_another_shape_is_refused_there() -> None:
         decode_residual(codes, draw(1, 1, 4, 2).to(DEVICE), torch.empty(3, 3).to(DEVICE))
     with pytest.raises(ValueError, match="contiguous"):
         decode_scalar(codes, draw(4).to(DEVICE), torch.empty(3, 2).to(DEVICE)[:, 0])
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        (ScalarKMeans(), {"k": 16}),
+        (ProductQuantization(), {"k": 16, "axis": "rows", "codebook": "block"}),
+        (ResidualQuantization(), {"k": 8, "d": 4}),
+    ],
+    ids=["km", "pq", "rq"],
+)
+def test_methods_compress_and_decode_there(method: Quantizer, options: dict[str, Any]) -> None:
+    matrix = draw(64, 37)
+    errors = []
+    for device in (torch.device("cpu"), DEVICE):
+        context = LayerContext(
+            layer="layer",
+            kind="linear",
+            shape=(64, 37),
+            groups=1,
+            seed=0,
+            device=device,
+            note=lambda text: None,
+            progress=lambda done, total: None,
+            quantize=lambda name, matrix, options: pytest.fail("has no children"),
+        )
+        code = method.quantize(matrix.to(device), method.Options(**options), context)
+        decoded = method.decode(code, code.floats())
+        assert decoded.device == device
+        rebuilt = method.reconstruct(code, code.floats()).cpu()
+        torch.testing.assert_close(decoded.cpu(), rebuilt)
+        errors.append(float((decoded.cpu() - matrix).square().sum()))
+    assert errors[1] == pytest.approx(errors[0], rel=0.07)

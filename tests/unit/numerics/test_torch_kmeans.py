@@ -4,6 +4,8 @@ import itertools
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
 from vqzoo.numerics import torch_kernels, torch_kmeans
@@ -11,7 +13,7 @@ from vqzoo.numerics.accelerators import TORCH, Kernels
 from vqzoo.numerics.kmeans import Clusters, assign, kmeans
 from vqzoo.numerics.scaled_points import ScaledPoints, center_points
 from vqzoo.numerics.torch_kernels import ALL, SQUARES, Part, add_up
-from vqzoo.numerics.torch_kmeans import assign_torch, train_torch
+from vqzoo.numerics.torch_kmeans import _draws, _part_of, assign_torch, train_torch
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
@@ -172,6 +174,23 @@ def test_refuses_points_that_are_not_finite(bad: float) -> None:
     points[1, 0, 3] = bad
     with pytest.raises(ValueError, match="finite"):
         train(points, 3)
+
+
+@given(st.integers(0, 2**61 - 1), st.integers(0, 2**31 - 1))
+def test_a_part_of_a_large_integer(total: int, drawn: int) -> None:
+    part = _part_of(torch.tensor([total]), torch.tensor([drawn]))
+    assert int(part) == total * drawn >> 31
+
+
+@given(st.integers(1, 60), st.integers(1, 5), st.integers(0, 99))
+def test_draws_of_a_round_are_one_in_each_equal_part(k: int, batch: int, seed: int) -> None:
+    rounds = _draws(seed, 3, batch, k)
+    assert sum(drawn.shape[1] for drawn in rounds) == k
+    for drawn in rounds:
+        m = drawn.shape[1]
+        assert bool((drawn * m >> 31 == torch.arange(m)).all())
+    alone = _draws(seed, 2 + batch, 1, k)
+    assert all(one[0].equal(among[-1]) for one, among in zip(alone, rounds, strict=True))
 
 
 @pytest.mark.parametrize("which", ["all", "squares", "upper"])

@@ -7,6 +7,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import torch
+
+from vqzoo.numerics import accelerators
 
 HERE = Path(__file__).parent
 needs_triton = pytest.mark.skipif(
@@ -28,6 +31,18 @@ def test_importing_vqzoo_imports_no_kernels_of_triton() -> None:
     loaded = run("-c", "import sys, vqzoo, vqzoo.numerics.kmeans; print(*sys.modules)").stdout
     assert "vqzoo.numerics.torch_kernels" in loaded
     assert "vqzoo.numerics.triton_kernels" not in loaded
+
+
+def test_plain_torch_where_there_is_no_triton(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert accelerators.kernels_for(torch.device("mps"), 4) is accelerators.TORCH
+    monkeypatch.setattr(accelerators, "find_spec", lambda name: None)
+    assert accelerators.kernels_for(torch.device("cuda", 98), 4) is accelerators.TORCH
+
+
+@needs_triton
+def test_plain_torch_and_a_warning_where_triton_does_not_work() -> None:
+    with pytest.warns(RuntimeWarning, match="cuda:99 .* plain torch"):
+        assert accelerators.kernels_for(torch.device("cuda", 99), 4) is accelerators.TORCH
 
 
 @needs_triton
