@@ -1,13 +1,13 @@
 """How well rankings by cosine similarity put the relevant items first.
 
 Similarities are exact integers, so that a ranking depends on the vectors alone: not on the number
-of threads, the size of blocks, the order of the items or the device. Items of equal similarity are
+of threads, the size of blocks or the order of the items. Items of equal similarity are
 tied, and no order among them is made up:
 
 * average precision counts for each relevant item the precision among all items at least as similar
   (scikit-learn's `average_precision_score`);
 * precision at k is its mean over all orders of the tied items (McSherry and Najork 2008,
-  "Computing information retrieval performance measures efficiently in the presence of tied scores").
+  ECIR: measures in the presence of tied scores).
 """
 
 from collections.abc import Callable, Iterator
@@ -48,6 +48,14 @@ def unit_integers(vectors: Tensor) -> Tensor:
     Args:
         vectors: float, n x d.
     """
+    made = torch.empty(vectors.shape, dtype=torch.float64, device=vectors.device)
+    rows = max(1, _BLOCK // max(1, vectors.shape[1]))
+    for part, block in zip(made.split(rows), vectors.split(rows), strict=True):
+        part.copy_(_unit_integers(block))
+    return made
+
+
+def _unit_integers(vectors: Tensor) -> Tensor:
     wide = vectors.double()
     wide = torch.where(wide.isfinite().all(1, keepdim=True), wide, 0.0)
     largest = wide.abs().amax(1, keepdim=True)
