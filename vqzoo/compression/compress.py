@@ -101,8 +101,12 @@ def compress_layer(
     seed: int,
     device: torch.device,
     progress: Progress,
+    inputs: Tensor | None = None,
 ) -> CompressedLayer:
     """Compress one layer.
+
+    `inputs` are `LayerContext.inputs`, by which methods may weigh errors. A transform's matrix has
+    other columns than the layer: behind it they count alike.
 
     Raises:
         SkipLayer: it stays dense; the message says why.
@@ -120,6 +124,10 @@ def compress_layer(
     context = layer_context(
         plugins, layer, seed=seed, device=device, note=note, progress=progress.layer_step
     )
+    if inputs is not None and choice.transforms:
+        note("calibration does not reach through a transform")
+    elif inputs is not None:
+        context = replace(context, inputs=inputs.to(device))
     entry = plugins.quantizers.get(choice.method)
     weight = matrix = weight_matrix(model, layer, device)
     transformed: list[_Undone] = []
