@@ -1,6 +1,7 @@
 """An environment of its own for other people's distributions."""
 
 import os
+import shlex
 import subprocess
 import sys
 import sysconfig
@@ -55,6 +56,32 @@ def environment(tmp_path: Path) -> Environment:
     lines = [f"import site; site.addsitedir({path!r})" for path in sorted(here)]
     Path(purelib, "running.pth").write_text("\n".join(lines) + "\n")
     return Environment(folder)
+
+
+# What makes a command of a README quick enough for a test.
+_SMALL = ("--layers", "classifier.6", "--images", "100")
+
+
+def type_in_readme(environment: Environment, folder: Path, cwd: Path) -> list[str]:
+    """Run what a distribution's README tells readers to type, but for installing it.
+
+    Returns:
+        The commands that were run.
+    """
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    commands = [line.strip() for line in text.splitlines() if line.startswith("    ")]
+    for line in commands:
+        words = shlex.split(line)
+        if words[0] == "pip":
+            continue
+        if words[0] == "pytest":
+            done = environment.run("python", "-m", *words, "-p", "no:cacheprovider", cwd=folder)
+        else:
+            assert words[0] == "vqzoo", line
+            small = _SMALL if words[1] == "run" else ()
+            done = environment.vqzoo(*words[1:], *small, cwd=cwd)
+        assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
+    return commands
 
 
 Build = Callable[[Path], Path]

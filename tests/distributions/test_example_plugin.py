@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from conftest import Build, Environment
+from conftest import Build, Environment, type_in_readme
 
 import vqzoo
 from vqzoo.errors import ArtifactError
@@ -15,17 +15,10 @@ def test_from_a_wheel_to_an_artifact(
     environment: Environment, build: Build, tmp_path: Path
 ) -> None:
     environment.install(build(SOURCE))
-    tests = environment.run(
-        "python",
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        str(SOURCE / "tests"),
-        cwd=tmp_path,
-    )
-    assert tests.returncode == 0, tests.stdout + tests.stderr
+    tests = ["-m", "pytest", "-q", "-p", "no:cacheprovider", str(SOURCE / "tests")]
+    tested = environment.run("python", *tests, cwd=tmp_path)
+    assert tested.returncode == 0, tested.stdout + tested.stderr
+    assert len(type_in_readme(environment, SOURCE, tmp_path)) == 3
 
     run = ["run", "test_resnet", "--weights", "random", "-m", "e8", "--ratio", "8"]
     ran = environment.vqzoo(*run, "--layers", "all", "--out", "artifact", cwd=tmp_path)

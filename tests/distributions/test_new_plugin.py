@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from conftest import Environment
+from conftest import Environment, type_in_readme
 from typer.testing import CliRunner
 
 from vqzoo.cli.main import app
@@ -17,9 +17,8 @@ def test_it_works_as_it_is(environment: Environment, tmp_path: Path) -> None:
     folder = tmp_path / "my-ternary"
     environment.install(folder)
 
-    tests = environment.run("python", "-m", "pytest", "-q", "-p", "no:cacheprovider", cwd=folder)
-    assert tests.returncode == 0, tests.stdout + tests.stderr
-    assert "2 passed" in tests.stdout
+    assert len(type_in_readme(environment, folder, tmp_path)) == 4
+    assert len(list(tmp_path.glob("alexnet_mini.fmnist-my-ternary-*"))) == 1
 
     listed = environment.vqzoo("methods")
     assert "my-ternary 0.1.0" in listed.stdout

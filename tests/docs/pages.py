@@ -13,6 +13,10 @@ SLOW = "VQZOO_SLOW_DOCS" in os.environ  # set it to run what takes minutes, too
 ROOT = Path(vqzoo.__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 PAGES += sorted((ROOT / "docs/methods").glob("*.md"))
+PAGES += [  # their commands are typed in where the distributions are tested
+    ROOT / "docs/example_plugin/README.md",
+    ROOT / "vqzoo/scaffold/template/README.md.tmpl",
+]
 
 _FENCED = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _INLINE = re.compile(r"`(vqzoo\s[^`]+)`")

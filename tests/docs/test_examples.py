@@ -1,6 +1,7 @@
 """The plugins that the docs show, docs/examples/*.py, work as they stand."""
 
 import json
+import runpy
 from pathlib import Path
 
 import pytest
@@ -53,7 +54,7 @@ def test_a_transform() -> None:
 def test_a_packing() -> None:
     with plugin_files([EXAMPLES / "deflate.py"]):
         check_packing(installed_plugins().packings.get("deflate").item)
-    record("deflate.py", *RUN, "-m", "km", "-o", "k=4", "--packing", "deflate")
+    record("deflate.py", *RUN, "-m", "km", "-o", "k=20", "--packing", "deflate")
     with pytest.raises(vqzoo.errors.ArtifactError, match="packed by 'deflate'"):
         vqzoo.load("a")
     vqzoo.load("a", plugins=[EXAMPLES / "deflate.py"])
@@ -74,6 +75,15 @@ def test_an_observer(monkeypatch: pytest.MonkeyPatch) -> None:
     assert lines[0]["name"] == "fc"
     assert lines[0]["done"] == lines[0]["total"] == 1
     assert lines[1]["ratio"]["layers"] > 1
+
+
+def test_the_plot_of_diba(capsys: pytest.CaptureFixture[str]) -> None:
+    script = runpy.run_path(str(EXAMPLES / "diba_snr.py"))
+    script["main"](["--layers", "classifier.6", "--methods", "diba,svd", "--ratios", "8"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split(" | ") == ["| matrix", "asked", "diba", "svd |"]
+    assert lines[2].startswith("| `classifier.6`, 10 × 2048 | 8x |")
+    assert Path("diba_snr.png").stat().st_size > 1000
 
 
 HOOKS = [name for name in vars(hookspecs) if name.startswith("vqzoo_")]
