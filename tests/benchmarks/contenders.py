@@ -39,9 +39,8 @@ def blocks(weight: Tensor, d: int) -> Tensor:
 
 
 def vectors(weight: Tensor, d: int) -> Tensor:
-    """(1, d, m·s): one problem, for a shared codebook."""
-    m, n = weight.shape
-    return weight.T.reshape(n // d, d, m).permute(1, 0, 2).reshape(1, d, -1)
+    """(1, d, m·s): one problem, for a shared codebook; a view."""
+    return weight.reshape(-1, d).T[None]
 
 
 def rows(weight: Tensor, d: int) -> Array:

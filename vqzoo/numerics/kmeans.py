@@ -61,7 +61,7 @@ def kmeans(
         iterations: at most.
         tolerance: stop when the error falls by less than this part of itself.
         sample: train on at most that many points of each problem, drawn without replacement;
-            None: all of them, up to 2^18, or 512 a centroid.
+            None: all of them, up to 2^17, or 512 a centroid.
         progress: called as progress(done, total) from this thread.
 
     Returns:
@@ -121,8 +121,8 @@ def assign(points: Tensor, centroids: Tensor) -> Tensor:
 
     def work(span: tuple[tuple[int, int], tuple[int, int]]) -> None:
         (first, last), (start, stop) = span
-        part = as_float32(points[first:last])
-        assign_many(part, centers[first:last], start, stop, codes8[first:last], codes32[first:last])
+        part = as_float32(points[first:last, :, start:stop])
+        assign_many(part, centers[first:last], start, codes8[first:last], codes32[first:last])
 
     run_tasks(work, spans)
     return codes
@@ -199,8 +199,9 @@ def _spans(count: int, width: int) -> list[tuple[int, int]]:
 
 def choose_sample(n: int, k: int, sample: int | None, seed: int) -> Tensor | None:
     """Ascending positions of the points to train on; None for all of them."""
-    limit = max(1 << 18, 512 * k) if sample is None else max(sample, k)
+    limit = max(1 << 17, 512 * k) if sample is None else max(sample, k)
     if n <= limit:
         return None
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randperm(n, generator=generator)[:limit].sort().values
+    starts = np.arange(limit + 1) * n // limit  # one from each of as many stretches
+    random = np.random.default_rng(seed)
+    return torch.from_numpy(random.integers(starts[:-1], starts[1:]))

@@ -27,7 +27,10 @@ from vqzoo.numerics.vectors import LANES
 
 Doubles = NDArray[np.float64]
 
-_TASKS = 32  # parts that the points are cut into, each with sums of its own
+_TASKS = 32  # parts that the points are cut into at most, each with sums of its own
+_TASK = 1 << 24  # multiply-adds a part, at least
+_THIN = 8  # half of the iterations run on every eighth point,
+_THIN_POINTS = 32  # if that leaves so many a centroid
 _SEED_POINTS = 32  # a centroid, that k-means++ sees
 _SEED_CENTROIDS = 4096  # above that many, k-means++ takes longer than what it is to save
 
@@ -54,7 +57,19 @@ def lloyd_parallel(
     masses = np.zeros(stride, np.float32)
     padded_weights(weights, masses)
     found = _seeds(x.reshape(d, stride), masses, k, seed, number)
-    _iterate(x, stride, d, masses, iterations, tolerance, found, progress)
+    early = iterations // 2 if n >= _THIN * _THIN_POINTS * k else 0
+    if early:
+        part, part_masses = _gathered(x.reshape(d, stride)[:, :n:_THIN], masses[:n:_THIN])
+        _iterate(part, part_masses, early, tolerance, found, lambda done, _: None)
+        progress(early, iterations)
+    _iterate(
+        x.reshape(d, stride),
+        masses,
+        iterations - early,
+        tolerance,
+        found,
+        lambda done, total: progress(early + done, iterations),
+    )
     centroids = np.empty((k, d), np.float32)
     uncenter(found, scale, offset, centroids)
     return centroids
@@ -70,33 +85,40 @@ def _seeds(x: Floats, masses: Floats, k: int, seed: int, number: int) -> Doubles
         drawn = np.sort(random.choice(drawn, wanted, replace=False))
     if k > _SEED_CENTROIDS and len(drawn) == k:
         return x[:, drawn].T.astype(np.float64)
-    count = -(-len(drawn) // LANES) * LANES
-    part = np.zeros((d, count), np.float32)
-    part[:, : len(drawn)] = x[:, drawn]
-    part_masses = np.zeros(count, np.float32)
-    part_masses[: len(drawn)] = masses[drawn]
+    part, part_masses = _gathered(x[:, drawn], masses[drawn])
     found = np.empty((k, d), np.float64)
-    seed_plus_plus(part.reshape(-1), count, d, part_masses, generator(seed, number), found)
+    stride = part.shape[1]
+    seed_plus_plus(part.reshape(-1), stride, d, part_masses, generator(seed, number), found)
     return found
 
 
+def _gathered(x: Floats, masses: Floats) -> tuple[Floats, Floats]:
+    """Points (d, n) and weights as kernels take them: contiguous, padded to whole vectors."""
+    d, n = x.shape
+    count = -(-n // LANES) * LANES
+    part, part_masses = np.zeros((d, count), np.float32), np.zeros(count, np.float32)
+    part[:, :n], part_masses[:n] = x, masses
+    return part, part_masses
+
+
 def _iterate(
-    x: Floats,
-    stride: int,
-    d: int,
+    points: Floats,
     masses: Floats,
     iterations: int,
     tolerance: float,
     centroids: Doubles,
     progress: Callable[[int, int], None],
 ) -> None:
-    """`lloyd.lloyd`, with every pass over the points in parallel."""
+    """`lloyd.lloyd` on points (d, stride), with every pass over the points in parallel."""
+    d, stride = points.shape
+    x = points.reshape(-1)
     k = len(centroids)
     negated = np.empty(padded_count(k) * d, np.float32)
     halves = np.empty(padded_count(k), np.float32)
     codes = np.empty(stride, np.int32)
     axes, borders = np.zeros(k, np.int64), np.zeros(k, np.float64)
-    width = -(-stride // (_TASKS * LANES)) * LANES
+    tasks = max(1, min(_TASKS, stride * k * d // _TASK))
+    width = -(-stride // (tasks * LANES)) * LANES
     spans = [(start, min(start + width, stride)) for start in range(0, stride, width)]
 
     def assign(span: tuple[int, int]) -> tuple[Doubles, Doubles, float]:

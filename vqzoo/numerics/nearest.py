@@ -104,10 +104,11 @@ def scale_of(largest):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def assign_many(points, centroids, start, stop, codes8, codes32):  # type: ignore[no-untyped-def]
-    """Codes of points (problems, d, n)[:, :, start:stop] among centroids (problems, k, d).
+def assign_many(points, centroids, start, codes8, codes32):  # type: ignore[no-untyped-def]
+    """Codes of points (problems, d, n) among centroids (problems, k, d).
 
-    Writes into codes8 (problems, n) where its shape is not empty, else into codes32.
+    Writes them from number `start` on into codes8 (problems, all points) where its shape is not
+    empty, else into codes32.
     """
     problems, k, d = centroids.shape
     narrow = codes8.shape[0] > 0
@@ -134,13 +135,13 @@ def assign_many(points, centroids, start, stop, codes8, codes32):  # type: ignor
             for dim in range(d):
                 moved[j, dim] = (float(centroids[p, j, dim]) - offset[dim]) * scale
         prepare(moved, negated, halves)
-        for first in range(start, stop, LANES):
-            last = min(first + LANES, stop)
+        for first in range(0, points.shape[2], LANES):
+            last = min(first + LANES, points.shape[2])
             fill_tile(points[p], first, last, offset, scale, tile)
             nearest(tile, LANES, 0, d, negated, halves, codes, scores)
             if narrow:
                 for i in range(last - first):
-                    codes8[p, first + i] = codes[i]
+                    codes8[p, start + first + i] = codes[i]
             else:
                 for i in range(last - first):
-                    codes32[p, first + i] = codes[i]
+                    codes32[p, start + first + i] = codes[i]

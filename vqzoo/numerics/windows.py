@@ -2,7 +2,7 @@
 
 A coarse optimum says where to look: each cut may move to between any two values of the bins next to
 it, all cuts together by dynamic programming. Where a cut ends at the border of its window, windows
-are laid around the new cuts, until none does.
+are laid around the new cuts, and then wider ones, until none does.
 """
 
 import numpy as np
@@ -25,9 +25,10 @@ def cuts_between_values(
     cuts: (k + 1,), k > 1, as `optimal_cuts` gives them for `bins`.
     """
     count = len(bins.mass)
+    width = _WIDTH
     while True:
-        low = np.maximum(cuts[1:-1] - _WIDTH, 0)
-        high = np.minimum(cuts[1:-1] + _WIDTH, count)
+        low = np.maximum(cuts[1:-1] - width, 0)
+        high = np.minimum(cuts[1:-1] + width, count)
         near = np.zeros(count, bool)
         for first, last in zip(low, high, strict=True):
             near[first:last] = True
@@ -42,6 +43,7 @@ def cuts_between_values(
             ends = np.concatenate([[0], found, [len(mass) - 1]])
             return np.diff(mass[ends]), np.diff(moment[ends])
         cuts = np.concatenate([[0], np.append(places, count)[found], [count]])
+        width += _WIDTH
 
 
 def _items(
