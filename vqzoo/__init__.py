@@ -20,15 +20,26 @@ if TYPE_CHECKING:
     from vqzoo.plugin.hookspecs import hookimpl
     from vqzoo.zoo.compressed_model import CompressedModel, compress
     from vqzoo.zoo.evaluate import evaluate
+    from vqzoo.zoo.finetune import finetune
     from vqzoo.zoo.hub import pull, push
     from vqzoo.zoo.load import load
 
-__all__ = ["CompressedModel", "compress", "evaluate", "hookimpl", "load", "pull", "push"]
+__all__ = [
+    "CompressedModel",
+    "compress",
+    "evaluate",
+    "finetune",
+    "hookimpl",
+    "load",
+    "pull",
+    "push",
+]
 
 _HOMES = {
     "CompressedModel": "vqzoo.zoo.compressed_model",
     "compress": "vqzoo.zoo.compressed_model",
     "evaluate": "vqzoo.zoo.evaluate",
+    "finetune": "vqzoo.zoo.finetune",
     "hookimpl": "vqzoo.plugin.hookspecs",
     "load": "vqzoo.zoo.load",
     "pull": "vqzoo.zoo.hub",

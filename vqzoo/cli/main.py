@@ -7,6 +7,7 @@ import typer
 from vqzoo.cli.compare import compare
 from vqzoo.cli.evaluate import evaluate
 from vqzoo.cli.export import export
+from vqzoo.cli.finetune import finetune
 from vqzoo.cli.hub import pull, push, search
 from vqzoo.cli.inspect import inspect
 from vqzoo.cli.methods import methods
@@ -52,6 +53,7 @@ def vqzoo(
 
 app.command("run")(run)
 app.command("compare")(compare)
+app.command("finetune")(finetune)
 app.command("eval")(evaluate)
 app.command("inspect")(inspect)
 app.command("push")(push)

@@ -20,6 +20,7 @@ from vqzoo.zoo.figures import (
 )
 
 _NARROW = 76
+_STEPS = {"compress": "compression", "finetune": "fine-tuning", "evaluate": "evaluation"}
 _ENDLESS = 10_000
 
 
@@ -87,11 +88,8 @@ def _summary(record: Mapping[str, Any], folder: Path) -> Table:
     for name, text in _measured(record):
         table.add_row(name, text)
     seconds = record["seconds"]
-    table.add_row(
-        "time",
-        f"{seconds['total']:.1f} s: compression {seconds['compress']:.1f} s, "
-        f"evaluation {seconds['evaluate']:.1f} s",
-    )
+    steps = [f"{text} {seconds[name]:.1f} s" for name, text in _STEPS.items() if name in seconds]
+    table.add_row("time", f"{seconds['total']:.1f} s: {', '.join(steps)}")
     table.add_row("artifact", escape(str(folder)))
     return table
 

@@ -34,6 +34,7 @@ class CompressedModel(nn.Module):
         module: a copy of the original in eval mode, its compressed weights decoded.
         layers: the compressed layers with their codes and errors, in the model's order.
         skipped: layer -> why it stayed dense.
+        plugin_files: plugin files that it was made with.
     """
 
     def __init__(
@@ -47,7 +48,7 @@ class CompressedModel(nn.Module):
         self.module = module
         self.layers = tuple(layers)
         self.skipped = dict(skipped)
-        self._plugin_files = tuple(plugins)
+        self.plugin_files = tuple(plugins)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the decoded network."""
@@ -73,7 +74,7 @@ class CompressedModel(nn.Module):
         Raises:
             UsageError: the folder is taken, or timm could not make this model again.
         """
-        with plugin_files(self._plugin_files):
+        with plugin_files(self.plugin_files):
             self._save(Path(folder), model_args, packing, force)
 
     def _save(

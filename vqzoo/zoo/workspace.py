@@ -141,8 +141,8 @@ def put_in_place(made: Path, target: Path) -> None:
 
 
 def abandon_if_empty(work: Workspace) -> None:
-    """Leave nothing behind when not one layer was finished."""
-    if not any((work.partial / _LAYERS).rglob("*.safetensors")):
+    """Leave nothing behind when not one layer or epoch was finished."""
+    if not any(path.is_file() for path in (work.partial / _LAYERS).rglob("*")):
         shutil.rmtree(work.partial)
 
 
