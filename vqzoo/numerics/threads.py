@@ -5,11 +5,12 @@ on shapes alone, so that results are the same with any number of threads.
 """
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
-from typing import TypeVar
+from threading import Thread
+from typing import Generic, TypeVar
 
 import torch
 
@@ -55,33 +56,68 @@ def run_tasks(
     items: Sequence[Item],
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Result]:
-    """[task(item) for item in items], on `thread_count()` threads.
+    """[task(item) for item in items], on `thread_count()` threads, the calling one among them.
 
-    progress(done, total) is called from the calling thread, after each task. The first exception
-    (Ctrl-C too) drops the tasks not yet started and is raised when those that run have ended, so
-    a task should take a fraction of a second.
+    progress(done, total) is called from the calling thread, as it goes and at the end. The first
+    exception (Ctrl-C too) drops the tasks not yet started and is raised when those that run have
+    ended, so a task should take a fraction of a second.
     """
-    workers = min(thread_count(), len(items))
-    if workers <= 1:
-        results = []
-        for done, item in enumerate(items, start=1):
-            results.append(task(item))
-            if progress is not None:
-                progress(done, len(items))
-        return results
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="vqzoo")
+    work = _Work(task, items)
+    helpers = [
+        Thread(target=copy_context().run, args=(work.help,), name="vqzoo")
+        for _ in range(min(thread_count(), len(items)) - 1)
+    ]
     try:
-        futures = [pool.submit(copy_context().run, _alone, task, item) for item in items]
-        for done, future in enumerate(as_completed(futures), start=1):
-            future.result()
-            if progress is not None:
-                progress(done, len(items))
-        return [future.result() for future in futures]
+        for helper in helpers:
+            helper.start()
+        # Nested tasks stay on this thread where there are others to keep busy.
+        copy_context().run(work.go_on, progress, bool(helpers))
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        work.left.clear()
+        for helper in helpers:
+            if helper.ident is not None:
+                helper.join()
+    if work.errors:
+        raise work.errors[0]
+    if progress is not None and work.reported < len(items):
+        progress(len(items), len(items))
+    return [work.results[i] for i in range(len(items))]
 
 
-def _alone(task: Callable[[Item], Result], item: Item) -> Result:
-    """Run a task whose own tasks, if any, stay on its thread."""
-    _requested.set(1)
-    return task(item)
+class _Work(Generic[Item, Result]):
+    """Tasks that threads take one by one."""
+
+    def __init__(self, task: Callable[[Item], Result], items: Sequence[Item]) -> None:
+        self.left = deque(range(len(items)))
+        self.results: dict[int, Result] = {}
+        self.errors: list[BaseException] = []
+        self.reported = 0
+        self._task = task
+        self._items = items
+
+    def help(self) -> None:
+        """Take tasks until none is left or one fails anywhere."""
+        _requested.set(1)
+        try:
+            while self._next():
+                pass
+        except BaseException as error:
+            self.errors.append(error)
+            self.left.clear()
+
+    def go_on(self, progress: Callable[[int, int], None] | None, helped: bool) -> None:
+        """The calling thread's part."""
+        if helped:
+            _requested.set(1)
+        while self._next():
+            if progress is not None:
+                self.reported = len(self.results)
+                progress(self.reported, len(self._items))
+
+    def _next(self) -> bool:
+        try:
+            i = self.left.popleft()
+        except IndexError:
+            return False
+        self.results[i] = self._task(self._items[i])
+        return True
