@@ -16,6 +16,8 @@ from vqzoo.plugin.manager import Plugins
 from vqzoo.plugin.packing import Packing
 from vqzoo.plugin.registry import Registered
 
+FIXED_WIDTH = "bits"  # the packing whose streams are as long as cardinality and count say
+
 
 @dataclass(frozen=True)
 class EncodedLayer:
@@ -84,8 +86,7 @@ def _encode_code(
     parts: dict[str, Any] = {}
     for name, part in code.parts.items():
         if isinstance(part, Indices):
-            packer = plugins.packings.get(packing)
-            tensors[prefix + name] = _pack(packer, part, prefix + name)
+            packer, tensors[prefix + name] = _smaller(packing, part, prefix + name, plugins)
             parts[name] = {
                 "kind": "indices",
                 "shape": list(part.values.shape),
@@ -114,6 +115,19 @@ def _encode_code(
             for name, child in code.children.items()
         },
     }
+
+
+def _smaller(
+    packing: str, part: Indices, key: str, plugins: Plugins
+) -> tuple[Registered[Packing], Tensor]:
+    """The packing asked for and its stream; fixed width where that stream would not be smaller."""
+    asked = plugins.packings.get(packing)
+    stream = _pack(asked, part, key)
+    fixed = plugins.packings.claims(FIXED_WIDTH)
+    expands = stream.numel() >= -(-part.values.numel() * part.bits // 8)
+    if not expands or asked.name == FIXED_WIDTH or len(fixed) != 1:
+        return asked, stream
+    return fixed[0], _pack(fixed[0], part, key)
 
 
 def _pack(packer: Registered[Packing], part: Indices, key: str) -> Tensor:

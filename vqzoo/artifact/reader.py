@@ -14,6 +14,7 @@ from vqzoo.artifact.schema import (
     CONFIG_FILE,
     FORMAT_VERSION,
     MAX_CHILD_GROWTH,
+    MAX_CODES,
     MAX_NUMEL,
     SEPARATOR,
     WEIGHTS_FILE,
@@ -208,6 +209,7 @@ def _check_tensors(header: Header, metadata: Metadata) -> None:
         if entry.code.shape != entry.view or math.prod(entry.shape) != m * n:
             raise ArtifactError(f"{key!r}: view {entry.view} does not fit shape {entry.shape}")
         _check_children(key, entry.code)
+        _check_codes(key, entry)
         for name, part in layer_parts(key, entry.code):
             stored = header.tensors.get(name)
             if stored is None:
@@ -229,6 +231,14 @@ def _check_children(key: str, code: CodeEntry) -> None:
         if math.prod(child.shape) > MAX_CHILD_GROWTH * math.prod(code.shape):
             raise ArtifactError(f"{key!r}: the child {name!r} of shape {child.shape} is too large")
         _check_children(key, child)
+
+
+def _check_codes(key: str, entry: LayerEntry) -> None:
+    """A few bytes of an entropy-coded stream may claim any number of codes: the layer bounds it."""
+    parts = [part for _, part in layer_parts(key, entry.code) if isinstance(part, IndicesEntry)]
+    codes = sum(math.prod(part.shape) for part in parts)
+    if codes > MAX_CODES * math.prod(entry.shape):
+        raise ArtifactError(f"{key!r} claims {codes} codes for {math.prod(entry.shape)} weights")
 
 
 def _check_part(name: str, part: IndicesEntry | FloatsEntry, stored: StoredTensor) -> None:

@@ -14,6 +14,7 @@ PLOT_FILE = "bytes.png"
 SEPARATOR = "::"
 
 MAX_CHILD_GROWTH = 4  # elements of a child's matrix, as a multiple of its parent's
+MAX_CODES = 32  # codes of a layer, as a multiple of its weights: more would take more than fp32
 MAX_DIMENSIONS = 8
 MAX_NUMEL = 1 << 34
 _Size = Annotated[int, Field(ge=0, le=MAX_NUMEL, strict=True)]

@@ -2,11 +2,14 @@
 
 import math
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vqzoo.cli.terminal import command, printable, stdout
+
+if TYPE_CHECKING:
+    from vqzoo.artifact.reader import Artifact
 
 
 @command
@@ -25,7 +28,8 @@ def inspect(
     table.add_column("weight", overflow="fold")
     table.add_column("shape", no_wrap=True)
     table.add_column("method", no_wrap=True)
-    for title in ("bits/weight", "ratio", "bytes"):
+    table.add_column("packing", no_wrap=True)
+    for title in ("bits/code", "bits/weight", "ratio", "bytes"):
         table.add_column(title, justify="right", no_wrap=True)
     for key, entry in opened.metadata.layers.items():
         count, size = math.prod(entry.shape), opened.layer_bytes(key)
@@ -33,6 +37,7 @@ def inspect(
             escape(printable(key)),
             "×".join(str(size) for size in entry.shape),
             escape(printable("+".join(entry.methods))),
+            *_packings(opened, key),
             f"{8 * size / count:.2f}" if count else "-",
             f"{4 * count / size:.1f}x" if size else "-",
             f"{size:,}",
@@ -52,3 +57,19 @@ def inspect(
         f"whole file {megabytes(opened.header.file_bytes)}. "
         "Checksums are verified when it is loaded."
     )
+
+
+def _packings(opened: "Artifact", key: str) -> tuple[str, str]:
+    """The packings of a weight's codes, and the bits that one takes."""
+    from rich.markup import escape
+
+    from vqzoo.artifact.reader import layer_parts
+    from vqzoo.artifact.schema import IndicesEntry
+
+    names, count, size = [], 0, 0
+    for name, part in layer_parts(key, opened.metadata.layers[key].code):
+        if isinstance(part, IndicesEntry):
+            names.append(escape(printable(part.packing)))
+            count += math.prod(part.shape)
+            size += opened.header.tensors[name].nbytes
+    return ", ".join(dict.fromkeys(names)), f"{8 * size / count:.2f}" if count else "-"

@@ -83,6 +83,8 @@ def _summary(record: Mapping[str, Any], folder: Path) -> Table:
         "whole file",
         f"{ratio['file']:.1f}x smaller: {megabytes(size['dense'])} to {megabytes(size['file'])}",
     )
+    if (codes := _codes(record["layers"])) is not None:
+        table.add_row("codes", codes)
     if record["skipped"]:
         table.add_row("left dense", escape(_reasons(record["skipped"])))
     for name, text in _measured(record):
@@ -92,6 +94,20 @@ def _summary(record: Mapping[str, Any], folder: Path) -> Table:
     table.add_row("time", f"{seconds['total']:.1f} s: {', '.join(steps)}")
     table.add_row("artifact", escape(str(folder)))
     return table
+
+
+def _codes(rows: Sequence[Mapping[str, Any]]) -> str | None:
+    """What a code takes beside its entropy, None where methods store none."""
+    count, stored, fixed, entropy = (
+        sum(row["codes"][name] for row in rows)
+        for name in ("count", "stored_bits", "fixed_bits", "entropy_bits")
+    )
+    if not count:
+        return None
+    return (
+        f"{stored / count:.3f} bits each; their entropy {entropy / count:.3f}, "
+        f"fixed width {fixed / count:.3f}"
+    )
 
 
 def _measured(record: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -2,12 +2,15 @@
 
 import math
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
 from vqzoo.artifact.encode import EncodedLayer
+from vqzoo.artifact.schema import SEPARATOR
 from vqzoo.compression.compress import CompressedLayer
+from vqzoo.numerics.entropy import entropy_bits
+from vqzoo.plugin.code import Code, Indices
 from vqzoo.plugin.manager import Plugins
 from vqzoo.zoo.evaluate import Agreement, Evaluation, paired_difference
 
@@ -32,8 +35,30 @@ def layer_row(compressed: CompressedLayer, encoded: EncodedLayer) -> dict[str, A
         "sqnr_db": compressed.error.sqnr_db,
         "row_sqnr_db": compressed.error.row_sqnr_db,
         "bytes": encoded.nbytes,
+        "codes": codes_block(compressed.compressed.code, encoded),
         "notes": list(compressed.notes),
     }
+
+
+def codes_block(code: Code, encoded: EncodedLayer) -> dict[str, Any]:
+    """What a layer's codes take, in bits: as stored, in fixed width, and by the entropy (of order
+    0, each part by itself), which no code of single symbols can beat."""
+    parts = dict(_index_parts(code, encoded.key + SEPARATOR))
+    return {
+        "count": sum(part.values.numel() for part in parts.values()),
+        "stored_bits": 8 * sum(encoded.tensors[key].numel() for key in parts),
+        "fixed_bits": sum(part.values.numel() * part.bits for part in parts.values()),
+        "entropy_bits": sum(entropy_bits(part.values, part.cardinality) for part in parts.values()),
+    }
+
+
+def _index_parts(code: Code, prefix: str) -> Iterator[tuple[str, Indices]]:
+    """A code's integer parts with the keys of their tensors, its children's too."""
+    for name, part in code.parts.items():
+        if isinstance(part, Indices):
+            yield prefix + name, part
+    for name, child in code.children.items():
+        yield from _index_parts(child.code, f"{prefix}{name}.")
 
 
 def ratios(rows: Sequence[Mapping[str, Any]], dense: int, file: int) -> dict[str, float | None]:
