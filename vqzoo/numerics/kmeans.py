@@ -197,9 +197,14 @@ def _spans(count: int, width: int) -> list[tuple[int, int]]:
     return [(start, min(start + width, count)) for start in range(0, count, width)]
 
 
-def choose_sample(n: int, k: int, sample: int | None, seed: int) -> Tensor | None:
-    """Ascending positions of the points to train on; None for all of them."""
-    limit = max(1 << 17, 512 * k) if sample is None else max(sample, k)
+def choose_sample(
+    n: int, k: int, sample: int | None, seed: int, least: int = 1 << 17
+) -> Tensor | None:
+    """Ascending positions of the points to train on; None for all of them.
+
+    Where no sample size is given it is 512 a centroid, and not less than `least`.
+    """
+    limit = max(least, 512 * k) if sample is None else max(sample, k)
     if n <= limit:
         return None
     starts = np.arange(limit + 1) * n // limit  # one from each of as many stretches

@@ -19,6 +19,7 @@ Doubles = NDArray[np.float64]
 Codes = NDArray[np.int32]
 
 _POINTS = 1 << 14  # points a task
+_SAMPLE = 1 << 18  # points to train on, at least: several codebooks fit themselves to fewer
 _REFIT_TASKS = 16  # partial sums
 
 
@@ -60,7 +61,8 @@ def residual_kmeans(
         beam: partial codes kept a stage; 1 is greedy.
         refit: whether to refit the codebooks jointly.
         iterations: of k-means, a stage, at most.
-        sample: train on at most that many points of each problem; None: as `kmeans`.
+        sample: train on at most that many points of each problem; None:
+            all of them, up to 2^18, or 512 a centroid.
         progress: called as progress(done, total) from this thread.
 
     Returns:
@@ -75,7 +77,7 @@ def residual_kmeans(
     batch, d, n = points.shape
     if points.device.type != "cpu":
         x, w = points, weights
-        chosen = choose_sample(n, k, sample, seed)
+        chosen = choose_sample(n, k, sample, seed, _SAMPLE)
         if chosen is not None:
             chosen = chosen.to(points.device)
             x, w = points[:, :, chosen], None if weights is None else weights[:, chosen]
@@ -87,7 +89,7 @@ def residual_kmeans(
     def solve(b: int) -> None:
         own = points[b : b + 1]
         own_weights = None if weights is None else weights[b : b + 1]
-        chosen = choose_sample(n, k, sample, seed)
+        chosen = choose_sample(n, k, sample, seed, _SAMPLE)
         if chosen is not None:
             own = own[:, :, chosen]
             own_weights = None if own_weights is None else own_weights[:, chosen]
