@@ -1,0 +1,72 @@
+"""The diagonals of D1·B1·D2·B2·D3 by least squares, the binary factors fixed."""
+
+import torch
+from torch import Tensor
+
+from vqzoo.numerics.products import gram, product
+
+_EXACT = 2048  # components up to which the Gram matrix is kept in float64
+_STEPS = 100  # of conjugate gradients, at most
+_CONVERGED = 1e-6  # what is left of the gradient
+
+
+def row_factors(matrix: Tensor, approximation: Tensor) -> Tensor:
+    """What to multiply the rows of an approximation by: <A_i, R_i> / <R_i, R_i>.
+
+    A row of zeros, or one at right angles to its target, keeps its scale: with a scale of zero no
+    flip could ever bring it back.
+
+    Args:
+        matrix: float32, (m, n).
+        approximation: float32, (m, n).
+
+    Returns:
+        float32, (m,).
+    """
+    exact = approximation.double()
+    dots = torch.linalg.vecdot(matrix.double(), exact)
+    norms = torch.linalg.vecdot(exact, exact)
+    usable = (norms > 0) & (dots != 0)
+    return torch.where(usable, dots / norms.where(usable, 1.0), 1.0).float()
+
+
+def core_correction(residual: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    """What to add to D2: argmin over x of ‖residual − left·diag(x)·right‖_F².
+
+    The normal equations are k × k, with the Gram matrix (leftᵀ·left) ∘ (right·rightᵀ) and the right
+    side diag(leftᵀ·residual·rightᵀ). It is singular where components are zero or equal up to a
+    factor; conjugate gradients from zero then still find a least-squares solution, in float64 up
+    to 2,048 components.
+
+    Args:
+        residual: float32, (m, n).
+        left: float32, (m, k).
+        right: float32, (k, n).
+
+    Returns:
+        float32, (k,).
+    """
+    target = (product(left.T.contiguous(), residual) * right).double().sum(dim=1)
+    dtype = torch.float64 if left.shape[1] <= _EXACT else torch.float32
+    normal = gram(left.to(dtype)).mul_(gram(right.T.to(dtype)))
+    return _conjugate_gradients(normal, target.to(dtype)).float()
+
+
+def _conjugate_gradients(normal: Tensor, target: Tensor) -> Tensor:
+    """Solve a positive semidefinite system, preconditioned by its diagonal."""
+    diagonal = normal.diagonal()
+    inverse = torch.where(diagonal > 0, 1 / diagonal.where(diagonal > 0, 1.0), 0.0)
+    solution, rest = torch.zeros_like(target), target.clone()
+    direction = inverse * rest
+    norm = first = float(rest @ direction)
+    for _ in range(_STEPS):
+        image = normal @ direction
+        curvature = float(direction @ image)
+        if norm <= _CONVERGED**2 * first or curvature <= 0:
+            break
+        solution += norm / curvature * direction
+        rest -= norm / curvature * image
+        step = inverse * rest
+        previous, norm = norm, float(rest @ step)
+        direction = step + norm / previous * direction
+    return solution
