@@ -12,11 +12,15 @@ from vqzoo.numerics.arrays import code_dtype
 from vqzoo.numerics.scaled_points import ScaledPoints
 from vqzoo.numerics.torch_kernels import Part
 
-# A program of `nearest` keeps the coordinates of its points in registers where there are few: such
-# tiles take 88 registers a thread at d = 4, 136 at d = 8 (ptxas, sm_90a), and nothing spills.
-_UNROLLED = 8  # dimensions
-_FEW, _MANY = 64, 128  # points of a program up to so many dimensions, and beyond
+# A program of `nearest` keeps the coordinates of its points in registers. The inner loop, compiled
+# for compute capability 9.0 and disassembled, is 8 instructions a point and centroid at d = 4, 15
+# at d = 8, 25 at d = 16, 58 at d = 32, d of them multiply-adds; registers spill only above d = 16.
+_POINTS = 64
 _CENTROIDS = 16  # at a time
+_CENTROIDS_OF_FEW = 32  # likewise, where there are few dimensions
+_FEW = 4
+_WARPS, _WARPS_OF_MANY = 4, 8
+_MANY = 17  # dimensions from which on the registers of more warps are needed
 _ADDED = 256  # points of a program of `add_up`
 
 
@@ -42,7 +46,6 @@ def _nearest(  # type: ignore[no-untyped-def]
     k,
     D: tl.constexpr,
     COSTS: tl.constexpr,
-    UNROLLED: tl.constexpr,
     POINTS: tl.constexpr,
     CENTROIDS: tl.constexpr,
 ):
@@ -62,8 +65,7 @@ def _nearest(  # type: ignore[no-untyped-def]
         known = at + column < k
         half = tl.load(halves + problem * k + at + column, mask=known, other=float("inf"))
         score = tl.zeros((POINTS, CENTROIDS), tl.float32) + half[None, :]
-        # Unrolled, all the coordinates of the points stay in registers: up to where they fit.
-        for dim in tl.range(0, D, loop_unroll_factor=UNROLLED):
+        for dim in tl.static_range(D):
             x = _load_points(start, dim_stride, dim, inside, offsets, scale)
             c = tl.load(centroids + dim * k + at + column, mask=known, other=0.0)
             score = tl.fma(x[:, None], -c[None, :], score)
@@ -137,9 +139,8 @@ def nearest(x: ScaledPoints, centroids: Tensor, with_costs: bool) -> tuple[Tenso
     k = centroids.shape[1]
     codes = torch.empty((batch, n), dtype=code_dtype(k), device=centroids.device)
     costs = torch.empty((batch, n) if with_costs else 0, device=centroids.device)
-    tile = _FEW if d <= _UNROLLED else _MANY
     with torch.cuda.device_of(codes):
-        _nearest[(batch * triton.cdiv(n, tile),)](
+        _nearest[(batch * triton.cdiv(n, _POINTS),)](
             x.values,
             *x.values.stride(),
             x.offset,
@@ -152,9 +153,9 @@ def nearest(x: ScaledPoints, centroids: Tensor, with_costs: bool) -> tuple[Tenso
             k,
             D=d,
             COSTS=with_costs,
-            UNROLLED=d if d <= _UNROLLED else 1,
-            POINTS=tile,
-            CENTROIDS=_CENTROIDS,
+            POINTS=_POINTS,
+            CENTROIDS=_CENTROIDS_OF_FEW if d <= _FEW and k > _CENTROIDS else _CENTROIDS,
+            num_warps=_WARPS if d < _MANY else _WARPS_OF_MANY,
             enable_fp_fusion=True,
         )
     return codes, costs

@@ -31,15 +31,13 @@ def _build(kernel: Any, signature: list[str], constants: dict[str, Any], capabil
 
 
 def nearest(d: int, points: str, codes: str, capability: int) -> None:
-    unrolled = d <= kernels._UNROLLED
     build(
         kernels._nearest,
         [points, *_POINTS, *["*fp32"] * 4, codes, "*fp32", "i32", "i32"],
         {
             "D": d,
             "COSTS": True,
-            "UNROLLED": d if unrolled else 1,
-            "POINTS": kernels._FEW if unrolled else kernels._MANY,
+            "POINTS": kernels._POINTS,
             "CENTROIDS": kernels._CENTROIDS,
         },
         capability,
