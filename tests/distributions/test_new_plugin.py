@@ -14,6 +14,7 @@ from vqzoo.scaffold import write_plugin
 def test_it_works_as_it_is(environment: Environment, tmp_path: Path) -> None:
     made = CliRunner().invoke(app, ["new-plugin", "my-ternary", "--in", str(tmp_path)])
     assert made.exit_code == 0, made.output
+    assert "my-ternary/src/my_ternary/quantizer.py" in made.stdout
     folder = tmp_path / "my-ternary"
     environment.install(folder)
 

@@ -64,6 +64,8 @@ class Wild(Quantizer):
             return Code(shape, {**parts, "codes": Indices(codes, 1 << 20)})
         if how == "double":
             return Code(shape, {**parts, "scale": Floats(scale.stored.double())})
+        if how == "bare":
+            return Code(shape, {**parts, "scale": scale.values})
         if how == "part name":
             return Code(shape, {**parts, "../../etc": scale})
         if how == "parts":
@@ -164,6 +166,7 @@ BROKEN = {
     "float codes": f"{LAYER}, part 'codes' has dtype torch.float32: integer codes are needed",
     "cardinality": f"{LAYER}, part 'codes' has 1048576 symbols",
     "double": f"{LAYER}, part 'scale' is stored as torch.float64",
+    "bare": f"{LAYER}: part 'scale' is a Tensor: make it Indices(tensor, cardinality)",
     "part name": f"{LAYER}: part names must be distinct and of a-z",
     "parts": f"{LAYER} failed: TypeError",
     "fact": f"{LAYER}: fact 'list' is a list, not a scalar",

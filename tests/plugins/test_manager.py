@@ -65,7 +65,7 @@ BROKEN = {
     ),
     "a class, not an instance": (
         GOOD.format(method="whole").replace("[Whole()]", "[Whole]"),
-        "not an instance of Quantizer",
+        "returned the class Whole, not an instance of Quantizer",
     ),
     "a selector among quantizers": (
         GOOD.format(method="whole").replace("[Whole()]", "[Whole(), object()]"),

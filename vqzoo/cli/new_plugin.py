@@ -25,3 +25,5 @@ def new_plugin(
     console.print(f"{folder} is ready:", markup=False, soft_wrap=True)
     console.print(f"  pip install -e '{folder}[test]' && pytest {folder}", markup=False)
     console.print(f"  vqzoo methods {name}", markup=False)
+    quantizer = folder / "src" / name.replace("-", "_") / "quantizer.py"
+    console.print(f"The method is in {quantizer}.", markup=False, soft_wrap=True)

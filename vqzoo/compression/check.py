@@ -8,6 +8,7 @@ from torch import Tensor
 
 from vqzoo.artifact.schema import MAX_CHILD_GROWTH
 from vqzoo.errors import PluginError, one_line
+from vqzoo.numerics.arrays import all_finite
 from vqzoo.plugin.code import STORAGE_DTYPES, Code, Floats, Indices, MethodCode
 from vqzoo.plugin.method import Method
 
@@ -25,7 +26,7 @@ def check_matrix(matrix: Tensor, what: str) -> None:
         raise PluginError(f"{what} is not a float32 matrix")
     if not matrix.numel():
         raise PluginError(f"{what} is empty")
-    if not torch.isfinite(matrix).all():
+    if not all_finite(matrix):
         raise PluginError(f"{what} holds NaN or infinite values")
 
 
@@ -65,7 +66,7 @@ def check_decoded(decoded: Tensor, shape: tuple[int, int], who: str) -> None:
         raise PluginError(
             f"{who} decoded to {tuple(decoded.shape)} {decoded.dtype}, not {tuple(shape)} float32"
         )
-    if not torch.isfinite(decoded).all():
+    if not all_finite(decoded):
         raise PluginError(f"{who} decoded to NaN or infinite values")
 
 
@@ -100,7 +101,10 @@ def check_code(code: Code, shape: tuple[int, int], method: Method, who: str) -> 
         elif isinstance(part, Floats):
             _check_floats(part, f"{who}, part {name!r}")
         else:
-            raise PluginError(f"{who}: part {name!r} is neither Indices nor Floats")
+            raise PluginError(
+                f"{who}: part {name!r} is a {type(part).__name__}: make it Indices(tensor, "
+                "cardinality) or Floats.of(tensor)"
+            )
     for name, fact in code.facts.items():
         if not isinstance(fact, int | float | str | bool):
             raise PluginError(f"{who}: fact {name!r} is a {type(fact).__name__}, not a scalar")
@@ -137,5 +141,5 @@ def _check_indices(part: Indices, where: str) -> None:
 def _check_floats(part: Floats, where: str) -> None:
     if part.stored.dtype not in STORAGE_DTYPES.values():
         raise PluginError(f"{where} is stored as {part.stored.dtype}")
-    if not torch.isfinite(part.stored).all():
+    if not all_finite(part.stored):
         raise PluginError(f"{where} holds NaN or infinite values")

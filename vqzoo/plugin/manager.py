@@ -184,7 +184,8 @@ def _brought(plugins: Plugins, name: str, hook: str, kind: type) -> list[Any]:
     items = list(_call(plugins, name, hook) or [])
     for item in items:
         if not isinstance(item, kind):
-            raise TypeError(f"{hook} returned {item!r}, not an instance of {kind.__name__}")
+            made = f"the class {item.__name__}" if isinstance(item, type) else f"{item!r:.80}"
+            raise TypeError(f"{hook} returned {made}, not an instance of {kind.__name__}")
         if not _NAME.fullmatch(getattr(item, "name", "")):
             raise ValueError(f"{type(item).__name__} needs a name of a-z, 0-9, - and _")
         if not isinstance(getattr(item, "version", ""), str):

@@ -6,13 +6,13 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from torch import nn
+from torch import Tensor, nn
 
 from vqzoo.artifact.encode import EncodedLayer, encode_layer
 from vqzoo.artifact.reader import build_code, open_artifact, part_keys, verify_checksum
 from vqzoo.artifact.writer import write_artifact
 from vqzoo.compression.decode import decode
-from vqzoo.plugin.code import MethodCode, stored_bits
+from vqzoo.plugin.code import Code, Indices, MethodCode, Part, stored_bits
 from vqzoo.testing.broken import require
 from vqzoo.testing.codes import same_code
 from vqzoo.testing.matrices import ODD, REFERENCE, SHAPES, Case, gaussian
@@ -38,6 +38,42 @@ def stored_bits_are_what_is_stored(subject: QuantizerSubject) -> None:
             require(
                 counted == real, f"{case.name}, {text}: it counts {counted} bits; {real} are stored"
             )
+
+
+def layout_is_what_is_stored(subject: QuantizerSubject) -> None:
+    """A quantizer that has a `layout` foretells names, shapes, dtypes, cardinalities and facts of
+    what it stores, on the meta device: sizes are known before there are weights."""
+    for case in (*SHAPES, REFERENCE):
+        for text, options in subject.variants(case):
+            found = subject.compress(gaussian(case), options, case)
+            if found is None:
+                continue
+            try:
+                layout = subject.quantizer.layout(*case.matrix_shape, options)
+            except NotImplementedError:
+                continue
+            foretold, real = _outline(layout), _outline(found[0].code)
+            require(
+                foretold == real, f"{case.name}, {text}: it foretells {foretold}; {real} is stored"
+            )
+            require(
+                all(_tensor(part).is_meta for part in layout.parts.values()),
+                f"{case.name}, {text}: the layout holds values",
+            )
+
+
+def _outline(code: Code) -> str:
+    """What a Code consists of, without values."""
+    parts = {}
+    for name, part in sorted(code.parts.items()):
+        kind = str(part.cardinality) if isinstance(part, Indices) else part.dtype
+        parts[name] = (kind, *_tensor(part).shape)
+    children = {name: _outline(child.code) for name, child in sorted(code.children.items())}
+    return f"{code.shape} {parts} {dict(sorted(code.facts.items()))} {children}"
+
+
+def _tensor(part: Part) -> Tensor:
+    return part.values if isinstance(part, Indices) else part.stored
 
 
 def a_ratio_is_reached(subject: QuantizerSubject) -> None:
@@ -86,7 +122,8 @@ def the_file_holds_what_the_core_counts(subject: Subject) -> None:
 
 def an_artifact_gives_back_the_code(subject: Subject) -> None:
     """Saved and loaded again, a code is the same bit for bit (packed and unpacked), passes the
-    method's own `check`, and decodes to the same matrix."""
+    method's own `check`, and decodes to the same matrix. Codes come back in the narrowest integer
+    dtype (uint8 up to 256 symbols, where 0 - 1 is 255): convert them before computing with them."""
     for case in (*SHAPES, REFERENCE):
         for text, options in subject.variants(case):
             found = subject.compress(gaussian(case), options, case)
