@@ -86,6 +86,23 @@ class SingularValues(Quantizer):
         float_bits = 16 if options.dtype == "float16" else 32
         return float_bits * (options.rank or min(m, n)) * (m + n)
 
+    def layout(self, m: int, n: int, options: SingularValuesOptions) -> Code:
+        """Both factors of a rank that is given; how many values keep an energy, the weights say.
+
+        Raises:
+            NotImplementedError: a share of the energy is asked for.
+        """
+        if options.energy is not None:
+            raise NotImplementedError(
+                f"the rank that keeps energy={options.energy:g} is known with the weights only"
+            )
+        rank = options.rank or min(m, n)
+        parts = {
+            "left": Floats.layout(options.dtype, m, rank),
+            "right": Floats.layout(options.dtype, rank, n),
+        }
+        return Code((m, n), parts)
+
     def expected_error(self, m: int, n: int, options: SingularValuesOptions) -> float:
         """What is left of a flat spectrum."""
         return 1 - (options.rank or min(m, n)) / min(m, n)

@@ -120,6 +120,18 @@ class RoundToNearest(Quantizer):
         """step² / 12 for Gaussian weights, whose peak among N is about sqrt(2 ln N)."""
         if options.format == "fp16":
             return 2.0**-24
+    def layout(self, m: int, n: int, options: RoundToNearestOptions) -> Code:
+        """Half-precision values; or an integer a weight, and scales."""
+        if options.format == "fp16":
+            return Code((m, n), {"values": Floats.layout("float16", m, n)})
+        width = _group_width(m, n, options)
+        scales = (1, 1) if options.per == "tensor" else (m, math.ceil(n / width))
+        parts: dict[str, Indices | Floats] = {
+            "codes": Indices.layout(2 * _top(options.format) + 1, m, n),
+            "scale": Floats.layout("float16", *scales),
+        }
+        return Code((m, n), parts, {"group": width})
+
         sharing = m * n if options.per == "tensor" else _group_width(m, n, options)
         peak_squared = 2 * math.log(max(sharing, 2))
         return min(1.0, peak_squared / (12 * _top(options.format) ** 2))

@@ -68,5 +68,12 @@ class Binary(Quantizer):
         return {"none": 1.0, "tensor": 0.37, "row": 0.363}[options.scale]
 
     def paper_bits(self, m: int, n: int, options: BinaryOptions) -> float:
+    def layout(self, m: int, n: int, options: BinaryOptions) -> Code:
+        """A sign a weight, and the scales."""
+        parts: dict[str, Indices | Floats] = {"codes": Indices.layout(2, m, n)}
+        if options.scale != "none":
+            parts["scale"] = Floats.layout("float16", 1 if options.scale == "tensor" else m)
+        return Code((m, n), parts)
+
         """m·n: a ratio of 32, as the paper counts."""
         return m * n

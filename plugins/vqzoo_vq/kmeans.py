@@ -18,6 +18,7 @@ from vqzoo_vq.row_scale import (
     fit_row_scale,
     scale_bits,
     scale_rows,
+    scale_layout,
     split_rows,
 )
 
@@ -98,6 +99,14 @@ class ScalarKMeans(Quantizer):
         """Gaussian weights."""
         gain = ROW_SCALE_GAIN if options.scale == "row" else 1.0
         return gain * gaussian_distortion(1, math.log2(options.k))
+    def layout(self, m: int, n: int, options: ScalarKMeansOptions) -> Code:
+        """A code a weight, a codebook, and a scale a row."""
+        parts: dict[str, Indices | Floats] = {
+            "codes": Indices.layout(options.k, m, n),
+            "codebook": Floats.layout(options.dtype, options.k),
+        }
+        return Code((m, n), parts | scale_layout(m, options.scale))
+
 
     def paper_bits(self, m: int, n: int, options: ScalarKMeansOptions) -> float:
         """32·k + m·n·log2 k."""

@@ -30,6 +30,7 @@ from vqzoo_vq.row_scale import (
     scale_bits,
     scale_rows,
     split_rows,
+    scale_layout,
 )
 
 
@@ -157,6 +158,18 @@ class ProductQuantization(Quantizer):
             codes = 8 * math.ceil(group.count * index_bits(group.k) / 8)
             total += codes + group.books * group.k * group.d * float_bits
         return total
+    def layout(self, m: int, n: int, options: ProductQuantizationOptions) -> Code:
+        """Codes and codebooks of the whole blocks and of the tail, and a scale a row."""
+        shape = cut(m, n, options.d, options.axis)
+        groups = codebook_groups(shape, options.k, options.codebook)
+        parts: dict[str, Indices | Floats] = {}
+        for group, suffix in zip(groups, shape.suffixes, strict=True):
+            blocks = group.count // shape.points
+            parts["codes" + suffix] = Indices.layout(group.k, blocks, shape.points)
+            parts["codebook" + suffix] = Floats.layout(options.dtype, group.books, group.k, group.d)
+        facts = {"d": options.d, "axis": options.axis}
+        return Code((m, n), parts | scale_layout(m, options.scale), facts)
+
 
     def expected_error(self, m: int, n: int, options: ProductQuantizationOptions) -> float:
         """Gaussian weights."""

@@ -31,6 +31,11 @@ def fit_row_scale(weight: Tensor, normalized: Tensor) -> Floats:
     return Floats.scales(scales)
 
 
+def scale_layout(m: int, scale: Scale) -> dict[str, Floats]:
+    """The part `scale` of an m-row matrix, where there is one, without values."""
+    return {"scale": Floats.layout("float16", m)} if scale == "row" else {}
+
+
 def check_row_scale(code: Code) -> None:
     """Raises ValueError unless the part `scale`, where there is one, has a scale a row."""
     if "scale" in code.parts:

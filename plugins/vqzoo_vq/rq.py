@@ -27,6 +27,7 @@ from vqzoo_vq.row_scale import (
     fit_row_scale,
     scale_bits,
     scale_rows,
+    scale_layout,
     split_rows,
 )
 
@@ -159,6 +160,20 @@ class ResidualQuantization(Quantizer):
     def expected_error(self, m: int, n: int, options: ResidualQuantizationOptions) -> float:
         """Gaussian weights, each stage working on what the one before left."""
         stage = gaussian_distortion(options.d or n, math.log2(options.k))
+    def layout(self, m: int, n: int, options: ResidualQuantizationOptions) -> Code:
+        """Codes and codebooks of the whole blocks and of the tail, and a scale a row."""
+        shape = cut(m, n, options.d or n, "columns")
+        groups = codebook_groups(shape, options.k, options.codebook)
+        parts: dict[str, Indices | Floats] = {}
+        for group, suffix in zip(groups, shape.suffixes, strict=True):
+            blocks = group.count // shape.points
+            parts["codes" + suffix] = Indices.layout(group.k, blocks, options.stages, m)
+            parts["codebook" + suffix] = Floats.layout(
+                options.dtype, group.books, options.stages, group.k, group.d
+            )
+        facts = {"d": options.d or n}
+        return Code((m, n), parts | scale_layout(m, options.scale), facts)
+
         gain = ROW_SCALE_GAIN if options.scale == "row" else 1.0
         return gain * stage**options.stages
 

@@ -24,7 +24,13 @@ import vqzoo
 from vqzoo.artifact.encode import encode_layer
 from vqzoo.artifact.reader import build_code, open_artifact, part_keys
 from vqzoo.artifact.schema import LayerEntry
-from vqzoo.artifact.writer import dense_bytes, untouched_tensors, write_artifact
+from vqzoo.artifact.writer import (
+    dense_bytes,
+    file_bytes,
+    untouched_tensors,
+    write_artifact,
+    write_tensors,
+)
 from vqzoo.compression.view import compressible_layers
 from vqzoo.errors import UsageError
 from vqzoo.plugin import (
@@ -222,7 +228,31 @@ def test_the_header_holds_one_key_of_sorted_json(saved: Path) -> None:
         metadata = file.metadata()
     assert list(metadata) == ["vqzoo"]
     value = json.loads(metadata["vqzoo"])
-    assert metadata["vqzoo"] == json.dumps(value, sort_keys=True, separators=(",", ":"))
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    assert metadata["vqzoo"].rstrip(" ") == text
+
+
+def test_sizes_do_not_depend_on_the_weights(model: nn.Module, tmp_path: Path) -> None:
+    """Exponents of float parts have one digit or more, and the file is as large."""
+    sizes = set()
+    for power in (0, -30):
+        with torch.no_grad():
+            model.get_parameter("layer1.0.conv1.weight").mul_(2.0**power)
+        vqzoo.compress(model, "km", layers="layer1.0.conv1", k=4).save(tmp_path / str(power))
+        sizes.add((tmp_path / str(power) / "vqzoo.safetensors").stat().st_size)
+        exponent = take_apart(tmp_path / str(power)).layer()["code"]["parts"]["scale"]["exponent"]
+        assert len(str(exponent)) == (1 if power == 0 else 3)
+    assert len(sizes) == 1
+
+
+def test_the_size_of_a_file_is_computed_for_every_dtype(tmp_path: Path) -> None:
+    dtypes = [torch.bool, torch.uint8, torch.int8, torch.int16, torch.uint16, torch.float16]
+    dtypes += [torch.bfloat16, torch.int32, torch.uint32, torch.float32, torch.float64]
+    dtypes += [torch.int64, torch.uint64]
+    tensors = {f'{i % 3} "ü {i}': torch.zeros(i * 7, 2, dtype=d) for i, d in enumerate(dtypes)}
+    for metadata in ({"vqzoo": '{"a":"b"}' + "\\" * 9}, {"format": "pt"}):
+        write_tensors(tmp_path / "a", tensors, metadata)
+        assert file_bytes(tensors, metadata) == (tmp_path / "a").stat().st_size
 
 
 def test_layer_entries_say_what_the_format_promises(saved: Path, model: nn.Module) -> None:

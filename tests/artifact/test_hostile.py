@@ -409,6 +409,9 @@ LIES: dict[str, Change] = {
     "an input size in words": set_cfg("input_size", "large"),
     "a mean in words": set_cfg("mean", "grey"),
     "another file": set_block("file", "../../etc/passwd"),
+    "another method on record": set_block("method", "\x1b[31mred"),
+    "other weights on record": set_block("weights", "random"),
+    "a checksum of the record that is none": set_metadata("record_sha256", "mine"),
 }  # fmt: skip
 
 
@@ -424,9 +427,9 @@ HARMLESS: dict[str, Change] = {
     "an unknown key of a part": lambda f: codes(f).update(invented_later=1),
     "an unknown key of the metadata": set_metadata("invented_later", [1]),
     "an unknown key of the block": set_block("invented_later", 1),
+    "no checksum of the record": lambda f: f.metadata.pop("record_sha256"),
     "another option on record": set_path("options", "k", 99),
     "a preprocessing that names code": set_cfg("custom_load", "os.system"),
-    "another name on record": set_block("method", "\x1b[31mred"),
 }
 
 

@@ -14,6 +14,9 @@ import vqzoo
 from vqzoo.errors import ArtifactError, UsageError, VqzooError
 from vqzoo.testing.hub_server import Account, Fault, HubServer
 from vqzoo.zoo.hub import PUBLISHED, pull, push
+from vqzoo.zoo.recipe import make_recipe
+from vqzoo.zoo.runner import run
+from vqzoo.zoo.watcher import SilentWatcher
 
 REPO = "org/small"
 ARTIFACT = ("config.json", "vqzoo.safetensors")
@@ -133,12 +136,15 @@ def test_an_artifact_saved_from_memory_gets_a_card(hub: HubServer, tmp_path: Pat
     assert set(hub.files(REPO)) <= set(PUBLISHED)
 
 
-def test_random_weights_are_never_published(hub: HubServer, artifact: Path) -> None:
-    config = json.loads((artifact / "config.json").read_text())
-    config["vqzoo"]["weights"] = "random"
-    (artifact / "config.json").write_text(json.dumps(config))
+def test_random_weights_are_never_published(hub: HubServer, tmp_path: Path) -> None:
+    fields = {"model": "test_resnet", "weights": "random", "method": "km", "options": {"k": 2}}
+    folder = run(make_recipe(fields), SilentWatcher(), out=tmp_path / "a").folder
     with pytest.raises(UsageError, match="random weights"):
-        push(artifact, REPO)
+        push(folder, REPO)
+    text = (folder / "config.json").read_text()
+    (folder / "config.json").write_text(text.replace('"random"', '"pretrained"'))
+    with pytest.raises(ArtifactError, match="method and weights"):
+        push(folder, REPO)
     assert hub.exchanges == []
 
 

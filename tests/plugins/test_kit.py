@@ -207,6 +207,11 @@ class Miscounts(Grid):
         return super().stored_bits(m, n, options) - 8
 
 
+class OtherLayout(Grid):
+    def layout(self, m: int, n: int, options: Any) -> Code:
+        return Code((m, n), {"codes": Indices.layout(options.k, m, n)})
+
+
 class NoRatio(Grid):
     def options_for(self, m: int, n: int, ratio: float, given: Mapping[str, Any]) -> Any:
         return GridOptions(k=256)
@@ -267,6 +272,7 @@ BROKEN = {
     OtherApply: "apply equals decode then matmul: 1 × 1, k=4, x of shape (1,): off by",
     DetachedApply: "apply is differentiable: k=4: the gradient of book is off by",
     Miscounts: "stored bits are what is stored: 1 × 1, k=4: it counts 128 bits; 136 are stored",
+    OtherLayout: "layout is what is stored: 1 × 1, k=4: it foretells (1, 1) {'codes': ('4', 1, 1)}",
     NoRatio: "a ratio is reached: 64 × 48, ratio 4: GridOptions(k=256) stores 32768 of 98304",
     TrustsTheDtype: "an artifact gives back the code: ",
     DownTheLadder: "the ladder climbs: k=4 stores less",

@@ -80,6 +80,12 @@ def test_stored_bits_are_predicted_for_every_combination(
 
 @every_variant
 @pytest.mark.parametrize("value", [0.0, 1.0, -1e30, 1e30, 1e-30])
+        try:
+            layout = quantizer.layout(*shape, used)
+        except NotImplementedError:
+            continue
+        assert stored_bits(layout) == stored_bits(code), combination
+        assert layout.parts.keys() == code.parts.keys(), combination
 def test_constant_matrices(quantizer: Quantizer, options: dict[str, Any], value: float) -> None:
     weight = torch.full((6, 10), value)
     code, used, _ = fitted(quantizer, weight, options)

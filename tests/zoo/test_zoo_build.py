@@ -1,8 +1,10 @@
 """Recipes as files, what they will weigh, and building many of them."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from vqzoo.artifact.reader import open_artifact
@@ -69,6 +71,46 @@ def test_the_size_is_known_to_the_byte_before_there_are_weights(
     assert size.layers == len(layers)
     assert size.compressed == sum(artifact.layer_bytes(key) for key in layers)
     assert size.rest == sum(tensor.nbytes for tensor in artifact.dense_tensors().values())
+    assert size.file == artifact.weights_path.stat().st_size
+
+
+def test_the_embedded_recipe_becomes_the_file_that_the_dry_run_lists(tmp_path: Path) -> None:
+    (found,) = find_recipes(["alexnet-mini-pq-16x"], recipes_folder())
+    recipe = found.recipe.model_copy(update={"images": 10})
+    size = expected_size(recipe, installed_plugins())
+    made = run(recipe, SilentWatcher(), out=tmp_path / "a").folder / "vqzoo.safetensors"
+    assert size.file == made.stat().st_size
+
+
+@pytest.mark.parametrize("packing", [p.name for p in installed_plugins().packings])
+def test_a_packing_may_only_be_better_than_foretold(packing: str, tmp_path: Path) -> None:
+    recipe = make_recipe(
+        {"model": "test_resnet", "weights": "random", "method": "km", "packing": packing}
+    )
+    size = expected_size(recipe, installed_plugins())
+    made = run(recipe, SilentWatcher(), out=tmp_path / "a").folder / "vqzoo.safetensors"
+    assert size.exact == (packing == "bits")
+    assert made.stat().st_size <= size.file
+    assert not size.exact or made.stat().st_size == size.file
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"method": "svd", "options": {"energy": 0.9}}, "fc: the rank that keeps energy=0.9"),
+        ({"method": "km", "transforms": ["prune"]}, "fc: what prune leaves to km"),
+    ],
+)
+def test_a_dry_run_says_which_sizes_only_the_weights_can_tell(
+    fields: dict[str, Any], says: str, recipes: Path
+) -> None:
+    (recipes / "b.yaml").unlink()
+    named = {"model": "test_resnet", "weights": "random", **fields}
+    (recipes / "d.yaml").write_text(yaml.safe_dump(named))
+    done = CliRunner().invoke(app, ["zoo", "build", "--recipes", "recipes", "--dry-run"])
+    assert done.exit_code == 0, done.stderr
+    assert f"d: size not known before it is built: {says}" in done.stdout
+    assert "26,008" in done.stdout
 
 
 @pytest.mark.parametrize(

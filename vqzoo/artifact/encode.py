@@ -56,13 +56,45 @@ def encode_layer(
     """
     tensors: dict[str, Tensor] = {}
     code = _encode_code(compressed, key + SEPARATOR, packing, plugins, tensors)
-    entry = {
+    return _encoded(key, shape, dtype, code, options, tensors, tensors_sha256(tensors), transforms)
+
+
+def encode_layout(
+    key: str,
+    shape: tuple[int, ...],
+    layout: MethodCode,
+    options: Mapping[str, Any],
+    packing: str,
+    plugins: Plugins,
+) -> EncodedLayer:
+    """What `encode_layer` will make of a float32 weight, as far as sizes go: exactly in the packing
+    `bits`, at most in another.
+
+    Args:
+        layout: a code whose tensors are on the meta device, and so are the result's.
+    """
+    tensors: dict[str, Tensor] = {}
+    code = _encode_code(layout, key + SEPARATOR, packing, plugins, tensors)
+    return _encoded(key, shape, torch.float32, code, options, tensors, "0" * 64, ())
+
+
+def _encoded(
+    key: str,
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+    code: dict[str, Any],
+    options: Mapping[str, Any],
+    tensors: dict[str, Tensor],
+    sha256: str,
+    transforms: Sequence[tuple[str, Mapping[str, Any]]],
+) -> EncodedLayer:
+    entry: dict[str, Any] = {
         "shape": list(shape),
         "dtype": str(dtype).removeprefix("torch."),
-        "view": list(compressed.code.shape),
+        "view": code["shape"],
         "options": dict(options),
         "code": code,
-        "sha256": tensors_sha256(tensors),
+        "sha256": sha256,
     }
     if transforms:
         entry["transforms"] = [{"name": name, "options": dict(o)} for name, o in transforms]
@@ -95,7 +127,8 @@ def _encode_code(
                 "packing_version": packer.item.version,
             }
         else:
-            tensors[prefix + name] = part.stored.detach().cpu().contiguous()
+            stored = part.stored.detach()
+            tensors[prefix + name] = stored if stored.is_meta else stored.cpu().contiguous()
             parts[name] = {
                 "kind": "floats",
                 "shape": list(part.stored.shape),
@@ -122,9 +155,14 @@ def _smaller(
 ) -> tuple[Registered[Packing], Tensor]:
     """The packing asked for and its stream; fixed width where that stream would not be smaller."""
     asked = plugins.packings.get(packing)
-    stream = _pack(asked, part, key)
     fixed = plugins.packings.claims(FIXED_WIDTH)
-    expands = stream.numel() >= -(-part.values.numel() * part.bits // 8)
+    size = -(-part.values.numel() * part.bits // 8)
+    if part.values.is_meta:  # the most that it can come to, in the header too
+        either = [asked, *fixed] if len(fixed) == 1 else [asked]
+        longest = max(either, key=lambda packer: len(packer.name + packer.item.version))
+        return longest, torch.empty(size, dtype=torch.uint8, device="meta")
+    stream = _pack(asked, part, key)
+    expands = stream.numel() >= size
     if not expands or asked.name == FIXED_WIDTH or len(fixed) != 1:
         return asked, stream
     return fixed[0], _pack(fixed[0], part, key)

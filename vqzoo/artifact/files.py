@@ -24,6 +24,11 @@ def sha256_text(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def record_sha256(method: str, weights: str) -> str:
+    """Hex sha256 of what a config's `vqzoo` block notes of a run."""
+    return sha256_text(canonical_json({"method": method, "weights": weights}))
+
+
 def sha256_file(path: Path) -> str:
     """Hex sha256 of a file."""
     with path.open("rb") as file:

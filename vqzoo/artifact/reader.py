@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
 
-from vqzoo.artifact.files import canonical_json, sha256_file, sha256_text
+from vqzoo.artifact.files import canonical_json, record_sha256, sha256_file, sha256_text
 from vqzoo.artifact.header import Header, StoredTensor, read_header, strict_json
 from vqzoo.artifact.schema import (
     CONFIG_FILE,
@@ -104,6 +104,10 @@ def open_artifact(folder: str | Path) -> Artifact:
     metadata = _validate(Metadata, raw, f"the metadata of {WEIGHTS_FILE}")
     if metadata.config_sha256 != sha256_text(canonical_json(config)):
         raise ArtifactError(f"{CONFIG_FILE} is not the one that {WEIGHTS_FILE} was written with")
+    if metadata.record_sha256 not in (None, record_sha256(block.method, block.weights)):
+        raise ArtifactError(
+            f"method and weights in {CONFIG_FILE} are not what {WEIGHTS_FILE} was written with"
+        )
     if block.bytes != header.file_bytes:
         raise ArtifactError(
             f"{WEIGHTS_FILE} has {header.file_bytes} bytes where {CONFIG_FILE} says {block.bytes}"

@@ -116,8 +116,8 @@ class Metadata(_Entry):
         config_sha256: of config.json without its `vqzoo` block, as canonical JSON.
         layers: state dict key -> compressed weight.
         aliases: state dict key -> the key that it shares its tensor with.
-        record_sha256: of the config's `vqzoo` block without `sha256` and `bytes`, as canonical
-            JSON; None where an older vqzoo wrote the file.
+        record_sha256: of `method` and `weights` of the config's `vqzoo` block, as canonical JSON;
+            None where an older vqzoo wrote the file.
     """
 
     format_version: Annotated[int, Field(strict=True)]

@@ -57,14 +57,8 @@ def write_artifact(
         weights: where the dense weights came from, for the record.
     """
     dense, aliases = untouched_tensors(model, {layer.key for layer in layers})
-    block = {
-        "format_version": FORMAT_VERSION,
-        "method": method,
-        "file": WEIGHTS_FILE,
-        "weights": weights,
-    }
     metadata = metadata_text(
-        layers, aliases, sha256_text(canonical_json(config)), record_sha256(block)
+        layers, aliases, sha256_text(canonical_json(config)), record_sha256(method, weights)
     )
     tensors = dict(dense)
     for layer in layers:
@@ -72,7 +66,14 @@ def write_artifact(
     path = folder / WEIGHTS_FILE
     write_tensors(path, tensors, {"vqzoo": metadata})
     written = WrittenArtifact(path.stat().st_size, sha256_file(path))
-    block |= {"sha256": written.sha256, "bytes": written.file_bytes}
+    block = {
+        "format_version": FORMAT_VERSION,
+        "method": method,
+        "file": WEIGHTS_FILE,
+        "sha256": written.sha256,
+        "bytes": written.file_bytes,
+        "weights": weights,
+    }
     write_text(folder / CONFIG_FILE, json.dumps({**config, "vqzoo": block}, indent=2) + "\n")
     return written
 

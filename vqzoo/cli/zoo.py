@@ -83,21 +83,36 @@ def build(
 def _print_plan(chosen: "Sequence[ZooRecipe]") -> None:
     from vqzoo.plugin.manager import installed_plugins
     from vqzoo.zoo.build import plan
+    from vqzoo.zoo.expected_size import SizeUnknownError
 
-    table = _table("recipe", "model", "weights", "fp32 bytes", "stored bytes", "ratio", "all bytes")
+    titles = ("recipe", "model", "weights", "fp32 bytes", "stored bytes", "ratio", "file bytes")
+    table = _table(*titles)
+    unknown, inexact = [], False
     for recipe, size in plan(chosen, installed_plugins()):
+        if isinstance(size, SizeUnknownError):
+            unknown.append(f"{recipe.name}: size not known before it is built: {size}")
+            continue
+        most = "" if size.exact else "≤ "
+        inexact = inexact or not size.exact
         table.add_row(
             recipe.name,
             recipe.recipe.model,
             f"{size.layers:,}",
             f"{size.dense_layers:,}",
-            f"{size.compressed:,}",
+            f"{most}{size.compressed:,}",
             f"{size.dense_layers / size.compressed:.2f}x" if size.compressed else "-",
-            f"{size.tensors:,}",
+            f"{most}{size.file:,}",
         )
     console = stdout()
-    console.print(table)
-    console.print("Bytes of tensors, exactly; the header of a file comes on top.")
+    if table.rows:
+        console.print(table)
+        console.print("File bytes: of vqzoo.safetensors, its header included, exactly.")
+    if inexact:
+        console.print(
+            "≤: at most so many; the packing's streams are as long as the codes make them."
+        )
+    for line in unknown:
+        console.print(printable(line), markup=False)
 
 
 def _table(*titles: str) -> "Table":

@@ -28,6 +28,11 @@ class Indices:
     values: Tensor
     cardinality: int
 
+    @classmethod
+    def layout(cls, cardinality: int, *shape: int) -> "Indices":
+        """Codes of a shape without values, on the meta device."""
+        return cls(torch.empty(shape, dtype=torch.int64, device="meta"), cardinality)
+
     @property
     def bits(self) -> int:
         """Fixed width of one code in bits: ceil(log2(cardinality)), at least 1."""
@@ -45,6 +50,11 @@ class Floats:
 
     stored: Tensor
     exponent: int = 0
+
+    @classmethod
+    def layout(cls, dtype: str, *shape: int) -> "Floats":
+        """Values of a storage dtype and a shape, without any, on the meta device."""
+        return cls(torch.empty(shape, dtype=STORAGE_DTYPES[dtype], device="meta"))
 
     @classmethod
     def of(cls, values: Tensor, dtype: str = "float16") -> "Floats":

@@ -55,6 +55,15 @@ class Quantizer(Method):
         """Bits that `quantize` will store with these options, to the byte."""
         raise NotImplementedError(f"{self.name} offers candidates but does not count their bits")
 
+    def layout(self, m: int, n: int, options: Any) -> Code:
+        """The Code that `quantize` will give with these options, its tensors on the meta device:
+        names, shapes, dtypes, cardinalities and facts. `vqzoo zoo build --dry-run` counts by it.
+
+        Raises:
+            NotImplementedError: the method cannot say so beforehand, or not with these options.
+        """
+        raise NotImplementedError(f"{self.name} does not say beforehand what it will store")
+
     def expected_error(self, m: int, n: int, options: Any) -> float:
         """Expected squared error over the squared norm, used only to compare candidates."""
         raise NotImplementedError(f"{self.name} offers candidates but does not rank them")

@@ -37,6 +37,7 @@ QUANTIZER_RULES: tuple[Callable[[QuantizerSubject], None], ...] = (
     rules_apply.apply_equals_decode_then_matmul,
     rules_apply.apply_is_differentiable,
     rules_storage.stored_bits_are_what_is_stored,
+    rules_storage.layout_is_what_is_stored,
     rules_storage.a_ratio_is_reached,
     rules_storage.the_file_holds_what_the_core_counts,
     rules_storage.an_artifact_gives_back_the_code,

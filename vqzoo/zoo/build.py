@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Literal
 
 from vqzoo.artifact.schema import REPORT_FILE
-from vqzoo.errors import VqzooError
+from vqzoo.errors import UsageError, VqzooError
 from vqzoo.plugin.manager import Plugins
-from vqzoo.zoo.expected_size import ExpectedSize, expected_size
+from vqzoo.zoo.expected_size import ExpectedSize, SizeUnknownError, expected_size
 from vqzoo.zoo.hub import check_push, push
 from vqzoo.zoo.runner import run
 from vqzoo.zoo.watcher import Watcher
@@ -86,10 +86,21 @@ def _stamp(folder: Path) -> int | None:
     return report.stat().st_mtime_ns if report.is_file() else None
 
 
-def plan(recipes: Sequence[ZooRecipe], plugins: Plugins) -> list[tuple[ZooRecipe, ExpectedSize]]:
-    """What would be built, and how large, without weights.
+def plan(
+    recipes: Sequence[ZooRecipe], plugins: Plugins
+) -> list[tuple[ZooRecipe, ExpectedSize | SizeUnknownError]]:
+    """What would be built, and how large or why that is not known, without weights.
 
     Raises:
         UsageError: a recipe names what does not exist.
     """
-    return [(recipe, expected_size(recipe.recipe, plugins)) for recipe in recipes]
+    return [(recipe, _size(recipe, plugins)) for recipe in recipes]
+
+
+def _size(recipe: ZooRecipe, plugins: Plugins) -> ExpectedSize | SizeUnknownError:
+    try:
+        return expected_size(recipe.recipe, plugins)
+    except SizeUnknownError as error:
+        return error
+    except UsageError as error:
+        raise UsageError(f"{recipe.name}: {error}") from error

@@ -5,70 +5,79 @@ from typing import Any
 
 import timm
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from vqzoo.artifact.writer import fp32_itemsize
+from vqzoo.artifact.encode import FIXED_WIDTH, EncodedLayer, encode_layout
+from vqzoo.artifact.writer import file_bytes, metadata_text
 from vqzoo.compression.compress import choose_options
 from vqzoo.compression.selection import LayerPlan, plan_layers
 from vqzoo.compression.view import compressible_layers, weight_key
-from vqzoo.errors import UsageError, one_line
+from vqzoo.errors import UsageError, VqzooError, one_line
+from vqzoo.plugin.code import MethodCode
 from vqzoo.plugin.manager import Plugins
 from vqzoo.plugin.method import SkipLayer
 from vqzoo.zoo.names import check_name, register_models
 from vqzoo.zoo.recipe import Recipe
 
+_SHA256 = "0" * 64  # any other is as long
+
+
+class SizeUnknownError(VqzooError):
+    """A recipe's artifact has a size that only its weights can tell."""
+
 
 @dataclass(frozen=True)
 class ExpectedSize:
-    """Bytes of an artifact's tensors, to the byte; the file's header comes on top.
+    """Bytes of an artifact, to the byte, or at most so many.
 
     Attributes:
         layers: weights that are compressed.
         dense_layers: those weights in fp32.
         compressed: their codes, codebooks and scales.
         rest: what stays dense, buffers included.
+        file: `vqzoo.safetensors`, its header included.
+        exact: False for a packing whose streams are as long as the codes make them, which is at
+            most the fixed width.
     """
 
     layers: int
     dense_layers: int
     compressed: int
     rest: int
-
-    @property
-    def tensors(self) -> int:
-        """All of it."""
-        return self.compressed + self.rest
+    file: int
+    exact: bool
 
 
 def expected_size(recipe: Recipe, plugins: Plugins) -> ExpectedSize:
     """Plan a recipe on a model without weights and count.
 
     Raises:
-        UsageError: the recipe names what does not exist, or a transform or a method that cannot
-            say its size beforehand.
+        UsageError: the recipe names what does not exist.
+        SizeUnknownError: it asks for transforms, or for a method that cannot say beforehand what it
+            stores.
     """
     register_models(plugins)
     model = _model_without_weights(recipe)
     layers, _ = compressible_layers(model)
     rules = [(rule.layers, rule.choice()) for rule in recipe.rules]
     plans, _ = plan_layers(layers, recipe.layers, recipe.choice(), rules, plugins)
-    sizes = {weight_key(plan.layer.name): _bits(plan, plugins) // 8 for plan in plans}
-    smaller = {
-        weight_key(plan.layer.name): plan.layer.numel
-        for plan in plans
-        if sizes[weight_key(plan.layer.name)] < 4 * plan.layer.numel
+    expected = {
+        weight_key(plan.layer.name): _layer(plan, recipe.packing, plugins) for plan in plans
     }
-    seen: set[int] = set()
-    rest = 0
-    for key, tensor in model.state_dict(keep_vars=True).items():
-        if id(tensor) not in seen and key not in smaller:
-            rest += tensor.numel() * fp32_itemsize(tensor)
-        seen.add(id(tensor))
+    compressed = {key: layer for key, layer in expected.items() if layer is not None}
+    dense, aliases = _untouched(model, set(compressed))
+    tensors = dict(dense)
+    for layer in compressed.values():
+        tensors |= layer.tensors
+    metadata = metadata_text(list(compressed.values()), aliases, _SHA256, _SHA256)
+    numel = {weight_key(plan.layer.name): plan.layer.numel for plan in plans}
     return ExpectedSize(
-        layers=len(smaller),
-        dense_layers=4 * sum(smaller.values()),
-        compressed=sum(sizes[key] for key in smaller),
-        rest=rest,
+        layers=len(compressed),
+        dense_layers=4 * sum(numel[key] for key in compressed),
+        compressed=sum(layer.nbytes for layer in compressed.values()),
+        rest=sum(tensor.numel() * tensor.element_size() for tensor in dense.values()),
+        file=file_bytes(tensors, {"vqzoo": metadata}),
+        exact=plugins.packings.get(recipe.packing).name == FIXED_WIDTH,
     )
 
 
@@ -82,15 +91,41 @@ def _model_without_weights(recipe: Recipe) -> nn.Module:
         raise UsageError(f"{recipe.model} cannot be made: {one_line(error)}") from error
 
 
-def _bits(plan: LayerPlan, plugins: Plugins) -> int:
+def _untouched(model: nn.Module, replaced: set[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """As the writer's `untouched_tensors`; on the meta device an object is its own place."""
+    state = model.state_dict(keep_vars=True)
+    first = {id(state[key]): key for key in state if key in replaced}
+    dense: dict[str, Tensor] = {}
+    aliases: dict[str, str] = {}
+    for key, tensor in state.items():
+        owner = first.setdefault(id(tensor), key)
+        if owner != key:
+            aliases[key] = owner
+        elif key not in replaced:
+            dense[key] = tensor
+    return dense, aliases
+
+
+def _layer(plan: LayerPlan, packing: str, plugins: Plugins) -> EncodedLayer | None:
+    """What a weight will be stored as; None where it stays dense."""
     layer, choice = plan.layer, plan.choice
     if choice.transforms:
-        raise UsageError(f"{layer.name}: sizes with transforms are not known beforehand")
-    quantizer = plugins.quantizers.get(choice.method).item
+        names = ", ".join(transform.name for transform in choice.transforms)
+        raise SizeUnknownError(f"{layer.name}: what {names} leaves to {choice.method} is not known")
+    entry = plugins.quantizers.get(choice.method)
     try:
-        options = choose_options(quantizer, layer.matrix_shape, choice, lambda text: None)
-        return quantizer.stored_bits(*layer.matrix_shape, options)
+        options = choose_options(entry.item, layer.matrix_shape, choice, lambda text: None)
+        layout = entry.item.layout(*layer.matrix_shape, options)
     except SkipLayer:
-        return 32 * layer.numel
+        return None
     except NotImplementedError as error:
-        raise UsageError(f"{layer.name}: {error}") from None
+        raise SizeUnknownError(f"{layer.name}: {error}") from None
+    found = encode_layout(
+        weight_key(layer.name),
+        layer.shape,
+        MethodCode(choice.method, layout),
+        options.model_dump(),
+        packing,
+        plugins,
+    )
+    return found if found.nbytes < 4 * layer.numel else None
