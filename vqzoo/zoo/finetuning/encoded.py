@@ -15,11 +15,13 @@ from vqzoo.artifact.reader import build_code
 from vqzoo.artifact.schema import LayerEntry
 from vqzoo.compression.decode import decode
 from vqzoo.compression.errors import MatrixError, matrix_error
-from vqzoo.plugin.code import MethodCode
+from vqzoo.compression.view import weight_key
+from vqzoo.plugin.code import Code, MethodCode
 from vqzoo.plugin.manager import Plugins
 from vqzoo.zoo.finetuning.loop import Tuned, tune
 from vqzoo.zoo.finetuning.settings import Finetuning
 from vqzoo.zoo.finetuning.training_data import TrainingData
+from vqzoo.zoo.record import codes_block
 from vqzoo.zoo.watcher import Watcher
 
 
@@ -83,13 +85,8 @@ def learn(
         checkpoint: see `tune`.
     """
     codes = {layer_name(layer): code_of(layer, plugins) for layer in layers}
-    decoded = copy.deepcopy(module)
-    with torch.no_grad():
-        for layer in layers:
-            weight = decoded.get_parameter(layer.key)
-            weight.copy_(decode(codes[layer_name(layer)], plugins).view(weight.shape))
     tuned = tune(
-        decoded,
+        decoded_network(module, codes, plugins),
         codes,
         lesson.teacher,
         lesson.data,
@@ -108,8 +105,20 @@ def learn(
         code = tuned.codes[layer_name(before)]
         dense = lesson.dense.get_parameter(before.key).detach().float()
         error = matrix_error(dense.reshape(code.code.shape), decode(code, plugins))
-        new_rows.append(_retuned_row(row, after, error))
+        new_rows.append(_retuned_row(row, code.code, after, error))
     return Learned(tuned.module, tuned.codes, encoded, new_rows, tuned)
+
+
+def decoded_network(
+    module: nn.Module, codes: Mapping[str, MethodCode], plugins: Plugins
+) -> nn.Module:
+    """A copy of `module` with decoded weights in the layers that `codes` names."""
+    network = copy.deepcopy(module)
+    with torch.no_grad():
+        for name, code in codes.items():
+            weight = network.get_parameter(weight_key(name))
+            weight.copy_(decode(code, plugins).view(weight.shape))
+    return network
 
 
 def finetuning_block(lesson: Lesson, tuned: Tuned) -> dict[str, Any]:
@@ -124,7 +133,7 @@ def finetuning_block(lesson: Lesson, tuned: Tuned) -> dict[str, Any]:
 
 
 def _retuned_row(
-    row: Mapping[str, Any], encoded: EncodedLayer, error: MatrixError
+    row: Mapping[str, Any], code: Code, encoded: EncodedLayer, error: MatrixError
 ) -> dict[str, Any]:
     """A layer's row after its floats have changed."""
     numel = math.prod(row["shape"])
@@ -135,6 +144,7 @@ def _retuned_row(
         "sqnr_db": error.sqnr_db,
         "row_sqnr_db": error.row_sqnr_db,
         "bytes": encoded.nbytes,
+        "codes": codes_block(code, encoded),
     }
 
 
