@@ -106,6 +106,32 @@ def run(
         list[str] | None,
         typer.Option(metavar="NAME=VALUE", help="An argument of timm's: num_classes, img_size."),
     ] = None,
+    calibrate: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DATA",
+            help="Weigh errors by what layers see of some training images (km, pq, rq): fmnist, "
+            "fmnist:FOLDER, imagefolder:PATH, or a data set of timm's, split train.",
+            rich_help_panel="Calibration",
+        ),
+    ] = None,
+    repair: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DATA",
+            help="Correct biases and batch norm statistics afterwards, on such images, without "
+            "labels.",
+            rich_help_panel="Calibration",
+        ),
+    ] = None,
+    calibration_images: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="How many images either takes. [dim]default: 512[/]",
+            rich_help_panel="Calibration",
+        ),
+    ] = None,
     finetune: FinetuneEpochs = None,
     train_data: TrainData = None,
     train_images: TrainImages = None,
@@ -184,6 +210,9 @@ def run(
         "checkpoint": checkpoint,
         "weights": weights,
         "model_args": parse_scalars(model_arg or []) or None,
+        "calibrate": calibrate,
+        "repair": repair,
+        "calibration_images": calibration_images,
         "packing": packing,
         "seed": seed,
         "device": device,

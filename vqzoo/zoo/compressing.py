@@ -3,13 +3,15 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from vqzoo.artifact.encode import EncodedLayer, encode_layer
 from vqzoo.compression.compress import compress_layer
 from vqzoo.compression.view import weight_key
 from vqzoo.errors import NothingCompressed, PluginError
 from vqzoo.plugin.method import SkipLayer
+from vqzoo.zoo.calibration import layer_inputs
+from vqzoo.zoo.finetuning.loop import epoch_generator
 from vqzoo.zoo.prepare import Prepared
 from vqzoo.zoo.record import layer_row
 from vqzoo.zoo.watcher import Watcher
@@ -28,6 +30,7 @@ class CompressedNetwork:
         stages: where the run fine-tuned, one entry a stage, the dense network first.
         finetuning: how the last stage was fine-tuned.
         finetuning_seconds: that fine-tuning took.
+        repair: what was repaired, and on which images.
     """
 
     module: nn.Module
@@ -37,6 +40,7 @@ class CompressedNetwork:
     stages: list[dict[str, Any]] = field(default_factory=list)
     finetuning: dict[str, Any] | None = None
     finetuning_seconds: float = 0.0
+    repair: dict[str, Any] | None = None
 
 
 def compress_layers(
@@ -54,13 +58,14 @@ def compress_layers(
     rows: list[dict[str, Any]] = []
     skipped = dict(ready.skipped)
     total = len(ready.plans)
+    inputs = _calibrate(ready, work, watcher)
     for index, plan in enumerate(ready.plans):
         name = plan.layer.name
         watcher.layer_started(name, index, total)
         saved = saved_layer(work, index)
         if saved is None:
             try:
-                encoded, row = _compress_one(ready, index, watcher)
+                encoded, row = _compress_one(ready, index, watcher, inputs.get(name))
             except SkipLayer as reason:
                 skipped[name] = str(reason)
                 watcher.note(name, f"stays dense: {reason}")
@@ -84,12 +89,18 @@ def compress_layers(
 
 
 def _compress_one(
-    ready: Prepared, index: int, watcher: Watcher
+    ready: Prepared, index: int, watcher: Watcher, inputs: Tensor | None
 ) -> tuple[EncodedLayer, dict[str, Any]]:
     plan, recipe = ready.plans[index], ready.recipe
     model = ready.opened.module
     compressed = compress_layer(
-        model, plan, ready.plugins, seed=recipe.seed, device=ready.device, progress=watcher
+        model,
+        plan,
+        ready.plugins,
+        seed=recipe.seed,
+        device=ready.device,
+        progress=watcher,
+        inputs=inputs,
     )
     key = weight_key(plan.layer.name)
     encoded = encode_layer(
@@ -103,3 +114,21 @@ def _compress_one(
         [(step.name, step.options) for step in compressed.transforms],
     )
     return encoded, layer_row(compressed, encoded)
+
+
+def _calibrate(ready: Prepared, work: Workspace, watcher: Watcher) -> dict[str, Tensor]:
+    """Calibration inputs of the layers still to be compressed, where they are asked for."""
+    data = ready.calibration
+    waiting = [p.layer for i, p in enumerate(ready.plans) if saved_layer(work, i) is None]
+    if data is None or not waiting:
+        return {}
+    with watcher.images(f"calibrating on {data.name}") as steps:
+        return layer_inputs(
+            ready.opened.module,
+            waiting,
+            data.batches(epoch_generator(ready.recipe.seed, 0)),
+            data.images or ready.recipe.calibration_images,
+            seed=ready.recipe.seed,
+            device=ready.device,
+            progress=steps,
+        )

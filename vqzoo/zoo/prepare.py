@@ -15,6 +15,7 @@ from vqzoo.plugin.manager import Plugins, installed_plugins
 from vqzoo.plugin.method import Method
 from vqzoo.zoo.config import timm_config
 from vqzoo.zoo.data import Data, open_data
+from vqzoo.zoo.finetuning.settings import Finetuning
 from vqzoo.zoo.finetuning.training_data import TrainingData, open_training_data
 from vqzoo.zoo.models import EMBEDDED_DATA, OpenedModel, find_model
 from vqzoo.zoo.names import register_models
@@ -35,6 +36,8 @@ class Prepared:
         skipped: layer -> why it stays dense.
         data: images to measure on, if any.
         training: images to fine-tune with, where that is asked for.
+        calibration: images to weigh errors by, where that is asked for.
+        repair: images to repair the network with, where that is asked for.
         config: the artifact's config.
         device: where to compute.
         digest: hash of what was asked.
@@ -48,6 +51,8 @@ class Prepared:
     skipped: dict[str, str]
     data: Data | None
     training: TrainingData | None
+    calibration: TrainingData | None
+    repair: TrainingData | None
     config: Mapping[str, Any]
     device: torch.device
     digest: str
@@ -92,6 +97,8 @@ def prepare(
         skipped=passed | skipped,
         data=open_data(spec, opened.module, images=recipe.images) if spec else None,
         training=_open_training(recipe, opened),
+        calibration=_open_unlabelled(recipe.calibrate, recipe, opened),
+        repair=_open_unlabelled(recipe.repair, recipe, opened),
         config=timm_config(
             opened.module, opened.model_args, pretrained=opened.weights == "pretrained"
         ),
@@ -110,6 +117,14 @@ def _open_training(recipe: Recipe, opened: OpenedModel) -> TrainingData | None:
         raise UsageError(
             f"{opened.name} has no training images here: give --train-data imagefolder:PATH"
         )
+    return open_training_data(spec, opened.module, settings, seed=recipe.seed)
+
+
+def _open_unlabelled(spec: str | None, recipe: Recipe, opened: OpenedModel) -> TrainingData | None:
+    """Some training images as they are for evaluation; their labels are not looked at."""
+    if spec is None:
+        return None
+    settings = Finetuning(images=recipe.calibration_images, augment=False)
     return open_training_data(spec, opened.module, settings, seed=recipe.seed)
 
 

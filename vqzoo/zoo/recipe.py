@@ -77,6 +77,9 @@ class Recipe(BaseModel):
     images: int | None = Field(None, ge=1)
     seed: int = Field(0, ge=0, lt=2**31)
     device: str = "cpu"
+    calibrate: str | None = None
+    repair: str | None = None
+    calibration_images: int = Field(512, ge=1)
     finetune: Finetuning | None = None
     dense: bool = False
     plugins: tuple[Path, ...] = ()
@@ -89,6 +92,8 @@ class Recipe(BaseModel):
             raise ValueError("options, ratio and transforms belong to a method: give --method")
         if self.checkpoint is not None and self.weights == "random":
             raise ValueError("give a checkpoint or random weights, not both")
+        if self.repair is not None and self.finetune is not None:
+            raise ValueError("fine-tuning does what repair does, and more: leave repair out")
         return self
 
     @property
@@ -238,6 +243,10 @@ def canonical_command(recipe: Recipe, model: str) -> str:
         words += ["--data", public_data_name(recipe.data)]
     if recipe.images is not None:
         words += ["--images", str(recipe.images)]
+    for name, spec in (("calibrate", recipe.calibrate), ("repair", recipe.repair)):
+        words += ["--" + name, public_data_name(spec)] if spec is not None else []
+    if recipe.calibration_images != Recipe.model_fields["calibration_images"].default:
+        words += ["--calibration-images", str(recipe.calibration_images)]
     if recipe.finetune is not None:
         words += ["--finetune", str(recipe.finetune.epochs)]
         if recipe.finetune.data is not None:

@@ -2,7 +2,8 @@
 
 import json
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,15 @@ from vqzoo.plugin.files import plugin_files
 from vqzoo.zoo.before_after import accuracy, before_and_after
 from vqzoo.zoo.card import write_card
 from vqzoo.zoo.compressing import CompressedNetwork, compress_layers
-from vqzoo.zoo.finetuning.encoded import Lesson
+from vqzoo.zoo.finetuning.encoded import Lesson, code_of, decoded_network, layer_name
+from vqzoo.zoo.finetuning.loop import epoch_generator
+from vqzoo.zoo.finetuning.training_data import TrainingData
+from vqzoo.zoo.images import Batch
 from vqzoo.zoo.load import load
 from vqzoo.zoo.prepare import Prepared, prepare
 from vqzoo.zoo.recipe import Recipe, canonical_command
 from vqzoo.zoo.record import ratios, versions
+from vqzoo.zoo.repair import repair
 from vqzoo.zoo.stages import compress_in_stages
 from vqzoo.zoo.watcher import Watcher
 from vqzoo.zoo.workspace import (
@@ -133,6 +138,8 @@ def _run(
         "skipped": made.skipped,
         "stages": made.stages,
         "finetuning": made.finetuning,
+        "calibration": _data_block(ready.calibration),
+        "repair": made.repair,
         "seconds": {
             "compress": compressing,
             **({"finetune": made.finetuning_seconds} if recipe.finetune else {}),
@@ -154,9 +161,39 @@ def _compress(
 ) -> CompressedNetwork:
     """Compress, and fine-tune where that is asked for."""
     if ready.recipe.finetune is None or ready.training is None:
-        return compress_layers(ready, work, watcher, keep_going)
+        return _repair(ready, compress_layers(ready, work, watcher, keep_going), watcher)
     dense = ready.opened.module
     lesson = Lesson(
         dense, dense, ready.training, ready.recipe.finetune, ready.recipe.seed, ready.device
     )
     return compress_in_stages(ready, lesson, work, watcher, keep_going)
+
+
+def _repair(ready: Prepared, made: CompressedNetwork, watcher: Watcher) -> CompressedNetwork:
+    """Repair biases and batch norms, where that is asked for."""
+    data = ready.repair
+    if data is None:
+        return made
+    codes = {layer_name(layer): code_of(layer, ready.plugins) for layer in made.layers}
+    compressed = decoded_network(made.module, codes, ready.plugins)
+
+    def batches() -> Iterator[Batch]:
+        return data.batches(epoch_generator(ready.recipe.seed, 0))
+
+    images = data.images or ready.recipe.calibration_images
+    with watcher.images(f"repairing on {data.name}") as steps:
+        repaired = repair(
+            made.module,
+            compressed,
+            codes,
+            batches,
+            images,
+            device=ready.device,
+            progress=steps,
+        )
+    told = {"data": data.name, "images": images, "biases": repaired.biases, "norms": repaired.norms}
+    return replace(made, module=repaired.module, repair=told)
+
+
+def _data_block(data: TrainingData | None) -> dict[str, Any] | None:
+    return None if data is None else {"data": data.name, "images": data.images}
