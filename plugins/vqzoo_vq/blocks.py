@@ -79,15 +79,14 @@ def block_points(matrix: Tensor, d: int, axis: Axis, scope: CodebookScope) -> li
     """
     across = matrix.T if axis == "columns" else matrix
     shape = cut(matrix.shape[0], matrix.shape[1], d, axis)
-    across = across.contiguous()
-    whole = across[: shape.blocks * d].view(shape.blocks, d, shape.points)
+    whole = across[: shape.blocks * d].unflatten(0, (shape.blocks, d)) if shape.blocks else None
     groups = []
-    if shape.blocks:
+    if whole is not None:
         if scope == "layer":
             whole = whole.transpose(0, 1).reshape(1, d, shape.blocks * shape.points)
-        groups.append(whole)
+        groups.append(whole.contiguous())
     if shape.tail:
-        groups.append(across[shape.blocks * d :].view(1, shape.tail, shape.points))
+        groups.append(across[shape.blocks * d :].contiguous()[None])
     return groups
 
 

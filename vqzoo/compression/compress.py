@@ -23,6 +23,7 @@ from vqzoo.compression.progress import Progress
 from vqzoo.compression.selection import LayerPlan, MethodChoice, TransformChoice
 from vqzoo.compression.view import weight_key, weight_matrix
 from vqzoo.errors import PluginError, UsageError, VqzooError, cause
+from vqzoo.numerics.arrays import all_finite
 from vqzoo.plugin.code import Code, MethodCode, stored_bits
 from vqzoo.plugin.isolation import isolated, on_layer
 from vqzoo.plugin.manager import Plugins
@@ -85,8 +86,8 @@ def check_weights(model: nn.Module, plans: Sequence[LayerPlan]) -> None:
         weight = model.get_parameter(weight_key(plan.layer.name))
         if not weight.numel():
             raise VqzooError(f"layer {plan.layer.name} has no weights")
-        bad = weight.numel() - int(torch.isfinite(weight).sum())
-        if bad:
+        if not all_finite(weight):
+            bad = weight.numel() - int(torch.isfinite(weight).sum())
             raise VqzooError(
                 f"layer {plan.layer.name} has {bad} NaN or infinite weights: "
                 "mend the checkpoint, or exclude the layer with --layers '!" + plan.layer.name + "'"

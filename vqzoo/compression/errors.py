@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from vqzoo.numerics.arrays import row_chunk
+
 _FLOOR_DB = -300.0
-_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class MatrixError:
 
 def matrix_error(weight: Tensor, decoded: Tensor) -> MatrixError:
     """Compare two (m, n) matrices in float64, a few rows at a time."""
-    rows = max(1, _CHUNK // max(1, weight.shape[1]))
+    rows = row_chunk(weight.shape[1])
     noise, signal = [], []
     for before, after in zip(weight.split(rows), decoded.split(rows), strict=True):
         exact = before.double()

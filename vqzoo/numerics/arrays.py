@@ -20,6 +20,21 @@ def as_float32(tensor: Tensor) -> Floats:
     return np.ascontiguousarray(tensor.numpy(), dtype=np.float32)
 
 
+def row_chunk(columns: int) -> int:
+    """Rows of a matrix to work on at a time, some 40 MiB of float32.
+
+    Temporaries of that size are mapped and unmapped one by one; smaller ones fragment the heap.
+    """
+    return -(-(10 << 20) // max(1, columns))
+
+
+def all_finite(tensor: Tensor) -> bool:
+    """Whether no value is NaN or infinite; without temporaries of the tensor's size."""
+    if not tensor.numel():
+        return True
+    return bool(torch.isfinite(torch.stack(torch.aminmax(tensor))).all())
+
+
 def code_dtype(k: int) -> torch.dtype:
     """The dtype of codes below k: uint8 to 256, else int32."""
     return torch.uint8 if k <= 256 else torch.int32
