@@ -13,8 +13,8 @@ class Transform(Method):
     """Changes a matrix into one that quantizes better (a rotation, a scaling).
 
     The core quantizes what `forward` returns and stores the result as the child `weight` of the
-    transform's Code; `reconstruct(code, params)` undoes the transform on `params["weight"]`. On what
-    `forward` returned it gives back the matrix that `forward` took, within float32 rounding.
+    transform's Code; `reconstruct(code, params)` undoes the transform on `params["weight"]`. On
+    what `forward` returned it gives back the matrix that `forward` took, within float32 rounding.
     """
 
     CHILD: ClassVar[str] = "weight"
