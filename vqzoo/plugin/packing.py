@@ -9,6 +9,9 @@ from torch import Tensor
 class Packing(ABC):
     """Integer codes <-> bytes, lossless and deterministic.
 
+    A part whose stream would not be smaller than fixed width is stored by the packing `bits`: a
+    packing need not care that nothing expands.
+
     Attributes:
         random_access: whether one code can be read without decoding those before it.
     """
@@ -34,7 +37,7 @@ class Packing(ABC):
     def unpack(self, stream: Tensor, cardinality: int, count: int) -> Tensor:
         """The `count` codes of a stream, 1-D integer tensor.
 
-        The stream may come from anyone.
+        The stream may come from anyone; `count` has been checked against the layer's weights.
 
         Raises:
             ValueError: it is not what `pack` writes for these arguments.
