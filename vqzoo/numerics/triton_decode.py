@@ -1,8 +1,8 @@
 """Decoding as a Triton kernel: each value is written once, and no index but the codes is read."""
 
 import torch
-import triton  # type: ignore[import-untyped]
-import triton.language as tl  # type: ignore[import-untyped]
+import triton
+import triton.language as tl
 from torch import Tensor
 
 _ROWS, _COLUMNS = 32, 128  # of the weight, a program

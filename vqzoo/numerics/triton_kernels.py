@@ -4,8 +4,8 @@ Import this module where Triton is to be used, never before: Triton is an option
 """
 
 import torch
-import triton  # type: ignore[import-untyped]
-import triton.language as tl  # type: ignore[import-untyped]
+import triton
+import triton.language as tl
 from torch import Tensor
 
 from vqzoo.numerics.arrays import code_dtype
@@ -26,7 +26,8 @@ _ADDED = 256  # points of a program of `add_up`
 
 @triton.jit
 def _load_points(start, stride, dim, inside, offsets, scale):  # type: ignore[no-untyped-def]
-    raw = tl.load(start + dim * stride, mask=inside, other=0.0).to(tl.float32)
+    place = start + tl.full((), dim, tl.int64) * stride
+    raw = tl.load(place, mask=inside, other=0.0).to(tl.float32)
     return (raw - tl.load(offsets + dim)) * scale
 
 
