@@ -28,7 +28,7 @@ class MatrixError:
 
 def matrix_error(weight: Tensor, decoded: Tensor) -> MatrixError:
     """Compare two (m, n) matrices in float64, a few rows at a time."""
-    rows = row_chunk(weight.shape[1])
+    rows = row_chunk(2 * weight.shape[1])  # in doubles
     noise, signal = [], []
     for before, after in zip(weight.split(rows), decoded.split(rows), strict=True):
         exact = before.double()
