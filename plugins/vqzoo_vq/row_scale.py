@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from vqzoo.numerics.arrays import row_chunk
 from vqzoo.plugin import Code, Floats
 
 Scale = Literal["none", "row"]
@@ -16,19 +17,30 @@ def split_rows(weight: Tensor, scale: Scale) -> Tensor:
     """The matrix to cluster: `weight` itself, or its rows divided by their root mean square."""
     if scale == "none":
         return weight
-    peak = weight.abs().amax(dim=1, keepdim=True)
-    peak = peak.where(peak > 0, 1.0)  # taken out first: squares of the weights could overflow
-    norm = torch.linalg.vector_norm(weight / peak, dim=1, keepdim=True)
-    rms = peak * norm / math.sqrt(weight.shape[1])
-    return weight / rms.where(rms > 0, 1.0)
+    normalized = torch.empty_like(weight)
+    chunk = row_chunk(weight.shape[1])
+    for rows, place in zip(weight.split(chunk), normalized.split(chunk), strict=True):
+        peak = rows.abs().amax(dim=1, keepdim=True)
+        peak = peak.where(peak > 0, 1.0)  # taken out first: squares of the weights could overflow
+        norm = torch.linalg.vector_norm(rows / peak, dim=1, keepdim=True)
+        rms = peak * norm / math.sqrt(weight.shape[1])
+        torch.div(rows, rms.where(rms > 0, 1.0), out=place)
+    return normalized
 
 
 def fit_row_scale(weight: Tensor, normalized: Tensor) -> Floats:
     """The scales of least squared error, <w_i, q_i> / <q_i, q_i>, for rows q_i of the decoded
     normalized matrix; (m,) in float16."""
-    energy = normalized.square().sum(dim=1)
-    scales = (weight * normalized).sum(dim=1) / energy.where(energy > 0, 1.0)
+    energy = _row_products(normalized, normalized)
+    scales = _row_products(weight, normalized) / energy.where(energy > 0, 1.0)
     return Floats.scales(scales)
+
+
+def _row_products(a: Tensor, b: Tensor) -> Tensor:
+    """<a_i, b_i> for the rows of two matrices."""
+    chunk = row_chunk(a.shape[1])
+    parts = zip(a.split(chunk), b.split(chunk), strict=True)
+    return torch.cat([(x * y).sum(dim=1) for x, y in parts])
 
 
 def scale_layout(m: int, scale: Scale) -> dict[str, Floats]:
