@@ -7,6 +7,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from vqzoo.numerics.arrays import row_chunk
 from vqzoo.plugin import Code, Floats, Indices, LayerContext, Options, Quantizer
 
 
@@ -33,7 +34,8 @@ class Binary(Quantizer):
         if options.scale == "tensor":
             parts["scale"] = Floats.of(weight.abs().mean(dtype=torch.float64).float().reshape(1))
         elif options.scale == "row":
-            parts["scale"] = Floats.scales(weight.abs().mean(dim=1))
+            rows = weight.split(row_chunk(weight.shape[1]))
+            parts["scale"] = Floats.scales(torch.cat([part.abs().mean(dim=1) for part in rows]))
         return Code((weight.shape[0], weight.shape[1]), parts)
 
     def check(self, code: Code) -> None:
@@ -63,11 +65,6 @@ class Binary(Quantizer):
         """A bit a weight, and the scales."""
         return 8 * -(-m * n // 8) + 16 * {"none": 0, "tensor": 1, "row": m}[options.scale]
 
-    def expected_error(self, m: int, n: int, options: BinaryOptions) -> float:
-        """1 - 2/π for Gaussian weights; a row scale is never worse than one for all."""
-        return {"none": 1.0, "tensor": 0.37, "row": 0.363}[options.scale]
-
-    def paper_bits(self, m: int, n: int, options: BinaryOptions) -> float:
     def layout(self, m: int, n: int, options: BinaryOptions) -> Code:
         """A sign a weight, and the scales."""
         parts: dict[str, Indices | Floats] = {"codes": Indices.layout(2, m, n)}
@@ -75,5 +72,10 @@ class Binary(Quantizer):
             parts["scale"] = Floats.layout("float16", 1 if options.scale == "tensor" else m)
         return Code((m, n), parts)
 
+    def expected_error(self, m: int, n: int, options: BinaryOptions) -> float:
+        """1 - 2/π for Gaussian weights; a row scale is never worse than one for all."""
+        return {"none": 1.0, "tensor": 0.37, "row": 0.363}[options.scale]
+
+    def paper_bits(self, m: int, n: int, options: BinaryOptions) -> float:
         """m·n: a ratio of 32, as the paper counts."""
         return m * n
