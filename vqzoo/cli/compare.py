@@ -1,11 +1,20 @@
 """`vqzoo compare`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from vqzoo.cli.evaluate import Task
+from vqzoo.cli.finetune_options import (
+    FinetuneEpochs,
+    LearningRate,
+    Train,
+    TrainData,
+    TrainImages,
+    finetuning_fields,
+    need_epochs,
+)
 from vqzoo.cli.terminal import command, stderr, stdout
 
 if TYPE_CHECKING:
@@ -46,6 +55,11 @@ def compare(
         list[Path] | None,
         typer.Option(metavar="FILE.py", help="A plugin in a single file, repeatable."),
     ] = None,
+    finetune: FinetuneEpochs = None,
+    train_data: TrainData = None,
+    train_images: TrainImages = None,
+    train: Train = None,
+    lr: LearningRate = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
@@ -57,7 +71,8 @@ def compare(
 
     Every point is an artifact on disk, read back and evaluated on the same images; ± is a 95%
     confidence interval of the paired difference from the dense model. The folder receives
-    compare.json and compare.png; a comparison that breaks off is taken up again.
+    compare.json and compare.png; a comparison that breaks off is taken up again. --finetune makes
+    every point a second time, fine-tuned by distillation, and draws both curves.
 
     With --task retrieval the same artifacts are compared by mAP, into retrieval.json and
     retrieval.png; "asymmetric" has their features as queries in the dense model's database.
@@ -71,6 +86,7 @@ def compare(
     from vqzoo.errors import UsageError
     from vqzoo.plugin.files import plugin_files
     from vqzoo.plugin.manager import installed_plugins
+    from vqzoo.zoo.compare import Comparison, largest_ratios
     from vqzoo.zoo.compare import compare as compare_methods
     from vqzoo.zoo.compare_retrieval import compare_by_retrieval
     from vqzoo.zoo.plot import draw, draw_retrieval
@@ -83,7 +99,7 @@ def compare(
         installed = installed_plugins().quantizers.names()
     names = list(split_selectors([methods])) if methods else installed
     folder = out or Path(f"{model.replace('/', '-').replace(':', '-')}-compare")
-    base = {
+    base: dict[str, Any] = {
         "model": model,
         "layers": split_selectors([layers]),
         "data": data,
@@ -94,6 +110,13 @@ def compare(
         "device": device,
         "plugins": tuple(plugin or []),
     }
+    tuning = finetuning_fields(
+        finetune, False, data=train_data, images=train_images, train=train, lr=lr
+    )
+    need_epochs(tuning)
+    if tuning is not None and task is not Task.ACCURACY:
+        raise UsageError("--finetune goes with --task accuracy")
+    base["finetune"] = tuning
     picture = folder / ("compare.png" if task is Task.ACCURACY else "retrieval.png")
     comparison: Comparison | RetrievalComparison
     with limit_threads(threads), TerminalWatcher(stderr()) as watcher:
@@ -115,6 +138,9 @@ def compare(
             f"dense: {dense:.2f}% on {comparison.images:,} images of {comparison.data}",
             markup=False,
         )
+    if isinstance(comparison, Comparison) and tuning is not None:
+        for method, ratio in largest_ratios(comparison, 1.0).items():
+            console.print(f"{method}: up to {ratio:.1f}x with less than 1 point lost", markup=False)
     console.print(f"plot: {picture}", markup=False, soft_wrap=True)
 
 

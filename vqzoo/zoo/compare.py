@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ class Point:
     """One artifact of a comparison, measured as it was read back from disk.
 
     Attributes:
-        method: how it was made.
+        method: how it was made; ", fine-tuned" behind it where it was.
         ratio_layers: every stored byte of the compressed layers counted.
         ratio_file: of the whole file.
         top1: percent; None where nothing was measured.
@@ -64,7 +65,8 @@ def compare(
 
     Artifacts that an earlier call finished are taken as they are. A coarse method reaches the same
     size for several of the ratios asked: that is one point. A method that compresses no layer at a
-    ratio (some take none) is left out there.
+    ratio (some take none) is left out there. Where `base` says how to fine-tune, every point is
+    made without and with it.
 
     Args:
         base: fields of a `Recipe` without method, options and ratio.
@@ -80,18 +82,21 @@ def compare(
     out.mkdir(parents=True, exist_ok=True)
     points: list[Point] = []
     record: dict[str, Any] = {}
-    for method in methods:
+    tunings = [None, base["finetune"]] if base.get("finetune") else [None]
+    for method, tuning in product(methods, tunings):
+        label = f"{method}, fine-tuned" if tuning else method
         for ratio in ratios:
-            watcher.say(f"{method} at {ratio:g}x")
-            folder = out / f"{method.replace(':', '-')}-{ratio:g}x"
-            recipe = make_recipe({**base, "method": method, "ratio": ratio})
+            watcher.say(f"{label} at {ratio:g}x")
+            name = f"{method.replace(':', '-')}-{ratio:g}x"
+            folder = out / (f"{name}-finetuned" if tuning else name)
+            recipe = make_recipe({**base, "method": method, "ratio": ratio, "finetune": tuning})
             try:
                 record = run(recipe, watcher, out=folder, reuse=True, force=force).record
             except NothingCompressed as error:
-                watcher.say(f"{method} at {ratio:g}x is left out: {error}")
+                watcher.say(f"{label} at {ratio:g}x is left out: {error}")
                 continue
-            point = _point(record, method, folder.name)
-            if all((p.method, p.ratio_layers) != (method, point.ratio_layers) for p in points):
+            point = _point(record, label, folder.name)
+            if all((p.method, p.ratio_layers) != (label, point.ratio_layers) for p in points):
                 points.append(point)
     if not points:
         raise NothingCompressed("no method compressed any layer at these ratios")
@@ -108,6 +113,15 @@ def compare(
         out / "compare.json", json.dumps(asdict(comparison), indent=2, allow_nan=False) + "\n"
     )
     return comparison
+
+
+def largest_ratios(comparison: Comparison, lost: float) -> dict[str, float]:
+    """How small each method makes the layers while it loses less than `lost` points of top-1."""
+    largest: dict[str, float] = {}
+    for point in comparison.points:
+        if point.change is not None and point.change > -lost:
+            largest[point.method] = max(largest.get(point.method, 0.0), point.ratio_layers)
+    return largest
 
 
 def _point(record: Mapping[str, Any], method: str, folder: str) -> Point:

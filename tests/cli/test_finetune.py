@@ -1,0 +1,279 @@
+"""`vqzoo run --finetune` and `vqzoo finetune`: what they write, repeat, take up and refuse."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+import vqzoo
+from vqzoo.artifact.reader import open_artifact
+from vqzoo.cli.main import app
+from vqzoo.zoo import fmnist
+from vqzoo.zoo.compare import Comparison, Point, largest_ratios
+from vqzoo.zoo.recipe import make_recipe
+from vqzoo.zoo.runner import run
+from vqzoo.zoo.watcher import SilentWatcher, TrainingSteps
+
+STAGED = '''
+from vqzoo.plugin import hookimpl
+from vqzoo_vq.kmeans import ScalarKMeans
+
+
+class Staged(ScalarKMeans):
+    """Scalar k-means that wants the network retrained with twice as many centroids first."""
+
+    name = "staged"
+
+    def stages(self, options):
+        return [("km", {"k": 2 * options.k})]
+
+
+@hookimpl
+def vqzoo_quantizers():
+    return [Staged()]
+'''
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder with a few pictures in `pictures`."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    (tmp_path / "pictures").mkdir()
+    for i in range(9):
+        pixels = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "pictures" / f"{i}.png")
+    return tmp_path
+
+
+def invoke(*arguments: str) -> dict:
+    result = CliRunner().invoke(app, [*arguments, "--json"])
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def same_bytes(one: str, two: str) -> bool:
+    return all(
+        Path(one, name).read_bytes() == Path(two, name).read_bytes()
+        for name in ("vqzoo.safetensors", "config.json")
+    )
+
+
+def codes(folder: str) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    tensors = load_file(Path(folder, "vqzoo.safetensors"))
+    return {key: tensor for key, tensor in tensors.items() if key.endswith("::codes")}
+
+
+TUNE = ["--finetune", "1", "--train-data", "imagefolder:pictures", "--batch-size", "4"]
+
+
+@pytest.mark.parametrize("name", ["test_vit", "test_convnext"])
+def test_a_transformer_and_a_convnext_go_all_the_way(name: str) -> None:
+    asked = ["run", name, "--weights", "random", "-m", "pq", "-o", "k=8", "--layers", "all"]
+    made = invoke(*asked, *TUNE, "--out", "a")
+    assert made["finetuning"]["best_epoch"] == 1
+    assert (
+        made["finetuning"]["history"][1]["validation_loss"]
+        < (made["finetuning"]["history"][0]["validation_loss"])
+    )
+    invoke(*asked, *TUNE, "--out", "again")
+    assert same_bytes("a", "again")
+    invoke(*asked, "--out", "plain")
+    assert open_artifact("plain").block.bytes == open_artifact("a").block.bytes
+    before, after = codes("plain"), codes("a")
+    assert all(torch.equal(before[key], after[key]) for key in before)
+    model = vqzoo.load("a")
+    assert torch.isfinite(model(torch.zeros(1, *model.pretrained_cfg["input_size"]))).all()
+
+
+@pytest.fixture
+def without_test_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> None:
+        raise AssertionError("the test images were read")
+
+    monkeypatch.setattr(fmnist, "test_split", refuse)
+
+
+def test_the_test_images_are_never_learned_from(without_test_images: None) -> None:
+    """Measured on other images, fine-tuning of the embedded network reads no test image."""
+    for i in range(2):
+        Path("grey").mkdir(exist_ok=True)
+        Image.new("L", (28, 28), 90 * i).save(f"grey/{i}.png")
+    made = invoke(
+        "run", "alexnet_mini.fmnist", "-m", "km", "-o", "k=4", "--layers", "classifier.6",
+        "--finetune", "1", "--train-images", "64", "--train", "codebooks",
+        "--data", "imagefolder:grey", "--out", "a",
+    )  # fmt: skip
+    assert made["finetuning"]["images"] == 64
+    assert made["finetuning"]["data"].startswith("fmnist, 64 training images")
+    tuned = invoke(
+        "finetune", "a", "--epochs", "1", "--train-images", "64", "--train", "codebooks",
+        "--eval-data", "imagefolder:grey", "--out", "b",
+    )  # fmt: skip
+    assert tuned["bytes"] == made["bytes"]
+    assert tuned["command"].startswith("vqzoo run alexnet_mini.fmnist")
+    assert "&& vqzoo finetune a --epochs 1" in tuned["command"]
+
+
+def test_stages_come_first_and_are_told() -> None:
+    Path("staged.py").write_text(STAGED)
+    asked = ["run", "test_resnet", "--weights", "random", "-m", "staged", "-o", "k=4"]
+    made = invoke(*asked, *TUNE, "--plugin", "staged.py", "--out", "a")
+    assert [stage["method"] for stage in made["stages"]] == ["dense", "km", "staged"]
+    dense, first, last = made["stages"]
+    assert dense["bytes"] == made["bytes"]["dense"]
+    assert first["options"]["fc"]["k"] == 8
+    assert first["bytes"] > last["bytes"] == made["bytes"]["file"]
+    assert not list(Path().glob("*.partial"))
+    alone = invoke("run", "test_resnet", "--weights", "random", "-m", "km", "-o", "k=8", *TUNE,
+                   "--out", "b")  # fmt: skip
+    assert alone["bytes"]["file"] == pytest.approx(first["bytes"], abs=64)
+    assert (first["validation_loss"], first["best_epoch"]) == (
+        alone["stages"][1]["validation_loss"], alone["stages"][1]["best_epoch"],
+    )  # fmt: skip
+
+
+class Dies(SilentWatcher):
+    """Interrupts the run in the middle of the epoch number `epoch`."""
+
+    def __init__(self, epoch: int) -> None:
+        self.epochs = 0
+        self.epoch = epoch
+
+    @contextmanager
+    def training(self, text: str) -> Iterator[TrainingSteps]:
+        self.epochs += 1
+
+        def show(done: int, total: int | None, reached: str) -> None:
+            if self.epochs == self.epoch:
+                raise KeyboardInterrupt
+
+        yield show
+
+
+@pytest.mark.parametrize("epoch", [1, 2, 4])
+def test_a_broken_off_run_is_taken_up_where_it_was(epoch: int) -> None:
+    """Two stages of two epochs; the fourth is the second of the last stage."""
+    Path("staged.py").write_text(STAGED)
+    recipe = make_recipe(
+        {
+            "model": "test_resnet", "weights": "random", "method": "staged", "options": {"k": 4},
+            "plugins": ("staged.py",),
+            "finetune": {"epochs": 2, "data": "imagefolder:pictures", "batch_size": 4},
+        }
+    )  # fmt: skip
+    run(recipe, SilentWatcher(), out=Path("whole"))
+    with pytest.raises(KeyboardInterrupt):
+        run(recipe, Dies(epoch), out=Path("broken"))
+    left = Dies(99)
+    run(recipe, left, out=Path("broken"))
+    assert left.epochs == 4 - (epoch - 1)
+    assert same_bytes("whole", "broken")
+
+
+def test_an_artifact_is_fine_tuned_into_a_new_one() -> None:
+    invoke("run", "test_resnet", "--weights", "random", "-m", "km", "-o", "k=4", "--out", "a")
+    asked = ["--epochs", "2", "--data", "imagefolder:pictures", "--batch-size", "4"]
+    made = invoke("finetune", "a", *asked)
+    assert Path("a-finetuned/README.md").is_file()
+    assert set(made["seconds"]) == {"finetune", "evaluate", "total"}
+    assert same_bytes("a", "a-finetuned") is False
+    assert torch.equal(codes("a")["fc.weight::codes"], codes("a-finetuned")["fc.weight::codes"])
+    invoke("finetune", "a", *asked, "--out", "b")
+    assert same_bytes("a-finetuned", "b")
+    again = CliRunner().invoke(app, ["finetune", "a", *asked])
+    assert (again.exit_code, "--force" in again.stderr) == (2, True)
+    Path("a/report.json").unlink()  # as it comes from the Hub
+    shown = CliRunner().invoke(app, ["finetune", "a", *asked, "--out", "c"])
+    assert (shown.exit_code, "fine-tuning" in shown.stdout) == (0, True)
+    assert same_bytes("b", "c")
+
+
+def test_what_cannot_be_is_refused_before_anything_is_written() -> None:
+    invoke("run", "test_resnet", "--weights", "random", "-m", "km", "-o", "k=4", "--out", "a")
+    for arguments, said in (
+        (["finetune", "a"], "no training images"),
+        (["finetune", "a", "--data", "imagefolder:nowhere"], "cannot be read"),
+        (["finetune", "nowhere", "--data", "imagefolder:pictures"], "nowhere"),
+        (["finetune", "a", "--optimizer", "lion", "--data", "imagefolder:pictures"], "optimizer"),
+        (["finetune", "a", "--teacher", "test_vit.r160_in1k", "--checkpoint", "no.pth"], "no.pth"),
+        (["run", "test_resnet", "--weights", "random", "-m", "km", "--lr", "1"], "--finetune"),
+        (["run", "test_resnet", "--weights", "random", "-m", "km", "--finetune", "2"],
+         "no training images"),
+    ):  # fmt: skip
+        result = CliRunner().invoke(app, arguments)
+        assert result.exit_code != 0
+        assert said in result.stderr
+        assert len(result.stderr.splitlines()) == 1
+    assert sorted(path.name for path in Path().iterdir()) == ["a", "pictures"]
+
+
+def test_other_weights_than_those_compressed_are_refused() -> None:
+    model = timm.create_model("test_resnet")
+    torch.save(model.state_dict(), "mine.pth")
+    invoke("run", "test_resnet", "--checkpoint", "mine.pth", "-m", "km", "-o", "k=4", "--out", "a")
+    asked = ["finetune", "a", "--data", "imagefolder:pictures", "--epochs", "1"]
+    result = CliRunner().invoke(app, asked)
+    assert "give --checkpoint" in result.stderr
+    torch.save(timm.create_model("test_resnet").state_dict(), "other.pth")
+    result = CliRunner().invoke(app, [*asked, "--checkpoint", "other.pth"])
+    assert "other weights" in result.stderr
+    invoke(*asked, "--checkpoint", "mine.pth", "--out", "b")
+
+
+def test_the_command_asks_for_the_same_again() -> None:
+    asked = ["run", "test_resnet", "--weights", "random", "-m", "km", "-o", "k=4", *TUNE,
+             "--train", "norms", "--lr", "0.01", "--optimizer", "sgd", "--temperature", "3.0",
+             "--alpha", "0.5", "--patience", "2", "--no-augment",
+             "--train-images", "4"]  # fmt: skip
+    made = invoke(*asked, "--out", "a")
+    words = made["command"].split()
+    assert words[0] == "vqzoo"
+    assert invoke(*words[1:], "--out", "b")["asked_sha256"] == made["asked_sha256"]
+    plain = invoke("run", "test_resnet", "--weights", "random", "-m", "km", "-o", "k=4",
+                   "--out", "c")  # fmt: skip
+    assert plain["asked_sha256"] != made["asked_sha256"]
+
+
+def test_from_python(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = timm.create_model("test_convnext", num_classes=4).eval()
+    small = vqzoo.compress(model, "pq", k=8, d=4)
+    images = [torch.randn(4, 3, 64, 64) for _ in range(3)]
+    better = vqzoo.finetune(small, images[:2], teacher=model, validation=images[2:], epochs=2)
+    wanted, was, now = model(images[2]), small(images[2]), better(images[2])
+    assert (now - wanted).norm() < (was - wanted).norm()
+    assert [one.options for one in better.layers] == [one.options for one in small.layers]
+    better.save(tmp_path / "a")
+    with torch.no_grad():
+        assert torch.equal(vqzoo.load(tmp_path / "a")(images[2]), now)
+    with pytest.raises(vqzoo.errors.UsageError, match="no setting 'epoch'; it has: epochs"):
+        vqzoo.finetune(small, images, teacher=model, epoch=2)
+
+
+def test_compare_makes_every_point_twice() -> None:
+    made = invoke(
+        "compare", "test_resnet", "--weights", "random", "--methods", "km", "--ratios", "6",
+        "--finetune", "1", "--train-data", "imagefolder:pictures", "--out", "both",
+    )  # fmt: skip
+    plain, tuned = made["points"]
+    assert (plain["method"], tuned["method"]) == ("km", "km, fine-tuned")
+    assert plain["ratio_layers"] == tuned["ratio_layers"]
+    assert not same_bytes(f"both/{plain['folder']}", f"both/{tuned['folder']}")
+    assert Path("both/compare.png").is_file()
+
+
+def test_the_largest_ratio_that_loses_little() -> None:
+    changes = [("pq", 8, -0.1), ("pq", 32, -0.9), ("pq", 48, -1.2), ("pq, fine-tuned", 48, -0.9)]
+    points = [Point(m, r, r, 90.0, change, 0.1, 1.0, "") for m, r, change in changes]
+    comparison = Comparison("model", "dense", "fmnist", 100, 91.0, points)
+    assert largest_ratios(comparison, 1.0) == {"pq": 32, "pq, fine-tuned": 48}
