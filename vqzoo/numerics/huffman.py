@@ -156,8 +156,8 @@ def _swapped(word):  # type: ignore[no-untyped-def]
 def pack(codes: Tensor, cardinality: int) -> Tensor:
     """Codes as a Huffman stream.
 
-    The code is optimal among those of at most 32 bits a symbol: for fewer than 5.7 million codes
-    nothing shorter exists, whatever they are, as a longer code takes Fibonacci's numbers.
+    The code is optimal among those of at most 32 bits a symbol. For fewer than 14.9 million codes
+    (F(36) - 1, Fibonacci's numbers being the steepest counts) no prefix code is shorter.
 
     Args:
         codes: any shape, any integer dtype; taken in order, flattened.
