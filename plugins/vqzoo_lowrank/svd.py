@@ -7,6 +7,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from vqzoo.numerics.arrays import row_chunk
 from vqzoo.plugin import Code, Floats, LayerContext, Options, Quantizer
 
 
@@ -121,12 +122,21 @@ def _decompose(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     if weight.shape[0] > weight.shape[1]:
         left, values, right = _decompose(weight.T)
         return right.T, values, left.T
-    exact = weight.double()
-    eigenvalues, vectors = torch.linalg.eigh(exact @ exact.T)
+    m = weight.shape[0]
+    chunk = row_chunk(2 * m)  # columns at a time, in doubles
+    gram = torch.zeros((m, m), dtype=torch.float64, device=weight.device)
+    for part in weight.split(chunk, dim=1):
+        gram.addmm_(part.double(), part.double().T)
+    eigenvalues, vectors = torch.linalg.eigh(gram)
+    del gram
     values = eigenvalues.flip(0).clamp_(min=0).sqrt_()
+    divisors = values.where(values > values[0] * 1e-8, torch.inf)[:, None]
     left = vectors.flip(1)
-    right = (left.T @ exact) / values.where(values > values[0] * 1e-8, torch.inf)[:, None]
-    return left.float(), values.float(), right.float()
+    del vectors
+    right = torch.empty_like(weight)
+    for part, place in zip(weight.split(chunk, 1), right.split(chunk, 1), strict=True):
+        place.copy_((left.T @ part.double()).div_(divisors))
+    return left.float(), values.float(), right
 
 
 def _rank_for(values: Tensor, energy: float | None) -> int:

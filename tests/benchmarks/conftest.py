@@ -5,6 +5,7 @@ from pathlib import Path
 import faiss
 import pytest
 import torch
+from bars import Measured, bars
 from report import Result, plot, sgemm_rate, table
 
 _RESULTS = pytest.StashKey[list[Result]]()
@@ -28,8 +29,11 @@ def pytest_terminal_summary(
         return
     path = Path(config.rootpath) / ".benchmarks" / "clustering.png"
     plot(results, path)
+    sgemm = sgemm_rate()
     terminalreporter.write_line(table(results))
     terminalreporter.write_line(
-        f"~ extrapolated from a part of the problem; sgemm here: {sgemm_rate():.0f} GFLOP/s; "
+        f"~ extrapolated from a part of the problem; sgemm here: {sgemm:.0f} GFLOP/s; "
         f"plot: {path.relative_to(config.rootpath)}"
     )
+    for bar in bars(Measured(results, sgemm)):
+        terminalreporter.write_line(str(bar))

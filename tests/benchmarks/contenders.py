@@ -53,6 +53,11 @@ def scalar_vqzoo(weight: Tensor, k: int) -> Error:
     return lambda: relative(weight.numpy(), found.centroids[found.codes.long()].numpy())
 
 
+def scalar_exact(weight: Tensor, k: int) -> Error:
+    found = scalar_kmeans(weight, k, exact=True)
+    return lambda: relative(weight.numpy(), found.centroids[found.codes.long()].numpy())
+
+
 def scalar_faiss(weight: Tensor, k: int) -> Error:
     return shared_faiss(weight, 1, k)
 
@@ -71,9 +76,9 @@ def scalar_kmeans1d(weight: Tensor, k: int, share: float) -> Error:
     return lambda: relative(values, np.float32(found.centroids)[found.clusters])
 
 
-def pq_vqzoo(weight: Tensor, d: int, k: int) -> Error:
+def pq_vqzoo(weight: Tensor, d: int, k: int, tolerance: float = 1e-4) -> Error:
     points = blocks(weight, d)
-    found = kmeans(points, k)
+    found = kmeans(points, k, tolerance=tolerance)
 
     def error() -> float:
         index = found.codes.long()[:, :, None].expand(-1, -1, d)

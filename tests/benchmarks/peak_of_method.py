@@ -23,9 +23,7 @@ def compress(model: nn.Module, method: str) -> None:
     layers, _ = compressible_layers(model)
     plans, _ = plan_layers(layers, ["dense"], MethodChoice(method, {}, None, ()), [], plugins)
     for plan in plans:
-        compress_layer(
-            model, plan, plugins, seed=0, device=torch.device("cpu"), progress=Silent()
-        )
+        compress_layer(model, plan, plugins, seed=0, device=torch.device("cpu"), progress=Silent())
 
 
 def network(matrix: torch.Tensor) -> nn.Module:

@@ -25,10 +25,15 @@ PQ = {
 }
 SHARED = {"vqzoo": (c.shared_vqzoo, 1.0), "faiss": (c.shared_faiss, 1.0)}
 RQ = {"vqzoo": (c.rq_vqzoo, 1.0), "faiss beam 5": (c.rq_faiss, 1.0)}
+ALONE = {"vqzoo": (c.pq_vqzoo, 1.0)}
+EXACT = {"vqzoo": (c.scalar_exact, 1.0)}
 TASKS = {
     "scalar k=16": (SCALAR, {"k": 16}),
     "scalar k=256": (SCALAR, {"k": 256}),
+    "scalar exact k=16": (EXACT, {"k": 16}),
+    "scalar exact k=256": (EXACT, {"k": 256}),
     "pq d=4 k=256": (PQ, {"d": 4, "k": 256}),
+    "pq d=4 k=256, 25 sweeps": (ALONE, {"d": 4, "k": 256, "tolerance": -1.0}),
     "shared d=8 k=256": (SHARED, {"d": 8, "k": 256}),
     "shared d=8 k=1024": (SHARED, {"d": 8, "k": 1024}),
     "rq d=8 k=256 t=2": (RQ, {"d": 8, "k": 256, "stages": 2}),
@@ -60,7 +65,6 @@ def test_clustering(
         with memory:
             return run(matrix)
 
-    # One round: the answer of an earlier one would count as memory.
     error = benchmark.pedantic(watched, rounds=1)
     seconds = benchmark.stats.stats.min / share
     # What a part leaves out of the peak is unknown: only whole problems report one.
