@@ -9,12 +9,13 @@
     model = vqzoo.load("org/name")
 
 The names below are imported when they are first used, so that the command line starts at once.
-After `import timm, vqzoo` timm knows vqzoo's architectures, too.
+After `import vqzoo` timm knows vqzoo's architectures, too.
 """
 
-import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from vqzoo.after_timm import register_with_timm
 
 if TYPE_CHECKING:
     from vqzoo.plugin.hookspecs import hookimpl
@@ -57,6 +58,4 @@ def __dir__() -> list[str]:
     return sorted([*__all__, *(name for name in globals() if name.startswith("__"))])
 
 
-if "timm" in sys.modules:
-    for _name in ("vqzoo.zoo.alexnet", "vqzoo.zoo.alexnet_mini"):
-        import_module(_name)
+register_with_timm()

@@ -28,10 +28,13 @@ def test_plain_timm_loads_the_dense_folder(made: Path, tmp_path: Path) -> None:
         export(made, "dense", tmp_path / "dense")
 
 
-def test_timm_knows_what_vqzoo_registers(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "imports", ["import timm, vqzoo", "import vqzoo, timm", "import vqzoo\nfrom timm import models"]
+)
+def test_timm_knows_what_vqzoo_registers(imports: str, tmp_path: Path) -> None:
     vqzoo.compress(timm.create_model("alexnet_mini"), "km", k=2).save(tmp_path / "a")
     export(tmp_path / "a", "dense", tmp_path / "dense")
-    program = "import timm, vqzoo; timm.create_model('local-dir:dense', pretrained=True)"
+    program = f"{imports}\nimport timm\ntimm.create_model('local-dir:dense', pretrained=True)"
     subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True)
 
 
