@@ -139,5 +139,7 @@ def rq_faiss(weight: Tensor, d: int, k: int, stages: int) -> Error:
     coder = faiss.ResidualQuantizer(d, stages, (k - 1).bit_length())
     coder.max_beam_size = 5
     coder.train(points[np.random.default_rng(0).permutation(len(points))[:65536]])
-    codes = coder.compute_codes(points)
+    # In parts: all at once, it takes tens of gigabytes.
+    parts = [points[i : i + (1 << 18)] for i in range(0, len(points), 1 << 18)]
+    codes = np.concatenate([coder.compute_codes(part) for part in parts])
     return lambda: relative(points, coder.decode(codes))
