@@ -184,7 +184,9 @@ def test_an_artifact_is_fine_tuned_into_a_new_one() -> None:
     invoke("run", "test_resnet", "--weights", "random", "-m", "km", "-o", "k=4", "--out", "a")
     asked = ["--epochs", "2", "--data", "imagefolder:pictures", "--batch-size", "4"]
     made = invoke("finetune", "a", *asked)
-    assert Path("a-finetuned/README.md").is_file()
+    assert "fine-tuned by distillation on imagefolder:pictures" in Path(
+        "a-finetuned/README.md"
+    ).read_text().replace("\\", "")
     assert set(made["seconds"]) == {"finetune", "evaluate", "total"}
     assert same_bytes("a", "a-finetuned") is False
     assert torch.equal(codes("a")["fc.weight::codes"], codes("a-finetuned")["fc.weight::codes"])

@@ -334,6 +334,18 @@ def _making(artifact: Artifact, record: Mapping[str, Any] | None) -> str:
         f"## How it was made\n\n```sh\n{command}\n```\n\n"
         f"with {versions}. The same command, weights and versions give the same bytes on one "
         f"machine; the sha256 of `{WEIGHTS_FILE}` is `{artifact.block.sha256}`."
+        + _finetuned(record.get("finetuning"))
+    )
+
+
+def _finetuned(finetuning: Mapping[str, Any] | None) -> str:
+    if finetuning is None:
+        return ""
+    kept, epochs = finetuning["best_epoch"], len(finetuning["history"]) - 1
+    return (
+        f"\n\nIt was fine-tuned by distillation on {plain(finetuning['data'])}: codes stayed, the "
+        f"dense model taught the rest. Of {epochs} epochs, number {kept} did best on images held "
+        "out of those. With another number of threads sums round otherwise, and so do bytes."
     )
 
 
