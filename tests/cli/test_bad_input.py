@@ -47,7 +47,7 @@ RUN = "run test_resnet --weights random -m pq"
         ("eval test_resnet.r160_in1k", 1, "--checkpoint"),
         ("eval empty --data fmnist", 1, "not an artifact"),
         ("inspect empty", 1, "not an artifact"),
-        ("inspect nowhere", 1, "not a folder"),
+        ("inspect nowhere", 2, "not a folder"),
         ("methods nope", 2, "There are:"),
         ("models nothing-like-this", 2, "no model matches"),
         ("compare test_resnet --weights random --ratios x", 2, "--ratios"),

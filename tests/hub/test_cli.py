@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from vqzoo.cli.main import app
 from vqzoo.testing.hub_server import HubServer
+from vqzoo.zoo.hub import push
 
 REPO = "org/small"
 
@@ -52,6 +53,22 @@ model-index: [{name: x, results: []}]
     assert len(json.loads(call("search --json"))) == 2
 
 
+def test_into_the_empty_working_directory(
+    hub: HubServer, artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push(artifact, REPO)
+    for name, line in (
+        ("a", f"pull {REPO} --out ."),
+        ("b", f"export {artifact} --to dense --out ."),
+    ):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        call(line)
+        assert Path("config.json").is_file()
+        fails(line, 2, "not empty")
+    fails(f"eval {artifact} --checkpoint mine.safetensors", 2, "weights of its own")
+
+
 @pytest.mark.parametrize(
     ("line", "code", "says"),
     [
@@ -60,7 +77,9 @@ model-index: [{name: x, results: []}]
         ("pull nothing", 2, "ORG/NAME"),
         ("pull org/tiny --out mine", 2, "not empty"),
         ("eval org/nothing", 2, "there is no model org/nothing"),
-        ("push nothing org/tiny", 1, "not a folder"),
+        ("push nothing org/tiny", 2, "not a folder"),
+        ("inspect nothing", 2, "not a folder"),
+        ("export nothing/here/at-all --to dense", 2, "not a folder"),
         ("push mine org/tiny", 1, "not an artifact"),
         ("run test_resnet --weights random -m pq --push org/tiny", 2, "random weights"),
         ("run test_resnet -m pq --push tiny", 2, "ORG/NAME"),

@@ -1,5 +1,6 @@
 """Recipes as files, what they will weigh, and building many of them."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from vqzoo.zoo.names import check_name, register_models
 from vqzoo.zoo.recipe import make_recipe
 from vqzoo.zoo.runner import run
 from vqzoo.zoo.watcher import SilentWatcher
-from vqzoo.zoo.zoo_recipes import find_recipes, recipes_folder
+from vqzoo.zoo.zoo_recipes import ZooRecipe, find_recipes, recipes_folder
 
 GOOD = "model: test_resnet\nweights: random\nmethod: km\noptions: {k: 4}\nlayers: [fc]\n"
 
@@ -41,12 +42,12 @@ def test_the_recipes_that_come_with_vqzoo() -> None:
     assert len({recipe.repo for recipe in recipes}) == len(recipes)
 
 
-@pytest.mark.parametrize("name", ["alexnet-pq-16x", "resnet18-pq-8x", "vit-tiny-pq-8x"])
-def test_they_will_be_as_small_as_they_say(name: str) -> None:
-    (recipe,) = find_recipes([name], recipes_folder())
+@pytest.mark.parametrize("recipe", find_recipes([], recipes_folder()), ids=lambda r: r.name)
+def test_they_will_be_as_small_as_they_say(recipe: ZooRecipe) -> None:
     size = expected_size(recipe.recipe, installed_plugins())
-    assert recipe.recipe.ratio is not None
-    assert size.dense_layers / size.compressed >= recipe.recipe.ratio
+    assert size.exact
+    said = re.search(r"-(\d+)x$", recipe.name)
+    assert size.dense_layers / size.compressed >= (int(said[1]) if said else 30)
 
 
 @pytest.mark.parametrize(

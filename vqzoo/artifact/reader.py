@@ -89,6 +89,7 @@ def open_artifact(folder: str | Path) -> Artifact:
     """Read config and headers (no weights, no torch) and check them against each other.
 
     Raises:
+        UsageError: there is no such folder.
         ArtifactError: not an artifact, a newer format, malformed, or inconsistent.
     """
     folder = Path(folder)
@@ -168,7 +169,7 @@ def part_keys(key: str, entry: LayerEntry) -> list[str]:
 def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG_FILE
     if not folder.is_dir():
-        raise ArtifactError(f"{folder} is not a folder")
+        raise UsageError(f"{folder} is not a folder")
     if not path.is_file():
         raise ArtifactError(f"{folder} is not an artifact: it has no {CONFIG_FILE}")
     if path.stat().st_size > MAX_CONFIG_BYTES:

@@ -80,7 +80,7 @@ class CompressedModel(nn.Module):
     def _save(
         self, target: Path, model_args: Mapping[str, Any] | None, packing: str, force: bool
     ) -> None:
-        check_target(target, "", force=force)
+        check_target(target, "", force=force, option="force=True")
         plugins = installed_plugins()
         arguments = dict(model_args) if model_args is not None else known_model_args(self.module)
         config = timm_config(self.module, arguments, pretrained=False)

@@ -77,9 +77,11 @@ def evaluate(
     An image whose logits are not all finite counts as wrong.
 
     Raises:
-        UsageError: the data has no labels for this model, or `open_data` refuses it.
+        UsageError: `model` is no module, the data has no labels for it, or `open_data` refuses it.
         VqzooError: the data cannot be read, or holds no image.
     """
+    if not isinstance(model, nn.Module):
+        raise UsageError(f"{model!r:.200} is not a network: vqzoo.load gives one")
     opened = _opened(data, model, images, batch_size)
     if not opened.labelled:
         raise UsageError(

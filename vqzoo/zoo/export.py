@@ -1,7 +1,6 @@
 """Artifacts as what other tools read: dense weights for timm or torchvision, or ONNX."""
 
 import json
-import shutil
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,6 +15,7 @@ from vqzoo.artifact.writer import untouched_tensors, write_tensors
 from vqzoo.errors import UsageError, VqzooError, one_line
 from vqzoo.plugin.manager import installed_plugins
 from vqzoo.zoo.load import build_model, verified_artifact
+from vqzoo.zoo.new_folder import check_new_folder, new_folder
 
 ONNX_FILE = "model.onnx"
 Format = Literal["dense", "onnx"]
@@ -55,20 +55,12 @@ def export(source: str | Path, to: Format, out: str | Path) -> list[Path]:
     if missing:
         raise UsageError(f"export to onnx needs {', '.join(missing)}: pip install 'vqzoo[onnx]'")
     target = Path(out)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise UsageError(f"{target} exists and is not empty: choose another --out")
+    check_new_folder(target)
     artifact, _ = verified_artifact(source)
     model = build_model(artifact, installed_plugins())
-    partial = target.with_name(target.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
+    with new_folder(target) as partial:
         write_text(partial / CONFIG_FILE, json.dumps(artifact.config, indent=2) + "\n")
         writers[to](model, partial)
-        partial.replace(target)
-    except BaseException:
-        shutil.rmtree(partial)
-        raise
     return sorted(target.iterdir())
 
 

@@ -22,6 +22,7 @@ from vqzoo.plugin.manager import installed_plugins
 from vqzoo.zoo.card import REPO_PLACEHOLDER, read_record, render_card
 from vqzoo.zoo.card_plot import draw_bytes
 from vqzoo.zoo.hub_errors import NO_TOKEN, hub_errors
+from vqzoo.zoo.new_folder import check_new_folder, new_folder
 
 PREFIX = "hf-hub:"
 TAG = "vqzoo"
@@ -158,22 +159,15 @@ def pull(
         VqzooError: it is not in the cache and cannot be fetched.
     """
     target = Path(out) if out is not None else None
-    if target is not None and target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise UsageError(f"{target} exists and is not empty: choose another --out")
+    if target is not None:
+        check_new_folder(target)
     pulled = fetch(repo, revision=revision, token=token)
     if target is None:
         return pulled
-    partial = target.with_name(target.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
+    with new_folder(target) as partial:
         for name in PUBLISHED:
             if (pulled.artifact.folder / name).is_file():
                 shutil.copyfile(pulled.artifact.folder / name, partial / name)
-        partial.replace(target)
-    except BaseException:
-        shutil.rmtree(partial)
-        raise
     return Pulled(open_artifact(target), pulled.commit)
 
 

@@ -69,6 +69,8 @@ def _tell(error: BaseException, repo: str) -> VqzooError | None:
         return VqzooError(f"{endpoint} cannot be reached: {one_line(error)}")
     if error.__cause__ is not None and (told := _tell(error.__cause__, repo)) is not None:
         return told
+    if "xet-write-token" in str(error) and "404" in str(error):
+        return VqzooError(f"{endpoint} has no Xet storage: set HF_HUB_DISABLE_XET=1")
     if isinstance(error, RuntimeError | ValueError | OSError):
         return VqzooError(f"{repo}: {one_line(error)}")
     return None

@@ -141,6 +141,8 @@ def _open(asked: Asked, watcher: Watcher, *, own_labels: bool) -> list[tuple[_Ne
         else:
             networks.append(_find(name, watcher, checkpoint))
             checkpoint = None
+    if checkpoint is not None:
+        raise UsageError(f"{asked.subject} has weights of its own: leave --checkpoint out")
     spec = asked.data or EMBEDDED_DATA.get(networks[0].name)
     if spec is None:
         raise UsageError(

@@ -42,7 +42,7 @@ def default_folder(model: str, label: str, digest: str) -> Path:
     return Path(re.sub(r"[^A-Za-z0-9._-]+", "-", f"{model}-{label}-{digest[:8]}"))
 
 
-def check_target(target: Path, digest: str, *, force: bool) -> None:
+def check_target(target: Path, digest: str, *, force: bool, option: str = "--force") -> None:
     """Refuse a finished folder, or a broken-off one of another run, unless forced.
 
     Raises:
@@ -53,11 +53,11 @@ def check_target(target: Path, digest: str, *, force: bool) -> None:
             if not target.is_dir() or any(target.iterdir()):
                 raise UsageError(f"{target} exists and is not an artifact: choose another --out")
         elif not force:
-            raise UsageError(f"{target} is finished already: --force replaces it")
+            raise UsageError(f"{target} is finished already: {option} replaces it")
     partial = _partial(target)
     if partial.exists() and not force and _asked(partial) not in (None, digest):
         raise UsageError(
-            f"{partial} is what another run left off: --force discards it, --out goes elsewhere"
+            f"{partial} is what another run left off: {option} discards it; or go elsewhere"
         )
 
 
