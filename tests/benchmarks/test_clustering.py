@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from timeit import Timer
 
 import contenders as c
 import pytest
@@ -10,6 +11,8 @@ from torch import Tensor
 from weights import SHAPES, weight
 
 Contender = Callable[[Tensor], c.Error]
+
+SHORT = 1.0  # seconds
 
 # Of the peers that would take minutes, the share of the problem that they are given.
 SCALAR = {
@@ -66,7 +69,10 @@ def test_clustering(
             return run(matrix)
 
     error = benchmark.pedantic(watched, rounds=1)
-    seconds = benchmark.stats.stats.min / share
+    seconds = benchmark.stats.stats.min
+    if seconds < SHORT:  # noise is large beside it: the best of three
+        seconds = min(seconds, *Timer(lambda: run(matrix)).repeat(2, 1))
+    seconds /= share
     # What a part leaves out of the peak is unknown: only whole problems report one.
     peak = memory.peak / (matrix.numel() * 4) if share == 1.0 else None
     results.append(Result(layer, task, library, seconds, error(), peak, share))
