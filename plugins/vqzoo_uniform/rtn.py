@@ -9,6 +9,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
+from vqzoo.numerics.arrays import row_chunk
 from vqzoo.plugin import Code, Floats, Indices, LayerContext, Options, Quantizer
 
 _GROUP = 128
@@ -44,13 +45,17 @@ class RoundToNearest(Quantizer):
             return Code(shape, {"values": Floats.of(weight)})
         top = _top(options.format)
         width = _group_width(*shape, options)
-        peaks = _groups(weight, width).abs().amax(dim=2)
+        chunk = row_chunk(shape[1])
+        peaks = torch.cat([_groups(rows, width).abs().amax(dim=2) for rows in weight.split(chunk)])
         peaks = peaks.amax().reshape(1, 1) if options.per == "tensor" else peaks
         scale = Floats.scales(peaks / top)
-        step = _spread(scale.values, shape, width)
-        codes = torch.round(weight / step.where(step > 0, 1.0)).clamp_(-top, top).add_(top)
+        codes = torch.empty(shape, dtype=torch.uint8, device=weight.device)
+        steps = scale.values.expand(shape[0], -1)
+        for rows, place, own in zip(*(x.split(chunk) for x in (weight, codes, steps)), strict=True):
+            step = _spread(own, shape, width)
+            place.copy_((rows / step.where(step > 0, 1.0)).round_().clamp_(-top, top).add_(top))
         parts: dict[str, Indices | Floats] = {
-            "codes": Indices(codes.to(torch.uint8), 2 * top + 1),
+            "codes": Indices(codes, 2 * top + 1),
             "scale": scale,
         }
         return Code(shape, parts, {"group": width})
@@ -116,10 +121,6 @@ class RoundToNearest(Quantizer):
         scales = 1 if options.per == "tensor" else m * math.ceil(n / width)
         return 8 * math.ceil(m * n * _bits(options.format) / 8) + 16 * scales
 
-    def expected_error(self, m: int, n: int, options: RoundToNearestOptions) -> float:
-        """step² / 12 for Gaussian weights, whose peak among N is about sqrt(2 ln N)."""
-        if options.format == "fp16":
-            return 2.0**-24
     def layout(self, m: int, n: int, options: RoundToNearestOptions) -> Code:
         """Half-precision values; or an integer a weight, and scales."""
         if options.format == "fp16":
@@ -132,6 +133,10 @@ class RoundToNearest(Quantizer):
         }
         return Code((m, n), parts, {"group": width})
 
+    def expected_error(self, m: int, n: int, options: RoundToNearestOptions) -> float:
+        """step² / 12 for Gaussian weights, whose peak among N is about sqrt(2 ln N)."""
+        if options.format == "fp16":
+            return 2.0**-24
         sharing = m * n if options.per == "tensor" else _group_width(m, n, options)
         peak_squared = 2 * math.log(max(sharing, 2))
         return min(1.0, peak_squared / (12 * _top(options.format) ** 2))
