@@ -20,7 +20,7 @@ from forging import Forgery, reseal_bytes, take_apart
 from torch import Tensor
 
 import vqzoo
-from vqzoo.errors import ArtifactError
+from vqzoo.errors import ArtifactError, UsageError
 from vqzoo.plugin.manager import installed_plugins
 
 GIB = 1 << 30
@@ -537,7 +537,8 @@ def test_configs_that_are_not_what_they_should_be(lie: str, whole: Path, tmp_pat
 
 
 def test_folders_that_are_no_artifacts(whole: Path, tmp_path: Path) -> None:
-    refused(tmp_path / "nowhere")
+    with pytest.raises(UsageError, match="not a folder"):
+        vqzoo.load(tmp_path / "nowhere")
     refused(tmp_path)
     refused(whole / "config.json")
     folder = copy_of(whole, tmp_path)
