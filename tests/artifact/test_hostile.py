@@ -537,10 +537,10 @@ def test_configs_that_are_not_what_they_should_be(lie: str, whole: Path, tmp_pat
 
 
 def test_folders_that_are_no_artifacts(whole: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="not a folder"):
-        vqzoo.load(tmp_path / "nowhere")
+    for path in (tmp_path / "nowhere", whole / "config.json"):
+        with pytest.raises(UsageError, match="not a folder"):
+            vqzoo.load(path)
     refused(tmp_path)
-    refused(whole / "config.json")
     folder = copy_of(whole, tmp_path)
     (folder / "vqzoo.safetensors").unlink()
     refused(folder)
