@@ -11,14 +11,15 @@ from vqzoo.numerics.decode import decode_scalar
 from vqzoo.numerics.lookup import look_up_scalar
 from vqzoo.numerics.scalar_kmeans import assign_scalar, scalar_kmeans
 from vqzoo.plugin import Code, Floats, Indices, LayerContext, Options, Quantizer, index_bits
+from vqzoo_vq.calibrated import column_moments
 from vqzoo_vq.distortion import ROW_SCALE_GAIN, gaussian_distortion
 from vqzoo_vq.row_scale import (
     Scale,
     check_row_scale,
     fit_row_scale,
     scale_bits,
-    scale_rows,
     scale_layout,
+    scale_rows,
     split_rows,
 )
 
@@ -44,7 +45,10 @@ class ScalarKMeans(Quantizer):
     def quantize(self, weight: Tensor, options: ScalarKMeansOptions, context: LayerContext) -> Code:
         """Cluster all weights, the rows' sizes taken out first where asked."""
         normalized = split_rows(weight, options.scale)
-        clusters = scalar_kmeans(normalized, options.k, exact=options.exact)
+        weights = None
+        if context.inputs is not None:
+            weights = column_moments(context.inputs).expand(weight.shape)
+        clusters = scalar_kmeans(normalized, options.k, weights=weights, exact=options.exact)
         codebook = Floats.of(clusters.centroids, options.dtype)
         codes = assign_scalar(normalized, codebook.values)
         parts: dict[str, Indices | Floats] = {
@@ -53,7 +57,7 @@ class ScalarKMeans(Quantizer):
         }
         if options.scale == "row":
             decoded = decode_scalar(codes, codebook.values, weight.new_empty(weight.shape))
-            parts["scale"] = fit_row_scale(weight, decoded)
+            parts["scale"] = fit_row_scale(weight, decoded, context.inputs)
         return Code((weight.shape[0], weight.shape[1]), parts)
 
     def check(self, code: Code) -> None:
@@ -95,10 +99,6 @@ class ScalarKMeans(Quantizer):
         codes = 8 * math.ceil(m * n * index_bits(options.k) / 8)
         return codes + float_bits * options.k + scale_bits(m, options.scale)
 
-    def expected_error(self, m: int, n: int, options: ScalarKMeansOptions) -> float:
-        """Gaussian weights."""
-        gain = ROW_SCALE_GAIN if options.scale == "row" else 1.0
-        return gain * gaussian_distortion(1, math.log2(options.k))
     def layout(self, m: int, n: int, options: ScalarKMeansOptions) -> Code:
         """A code a weight, a codebook, and a scale a row."""
         parts: dict[str, Indices | Floats] = {
@@ -107,6 +107,10 @@ class ScalarKMeans(Quantizer):
         }
         return Code((m, n), parts | scale_layout(m, options.scale))
 
+    def expected_error(self, m: int, n: int, options: ScalarKMeansOptions) -> float:
+        """Gaussian weights."""
+        gain = ROW_SCALE_GAIN if options.scale == "row" else 1.0
+        return gain * gaussian_distortion(1, math.log2(options.k))
 
     def paper_bits(self, m: int, n: int, options: ScalarKMeansOptions) -> float:
         """32·k + m·n·log2 k."""

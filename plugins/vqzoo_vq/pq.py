@@ -1,7 +1,7 @@
 """pq: product quantization."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import product
 from typing import Literal, get_args
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from vqzoo.numerics.decode import decode_pq
 from vqzoo.numerics.kmeans import assign, kmeans
 from vqzoo.numerics.lookup import look_up
+from vqzoo.numerics.metric_kmeans import assign_by_metric, metric_kmeans
 from vqzoo.plugin import Code, Floats, Indices, LayerContext, Options, Quantizer, index_bits
 from vqzoo_vq.blocks import (
     Axis,
@@ -22,15 +23,16 @@ from vqzoo_vq.blocks import (
     cut,
     points_per_codebook,
 )
+from vqzoo_vq.calibrated import block_moments, column_moments
 from vqzoo_vq.distortion import ROW_SCALE_GAIN, gaussian_distortion
 from vqzoo_vq.row_scale import (
     Scale,
     check_row_scale,
     fit_row_scale,
     scale_bits,
+    scale_layout,
     scale_rows,
     split_rows,
-    scale_layout,
 )
 
 
@@ -67,21 +69,18 @@ class ProductQuantization(Quantizer):
         normalized = split_rows(weight, options.scale)
         shape = cut(m, n, options.d, options.axis)
         parts: dict[str, Indices | Floats] = {}
-        groups = block_points(normalized, options.d, options.axis, options.codebook)
-        for points, suffix in zip(groups, shape.suffixes, strict=True):
-            k = min(options.k, points.shape[2])
-            clusters = kmeans(points, k, seed=context.seed, progress=context.progress)
-            codebook = Floats.of(clusters.centroids, options.dtype)
-            codes = assign(points, codebook.values).reshape(-1, shape.points)
-            parts["codes" + suffix] = Indices(codes, k)
+        by_output = context.inputs is not None and options.axis == "columns"
+        cluster = _cluster_by_output if by_output else _cluster
+        for suffix, codes, codebook in cluster(normalized, shape, options, context):
+            parts["codes" + suffix] = Indices(codes, codebook.stored.shape[1])
             parts["codebook" + suffix] = codebook
         facts = {"d": options.d, "axis": options.axis}
         code = Code((m, n), parts, facts)
         if options.scale == "none":
             return code
-        del normalized, groups, points  # each as large as the weight
+        del normalized
         decoded = self.decode(code, code.floats())
-        scale = fit_row_scale(weight, decoded)
+        scale = fit_row_scale(weight, decoded, context.inputs)
         return Code((m, n), {**parts, "scale": scale}, facts)
 
     def check(self, code: Code) -> None:
@@ -159,6 +158,7 @@ class ProductQuantization(Quantizer):
             codes = 8 * math.ceil(group.count * index_bits(group.k) / 8)
             total += codes + group.books * group.k * group.d * float_bits
         return total
+
     def layout(self, m: int, n: int, options: ProductQuantizationOptions) -> Code:
         """Codes and codebooks of the whole blocks and of the tail, and a scale a row."""
         shape = cut(m, n, options.d, options.axis)
@@ -170,7 +170,6 @@ class ProductQuantization(Quantizer):
             parts["codebook" + suffix] = Floats.layout(options.dtype, group.books, group.k, group.d)
         facts = {"d": options.d, "axis": options.axis}
         return Code((m, n), parts | scale_layout(m, options.scale), facts)
-
 
     def expected_error(self, m: int, n: int, options: ProductQuantizationOptions) -> float:
         """Gaussian weights."""
@@ -190,3 +189,43 @@ def _cut_of(code: Code) -> Cut:
     return cut(
         *code.shape, int(code.facts["d"]), "rows" if code.facts["axis"] == "rows" else "columns"
     )
+
+
+def _cluster(
+    matrix: Tensor, shape: Cut, options: ProductQuantizationOptions, context: LayerContext
+) -> Iterator[tuple[str, Tensor, Floats]]:
+    """Suffix, codes (blocks, points) and stored codebook of the whole blocks and of the tail.
+
+    A sub-vector of rows stands in one column: its weight is the column's moment.
+    """
+    groups = block_points(matrix, options.d, options.axis, options.codebook)
+    for points, suffix in zip(groups, shape.suffixes, strict=True):
+        batch, _, n = points.shape
+        weights = None
+        if context.inputs is not None:
+            weights = column_moments(context.inputs).repeat(n // shape.points).expand(batch, n)
+        k = min(options.k, n)
+        found = kmeans(points, k, weights=weights, seed=context.seed, progress=context.progress)
+        codebook = Floats.of(found.centroids, options.dtype)
+        yield suffix, assign(points, codebook.values).reshape(-1, shape.points), codebook
+
+
+def _cluster_by_output(
+    matrix: Tensor, shape: Cut, options: ProductQuantizationOptions, context: LayerContext
+) -> Iterator[tuple[str, Tensor, Floats]]:
+    """The same by the error of the layer's output: blocks of columns have a metric each."""
+    assert context.inputs is not None
+    metrics = block_moments(context.inputs, shape)
+    groups = block_points(matrix, options.d, options.axis, "block")
+    for points, metric, suffix in zip(groups, metrics, shape.suffixes, strict=True):
+        shared = options.codebook == "layer"
+        found = metric_kmeans(
+            points,
+            metric,
+            min(options.k, shape.points * (len(points) if shared else 1)),
+            shared=shared,
+            seed=context.seed,
+            progress=context.progress,
+        )
+        codebook = Floats.of(found.centroids, options.dtype)
+        yield suffix, assign_by_metric(points, metric, codebook.values), codebook

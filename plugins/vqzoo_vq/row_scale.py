@@ -8,6 +8,7 @@ from torch import Tensor
 
 from vqzoo.numerics.arrays import row_chunk
 from vqzoo.plugin import Code, Floats
+from vqzoo_vq.calibrated import outputs
 
 Scale = Literal["none", "row"]
 SCALE_BITS = 16
@@ -28,9 +29,10 @@ def split_rows(weight: Tensor, scale: Scale) -> Tensor:
     return normalized
 
 
-def fit_row_scale(weight: Tensor, normalized: Tensor) -> Floats:
+def fit_row_scale(weight: Tensor, normalized: Tensor, inputs: Tensor | None = None) -> Floats:
     """The scales of least squared error, <w_i, q_i> / <q_i, q_i>, for rows q_i of the decoded
-    normalized matrix; (m,) in float16."""
+    normalized matrix; (m,) in float16. With calibration inputs, of the layer's output."""
+    weight, normalized = outputs(weight, inputs), outputs(normalized, inputs)
     energy = _row_products(normalized, normalized)
     scales = _row_products(weight, normalized) / energy.where(energy > 0, 1.0)
     return Floats.scales(scales)

@@ -20,14 +20,15 @@ from vqzoo_vq.blocks import (
     cut,
     points_per_codebook,
 )
+from vqzoo_vq.calibrated import column_moments
 from vqzoo_vq.distortion import ROW_SCALE_GAIN, gaussian_distortion
 from vqzoo_vq.row_scale import (
     Scale,
     check_row_scale,
     fit_row_scale,
     scale_bits,
-    scale_rows,
     scale_layout,
+    scale_rows,
     split_rows,
 )
 
@@ -65,13 +66,15 @@ class ResidualQuantization(Quantizer):
         shape = cut(m, n, d, "columns")
         parts: dict[str, Indices | Floats] = {}
         groups = block_points(normalized, d, "columns", options.codebook)
-        for points, suffix in zip(groups, shape.suffixes, strict=True):
+        weights = _point_weights(context.inputs, shape, options.codebook)
+        for points, weight_of, suffix in zip(groups, weights, shape.suffixes, strict=True):
             k = min(options.k, points.shape[2])
             exponent = _exponent(points)
             clusters = residual_kmeans(
                 points * 2.0**-exponent if exponent else points,
                 k,
                 options.stages,
+                weights=weight_of,
                 seed=context.seed,
                 progress=context.progress,
             )
@@ -86,7 +89,7 @@ class ResidualQuantization(Quantizer):
         if options.scale == "none":
             return code
         del normalized, groups, points  # each as large as the weight
-        scale = fit_row_scale(weight, self.decode(code, code.floats()))
+        scale = fit_row_scale(weight, self.decode(code, code.floats()), context.inputs)
         return Code((m, n), {**parts, "scale": scale}, {"d": d})
 
     def check(self, code: Code) -> None:
@@ -158,9 +161,6 @@ class ResidualQuantization(Quantizer):
             total += codes + options.stages * group.books * group.k * group.d * float_bits
         return total
 
-    def expected_error(self, m: int, n: int, options: ResidualQuantizationOptions) -> float:
-        """Gaussian weights, each stage working on what the one before left."""
-        stage = gaussian_distortion(options.d or n, math.log2(options.k))
     def layout(self, m: int, n: int, options: ResidualQuantizationOptions) -> Code:
         """Codes and codebooks of the whole blocks and of the tail, and a scale a row."""
         shape = cut(m, n, options.d or n, "columns")
@@ -175,6 +175,9 @@ class ResidualQuantization(Quantizer):
         facts = {"d": options.d or n}
         return Code((m, n), parts | scale_layout(m, options.scale), facts)
 
+    def expected_error(self, m: int, n: int, options: ResidualQuantizationOptions) -> float:
+        """Gaussian weights, each stage working on what the one before left."""
+        stage = gaussian_distortion(options.d or n, math.log2(options.k))
         gain = ROW_SCALE_GAIN if options.scale == "row" else 1.0
         return gain * stage**options.stages
 
@@ -196,3 +199,20 @@ def _exponent(points: Tensor) -> int:
 
 def _cut_of(code: Code) -> Cut:
     return cut(*code.shape, int(code.facts["d"]), "columns")
+
+
+def _point_weights(inputs: Tensor | None, shape: Cut, scope: CodebookScope) -> list[Tensor | None]:
+    """What the sub-vectors of the whole blocks and of the tail count: the moment of their columns.
+
+    None, or (batch, points) as `block_points` cuts them.
+    """
+    if inputs is None:
+        return [None for _ in shape.widths]
+    weights: list[Tensor | None] = []
+    start, moments = 0, column_moments(inputs)
+    for blocks, d in shape.widths:
+        each = moments[start : start + blocks * d].view(blocks, d).mean(1)
+        weight = each[:, None].expand(blocks, shape.points)
+        weights.append(weight if scope == "block" or blocks == 1 else weight.reshape(1, -1))
+        start += blocks * d
+    return weights

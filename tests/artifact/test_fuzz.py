@@ -31,6 +31,8 @@ METHODS: dict[str, dict[str, Any]] = {
     "binary": {"scale": "row"},
     "svd": {"rank": 3},
     "rtn": {"format": "int4"},
+    "deep-compression": {"density": 0.3, "bits": 3},
+    "prune": {"density": 0.3, "then": "pq:k=4,d=2"},
 }
 VALUES: list[Any] = [
     -1, 0, 1, 2, 7, 255, 65536, 65537, 1 << 31, 1 << 34, (1 << 34) + 1, 1 << 63, 10**40, 0.5, 1e308,

@@ -24,7 +24,7 @@ from vqzoo.compression.selection import LayerPlan, MethodChoice, TransformChoice
 from vqzoo.compression.view import weight_key, weight_matrix
 from vqzoo.errors import PluginError, UsageError, VqzooError, cause
 from vqzoo.numerics.arrays import all_finite
-from vqzoo.plugin.code import Code, MethodCode, stored_bits
+from vqzoo.plugin.code import Code, Indices, MethodCode, stored_bits
 from vqzoo.plugin.isolation import isolated, on_layer
 from vqzoo.plugin.manager import Plugins
 from vqzoo.plugin.method import LayerContext, Method, Options, SkipLayer
@@ -303,7 +303,7 @@ def wrap(
     who = on_layer(entry, context.layer)
     with isolated(who):
         check_code(code, code.shape, entry.item, who)
-    return MethodCode(plugins.method_name(entry), code)
+    return MethodCode(plugins.method_name(entry), _as_stored(code))
 
 
 def _decode(compressed: MethodCode, plugins: Plugins, layer: str) -> Tensor:
@@ -342,7 +342,16 @@ def quantize_matrix(
     with isolated(who):
         code = entry.item.quantize(matrix, options, context)
         check_code(code, _shape(matrix), entry.item, who)
-    return MethodCode(plugins.method_name(entry), code)
+    return MethodCode(plugins.method_name(entry), _as_stored(code))
+
+
+def _as_stored(code: Code) -> Code:
+    """Indices in the dtype that reading gives them: what is measured is what will be loaded."""
+    parts = {
+        name: part.narrowed() if isinstance(part, Indices) else part
+        for name, part in code.parts.items()
+    }
+    return replace(code, parts=parts)
 
 
 def _shape(matrix: Tensor) -> tuple[int, int]:

@@ -2,10 +2,12 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
+
+from vqzoo.numerics.arrays import code_dtype
 
 Fact = int | float | str | bool
 
@@ -32,6 +34,10 @@ class Indices:
     def layout(cls, cardinality: int, *shape: int) -> "Indices":
         """Codes of a shape without values, on the meta device."""
         return cls(torch.empty(shape, dtype=torch.int64, device="meta"), cardinality)
+
+    def narrowed(self) -> "Indices":
+        """The same codes as an artifact gives them back: uint8 up to 256 symbols, else int32."""
+        return replace(self, values=self.values.to(code_dtype(self.cardinality)))
 
     @property
     def bits(self) -> int:

@@ -1,6 +1,7 @@
 """One run: compress, write, read back, measure, record."""
 
 import json
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ from vqzoo.plugin.files import plugin_files
 from vqzoo.zoo.before_after import accuracy, before_and_after
 from vqzoo.zoo.card import write_card
 from vqzoo.zoo.compressing import CompressedNetwork, compress_layers
+from vqzoo.zoo.figures import nats
 from vqzoo.zoo.finetuning.encoded import Lesson, code_of, decoded_network, layer_name
 from vqzoo.zoo.finetuning.loop import epoch_generator
 from vqzoo.zoo.finetuning.training_data import TrainingData
@@ -191,7 +193,16 @@ def _repair(ready: Prepared, made: CompressedNetwork, watcher: Watcher) -> Compr
             device=ready.device,
             progress=steps,
         )
-    told = {"data": data.name, "images": images, "biases": repaired.biases, "norms": repaired.norms}
+    before, after = (d if math.isfinite(d) else None for d in repaired.divergence)
+    counts = f"{len(repaired.norms)} batch norms and {len(repaired.biases)} biases"
+    watcher.say(f"Repaired {counts}: {nats(before)} from the dense answers, now {nats(after)}.")
+    told = {
+        "data": data.name,
+        "images": images,
+        "biases": repaired.biases,
+        "norms": repaired.norms,
+        "divergence": {"before": before, "after": after},
+    }
     return replace(made, module=repaired.module, repair=told)
 
 

@@ -1,0 +1,201 @@
+"""Inputs of layers on calibration images, and what is made of them."""
+
+from collections.abc import Iterator
+
+import pytest
+import timm
+import torch
+from torch import Tensor, nn
+
+import vqzoo
+from vqzoo.compression.compress import compress_layer
+from vqzoo.compression.decode import decode
+from vqzoo.compression.progress import Silent
+from vqzoo.compression.selection import LayerPlan, MethodChoice
+from vqzoo.compression.view import compressible_layers
+from vqzoo.plugin.manager import installed_plugins
+from vqzoo.zoo.calibration import layer_inputs
+from vqzoo.zoo.images import Batch
+from vqzoo.zoo.repair import repair
+
+PLUGINS = installed_plugins()
+
+
+def batches(shape: tuple[int, ...], images: int = 12) -> list[Batch]:
+    generator = torch.Generator().manual_seed(1)
+    each = [torch.randn(4, *shape, generator=generator) for _ in range(images // 4)]
+    return [Batch(x, None) for x in each]
+
+
+class Net(nn.Module):
+    """One layer of each kind."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.grouped = nn.Conv2d(4, 6, (3, 2), stride=2, padding=(1, 2), dilation=2, groups=2)
+        self.same = nn.Conv2d(6, 4, 3, padding="same")
+        self.line = nn.Conv1d(4, 5, 3, padding=1)
+        self.dense = nn.Linear(5, 7)
+        self.idle = nn.Linear(3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.same(self.grouped(x).relu()).flatten(2)
+        out: Tensor = self.dense(self.line(x).movedim(1, 2))
+        return out
+
+
+def test_rows_are_what_the_layers_multiply() -> None:
+    torch.manual_seed(0)
+    model = Net()
+    layers, _ = compressible_layers(model)
+    outputs: dict[str, list[Tensor]] = {layer.name: [] for layer in layers}
+    for name, kept in outputs.items():
+        model.get_submodule(name).register_forward_hook(
+            lambda module, args, out, kept=kept: kept.append(out)
+        )
+    images = batches((4, 11, 9))
+    found = layer_inputs(model, layers, images, 12)
+    assert set(found) == {"grouped", "same", "line", "dense"}
+    for layer in layers[:4]:
+        module = model.get_submodule(layer.name)
+        n = layer.matrix_shape[1]
+        assert found[layer.name].shape[1] == n
+        channel = -1 if layer.kind == "linear" else 1
+        seen = torch.cat([o.movedim(channel, 0).flatten(1) for o in outputs[layer.name]], 1)
+        matrix = module.weight.reshape(-1, n)
+        bias = module.bias
+        per_group = len(matrix) // layer.groups
+        for row in found[layer.name][:20]:
+            made = matrix @ row + bias
+            gaps = [
+                (seen[g : g + per_group] - made[g : g + per_group, None]).abs().amax(0).min()
+                for g in range(0, len(matrix), per_group)
+            ]
+            assert min(gaps) < 1e-4
+
+
+def test_the_network_is_left_as_it_was_and_draws_repeat() -> None:
+    model = timm.create_model("test_resnet").train()
+    layers, _ = compressible_layers(model)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    images = batches(model.pretrained_cfg["input_size"])
+    state = torch.random.get_rng_state()
+    first = layer_inputs(model, layers, images, 12, seed=3)
+    again = layer_inputs(model, layers, images, 12, seed=3)
+    assert torch.equal(state, torch.random.get_rng_state())
+    assert model.training
+    assert not any(m._forward_pre_hooks for m in model.modules())
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, before[key])
+    for name, inputs in first.items():
+        assert torch.equal(inputs, again[name])
+        assert len(inputs) <= 4096
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("km", {"k": 4}),
+        ("km", {"k": 4, "scale": "none"}),
+        ("pq", {"k": 8, "d": 4}),
+        ("pq", {"k": 8, "d": 5, "codebook": "block"}),
+        ("pq", {"k": 8, "d": 4, "axis": "rows"}),
+        ("rq", {"k": 8, "d": 4}),
+    ],
+)
+def test_the_layers_output_errs_less(method: str, options: dict[str, object]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    layer = nn.Linear(64, 96)
+    spread = torch.logspace(-1.5, 1, 64)[torch.randperm(64, generator=generator)]
+    with torch.no_grad():
+        layer.weight.copy_(torch.randn(96, 64, generator=generator) / spread.sqrt())
+    inputs = torch.randn(2000, 64, generator=generator) * spread
+    new = torch.randn(2000, 64, generator=generator) * spread
+    plan = LayerPlan(compressible_layers(layer)[0][0], MethodChoice(method, options))
+
+    def error(calibration: Tensor | None) -> float:
+        made = compress_layer(
+            layer,
+            plan,
+            PLUGINS,
+            seed=0,
+            device=torch.device("cpu"),
+            progress=Silent(),
+            inputs=calibration,
+        )
+        rest = layer.weight.detach() - decode(made.compressed, PLUGINS)
+        return float((new @ rest.T).square().mean())
+
+    assert error(inputs) < 0.8 * error(None)
+
+
+def test_repair_brings_means_back() -> None:
+    torch.manual_seed(0)
+    model = timm.create_model("test_resnet", num_classes=5).eval()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+    data = batches(model.pretrained_cfg["input_size"], 24)
+    small = vqzoo.compress(model, "binary", layers="all")
+
+    def given() -> Iterator[Batch]:
+        return iter(data)
+
+    found = repair(model, small.module, [x.layer.name for x in small.layers], given, 24)
+    before, after = found.divergence
+    assert after < before
+    assert set(found.biases) <= {"fc"}
+    assert found.norms == [n for n, m in model.named_modules() if isinstance(m, nn.BatchNorm2d)]
+    changed = {
+        key
+        for key, value in found.module.state_dict().items()
+        if not torch.equal(value, small.module.state_dict()[key])
+    }
+    allowed = {"fc.bias"} | {f"{n}.running_{s}" for n in found.norms for s in ("mean", "var")}
+    assert changed <= allowed
+    # The statistics are those of what reaches the norms now.
+    norm = found.module.get_submodule(found.norms[-1])
+    seen: list[Tensor] = []
+    norm.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    fresh = batches(model.pretrained_cfg["input_size"], 24)
+    with torch.no_grad():
+        for batch in fresh:
+            found.module(batch.images)
+    values = torch.cat(seen).movedim(1, 0).flatten(1)
+    torch.testing.assert_close(norm.running_mean, values.mean(1), rtol=0.2, atol=0.05)
+
+
+def test_corrected_biases_give_every_layer_its_mean_output_back() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(32, 64), nn.ReLU(), nn.Linear(64, 16))
+    small = vqzoo.compress(model, "km", layers="all", k=4)
+    images = [Batch(torch.rand(50, 32) + 1, None) for _ in range(3)]
+    found = repair(model, small.module, ["0", "2"], lambda: iter(images), 150)
+    assert found.biases == ["0", "2"]
+    assert found.norms == []
+    x = torch.cat([batch.images for batch in images])
+    with torch.no_grad():
+        for part in (1, 3):
+            shift = (model[:part](x) - found.module[:part](x)).mean(0)
+            before = (model[:part](x) - small.module[:part](x)).mean(0)
+            assert before.abs().max() > 1e-2
+            assert shift.abs().max() < 1e-5
+
+
+def test_a_repair_that_makes_it_worse_is_not_kept() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(32, 16))
+    images = [Batch(torch.rand(50, 32) + 1, None)]
+    found = repair(model, model, ["0"], lambda: iter(images), 50)
+    assert found.biases == []
+    assert found.divergence == (0.0, 0.0)
+
+
+def test_a_bias_before_a_batch_norm_is_left_alone() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(32, 16), nn.BatchNorm1d(16), nn.Linear(16, 4)).eval()
+    small = vqzoo.compress(model, "km", layers="all", k=2)
+    images = [Batch(torch.rand(50, 32) + 1, None) for _ in range(2)]
+    found = repair(model, small.module, ["0", "2"], lambda: iter(images), 100)
+    assert "0" not in found.biases
+    assert torch.equal(found.module[0].bias, model[0].bias)
