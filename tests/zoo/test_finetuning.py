@@ -356,3 +356,12 @@ def test_data_that_cannot_be_learned_from_is_refused(folder: Path) -> None:
     (folder.parent / "one.png").rename(folder.parent / "alone" / "one.png")
     with pytest.raises(VqzooError, match="too few images"):
         open_training_data(f"imagefolder:{folder.parent / 'alone'}", model, Finetuning())
+
+
+def test_a_recipe_names_the_field_that_is_wrong() -> None:
+    from vqzoo.zoo.recipe import make_recipe
+
+    fields = {"model": "alexnet_mini.fmnist", "method": "pq"}
+    assert make_recipe({**fields, "finetune": {"epochs": 3}}).finetune == Finetuning(epochs=3)
+    with pytest.raises(UsageError, match=r"^finetune\.epoch: unknown; there are: epochs, data"):
+        make_recipe({**fields, "finetune": {"epoch": 3}})

@@ -130,7 +130,11 @@ def first_problem(error: ValidationError) -> tuple[tuple[int | str, ...], str]:
     problem = error.errors()[0]
     text = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
-        known: dict[Any, type[BaseModel]] = {"rules": Rule, "transforms": Step}
+        known: dict[Any, type[BaseModel]] = {
+            "rules": Rule,
+            "transforms": Step,
+            "finetune": Finetuning,
+        }
         holder = next((known[p] for p in reversed(problem["loc"][:-1]) if p in known), Recipe)
         fields = holder.model_fields
         text = f"unknown; there are: {', '.join(fields)}"
