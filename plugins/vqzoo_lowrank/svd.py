@@ -40,12 +40,11 @@ class SingularValues(Quantizer):
         self, weight: Tensor, options: SingularValuesOptions, context: LayerContext
     ) -> Code:
         """Truncate, and share each singular value between the factors so that both round well."""
-        left, values, right = _decompose(weight)
-        rank = options.rank if options.rank is not None else _rank_for(values, options.energy)
-        root = values[:rank].sqrt()
+        left, values, right = _truncated(weight, options)
+        root = values.sqrt()
         parts = {
-            "left": Floats.of(left[:, :rank] * root, options.dtype),
-            "right": Floats.of(root[:, None] * right[:rank], options.dtype),
+            "left": Floats.of(left * root, options.dtype),
+            "right": Floats.of(root[:, None] * right, options.dtype),
         }
         return Code((weight.shape[0], weight.shape[1]), parts)
 
@@ -113,30 +112,31 @@ class SingularValues(Quantizer):
         return None if options.rank is None else 32 * options.rank * (m + n + 1)
 
 
-def _decompose(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _truncated(weight: Tensor, options: SingularValuesOptions) -> tuple[Tensor, Tensor, Tensor]:
     """U (m, r), S (r,) descending and Vᵀ (r, n), float32, by the smaller Gram matrix in float64.
 
     The eigenvectors of W·Wᵀ cost a fraction of a full decomposition; singular values under
     1e-8 of the largest, which squaring loses in rounding, carry nothing that a truncation keeps.
     """
     if weight.shape[0] > weight.shape[1]:
-        left, values, right = _decompose(weight.T)
+        left, values, right = _truncated(weight.T, options)
         return right.T, values, left.T
-    m = weight.shape[0]
+    m, n = weight.shape
     chunk = row_chunk(2 * m)  # columns at a time, in doubles
     gram = torch.zeros((m, m), dtype=torch.float64, device=weight.device)
     for part in weight.split(chunk, dim=1):
         gram.addmm_(part.double(), part.double().T)
-    eigenvalues, vectors = torch.linalg.eigh(gram)
-    del gram
+    # The eigenvectors take the Gram matrix's place: in LAPACK's order it is its own transpose.
+    eigenvalues, vectors = gram.new_empty(m), gram.T
+    torch.linalg.eigh(gram.T, out=(eigenvalues, vectors))
     values = eigenvalues.flip(0).clamp_(min=0).sqrt_()
-    divisors = values.where(values > values[0] * 1e-8, torch.inf)[:, None]
-    left = vectors.flip(1)
-    del vectors
-    right = torch.empty_like(weight)
+    rank = options.rank if options.rank is not None else _rank_for(values, options.energy)
+    left = vectors[:, m - rank :].flip(1)
+    divisors = values.where(values > values[0] * 1e-8, torch.inf)[:rank, None]
+    right = weight.new_empty(rank, n)
     for part, place in zip(weight.split(chunk, 1), right.split(chunk, 1), strict=True):
         place.copy_((left.T @ part.double()).div_(divisors))
-    return left.float(), values.float(), right
+    return left.float(), values[:rank].float(), right
 
 
 def _rank_for(values: Tensor, energy: float | None) -> int:
