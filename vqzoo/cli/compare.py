@@ -55,6 +55,10 @@ def compare(
         list[Path] | None,
         typer.Option(metavar="FILE.py", help="A plugin in a single file, repeatable."),
     ] = None,
+    calibrate: Annotated[
+        str | None,
+        typer.Option(metavar="DATA", help="As in `vqzoo run`: weigh errors by what layers see."),
+    ] = None,
     finetune: FinetuneEpochs = None,
     train_data: TrainData = None,
     train_images: TrainImages = None,
@@ -71,8 +75,9 @@ def compare(
 
     Every point is an artifact on disk, read back and evaluated on the same images; ± is a 95%
     confidence interval of the paired difference from the dense model. The folder receives
-    compare.json and compare.png; a comparison that breaks off is taken up again. --finetune makes
-    every point a second time, fine-tuned by distillation, and draws both curves.
+    compare.json and compare.png; a comparison that breaks off is taken up again. --calibrate and
+    --finetune make every point once more, calibrated or fine-tuned by distillation, and draw all
+    curves.
 
     With --task retrieval the same artifacts are compared by mAP, into retrieval.json and
     retrieval.png; "asymmetric" has their features as queries in the dense model's database.
@@ -108,6 +113,7 @@ def compare(
         "weights": weights,
         "seed": seed,
         "device": device,
+        "calibrate": calibrate,
         "plugins": tuple(plugin or []),
     }
     tuning = finetuning_fields(
@@ -138,7 +144,7 @@ def compare(
             f"dense: {dense:.2f}% on {comparison.images:,} images of {comparison.data}",
             markup=False,
         )
-    if isinstance(comparison, Comparison) and tuning is not None:
+    if isinstance(comparison, Comparison) and (tuning is not None or calibrate is not None):
         for method, ratio in largest_ratios(comparison, 1.0).items():
             console.print(f"{method}: up to {ratio:.1f}x with less than 1 point lost", markup=False)
     console.print(f"plot: {picture}", markup=False, soft_wrap=True)

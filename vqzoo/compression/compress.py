@@ -142,6 +142,7 @@ def compress_layer(
         options = choose_options(entry.item, _shape(matrix), choice, note)
         check_options(options, entry.item, who)
         paper_bits = entry.item.paper_bits(*_shape(matrix), options)
+        steered = any(True for _ in entry.item.candidates(*_shape(matrix)))
     check_paper_bits(paper_bits, who)
     compressed = quantize_matrix(plugins, entry, matrix, options, context)
     for undone in reversed(transformed):
@@ -151,7 +152,7 @@ def compress_layer(
     if bits >= dense_bits:
         raise SkipLayer(f"{choice.method} would not make it smaller ({bits} of {dense_bits} bits)")
     ratio = wanted_ratio(choice)
-    if ratio is not None and bits * ratio > dense_bits:
+    if ratio is not None and steered and bits * ratio > dense_bits:
         reached = math.floor(1e4 * dense_bits / bits) / 1e4  # never rounded up to what was asked
         note(f"{choice.method} reaches {reached:g}x here, not {ratio:g}x")
     decoded = _decode(compressed, plugins, layer.name)

@@ -19,7 +19,7 @@ class Point:
     """One artifact of a comparison, measured as it was read back from disk.
 
     Attributes:
-        method: how it was made; ", fine-tuned" behind it where it was.
+        method: how it was made, with ", calibrated" or ", fine-tuned" behind it where it was.
         ratio_layers: every stored byte of the compressed layers counted.
         ratio_file: of the whole file.
         top1: percent; None where nothing was measured.
@@ -65,8 +65,8 @@ def compare(
 
     Artifacts that an earlier call finished are taken as they are. A coarse method reaches the same
     size for several of the ratios asked: that is one point. A method that compresses no layer at a
-    ratio (some take none) is left out there. Where `base` says how to fine-tune, every point is
-    made without and with it.
+    ratio (some take none) is left out there. Where `base` says how to calibrate or to fine-tune,
+    every point is made without and with it.
 
     Args:
         base: fields of a `Recipe` without method, options and ratio.
@@ -82,14 +82,13 @@ def compare(
     out.mkdir(parents=True, exist_ok=True)
     points: list[Point] = []
     record: dict[str, Any] = {}
-    tunings = [None, base["finetune"]] if base.get("finetune") else [None]
-    for method, tuning in product(methods, tunings):
-        label = f"{method}, fine-tuned" if tuning else method
+    for method, (words, extra) in product(methods, _variants(base).items()):
+        label = method + words
         for ratio in ratios:
             watcher.say(f"{label} at {ratio:g}x")
-            name = f"{method.replace(':', '-')}-{ratio:g}x"
-            folder = out / (f"{name}-finetuned" if tuning else name)
-            recipe = make_recipe({**base, "method": method, "ratio": ratio, "finetune": tuning})
+            name = f"{label}-{ratio:g}x".replace(":", "-").replace(", ", "-")
+            folder = out / name
+            recipe = make_recipe({**base, **extra, "method": method, "ratio": ratio})
             try:
                 record = run(recipe, watcher, out=folder, reuse=True, force=force).record
             except NothingCompressed as error:
@@ -113,6 +112,17 @@ def compare(
         out / "compare.json", json.dumps(asdict(comparison), indent=2, allow_nan=False) + "\n"
     )
     return comparison
+
+
+def _variants(base: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """What is put behind a method's name -> the fields of the recipe that say how it is helped."""
+    found: dict[str, dict[str, Any]] = {"": {"calibrate": None, "finetune": None}}
+    words, fields = "", found[""]
+    for name, word in (("calibrate", ", calibrated"), ("finetune", ", fine-tuned")):
+        if base.get(name):
+            words, fields = words + word, {**fields, name: base[name]}
+            found[words] = fields
+    return found
 
 
 def largest_ratios(comparison: Comparison, lost: float) -> dict[str, float]:
