@@ -15,7 +15,7 @@ After `import vqzoo` timm knows vqzoo's architectures, too.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from vqzoo.after_timm import register_with_timm
+from vqzoo.zoo.after_timm import register_with_timm
 
 if TYPE_CHECKING:
     from vqzoo.plugin.hookspecs import hookimpl
