@@ -99,8 +99,10 @@ class Recipe(BaseModel):
     @property
     def label(self) -> str:
         """The method in one word, for names and records."""
-        if self.method is not None and not self.rules:
-            return self.method.rpartition(":")[2]
+        named = [self.method, *(rule.method for rule in self.rules)]
+        methods = {name.rpartition(":")[2] for name in named if name is not None}
+        if len(methods) == 1:
+            return methods.pop()
         return "mixed"
 
     def choice(self) -> MethodChoice | None:
