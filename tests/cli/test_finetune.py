@@ -219,6 +219,29 @@ def test_what_cannot_be_is_refused_before_anything_is_written() -> None:
     assert sorted(path.name for path in Path().iterdir()) == ["a", "pictures"]
 
 
+def test_every_layer_keeps_its_own_row_and_packing() -> None:
+    """Headers sort layers by name: "fc" before "layer1"."""
+    made = invoke("run", "test_resnet", "--weights", "random", "-m", "pq", "-o", "k=16",
+                  "--layers", "all", "--packing", "huffman", "--repair", "imagefolder:pictures",
+                  "--out", "a")  # fmt: skip
+    assert [row["name"] for row in made["layers"]] != sorted(row["name"] for row in made["layers"])
+    asked = ["--epochs", "1", "--data", "imagefolder:pictures", "--batch-size", "4", "--seed", "3"]
+    tuned = invoke("finetune", "a", *asked)
+    for before, after in zip(made["layers"], tuned["layers"], strict=True):
+        for name in ("name", "shape", "bytes", "ratio", "codes", "options"):
+            assert after[name] == before[name]
+    assert tuned["bytes"] == made["bytes"]
+    assert tuned["repair"] == made["repair"]
+    again = invoke("finetune", "a-finetuned", *asked)
+    assert again["finetuning"]["seed"] == 3
+    Path("a/report.json").unlink()  # as it comes from the Hub
+    bare = invoke("finetune", "local-dir:a", *asked, "--out", "b")
+    names = ("name", "kind", "shape", "method", "bytes", "codes")
+    told = [[row[name] for name in names] for row in tuned["layers"]]
+    assert [[row[name] for name in names] for row in bare["layers"]] == told
+    assert bare["command"].startswith("vqzoo finetune a ")
+
+
 def test_other_weights_than_those_compressed_are_refused() -> None:
     model = timm.create_model("test_resnet")
     torch.save(model.state_dict(), "mine.pth")

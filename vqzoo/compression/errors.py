@@ -27,12 +27,12 @@ class MatrixError:
 
 
 def matrix_error(weight: Tensor, decoded: Tensor) -> MatrixError:
-    """Compare two (m, n) matrices in float64, a few rows at a time."""
+    """Compare two (m, n) matrices in float64, a few rows at a time, where `weight` is."""
     rows = row_chunk(2 * weight.shape[1])  # in doubles
     noise, signal = [], []
     for before, after in zip(weight.split(rows), decoded.split(rows), strict=True):
         exact = before.double()
-        noise.append((exact - after).square_().sum(dim=1))
+        noise.append((exact - after.to(exact.device)).square_().sum(dim=1))
         signal.append(exact.square_().sum(dim=1))
     row_noise, row_signal = torch.cat(noise), torch.cat(signal)
     relative = row_noise / row_signal.where(row_signal > 0, row_noise.where(row_noise > 0, 1.0))

@@ -41,7 +41,8 @@ def read_record(artifact: Artifact) -> dict[str, Any] | None:
         return None
     record = json.loads(path.read_text(encoding="utf-8"))
     own = record["bytes"]["file"] == artifact.block.bytes
-    return record if own and len(record["layers"]) == len(artifact.metadata.layers) else None
+    layers = {key.removesuffix("weight").rstrip(".") for key in artifact.metadata.layers}
+    return record if own and {row["name"] for row in record["layers"]} == layers else None
 
 
 def render_card(artifact: Artifact, record: Mapping[str, Any] | None, plugins: Plugins) -> str:
@@ -291,7 +292,8 @@ def _layers(artifact: Artifact, record: Mapping[str, Any] | None) -> str:
     for key, entry in layers:
         name = key.removesuffix(".weight")
         count, stored = math.prod(entry.shape), artifact.layer_bytes(key)
-        options = ", ".join(f"{option}={value}" for option, value in sorted(entry.options.items()))
+        given = sorted(entry.options.items())
+        options = ", ".join(f"{option}={value}" for option, value in given if value is not None)
         cells = [
             code(name),
             "×".join(str(size) for size in entry.shape),

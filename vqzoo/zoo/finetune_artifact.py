@@ -11,10 +11,10 @@ from typing import Any
 from safetensors import safe_open
 from torch import nn
 
-from vqzoo.artifact.encode import EncodedLayer
+from vqzoo.artifact.encode import FIXED_WIDTH, EncodedLayer
 from vqzoo.artifact.files import canonical_json, sha256_text, write_text
 from vqzoo.artifact.reader import Artifact, layer_parts, part_keys
-from vqzoo.artifact.schema import REPORT_FILE, IndicesEntry
+from vqzoo.artifact.schema import REPORT_FILE, IndicesEntry, LayerEntry
 from vqzoo.artifact.writer import dense_bytes, write_artifact
 from vqzoo.compression.view import compressible_layers
 from vqzoo.errors import UsageError
@@ -26,7 +26,7 @@ from vqzoo.zoo.data import open_data
 from vqzoo.zoo.finetuning.encoded import Lesson, finetuning_block, layer_name, learn
 from vqzoo.zoo.finetuning.settings import Finetuning
 from vqzoo.zoo.finetuning.training_data import TrainingData, open_training_data
-from vqzoo.zoo.load import build_model, load, verified_artifact
+from vqzoo.zoo.load import build_model, load, names_repository, verified_artifact
 from vqzoo.zoo.models import EMBEDDED_DATA, OpenedModel, find_model
 from vqzoo.zoo.prepare import parse_device
 from vqzoo.zoo.recipe import public_data_name
@@ -107,8 +107,7 @@ def _finetune(
     spec = asked.data or EMBEDDED_DATA.get(dense.name)
     data = open_data(spec, dense.module, images=asked.images) if spec else None
     digest = _digest(asked, artifact, dense, teacher, plugins)
-    target = out or Path(f"{asked.source.rpartition('@')[0] or asked.source}".rstrip("/")
-                         + "-finetuned")  # fmt: skip
+    target = out or _beside(asked.source)
     check_target(target, digest, force=force)
 
     clock = time.perf_counter()
@@ -118,6 +117,8 @@ def _finetune(
     lesson = Lesson(dense.module, teacher.module, training, asked.settings, asked.seed, device)
     layers, packing = _encoded_layers(artifact)
     rows = record["layers"] if record else _rows(module, layers)
+    by_name = {layer_name(layer): layer for layer in layers}
+    layers = [by_name[row["name"]] for row in rows]  # headers sort them, records do not
     clock = time.perf_counter()
     try:
         learned = learn(
@@ -149,7 +150,7 @@ def _finetune(
         "weights_sha256": dense.weights_sha256,
         "method": block.method,
         "options": record["options"] if record else {},
-        "seed": asked.seed,
+        "seed": record["seed"] if record else asked.seed,
         "asked_sha256": digest,
         "bytes": {"dense": size, "file": written.file_bytes},
         "ratio": ratios(learned.rows, size, written.file_bytes),
@@ -157,7 +158,13 @@ def _finetune(
         "layers": learned.rows,
         "skipped": record["skipped"] if record else {},
         "stages": [],
-        "finetuning": {**finetuning_block(lesson, learned.tuned), "teacher": teacher.name},
+        "finetuning": {
+            **finetuning_block(lesson, learned.tuned),
+            "teacher": teacher.name,
+            "seed": asked.seed,
+        },
+        "calibration": record.get("calibration") if record else None,
+        "repair": record.get("repair") if record else None,
         "seconds": {
             "finetune": tuning,
             "evaluate": evaluating,
@@ -171,6 +178,21 @@ def _finetune(
     finish(work)
     plugins.notify("vqzoo_run_finished", record=made, folder=str(target))
     return FinishedRun(target, made)
+
+
+def _beside(source: str) -> Path:
+    """Where a fine-tuned artifact goes unless told: beside the folder, or into one named after the
+    repository."""
+    if names_repository(source):
+        return Path(source.removeprefix("hf-hub:").partition("@")[0] + "-finetuned")
+    folder = _folder(source)
+    return folder.with_name(folder.name + "-finetuned")
+
+
+def _folder(source: str) -> Path:
+    """An artifact's folder, "." and ".." by their own names."""
+    folder = Path(source.removeprefix("local-dir:"))
+    return folder.resolve() if folder.name in ("", "..") else folder
 
 
 def _find_dense(
@@ -248,30 +270,33 @@ def _encoded_layers(artifact: Artifact) -> tuple[list[EncodedLayer], str]:
                 for _, part in layer_parts(key, entry.code)
                 if isinstance(part, IndicesEntry)
             ]
-    return layers, packings[0] if packings else "bits"
+    asked = (name for name in packings if name != FIXED_WIDTH)  # it also stands in
+    return layers, next(asked, FIXED_WIDTH)
 
 
 def _rows(module: nn.Module, layers: Sequence[EncodedLayer]) -> list[dict[str, Any]]:
     """What a record would say of an artifact's layers, as far as its header tells."""
-    kinds = {layer.name: layer.kind for layer in compressible_layers(module)[0]}
+    entries = {layer_name(layer): layer.entry for layer in layers}
     return [
         {
-            "name": layer_name(layer),
-            "kind": kinds[layer_name(layer)],
-            "shape": layer.entry["shape"],
-            "method": layer.entry["code"]["method"],
-            "options": layer.entry["options"],
-            "transforms": layer.entry["transforms"],
+            "name": layer.name,
+            "kind": layer.kind,
+            "shape": entries[layer.name]["shape"],
+            "method": LayerEntry.model_validate(entries[layer.name]).methods[-1],
+            "options": entries[layer.name]["options"],
+            "transforms": entries[layer.name]["transforms"],
             "paper_bits": None,
             "notes": [],
         }
-        for layer in layers
+        for layer in compressible_layers(module)[0]
+        if layer.name in entries
     ]
 
 
 def _command(asked: FinetuneRequest, record: Mapping[str, Any] | None) -> str:
     """The commands that ask for this, without local paths."""
-    folder = Path(asked.source).name
+    published = names_repository(asked.source)
+    folder = asked.source if published else _folder(asked.source).name
     words = ["vqzoo", "finetune", folder, "--epochs", str(asked.settings.epochs)]
     if asked.settings.data is not None:
         words += ["--data", public_data_name(asked.settings.data)]
