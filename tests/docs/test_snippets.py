@@ -5,21 +5,24 @@ import shlex
 from pathlib import Path
 
 import pytest
+import yaml
 from pages import ROOT, SLOW, Block, Chapter, chapters
 from typer.testing import CliRunner
 
 from vqzoo.cli.main import app
 from vqzoo.zoo import train_alexnet_mini
+from vqzoo.zoo.recipe import make_recipe
 
 CHAPTERS = [chapter for chapter in chapters() if chapter.blocks()]
-RUN_HERE = {"sh", "python"}
+RUN_HERE = {"sh", "python", "yaml"}
 SHOWN_ONLY = {"json", ""}  # formats and drawings
 
-# Networks whose weights are downloaded, and their stand-ins here.
+# Networks and images that are downloaded, and their stand-ins here.
 STAND_INS = {
     "run resnet18 ": "run test_resnet --checkpoint mine.safetensors ",
     "run vgg16 ": "run alexnet_mini.fmnist ",
     '"resnet18", pretrained=True': '"test_resnet"',
+    "--train-data fmnist:FOLDER": "--train-data fmnist",
     "zoo build alexnet-": "zoo build --recipes recipes alexnet-",
 }
 BY_CI = {"pip", "pytest", "ruff", "mypy"}  # .ci/run runs them
@@ -50,6 +53,8 @@ def run_block(block: Block, names: dict[str, object]) -> None:
     if block.info[0] == "sh":
         for words in shown.commands():
             type_in(words)
+    elif block.info[0] == "yaml":
+        make_recipe(yaml.safe_load(shown.text))  # it is read; the pages run the same as commands
     else:
         exec(compile(shown.text, "snippet", "exec"), names)
 
