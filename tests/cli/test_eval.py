@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 import vqzoo
 from vqzoo.cli.main import app
-from vqzoo.zoo import fmnist
+from vqzoo.zoo import fmnist, measure
 
 MINI = "alexnet_mini.fmnist"
 RETRIEVAL = ["--task", "retrieval"]
@@ -97,6 +97,22 @@ def test_accuracy_beside_a_reference() -> None:
         "top1": 0.0,
         "ci95": None,
     }
+
+
+def test_an_artifact_runs_from_its_codes(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = [binary(), "--images", "60"]
+    decoded = measured(*asked)
+    modes: list[str] = []
+    plain = measure.load
+
+    def load(name: str, mode: Any) -> torch.nn.Module:
+        modes.append(mode)
+        return plain(name, mode=mode)
+
+    monkeypatch.setattr(measure, "load", load)
+    assert measured(*asked, "--mode", "codes") == decoded
+    assert modes == ["codes"]
+    assert "only artifacts run from codes" in refused(MINI, "--mode", "codes")
 
 
 def test_the_data_has_classes_of_its_own() -> None:

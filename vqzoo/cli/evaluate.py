@@ -16,6 +16,13 @@ class Task(StrEnum):
     RETRIEVAL = "retrieval"
 
 
+class Mode(StrEnum):
+    """How an artifact runs."""
+
+    DECODED = "decoded"
+    CODES = "codes"
+
+
 @command
 def evaluate(
     subject: Annotated[
@@ -48,6 +55,13 @@ def evaluate(
         Path | None,
         typer.Option(help="Weights for the first MODEL: .safetensors or a torch state dict."),
     ] = None,
+    mode: Annotated[
+        Mode,
+        typer.Option(
+            help="How artifacts run: decoded into dense weights, or from their codes (less memory, "
+            "more time; answers agree within rounding)."
+        ),
+    ] = Mode.DECODED,
     plugin: Annotated[
         list[Path] | None,
         typer.Option(metavar="FILE.py", help="A plugin file that the artifact was made with."),
@@ -71,7 +85,7 @@ def evaluate(
     from vqzoo.plugin.files import plugin_files
     from vqzoo.zoo.measure import Asked, measure_accuracy, measure_retrieval
 
-    asked = Asked(subject, reference, data, images, checkpoint, device)
+    asked = Asked(subject, reference, data, images, checkpoint, device, mode.value)
     measure = measure_accuracy if task is Task.ACCURACY else measure_retrieval
     with plugin_files(plugin or []), limit_threads(threads), TerminalWatcher(stderr()) as watcher:
         result = measure(asked, watcher)

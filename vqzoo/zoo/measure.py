@@ -11,7 +11,7 @@ from vqzoo.errors import UsageError
 from vqzoo.plugin.manager import installed_plugins
 from vqzoo.zoo.data import Data, open_data
 from vqzoo.zoo.evaluate import Evaluation, PairedDifference, evaluate, paired_difference
-from vqzoo.zoo.load import load, names_repository
+from vqzoo.zoo.load import Mode, load, names_repository
 from vqzoo.zoo.models import EMBEDDED_DATA, find_model
 from vqzoo.zoo.names import SOURCES, register_models
 from vqzoo.zoo.prepare import parse_device
@@ -36,6 +36,7 @@ class Asked:
         data: what on; by default the subject's own data where vqzoo ships it.
         images: at most so many of them.
         checkpoint: weights of the subject, or of the reference if the subject is an artifact.
+        mode: how artifacts run; see `load`.
     """
 
     subject: str
@@ -44,6 +45,7 @@ class Asked:
     images: int | None = None
     checkpoint: Path | None = None
     device: str = "cpu"
+    mode: Mode = "decoded"
 
 
 def measure_accuracy(asked: Asked, watcher: Watcher) -> dict[str, Any]:
@@ -137,12 +139,14 @@ def _open(asked: Asked, watcher: Watcher, *, own_labels: bool) -> list[tuple[_Ne
     checkpoint = asked.checkpoint
     for name in names:
         if _names_artifact(name):
-            networks.append(_load(name, watcher))
+            networks.append(_load(name, asked.mode, watcher))
         else:
             networks.append(_find(name, watcher, checkpoint))
             checkpoint = None
     if checkpoint is not None:
         raise UsageError(f"{asked.subject} has weights of its own: leave --checkpoint out")
+    if asked.mode == "codes" and not any(map(_names_artifact, names)):
+        raise UsageError(f"{asked.subject} is a dense model: only artifacts run from codes")
     spec = asked.data or EMBEDDED_DATA.get(networks[0].name)
     if spec is None:
         raise UsageError(
@@ -158,9 +162,9 @@ def _names_artifact(name: str) -> bool:
     return Path(name).is_dir() or (names_repository(name) and not name.startswith(SOURCES))
 
 
-def _load(name: str, watcher: Watcher) -> _Network:
+def _load(name: str, mode: Mode, watcher: Watcher) -> _Network:
     with watcher.phase(f"loading {name}"):
-        module = load(name)
+        module = load(name, mode=mode)
     cfg: dict[str, Any] = getattr(module, "pretrained_cfg", {})
     return _Network(module, f"{cfg['architecture']}.{cfg.get('tag')}", name)
 
