@@ -53,7 +53,8 @@ def layer_inputs(
         progress: called with (images done, images).
 
     Returns:
-        Layer -> (r, n) float32 on the CPU; layers that the network never called are missing.
+        Layer -> (r, n) float32 on the CPU, finite. Layers that the network never called are
+        missing.
     """
     device = device or torch.device("cpu")
     width = sum(layer.matrix_shape[1] for layer in layers)
@@ -65,6 +66,8 @@ def layer_inputs(
     share = [0.0]  # of all images, in the batch at hand
 
     def watch(layer: LayerInfo, module: nn.Module, arguments: tuple[Any, ...]) -> None:
+        if not arguments:  # called by keyword
+            return
         count = math.ceil(rows * share[0])
         own = drawn[layer.name]
         own.rows.append(_draw(module, arguments[0].detach(), count, own.generator).float().cpu())
@@ -87,7 +90,7 @@ def layer_inputs(
         for hook in hooks:
             hook.remove()
         model.to(where).train(training)
-    found = {name: torch.cat(own.rows) for name, own in drawn.items() if own.rows}
+    found = {name: _finite(torch.cat(own.rows)) for name, own in drawn.items() if own.rows}
     return {name: _evenly(inputs, rows) for name, inputs in found.items() if len(inputs)}
 
 
@@ -114,12 +117,24 @@ def _patches(
     dilation: tuple[int, ...],
     padding: int | tuple[int, ...],
 ) -> Tensor:
-    """(batch, channels, places..., kernel...), a view: nothing is copied but for padding."""
-    sides = (padding,) * len(kernel) if isinstance(padding, int) else padding
-    patches = nn.functional.pad(x, [side for p in reversed(sides) for side in (p, p)])
+    """(batch, channels, places..., kernel...), a view: nothing is copied but for padding.
+
+    Inputs smaller than a kernel are padded to one patch: layers that pad themselves take them.
+    """
+    padded = (padding,) * len(kernel) if isinstance(padding, int) else padding
+    sides: list[int] = []
+    for length, size, gap, side in zip(x.shape[2:], kernel, dilation, padded, strict=True):
+        lacking = max(0, gap * (size - 1) + 1 - length - 2 * side)
+        sides = [side + lacking // 2, side + lacking - lacking // 2, *sides]
+    patches = nn.functional.pad(x, sides)
     for axis, (size, step, gap) in enumerate(zip(kernel, stride, dilation, strict=True)):
         patches = patches.unfold(2 + axis, gap * (size - 1) + 1, step)[..., ::gap]
     return patches
+
+
+def _finite(inputs: Tensor) -> Tensor:
+    """The rows without NaN and infinity."""
+    return inputs[inputs.isfinite().all(1)]
 
 
 def _evenly(inputs: Tensor, rows: int) -> Tensor:

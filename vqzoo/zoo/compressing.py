@@ -93,6 +93,8 @@ def _compress_one(
 ) -> tuple[EncodedLayer, dict[str, Any]]:
     plan, recipe = ready.plans[index], ready.recipe
     model = ready.opened.module
+    if ready.calibration is not None and inputs is None:
+        watcher.note(plan.layer.name, "calibration does not reach it: its inputs were not seen")
     compressed = compress_layer(
         model,
         plan,

@@ -14,7 +14,7 @@ from vqzoo.zoo.images import Batch
 from vqzoo.zoo.watcher import Steps
 
 _BatchNorm = nn.modules.batchnorm._BatchNorm
-Runs = Callable[[nn.Module], Iterator[Any]]
+Runs = Callable[..., Iterator[Any]]
 
 
 @dataclass(frozen=True)
@@ -73,10 +73,11 @@ def repair(
     total = images * (2 + 2 * bool(norms) + (2 + len(biased)) * bool(biased))
     done = [0]
 
-    def run(network: nn.Module) -> Iterator[Any]:
+    def run(network: nn.Module, least: int = 1) -> Iterator[Any]:
         for batch in batches():
             with suppress(_Reached):
-                yield network(batch.images.to(device))
+                if len(batch.images) >= least:
+                    yield network(batch.images.to(device))
             done[0] += len(batch.images)
             if progress is not None:
                 progress(min(done[0], total), total)
@@ -123,7 +124,10 @@ def _log_odds(answers: Tensor) -> Tensor:
 
 
 def _with_new_statistics(network: nn.Module, norms: Iterable[str], run: Runs) -> nn.Module:
-    """A copy whose batch norms have the plain average of their batches' statistics."""
+    """A copy whose batch norms have the plain average of their batches' statistics.
+
+    A batch of one image has none, where norms see one value of a channel.
+    """
     changed = copy.deepcopy(network)
     modules: list[Any] = [changed.get_submodule(name) for name in norms]
     kept = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in modules]
@@ -131,13 +135,12 @@ def _with_new_statistics(network: nn.Module, norms: Iterable[str], run: Runs) ->
         norm.reset_running_stats()
         norm.momentum = None
         norm.train()
-    for _ in run(changed):
-        pass
+    batches = sum(1 for _ in run(changed, least=2))
     for norm, (momentum, tracked) in zip(modules, kept, strict=True):
         norm.momentum = momentum
         norm.num_batches_tracked.copy_(tracked)
         norm.eval()
-    return changed
+    return changed if batches else network
 
 
 def _with_corrected_biases(
