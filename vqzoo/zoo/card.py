@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -336,18 +336,43 @@ def _making(artifact: Artifact, record: Mapping[str, Any] | None) -> str:
         f"## How it was made\n\n```sh\n{command}\n```\n\n"
         f"with {versions}. The same command, weights and versions give the same bytes on one "
         f"machine; the sha256 of `{WEIGHTS_FILE}` is `{artifact.block.sha256}`."
-        + _finetuned(record.get("finetuning"))
+        + "".join(f"\n\n{step}" for step in _steps(record))
     )
 
 
-def _finetuned(finetuning: Mapping[str, Any] | None) -> str:
-    if finetuning is None:
-        return ""
+def _steps(record: Mapping[str, Any]) -> Iterator[str]:
+    """What was done beside compressing; records of older versions lack some of it."""
+    if (calibration := record.get("calibration")) is not None:
+        yield (
+            "The methods that can weighed errors by what each layer saw of calibration images: "
+            f"{plain(calibration['data'])}."
+        )
+    if (repair := record.get("repair")) is not None:
+        norms, biases = len(repair["norms"]), len(repair["biases"])
+        yield (
+            f"Without labels, the statistics of {norms} batch norms and {biases} biases were then "
+            f"corrected on {plain(repair['data'])}."
+        )
+    methods = dict.fromkeys(stage["method"] for stage in record.get("stages", ())[1:])
+    if len(methods) > 1:
+        names = ", then ".join(code(name) for name in methods)
+        yield f"It was compressed in stages, and fine-tuned after each: {names}."
+    if (finetuning := record.get("finetuning")) is not None:
+        yield _finetuned(finetuning, record["model"])
+
+
+def _finetuned(finetuning: Mapping[str, Any], model: str) -> str:
     kept, epochs = finetuning["best_epoch"], len(finetuning["history"]) - 1
+    named = finetuning.get("teacher", model)
+    teacher = "the dense model" if named == model else code(named)
+    if kept:
+        best = f"It did best after epoch {kept} of {epochs} on images held out of those."
+    else:
+        best = f"On images held out of those no epoch of {epochs} did better: the start is kept."
     return (
-        f"\n\nIt was fine-tuned by distillation on {plain(finetuning['data'])}: codes stayed, the "
-        f"dense model taught the rest. Of {epochs} epochs, number {kept} did best on images held "
-        "out of those. With another number of threads sums round otherwise, and so do bytes."
+        f"It was fine-tuned by distillation on {plain(finetuning['data'])}: codes stayed, "
+        f"{teacher} taught the rest. {best} With another number of threads sums round otherwise, "
+        "and so do bytes."
     )
 
 
