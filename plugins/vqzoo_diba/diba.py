@@ -98,6 +98,16 @@ class DiagonalBinaryFactors(Quantizer):
         binaries = -(-m * options.k // 8) + -(-options.k * n // 8)
         return 8 * binaries + float_bits * (m + options.k + n)
 
+    def layout(self, m: int, n: int, options: DiagonalBinaryOptions) -> Code:
+        """Two binary factors and three diagonals."""
+        parts: dict[str, Indices | Floats] = {
+            "left": Indices.layout(2, m, options.k),
+            "right": Indices.layout(2, options.k, n),
+        }
+        for name, size in (("rows", m), ("core", options.k), ("columns", n)):
+            parts[name] = Floats.layout(options.dtype, size)
+        return Code((m, n), parts)
+
     def expected_error(self, m: int, n: int, options: DiagonalBinaryOptions) -> float:
         """It falls with the bits a weight: measured, by about half for every two."""
         bits: float = 2 ** (-0.5 * options.k * (m + n) / (m * n))

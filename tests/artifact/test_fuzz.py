@@ -31,6 +31,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "binary": {"scale": "row"},
     "svd": {"rank": 3},
     "rtn": {"format": "int4"},
+    "diba": {"k": 6},
     "deep-compression": {"density": 0.3, "bits": 3},
     "prune": {"density": 0.3, "then": "pq:k=4,d=2"},
 }

@@ -242,7 +242,7 @@ def test_progress_goes_up_to_its_end() -> None:
     assert len({total for _, total in calls}) == 1
     assert [done for done, _ in calls] == sorted(done for done, _ in calls)
     assert calls[-1][0] == calls[-1][1]
-    assert len(calls) > 30
+    assert len(calls) > 16  # passes of flips; of their tasks, other threads may take the rest
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])

@@ -1,6 +1,10 @@
 """The diagonals of D1·B1·D2·B2·D3 by least squares, the binary factors fixed."""
 
+from typing import Any
+
+import numpy as np
 import torch
+from numba import njit
 from torch import Tensor
 
 from vqzoo.numerics.products import gram, product
@@ -54,19 +58,31 @@ def core_correction(residual: Tensor, left: Tensor, right: Tensor) -> Tensor:
 
 def _conjugate_gradients(normal: Tensor, target: Tensor) -> Tensor:
     """Solve a positive semidefinite system, preconditioned by its diagonal."""
-    diagonal = normal.diagonal()
-    inverse = torch.where(diagonal > 0, 1 / diagonal.where(diagonal > 0, 1.0), 0.0)
-    solution, rest = torch.zeros_like(target), target.clone()
-    direction = inverse * rest
-    norm = first = float(rest @ direction)
-    for _ in range(_STEPS):
-        image = normal @ direction
-        curvature = float(direction @ image)
+    return torch.from_numpy(_solve(normal.numpy(), target.numpy()))
+
+
+@njit(nogil=True, cache=True)
+def _solve(normal: Any, target: Any) -> Any:
+    solution, rest, step = np.zeros_like(target), target.copy(), np.zeros_like(target)
+    image, direction = np.empty_like(target), np.zeros_like(target)
+    norm = first = 0.0
+    for turn in range(_STEPS):
+        previous, norm = norm, 0.0
+        for i in range(len(target)):
+            step[i] = rest[i] / normal[i, i] if normal[i, i] > 0 else 0
+            norm += rest[i] * step[i]
+        first = norm if turn == 0 else first
+        image[:] = 0
+        for i in range(len(target)):
+            direction[i] = step[i] + (norm / previous * direction[i] if turn else 0)
+            for j in range(len(target)):
+                image[j] += direction[i] * normal[i, j]
+        curvature = 0.0
+        for i in range(len(target)):
+            curvature += direction[i] * image[i]
         if norm <= _CONVERGED**2 * first or curvature <= 0:
             break
-        solution += norm / curvature * direction
-        rest -= norm / curvature * image
-        step = inverse * rest
-        previous, norm = norm, float(rest @ step)
-        direction = step + norm / previous * direction
+        for i in range(len(target)):
+            solution[i] += norm / curvature * direction[i]
+            rest[i] -= norm / curvature * image[i]
     return solution
