@@ -1,5 +1,6 @@
 """`vqzoo.load(..., mode="codes")`: the same network, without its dense weights."""
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,22 @@ def test_a_coded_network_moves_and_stays_out_of_the_graph(
     on_meta = coded.to("meta")
     layer = next(m for m in on_meta.modules() if isinstance(m, CodedLayer))
     assert layer._compressed.code.indices("codes").device.type == "meta"
+
+
+def test_a_coded_network_is_copied_and_takes_another_dtype(
+    resnet: nn.Module, tmp_path: Path
+) -> None:
+    vqzoo.compress(resnet, "pq", layers="all", k=16, d=4).save(tmp_path / "a")
+    coded = vqzoo.load(tmp_path / "a", mode="codes")
+    x = images(resnet)
+    expected = coded(x)
+    wide = copy.deepcopy(coded).double()
+    found = wide(x.double())
+    assert found.dtype == torch.float64
+    torch.testing.assert_close(found.float(), expected, rtol=1e-4, atol=1e-4)
+    narrow = copy.deepcopy(coded).bfloat16()
+    assert narrow(x.bfloat16()).dtype == torch.bfloat16
+    assert torch.equal(coded(x), expected)
 
 
 def test_params_train_and_the_code_follows(resnet: nn.Module) -> None:

@@ -65,13 +65,15 @@ class CodedLayer(nn.Module):
         return torch.func.functional_call(self.original, held, args, kwargs)
 
     def _tensors(self) -> dict[str, Tensor]:
-        """`params` by the names that `trainable` gives them."""
-        return {name[1:].replace("/", "."): tensor for name, tensor in self.params.items()}
+        """`params`, in float32, by the names that `trainable` gives them."""
+        named = {name[1:].replace("/", "."): tensor for name, tensor in self.params.items()}
+        return {name: tensor.float() for name, tensor in named.items()}
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "CodedLayer":
-        """`to`, `cuda` and the like take the codes along; codes have no other dtype."""
+        """`to`, `half` and the like take codes and weight along; what is decoded is float32."""
         super()._apply(fn, recurse)
-        self._compressed = moved(self._compressed, fn(torch.empty(0)).device)
+        like = fn(torch.empty(0, dtype=self._dtype))
+        self._compressed, self._dtype = moved(self._compressed, like.device), like.dtype
         return self
 
 

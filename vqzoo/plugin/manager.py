@@ -56,6 +56,10 @@ class Plugins:
     statuses: list[PluginStatus] = field(default_factory=list)
     hooks: pluggy.PluginManager = field(default_factory=lambda: pluggy.PluginManager(GROUP))
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Plugins":
+        """Itself: a copied network runs by the same plugins, and modules cannot be copied."""
+        return self
+
     def method(self, name: str) -> Registered[Any]:
         """The quantizer or transform called `name` or `distribution:name`.
 
