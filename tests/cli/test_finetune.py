@@ -285,6 +285,24 @@ def test_from_python(tmp_path: Path) -> None:
         vqzoo.finetune(small, images, teacher=model, epoch=2)
 
 
+def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = timm.create_model("test_convnext", num_classes=4).eval()
+    small = vqzoo.compress(model, "pq", k=8, d=4)
+    images = [torch.randn(4, 3, 64, 64)]
+    kept = tmp_path / "kept.pt"
+    vqzoo.finetune(small, images, teacher=model, epochs=1, train="codebooks", checkpoint=kept)
+    with pytest.raises(vqzoo.errors.VqzooError, match="another network or of other settings"):
+        vqzoo.finetune(small, images, teacher=model, epochs=2, checkpoint=kept)
+
+
+def test_a_recipe_that_asks_wrongly_is_refused_in_a_line() -> None:
+    Path("r.yaml").write_text("model: test_resnet\nmethod: km\nfinetune: 5\n")
+    result = CliRunner().invoke(app, ["run", "--recipe", "r.yaml", "--lr", "0.1"])
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith("error: finetune: ")
+
+
 def test_compare_makes_every_point_twice() -> None:
     made = invoke(
         "compare", "test_resnet", "--weights", "random", "--methods", "km", "--ratios", "6",

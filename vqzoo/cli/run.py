@@ -234,8 +234,9 @@ def run(
         batch_size=batch_size,
         patience=patience,
     )
-    if tuning is not None:
-        fields["finetune"] = {**(fields.get("finetune") or {}), **tuning}
+    told = fields.get("finetune") or {}
+    if tuning is not None and isinstance(told, dict):  # what else a recipe has there is refused
+        fields["finetune"] = {**told, **tuning}
         need_epochs(fields["finetune"])
     asked = make_recipe(fields)
     if push is not None:

@@ -75,7 +75,8 @@ def tune(
         checkpoint: file that is written after each epoch and taken up where it exists.
 
     Raises:
-        VqzooError: there is nothing to train, the models do not fit, or the loss is not finite.
+        VqzooError: there is nothing to train, the models do not fit, the checkpoint is of another
+            network, or the loss is not finite.
     """
     device = device or torch.device("cpu")
     student = make_student(model, codes, plugins, settings.train)
@@ -160,7 +161,16 @@ class _State:
         )
 
     def take_up(self, saved: Checkpoint) -> None:
-        """Go on from a checkpoint."""
+        """Go on from a checkpoint.
+
+        Raises:
+            VqzooError: something else learned there.
+        """
+        shapes = {name: tensor.shape for name, tensor in saved.tensors.items()}
+        if shapes != {name: tensor.shape for name, tensor in self.student.tensors.items()}:
+            raise VqzooError(
+                "the checkpoint is of another network or of other settings: choose another file"
+            )
         self.student.restore(saved.tensors)
         self.optimizer.load_state_dict(saved.optimizer)
         self.epoch, self.history = saved.epoch, saved.history
