@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 
 from vqzoo.artifact.reader import open_artifact
 from vqzoo.cli.main import app
-from vqzoo.errors import UsageError
+from vqzoo.errors import PluginError, UsageError
+from vqzoo.plugin.code import Code
 from vqzoo.plugin.manager import installed_plugins
 from vqzoo.zoo.expected_size import expected_size
 from vqzoo.zoo.names import check_name, register_models
@@ -100,6 +101,8 @@ def test_a_packing_may_only_be_better_than_foretold(packing: str, tmp_path: Path
     [
         ({"method": "svd", "options": {"energy": 0.9}}, "fc: the rank that keeps energy=0.9"),
         ({"method": "km", "transforms": ["prune"]}, "fc: what prune leaves to km"),
+        ({"method": "prune"}, "fc: prune does not say beforehand what it will store"),
+        ({"method": "deep-compression"}, "fc: deep-compression does not say beforehand"),
     ],
 )
 def test_a_dry_run_says_which_sizes_only_the_weights_can_tell(
@@ -112,6 +115,20 @@ def test_a_dry_run_says_which_sizes_only_the_weights_can_tell(
     assert done.exit_code == 0, done.stderr
     assert f"d: size not known before it is built: {says}" in done.stdout
     assert "26,008" in done.stdout
+
+
+@pytest.mark.parametrize("failure", [ZeroDivisionError("division by zero"), SystemExit(3)])
+def test_a_method_whose_layout_fails_is_named(
+    failure: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def layout(*args: Any) -> Code:
+        raise failure
+
+    plugins = installed_plugins()
+    monkeypatch.setattr(type(plugins.quantizers.get("km").item), "layout", layout)
+    recipe = make_recipe({"model": "test_resnet", "weights": "random", "method": "km"})
+    with pytest.raises(PluginError, match=r"^km \(plugin .*\) on layer fc failed: "):
+        expected_size(recipe, plugins)
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,12 @@ from vqzoo.compression.compress import choose_options
 from vqzoo.compression.selection import LayerPlan, plan_layers
 from vqzoo.compression.view import compressible_layers, weight_key
 from vqzoo.errors import UsageError, VqzooError, one_line
-from vqzoo.plugin.code import MethodCode
+from vqzoo.plugin.code import Code, MethodCode
+from vqzoo.plugin.isolation import isolated, on_layer
 from vqzoo.plugin.manager import Plugins
-from vqzoo.plugin.method import SkipLayer
+from vqzoo.plugin.method import Options, SkipLayer
+from vqzoo.plugin.quantizer import Quantizer
+from vqzoo.plugin.selector import LayerInfo
 from vqzoo.zoo.names import check_name, register_models
 from vqzoo.zoo.recipe import Recipe
 
@@ -55,6 +58,7 @@ def expected_size(recipe: Recipe, plugins: Plugins) -> ExpectedSize:
         UsageError: the recipe names what does not exist.
         SizeUnknownError: it asks for transforms, or for a method that cannot say beforehand what it
             stores.
+        PluginError: a method failed.
     """
     register_models(plugins)
     model = _model_without_weights(recipe)
@@ -114,18 +118,23 @@ def _layer(plan: LayerPlan, packing: str, plugins: Plugins) -> EncodedLayer | No
         raise SizeUnknownError(f"{layer.name}: what {names} leaves to {choice.method} is not known")
     entry = plugins.quantizers.get(choice.method)
     try:
-        options = choose_options(entry.item, layer.matrix_shape, choice, lambda text: None)
-        layout = entry.item.layout(*layer.matrix_shape, options)
+        with isolated(on_layer(entry, layer.name)):
+            options = choose_options(entry.item, layer.matrix_shape, choice, lambda text: None)
+            found = encode_layout(
+                weight_key(layer.name),
+                layer.shape,
+                MethodCode(choice.method, _layout(entry.item, layer, options)),
+                options.model_dump(),
+                packing,
+                plugins,
+            )
     except SkipLayer:
         return None
+    return found if found.nbytes < 4 * layer.numel else None
+
+
+def _layout(quantizer: Quantizer, layer: LayerInfo, options: Options) -> Code:
+    try:
+        return quantizer.layout(*layer.matrix_shape, options)
     except NotImplementedError as error:
         raise SizeUnknownError(f"{layer.name}: {error}") from None
-    found = encode_layout(
-        weight_key(layer.name),
-        layer.shape,
-        MethodCode(choice.method, layout),
-        options.model_dump(),
-        packing,
-        plugins,
-    )
-    return found if found.nbytes < 4 * layer.numel else None
