@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,8 @@ from vqzoo.artifact.reader import open_artifact
 from vqzoo.cli.main import app
 from vqzoo.zoo import fmnist
 from vqzoo.zoo.compare import Comparison, Point, largest_ratios
+from vqzoo.zoo.finetune_artifact import FinetuneRequest, _find_dense
+from vqzoo.zoo.finetuning.settings import Finetuning
 from vqzoo.zoo.recipe import make_recipe
 from vqzoo.zoo.runner import run
 from vqzoo.zoo.watcher import SilentWatcher, TrainingSteps
@@ -253,6 +256,16 @@ def test_other_weights_than_those_compressed_are_refused() -> None:
     result = CliRunner().invoke(app, [*asked, "--checkpoint", "other.pth"])
     assert "other weights" in result.stderr
     invoke(*asked, "--checkpoint", "mine.pth", "--out", "b")
+
+
+def test_weights_that_nothing_names_are_not_guessed(tmp_path: Path) -> None:
+    vqzoo.compress(timm.create_model("test_resnet"), "rtn").save(tmp_path / "a")
+    made = open_artifact(tmp_path / "a")
+    made.config["pretrained_cfg"].pop("tag", None)
+    block = made.block.model_copy(update={"weights": "pretrained"})
+    asked = FinetuneRequest("a", Finetuning())
+    with pytest.raises(vqzoo.errors.UsageError, match="give --checkpoint"):
+        _find_dense(replace(made, block=block), None, asked, SilentWatcher())
 
 
 def test_the_command_asks_for_the_same_again() -> None:

@@ -208,6 +208,9 @@ def _find_dense(
     origin, seed = artifact.block.weights, 0
     if record is not None:
         name, origin, seed = record["model"], record["weights"], record["seed"]
+    if record is None and origin == "pretrained" and not cfg.get("tag") and not asked.checkpoint:
+        raise UsageError(f"which weights of {name} were compressed is not recorded: give "
+                         "--checkpoint FILE")  # fmt: skip
     if origin not in ("pretrained", "random") and asked.checkpoint is None:
         raise UsageError(
             f"the weights that were compressed came from elsewhere ({origin}): give --checkpoint "
