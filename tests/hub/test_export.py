@@ -15,6 +15,7 @@ from vqzoo.cli.main import app
 from vqzoo.errors import UsageError, VqzooError
 from vqzoo.zoo import export as exporting
 from vqzoo.zoo.export import export
+from vqzoo.zoo.new_folder import new_folder
 
 IMAGES = torch.randn(2, 3, 160, 160, generator=torch.Generator().manual_seed(3))
 
@@ -86,3 +87,29 @@ def test_missing_packages_and_unknown_formats(
     assert (done.exit_code, "dense, onnx" in done.stderr) == (2, True)
     done = CliRunner().invoke(app, ["export", str(made), "--to", "dense"])
     assert done.stdout.splitlines()[-1] == f"{made.name}-dense/model.safetensors"
+
+
+def test_a_new_folder_is_there_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: Path, target: Path) -> Path:
+        raise OSError("no space left")
+
+    for move in ("rename", "replace"):
+        monkeypatch.setattr(Path, move, fail)
+    with pytest.raises(OSError, match="no space"), new_folder(tmp_path / "a") as partial:
+        (partial / "config.json").write_text("{}")
+    assert not list(tmp_path.iterdir())
+    monkeypatch.undo()
+    with new_folder(tmp_path / "a") as partial:
+        (partial / "config.json").write_text("{}")
+    assert [path.name for path in tmp_path.rglob("*")] == ["a", "config.json"]
+
+
+def test_an_empty_folder_that_is_there_is_filled(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    inode = (tmp_path / "a").stat().st_ino
+    with new_folder(tmp_path / "a") as partial:
+        (partial / "config.json").write_text("{}")
+    assert (tmp_path / "a").stat().st_ino == inode
+    assert (tmp_path / "a" / "config.json").is_file()

@@ -20,7 +20,11 @@ def check_new_folder(target: Path) -> None:
 
 @contextmanager
 def new_folder(target: Path) -> Iterator[Path]:
-    """A folder beside `target` to write into; its files get their place when all is well.
+    """A folder beside `target` to write into, which becomes `target` when all is well.
+
+    Where there is no `target` yet that is one rename: it is there whole, or not at all. An empty
+    folder that is there already, such as the working directory, stays the same folder: its files
+    are moved in one by one, and a failure meanwhile leaves those that were moved.
 
     Raises:
         UsageError: `target` is taken.
@@ -32,8 +36,10 @@ def new_folder(target: Path) -> Iterator[Path]:
     partial.mkdir(parents=True)
     try:
         yield partial
-        whole.mkdir(exist_ok=True)
-        for path in sorted(partial.iterdir()):
-            path.replace(whole / path.name)
+        if whole.exists():
+            for path in sorted(partial.iterdir()):
+                path.replace(whole / path.name)
+        else:
+            partial.rename(whole)
     finally:
-        shutil.rmtree(partial)
+        shutil.rmtree(partial, ignore_errors=True)
