@@ -7,8 +7,9 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from vqzoo.numerics.arrays import row_chunk
 from vqzoo.plugin import Code, Floats, LayerContext, Options, Quantizer
+
+_COLUMNS = 512  # of a matrix at a time, in float64
 
 
 class SingularValuesOptions(Options):
@@ -113,30 +114,36 @@ class SingularValues(Quantizer):
 
 
 def _truncated(weight: Tensor, options: SingularValuesOptions) -> tuple[Tensor, Tensor, Tensor]:
-    """U (m, r), S (r,) descending and Vᵀ (r, n), float32, by the smaller Gram matrix in float64.
+    """U (m, r), S (r,) descending and Vᵀ (r, n), float32."""
+    m, n = weight.shape
+    if m > n:
+        left, values, right = _truncated(weight.T, options)
+        return right.T, values, left.T
+    values, left = _left_vectors(weight, options)
+    divisors = values.where(values > values[0] * 1e-8, torch.inf)[:, None]
+    right = weight.new_empty(len(values), n)
+    for part, place in zip(weight.split(_COLUMNS, 1), right.split(_COLUMNS, 1), strict=True):
+        place.copy_((left.T @ part.double()).div_(divisors))
+    return left.float(), values.float(), right
+
+
+def _left_vectors(weight: Tensor, options: SingularValuesOptions) -> tuple[Tensor, Tensor]:
+    """S (r,) and U (m, r), float64, by the Gram matrix.
 
     The eigenvectors of W·Wᵀ cost a fraction of a full decomposition; singular values under
     1e-8 of the largest, which squaring loses in rounding, carry nothing that a truncation keeps.
     """
-    if weight.shape[0] > weight.shape[1]:
-        left, values, right = _truncated(weight.T, options)
-        return right.T, values, left.T
-    m, n = weight.shape
-    chunk = row_chunk(2 * m)  # columns at a time, in doubles
+    m = weight.shape[0]
     gram = torch.zeros((m, m), dtype=torch.float64, device=weight.device)
-    for part in weight.split(chunk, dim=1):
-        gram.addmm_(part.double(), part.double().T)
+    for part in weight.split(_COLUMNS, dim=1):
+        exact = part.double()
+        gram.addmm_(exact, exact.T)
     # The eigenvectors take the Gram matrix's place: in LAPACK's order it is its own transpose.
     eigenvalues, vectors = gram.new_empty(m), gram.T
     torch.linalg.eigh(gram.T, out=(eigenvalues, vectors))
     values = eigenvalues.flip(0).clamp_(min=0).sqrt_()
     rank = options.rank if options.rank is not None else _rank_for(values, options.energy)
-    left = vectors[:, m - rank :].flip(1)
-    divisors = values.where(values > values[0] * 1e-8, torch.inf)[:rank, None]
-    right = weight.new_empty(rank, n)
-    for part, place in zip(weight.split(chunk, 1), right.split(chunk, 1), strict=True):
-        place.copy_((left.T @ part.double()).div_(divisors))
-    return left.float(), values[:rank].float(), right
+    return values[:rank], vectors[:, m - rank :].flip(1)
 
 
 def _rank_for(values: Tensor, energy: float | None) -> int:

@@ -7,9 +7,8 @@ from typing import Literal
 import torch
 from pydantic import Field
 from torch import Tensor
-from torch.nn import functional
 
-from vqzoo.numerics.arrays import row_chunk
+from vqzoo.numerics.arrays import row_chunks
 from vqzoo.plugin import Code, Floats, Indices, LayerContext, Options, Quantizer
 
 _GROUP = 128
@@ -45,15 +44,21 @@ class RoundToNearest(Quantizer):
             return Code(shape, {"values": Floats.of(weight)})
         top = _top(options.format)
         width = _group_width(*shape, options)
-        chunk = row_chunk(shape[1])
-        peaks = torch.cat([_groups(rows, width).abs().amax(dim=2) for rows in weight.split(chunk)])
+        peaks = torch.cat(
+            [_peaks(torch.abs(rows, out=room), width) for rows, room in row_chunks(weight)]
+        )
         peaks = peaks.amax().reshape(1, 1) if options.per == "tensor" else peaks
         scale = Floats.scales(peaks / top)
         codes = torch.empty(shape, dtype=torch.uint8, device=weight.device)
         steps = scale.values.expand(shape[0], -1)
-        for rows, place, own in zip(*(x.split(chunk) for x in (weight, codes, steps)), strict=True):
-            step = _spread(own, shape, width)
-            place.copy_((rows / step.where(step > 0, 1.0)).round_().clamp_(-top, top).add_(top))
+        steps, start = steps.where(steps > 0, 1.0), 0
+        for rows, room in row_chunks(weight):
+            stop = start + len(rows)
+            room.copy_(rows)
+            for group, step in _groups(room, steps[start:stop], width):
+                group.div_(step)
+            codes[start:stop] = room.round_().clamp_(-top, top).add_(top)
+            start = stop
         parts: dict[str, Indices | Floats] = {
             "codes": Indices(codes, 2 * top + 1),
             "scale": scale,
@@ -88,11 +93,8 @@ class RoundToNearest(Quantizer):
         assert isinstance(codes, Indices)
         out = torch.empty(code.shape, device=scale.device) if out is None else out
         out.copy_(codes.values).sub_(codes.cardinality // 2)
-        width = int(code.facts["group"])
-        whole = code.shape[1] // width
-        body, tail = out[:, : whole * width], out[:, whole * width :]
-        body.unflatten(1, (whole, width)).mul_(scale[:, :whole, None])
-        tail.mul_(scale[:, whole:])
+        for group, step in _groups(out, scale, int(code.facts["group"])):
+            group.mul_(step)
         return out
 
     def fit(
@@ -163,10 +165,20 @@ def _group_width(m: int, n: int, options: RoundToNearestOptions) -> int:
     return min(options.group or _GROUP, n) if options.per == "group" else n
 
 
-def _groups(weight: Tensor, width: int) -> Tensor:
-    """(m, groups, width), zeros behind a shorter last group."""
-    m, n = weight.shape
-    return functional.pad(weight, (0, -n % width)).view(m, -1, width)
+def _groups(matrix: Tensor, scale: Tensor, width: int) -> list[tuple[Tensor, Tensor]]:
+    """Views of the whole groups (m, groups, width) and of a shorter last one (m, 1, n % width),
+    and their scales (m or 1, groups, 1)."""
+    whole = matrix.shape[1] // width
+    body, tail = matrix[:, : whole * width], matrix[:, whole * width :]
+    groups = [(body.unflatten(1, (whole, width)), scale[:, :whole, None])]
+    return groups + ([(tail[:, None], scale[:, whole:, None])] if tail.shape[1] else [])
+
+
+def _peaks(magnitudes: Tensor, width: int) -> Tensor:
+    """(m, groups): the largest of each group."""
+    m, n = magnitudes.shape
+    groups = _groups(magnitudes, magnitudes.new_empty(m, -(-n // width)), width)
+    return torch.cat([group.amax(dim=2) for group, _ in groups], dim=1)
 
 
 def _spread(scale: Tensor, shape: tuple[int, int], width: int) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from vqzoo.numerics.arrays import row_chunk
+from vqzoo.numerics.arrays import row_chunks
 from vqzoo.plugin import Code, Floats, Indices, LayerContext, Options, Quantizer
 
 
@@ -30,12 +30,12 @@ class Binary(Quantizer):
 
     def quantize(self, weight: Tensor, options: BinaryOptions, context: LayerContext) -> Code:
         """Signs, and the mean magnitude: the scale of least squared error."""
-        parts: dict[str, Indices | Floats] = {"codes": Indices((weight >= 0).to(torch.uint8), 2)}
+        parts: dict[str, Indices | Floats] = {"codes": Indices((weight >= 0).view(torch.uint8), 2)}
         if options.scale == "tensor":
             parts["scale"] = Floats.of(weight.abs().mean(dtype=torch.float64).float().reshape(1))
         elif options.scale == "row":
-            rows = weight.split(row_chunk(weight.shape[1]))
-            parts["scale"] = Floats.scales(torch.cat([part.abs().mean(dim=1) for part in rows]))
+            means = [torch.abs(rows, out=room).mean(dim=1) for rows, room in row_chunks(weight)]
+            parts["scale"] = Floats.scales(torch.cat(means))
         return Code((weight.shape[0], weight.shape[1]), parts)
 
     def check(self, code: Code) -> None:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 Axis = Literal["columns", "rows"]
@@ -70,23 +71,37 @@ def cut(m: int, n: int, d: int, axis: Axis) -> Cut:
     return Cut(points, length // d, d, length % d)
 
 
-def block_points(matrix: Tensor, d: int, axis: Axis, scope: CodebookScope) -> list[Tensor]:
+def block_points(
+    matrix: Tensor, d: int, axis: Axis, scope: CodebookScope, sizes: Tensor | None = None
+) -> list[Tensor]:
     """The sub-vectors, dimension-major: one (batch, d, points) tensor for the whole blocks and one
-    for the tail.
+    for the tail; copies, of the matrix's size together.
 
     A codebook for each block makes each a problem of its own; one for the layer joins them into a
-    single problem, block by block. The tail, being shorter, always has its own.
+    single problem, block by block. The tail, being shorter, always has its own. `sizes`, (m, 1),
+    divide the matrix's rows.
     """
-    across = matrix.T if axis == "columns" else matrix
-    shape = cut(matrix.shape[0], matrix.shape[1], d, axis)
-    whole = across[: shape.blocks * d].unflatten(0, (shape.blocks, d)) if shape.blocks else None
-    groups = []
-    if whole is not None:
-        if scope == "layer":
-            whole = whole.transpose(0, 1).reshape(1, d, shape.blocks * shape.points)
-        groups.append(whole.contiguous())
-    if shape.tail:
-        groups.append(across[shape.blocks * d :].contiguous()[None])
+    divisors = None if sizes is None else sizes.expand_as(matrix)
+    if axis == "columns":
+        matrix, divisors = matrix.T, None if divisors is None else divisors.T
+    length, points = matrix.shape
+    groups, start = [], 0
+    for blocks, width in ((length // d, d), (1, length % d)):
+        if not blocks * width:
+            continue
+        joined = scope == "layer"
+        group = matrix.new_empty(
+            (width, blocks, points) if joined else (blocks, width, points),
+        )
+        place = group.transpose(0, 1) if joined else group
+        stop = start + blocks * width
+        source = matrix[start:stop].unflatten(0, (blocks, width))
+        if divisors is None:
+            place.copy_(source)
+        else:
+            torch.div(source, divisors[start:stop].unflatten(0, (blocks, width)), out=place)
+        groups.append(group.view(1, width, -1) if joined else group)
+        start = stop
     return groups
 
 

@@ -17,10 +17,10 @@ from vqzoo_vq.row_scale import (
     Scale,
     check_row_scale,
     fit_row_scale,
+    row_sizes,
     scale_bits,
     scale_layout,
     scale_rows,
-    split_rows,
 )
 
 
@@ -44,13 +44,15 @@ class ScalarKMeans(Quantizer):
 
     def quantize(self, weight: Tensor, options: ScalarKMeansOptions, context: LayerContext) -> Code:
         """Cluster all weights, the rows' sizes taken out first where asked."""
-        normalized = split_rows(weight, options.scale)
+        sizes = row_sizes(weight, options.scale)
+        normalized = weight if sizes is None else weight / sizes
         weights = None
         if context.inputs is not None:
             weights = column_moments(context.inputs).expand(weight.shape)
-        clusters = scalar_kmeans(normalized, options.k, weights=weights, exact=options.exact)
-        codebook = Floats.of(clusters.centroids, options.dtype)
+        found = scalar_kmeans(normalized, options.k, weights=weights, exact=options.exact).centroids
+        codebook = Floats.of(found, options.dtype)
         codes = assign_scalar(normalized, codebook.values)
+        del normalized  # as large as the weight, and so is what is decoded
         parts: dict[str, Indices | Floats] = {
             "codes": Indices(codes, options.k),
             "codebook": codebook,

@@ -29,10 +29,10 @@ from vqzoo_vq.row_scale import (
     Scale,
     check_row_scale,
     fit_row_scale,
+    row_sizes,
     scale_bits,
     scale_layout,
     scale_rows,
-    split_rows,
 )
 
 
@@ -66,19 +66,17 @@ class ProductQuantization(Quantizer):
     ) -> Code:
         """Cluster the sub-vectors of each block, or of all."""
         m, n = weight.shape
-        normalized = split_rows(weight, options.scale)
         shape = cut(m, n, options.d, options.axis)
         parts: dict[str, Indices | Floats] = {}
         by_output = context.inputs is not None and options.axis == "columns"
         cluster = _cluster_by_output if by_output else _cluster
-        for suffix, codes, codebook in cluster(normalized, shape, options, context):
+        for suffix, codes, codebook in cluster(weight, shape, options, context):
             parts["codes" + suffix] = Indices(codes, codebook.stored.shape[1])
             parts["codebook" + suffix] = codebook
         facts = {"d": options.d, "axis": options.axis}
         code = Code((m, n), parts, facts)
         if options.scale == "none":
             return code
-        del normalized
         decoded = self.decode(code, code.floats())
         scale = fit_row_scale(weight, decoded, context.inputs)
         return Code((m, n), {**parts, "scale": scale}, facts)
@@ -192,13 +190,14 @@ def _cut_of(code: Code) -> Cut:
 
 
 def _cluster(
-    matrix: Tensor, shape: Cut, options: ProductQuantizationOptions, context: LayerContext
+    weight: Tensor, shape: Cut, options: ProductQuantizationOptions, context: LayerContext
 ) -> Iterator[tuple[str, Tensor, Floats]]:
     """Suffix, codes (blocks, points) and stored codebook of the whole blocks and of the tail.
 
     A sub-vector of rows stands in one column: its weight is the column's moment.
     """
-    groups = block_points(matrix, options.d, options.axis, options.codebook)
+    sizes = row_sizes(weight, options.scale)
+    groups = block_points(weight, options.d, options.axis, options.codebook, sizes)
     for points, suffix in zip(groups, shape.suffixes, strict=True):
         batch, _, n = points.shape
         weights = None
@@ -211,12 +210,13 @@ def _cluster(
 
 
 def _cluster_by_output(
-    matrix: Tensor, shape: Cut, options: ProductQuantizationOptions, context: LayerContext
+    weight: Tensor, shape: Cut, options: ProductQuantizationOptions, context: LayerContext
 ) -> Iterator[tuple[str, Tensor, Floats]]:
     """The same by the error of the layer's output: blocks of columns have a metric each."""
     assert context.inputs is not None
     metrics = block_moments(context.inputs, shape)
-    groups = block_points(matrix, options.d, options.axis, "block")
+    sizes = row_sizes(weight, options.scale)
+    groups = block_points(weight, options.d, options.axis, "block", sizes)
     for points, metric, suffix in zip(groups, metrics, shape.suffixes, strict=True):
         shared = options.codebook == "layer"
         found = metric_kmeans(

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from vqzoo.numerics.arrays import row_chunk
+from vqzoo.numerics.arrays import row_chunks
 from vqzoo.plugin import Code, Floats
 from vqzoo_vq.calibrated import outputs
 
@@ -14,19 +14,19 @@ Scale = Literal["none", "row"]
 SCALE_BITS = 16
 
 
-def split_rows(weight: Tensor, scale: Scale) -> Tensor:
-    """The matrix to cluster: `weight` itself, or its rows divided by their root mean square."""
+def row_sizes(weight: Tensor, scale: Scale) -> Tensor | None:
+    """(m, 1): the rows' root mean square, 1 for rows of zeros, by which to divide them before they
+    are clustered; None where they stay as they are."""
     if scale == "none":
-        return weight
-    normalized = torch.empty_like(weight)
-    chunk = row_chunk(weight.shape[1])
-    for rows, place in zip(weight.split(chunk), normalized.split(chunk), strict=True):
-        peak = rows.abs().amax(dim=1, keepdim=True)
+        return None
+    sizes = []
+    for rows, room in row_chunks(weight):
+        peak = torch.abs(rows, out=room).amax(dim=1, keepdim=True)
         peak = peak.where(peak > 0, 1.0)  # taken out first: squares of the weights could overflow
-        norm = torch.linalg.vector_norm(rows / peak, dim=1, keepdim=True)
+        norm = torch.linalg.vector_norm(torch.div(rows, peak, out=room), dim=1, keepdim=True)
         rms = peak * norm / math.sqrt(weight.shape[1])
-        torch.div(rows, rms.where(rms > 0, 1.0), out=place)
-    return normalized
+        sizes.append(rms.where(rms > 0, 1.0))
+    return torch.cat(sizes)
 
 
 def fit_row_scale(weight: Tensor, normalized: Tensor, inputs: Tensor | None = None) -> Floats:
@@ -40,9 +40,12 @@ def fit_row_scale(weight: Tensor, normalized: Tensor, inputs: Tensor | None = No
 
 def _row_products(a: Tensor, b: Tensor) -> Tensor:
     """<a_i, b_i> for the rows of two matrices."""
-    chunk = row_chunk(a.shape[1])
-    parts = zip(a.split(chunk), b.split(chunk), strict=True)
-    return torch.cat([(x * y).sum(dim=1) for x, y in parts])
+    sums, start = [], 0
+    for rows, room in row_chunks(a):
+        stop = start + len(rows)
+        sums.append(torch.mul(rows, b[start:stop], out=room).sum(dim=1))
+        start = stop
+    return torch.cat(sums)
 
 
 def scale_layout(m: int, scale: Scale) -> dict[str, Floats]:

@@ -26,10 +26,10 @@ from vqzoo_vq.row_scale import (
     Scale,
     check_row_scale,
     fit_row_scale,
+    row_sizes,
     scale_bits,
     scale_layout,
     scale_rows,
-    split_rows,
 )
 
 
@@ -61,17 +61,20 @@ class ResidualQuantization(Quantizer):
     ) -> Code:
         """Cluster, and cluster what is left, stage by stage."""
         m, n = weight.shape
-        normalized = split_rows(weight, options.scale)
         d = options.d or n
         shape = cut(m, n, d, "columns")
         parts: dict[str, Indices | Floats] = {}
-        groups = block_points(normalized, d, "columns", options.codebook)
+        groups = block_points(
+            weight, d, "columns", options.codebook, row_sizes(weight, options.scale)
+        )
         weights = _point_weights(context.inputs, shape, options.codebook)
         for points, weight_of, suffix in zip(groups, weights, shape.suffixes, strict=True):
             k = min(options.k, points.shape[2])
             exponent = _exponent(points)
+            if exponent:
+                points.mul_(2.0**-exponent)
             clusters = residual_kmeans(
-                points * 2.0**-exponent if exponent else points,
+                points,
                 k,
                 options.stages,
                 weights=weight_of,
@@ -88,7 +91,7 @@ class ResidualQuantization(Quantizer):
         code = Code((m, n), parts, {"d": d})
         if options.scale == "none":
             return code
-        del normalized, groups, points  # each as large as the weight
+        del groups, points  # as large as the weight, and so is what is decoded
         scale = fit_row_scale(weight, self.decode(code, code.floats()), context.inputs)
         return Code((m, n), {**parts, "scale": scale}, {"d": d})
 

@@ -1,5 +1,7 @@
 """Between torch's tensors and the numpy arrays that kernels read."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -21,11 +23,20 @@ def as_float32(tensor: Tensor) -> Floats:
 
 
 def row_chunk(columns: int) -> int:
-    """Rows of a matrix to work on at a time, some 40 MiB of float32.
+    """Rows of a matrix to work on at a time, some 4 MiB of float32."""
+    return -(-(1 << 20) // max(1, columns))
 
-    Temporaries of that size are mapped and unmapped one by one; smaller ones fragment the heap.
+
+def row_chunks(matrix: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Some rows of a matrix at a time, and room for as many.
+
+    The room is the same for all: temporaries allocated one by one fragment the heap, by more than
+    the matrix takes.
     """
-    return -(-(10 << 20) // max(1, columns))
+    chunk = min(row_chunk(matrix.shape[1]), matrix.shape[0])
+    room = matrix.new_empty(chunk, matrix.shape[1])
+    for rows in matrix.split(chunk):
+        yield rows, room[: len(rows)]
 
 
 def all_finite(tensor: Tensor) -> bool:

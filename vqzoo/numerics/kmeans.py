@@ -73,20 +73,15 @@ def kmeans(
     check_problem(points, k, weights)
     n = points.shape[2]
     chosen = choose_sample(n, k, sample, seed)
-    if chosen is not None:
-        chosen = chosen.to(points.device)
-        trained = kmeans(
-            points[:, :, chosen],
-            k,
-            weights=None if weights is None else weights[:, chosen],
-            seed=seed,
-            iterations=iterations,
-            tolerance=tolerance,
-            sample=n,
-            progress=progress,
-        )
-        return Clusters(trained.centroids, assign(points, trained.centroids))
-    centroids = _train(points, k, weights, seed, iterations, tolerance, progress)
+    if chosen is None:
+        centroids = _train(points, k, weights, seed, iterations, tolerance, progress)
+        return Clusters(centroids, assign(points, centroids))
+    chosen = chosen.to(points.device)
+    part = points.index_select(2, chosen)
+    part_weights = None if weights is None else weights[:, chosen]
+    del chosen  # 8 bytes a point
+    centroids = _train(part, k, part_weights, seed, iterations, tolerance, progress, scratch=True)
+    del part
     return Clusters(centroids, assign(points, centroids))
 
 
@@ -151,7 +146,9 @@ def _train(
     iterations: int,
     tolerance: float,
     progress: Progress | None,
+    scratch: bool = False,
 ) -> Tensor:
+    """Centroids; `scratch` points may be overwritten."""
     batch, d, n = points.shape
     if points.device.type != "cpu":
         return train_torch(points, k, weights, seed, iterations, tolerance, progress)
@@ -187,6 +184,7 @@ def _train(
             iterations,
             tolerance,
             report,
+            scratch,
         )
     if progress is not None:
         progress(batch * iterations, batch * iterations)

@@ -44,14 +44,17 @@ def lloyd_parallel(
     iterations: int,
     tolerance: float,
     progress: Callable[[int, int], None],
+    scratch: bool = False,
 ) -> Floats:
     """What `lloyd_many` does to problem `number` of a batch: points (d, n), weights (n).
 
-    progress(done, iterations) is called after each iteration. Returns centroids (k, d).
+    progress(done, iterations) is called after each iteration. `scratch` points may be overwritten.
+    Returns centroids (k, d).
     """
     d, n = points.shape
     stride = -(-n // LANES) * LANES
-    x = np.zeros(d * stride, np.float32)
+    in_place = scratch and stride == n
+    x = points.reshape(-1) if in_place else np.zeros(d * stride, np.float32)
     offset = np.empty(d, np.float32)
     scale = center(points, offset, x, stride)
     masses = np.zeros(stride, np.float32)
