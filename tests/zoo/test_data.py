@@ -283,7 +283,9 @@ def test_timms_data_sets_fail_in_one_line(monkeypatch: pytest.MonkeyPatch) -> No
         raise ConnectionError("no way out\nand a long story")
 
     monkeypatch.setattr(image_sources, "create_dataset", refuse)
-    with pytest.raises(VqzooError, match=r"torch/cifar10, split 'validation', .*: no way out$"):
+    with pytest.raises(
+        VqzooError, match=r"torch/cifar10, split 'validation', .* and a long story$"
+    ):
         open_data("torch/cifar10", Wanting(10))
 
 

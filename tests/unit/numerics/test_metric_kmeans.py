@@ -75,9 +75,7 @@ def test_no_round_makes_a_shared_codebook_worse() -> None:
         )
         for rounds in (0, 1, 2, 4, 8)
     ]
-    assert all(
-        after <= before * (1 + 1e-5) for before, after in pairwise(errors)
-    )
+    assert all(after <= before * (1 + 1e-5) for before, after in pairwise(errors))
     assert errors[-1] < errors[0]
 
 
