@@ -8,6 +8,8 @@ from vqzoo.numerics.vectors import (
     LANES,
     above,
     add,
+    any_below,
+    broadcast,
     greater,
     lesser,
     load,
@@ -20,7 +22,7 @@ from vqzoo.numerics.vectors import (
 )
 
 _LARGEST = np.int32(2**31 - 1)
-_PASS = 4  # partial codes that one pass finds
+_PASS = 8  # partial codes that one pass finds
 
 
 @njit(nogil=True, cache=True)
@@ -34,44 +36,61 @@ def _half_norms(residuals, start, d):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _extend(residuals, entry, d, negated, halves, stage, k, tag_bits, code_bits, found):  # type: ignore[no-untyped-def]
+def _insert(proposal, found):  # type: ignore[no-untyped-def]
+    """Put a proposal in its place among those in rows 1 to _PASS, the last of which is dropped."""
+    for row in range(1, _PASS + 1):
+        other = load_ints(found, row * LANES)
+        store(found, row * LANES, lesser(other, proposal))
+        proposal = greater(other, proposal)
+
+
+@njit(nogil=True, cache=True)
+def _extend(residuals, entry, d, negated, halves, stage, tag_bits, code_bits, found):  # type: ignore[no-untyped-def]
     """Let partial code `entry` of `LANES` points propose its extensions by a stage's centroids.
 
     found: (_PASS + 1, LANES) int32; row 0 holds floors, the others the lowest proposals above
     them in ascending order, of this entry and those before. A proposal is half its squared error
     (positive, as a float's bits) with the low `tag_bits` replaced by entry and code. The errors'
-    order is so known to 23 - tag_bits bits, which is plenty for a beam.
+    order is so known to 23 - tag_bits bits, which is plenty for a beam. The padding of a codebook
+    is too far to be among those wanted, which never are more than there are centroids.
     """
     padded = halves.shape[1]
     mask = splat(np.int32(-1 << tag_bits))
     start = entry * d * LANES
     norms = _half_norms(residuals, start, d)
     floor = load_ints(found, 0)
-    first = load_ints(found, LANES)
-    second = load_ints(found, 2 * LANES)
-    third = load_ints(found, 3 * LANES)
-    fourth = load_ints(found, 4 * LANES)
-    for j in range(k):
-        at = stage * padded * d + j // GROUP * GROUP * d + j % GROUP
+    last = load_ints(found, _PASS * LANES)
+    at = stage * padded * d
+    for j in range(0, padded, GROUP):
+        half = stage * padded + j
+        s0 = add(norms, broadcast(halves, half))
+        s1 = add(norms, broadcast(halves, half + 1))
+        s2 = add(norms, broadcast(halves, half + 2))
+        s3 = add(norms, broadcast(halves, half + 3))
         position = start
-        score = add(norms, splat(halves[stage, j]))
         for _ in range(d):
-            score = multiply_add(load(residuals, position), splat(negated[at]), score)
+            x = load(residuals, position)
+            s0 = multiply_add(x, broadcast(negated, at), s0)
+            s1 = multiply_add(x, broadcast(negated, at + 1), s1)
+            s2 = multiply_add(x, broadcast(negated, at + 2), s2)
+            s3 = multiply_add(x, broadcast(negated, at + 3), s3)
             at += GROUP
             position += LANES
-        proposal = tagged(score, mask, splat(np.int32((entry << code_bits) | j)))
-        proposal = above(proposal, floor)
-        rest = greater(first, proposal)
-        first = lesser(first, proposal)
-        proposal = greater(second, rest)
-        second = lesser(second, rest)
-        rest = greater(third, proposal)
-        third = lesser(third, proposal)
-        fourth = lesser(fourth, rest)
-    store(found, LANES, first)
-    store(found, 2 * LANES, second)
-    store(found, 3 * LANES, third)
-    store(found, 4 * LANES, fourth)
+        tag = (entry << code_bits) | j
+        p0 = above(tagged(s0, mask, splat(np.int32(tag))), floor)
+        p1 = above(tagged(s1, mask, splat(np.int32(tag + 1))), floor)
+        p2 = above(tagged(s2, mask, splat(np.int32(tag + 2))), floor)
+        p3 = above(tagged(s3, mask, splat(np.int32(tag + 3))), floor)
+        if any_below(lesser(lesser(p0, p1), lesser(p2, p3)), last):
+            if any_below(p0, last):
+                _insert(p0, found)
+            if any_below(p1, last):
+                _insert(p1, found)
+            if any_below(p2, last):
+                _insert(p2, found)
+            if any_below(p3, last):
+                _insert(p3, found)
+            last = load_ints(found, _PASS * LANES)
 
 
 @njit(nogil=True, cache=True)
@@ -119,7 +138,6 @@ def beam_encode(points, start, stop, k, negated, halves, width, codes):  # type:
                             negated,
                             halves,
                             stage,
-                            k,
                             code_bits + entry_bits,
                             code_bits,
                             found,

@@ -14,6 +14,7 @@ Doubles = NDArray[np.float64]
 BINS = 1 << 16
 TAIL = 4096  # of them for each tail, 128 an octave of the distance from the core
 _TASKS = 8  # partial histograms: 1 MiB each
+_CHUNK = 2048  # values whose bins are found together, by vector instructions
 
 
 @dataclass(frozen=True)
@@ -73,23 +74,18 @@ def bins_of(values: Floats, weights: Floats | None, exact: bool = False) -> Bins
     origin = (low + high) / 2
     ends = np.float32(low), np.float32(high)
     parts = run_tasks(lambda part: _count(*part, *ends, origin), _parts_of(values, weights))
-    mass = np.sum([part[0] for part in parts], axis=0)
-    moment = np.sum([part[1] for part in parts], axis=0)
+    mass, moment = np.sum(parts, axis=0).T
     if not np.isfinite(moment).all():
         raise ValueError("values must be finite")
     used = mass > 0
     return Bins(mass[used], moment[used], origin, Grid(*ends, np.flatnonzero(used)))
 
 
-def running(parts: Doubles) -> Doubles:
-    """Sums of the parts before each, and of all: (n + 1,)."""
-    return np.concatenate([[0.0], np.cumsum(parts)])
-
-
 def values_in(
     values: Floats, weights: Floats | None, grid: Grid, near: NDArray[np.bool_]
-) -> tuple[Floats, Doubles]:
-    """The values that were counted into some of the bins in use, and their weights.
+) -> tuple[Floats, Floats]:
+    """The values that were counted into some of the bins in use, and their weights, none where
+    there are none.
 
     near: (n,), which of them.
     """
@@ -98,10 +94,8 @@ def values_in(
     parts = run_tasks(
         lambda part: _gather(*part, grid.low, grid.high, wanted), _parts_of(values, weights)
     )
-    found = np.concatenate([part[0] for part in parts])
-    if weights is None:
-        return found, np.ones(len(found))
-    return found, np.concatenate([part[1] for part in parts]).astype(np.float64)
+    found, found_weights = zip(*parts, strict=True)
+    return np.concatenate(found), np.concatenate(found_weights)
 
 
 def _parts_of(values: Floats, weights: Floats | None) -> list[tuple[Floats, Floats]]:
@@ -147,33 +141,59 @@ def _scale(low, high):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
+def _core_numbers(values, low, scale, numbers):  # type: ignore[no-untyped-def]
+    """Numbers of the core's bins; -1 and one past the last for what is outside, or no number."""
+    last = np.float32(BINS - 2 * TAIL)
+    for i in range(values.shape[0]):
+        at = (values[i] - low) * scale
+        numbers[i] = np.int32(min(max(at, np.float32(-1.0)), last))
+
+
+@njit(nogil=True, cache=True)
 def _count(values, weights, low, high, origin):  # type: ignore[no-untyped-def]
-    mass = np.zeros(BINS, np.float64)
-    moment = np.zeros(BINS, np.float64)
+    """(BINS, 2) float64: Σ w and Σ w·(v - origin) of every bin, side by side in memory."""
+    sums = np.zeros((BINS, 2), np.float64)
     scale = _scale(low, high)
     weighted = weights.shape[0] > 0
-    for i in range(values.shape[0]):
-        value = values[i]
-        bin_ = _bin_of(value, low, high, scale)
-        w = np.float64(weights[i]) if weighted else 1.0
-        mass[bin_] += w
-        moment[bin_] += w * (np.float64(value) - origin)
-    return mass, moment
+    room = np.empty(_CHUNK, np.int32)
+    for start in range(0, values.shape[0], _CHUNK):
+        part = values[start : start + _CHUNK]
+        _core_numbers(part, low, scale, room)
+        for i in range(part.shape[0]):
+            value = part[i]
+            bin_ = TAIL + room[i]
+            if value < low or room[i] < 0 or room[i] >= BINS - 2 * TAIL:
+                bin_ = _bin_of(value, low, high, scale)
+            w = np.float64(weights[start + i]) if weighted else 1.0
+            place = np.uint32(bin_)
+            sums[place, 0] += w
+            sums[place, 1] += w * (np.float64(value) - origin)
+    return sums
 
 
 @njit(nogil=True, cache=True)
 def _gather(values, weights, low, high, wanted):  # type: ignore[no-untyped-def]
     """The values, and their weights, of bins of which `wanted` is 1."""
-    found = np.empty(values.shape[0], np.float32)
-    found_weights = np.empty(weights.shape[0], np.float32)
-    scale = _scale(low, high)
     weighted = weights.shape[0] > 0
+    found = np.empty(4 * _CHUNK, np.float32)
+    found_weights = np.empty(found.shape[0] if weighted else 0, np.float32)
+    scale = _scale(low, high)
+    room = np.empty(_CHUNK, np.int32)
     n = 0
-    for i in range(values.shape[0]):
-        found[n] = values[i]
-        if weighted:
-            found_weights[n] = weights[i]
-        n += wanted[_bin_of(values[i], low, high, scale)]
+    for start in range(0, values.shape[0], _CHUNK):
+        part = values[start : start + _CHUNK]
+        _core_numbers(part, low, scale, room)
+        if n + _CHUNK > found.shape[0]:
+            found = np.append(found, np.empty_like(found))
+            found_weights = np.append(found_weights, np.empty_like(found_weights))
+        for i in range(part.shape[0]):
+            bin_ = TAIL + room[i]
+            if part[i] < low or room[i] < 0 or room[i] >= BINS - 2 * TAIL:
+                bin_ = _bin_of(part[i], low, high, scale)
+            found[n] = part[i]
+            if weighted:
+                found_weights[n] = weights[start + i]
+            n += wanted[np.uint32(bin_)]
     return found[:n].copy(), found_weights[: n if weighted else 0].copy()
 
 

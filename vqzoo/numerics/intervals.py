@@ -8,23 +8,50 @@ runs the higher the price. Each λ takes O(n log n); a search over λ finds the 
 import numpy as np
 from numba import njit
 
+_COARSE = 8  # values that are taken for one where the price is first looked for
 
 @njit(nogil=True, cache=True)
-def _cost(mass, moment, i, j):  # type: ignore[no-untyped-def]
-    """Of values i to j - 1 as one run, less Σ w·v², which no cut changes."""
-    m = mass[j] - mass[i]
-    s = moment[j] - moment[i]
-    return -s * s / m
+def running_sums(mass, moment):  # type: ignore[no-untyped-def]
+    """What `run_cost` needs of n values (or bins of values) of masses w and moments w·v.
+
+    Returns (n + 1, 4) float64, sums from 0 on: of w, of w·v, and of w·v² as a high and a low part.
+    Beside a far outlier's square the others' would be lost in one number.
+    """
+    n = mass.shape[0]
+    sums = np.zeros((n + 1, 4), np.float64)
+    for i in range(n):
+        square = moment[i] * moment[i] / mass[i]
+        high = sums[i, 2] + square
+        rest = high - sums[i, 2]
+        lost = (sums[i, 2] - (high - rest)) + (square - rest)  # Knuth's two-sum
+        sums[i + 1, 0] = sums[i, 0] + mass[i]
+        sums[i + 1, 1] = sums[i, 1] + moment[i]
+        sums[i + 1, 2] = high
+        sums[i + 1, 3] = sums[i, 3] + lost
+    return sums
 
 
 @njit(nogil=True, cache=True)
-def _priced_path(mass, moment, price, best, previous, starts, owners):  # type: ignore[no-untyped-def]
+def run_cost(sums, i, j):  # type: ignore[no-untyped-def]
+    """The squared error of values i to j - 1 as one run; that within bins does not count.
+
+    Infinite where the run is empty, or its mass is lost in the sum.
+    """
+    m = sums[j, 0] - sums[i, 0]
+    if m <= 0.0:
+        return np.inf
+    s = sums[j, 1] - sums[i, 1]
+    return (sums[j, 2] - sums[i, 2]) + (sums[j, 3] - sums[i, 3]) - s * s / m
+
+
+@njit(nogil=True, cache=True)
+def _priced_path(sums, price, best, previous, starts, owners):  # type: ignore[no-untyped-def]
     """The cheapest path 0 → n at `price` a run, as previous[j]; returns its number of runs.
 
     best: (n + 1) float64; starts, owners: (n + 1) ints, a queue: from starts[q] on, owners[q] is
     the best start of a last run, among those seen.
     """
-    n = mass.shape[0] - 1
+    n = sums.shape[0] - 1
     best[0] = 0.0
     head, tail = 0, 1
     starts[0], owners[0] = 1, 0
@@ -32,7 +59,7 @@ def _priced_path(mass, moment, price, best, previous, starts, owners):  # type: 
         if head + 1 < tail and starts[head + 1] <= j:
             head += 1
         i = owners[head]
-        best[j] = best[i] + _cost(mass, moment, i, j) + price
+        best[j] = best[i] + run_cost(sums, i, j) + price
         previous[j] = i
         if j == n:
             break
@@ -40,7 +67,7 @@ def _priced_path(mass, moment, price, best, previous, starts, owners):  # type: 
         while tail > head:
             at = max(starts[tail - 1], j + 1)
             owner = owners[tail - 1]
-            if best[j] + _cost(mass, moment, j, at) < best[owner] + _cost(mass, moment, owner, at):
+            if best[j] + run_cost(sums, j, at) < best[owner] + run_cost(sums, owner, at):
                 tail -= 1
             else:
                 break
@@ -52,9 +79,7 @@ def _priced_path(mass, moment, price, best, previous, starts, owners):  # type: 
         low, high = max(starts[tail - 1], j + 1), n + 1  # owner wins at low; j at high, if at all
         while high - low > 1:
             middle = (low + high) // 2
-            if best[j] + _cost(mass, moment, j, middle) < best[owner] + _cost(
-                mass, moment, owner, middle
-            ):
+            if best[j] + run_cost(sums, j, middle) < best[owner] + run_cost(sums, owner, middle):
                 high = middle
             else:
                 low = middle
@@ -80,48 +105,67 @@ def _cuts(previous, runs):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def optimal_cuts(mass, moment, k):  # type: ignore[no-untyped-def]
-    """The optimal cut of n sorted values into k runs, 1 <= k <= n.
+def _highest_price(sums):  # type: ignore[no-untyped-def]
+    """At this price one run costs no more than any other number: twice the spread of all."""
+    n = sums.shape[0] - 1
+    return max(run_cost(sums, 0, n), 1e-300) * 2.0
 
-    mass, moment: (n + 1) float64, running sums of w and w·v from 0 on, v measured from near the
-    mean, w > 0. Returns k + 1 ascending positions: run r is cuts[r] to cuts[r + 1] - 1.
-    """
-    n = mass.shape[0] - 1
+
+@njit(nogil=True, cache=True)
+def _search(sums, k, guess):  # type: ignore[no-untyped-def]
+    """The optimal cut into k < n runs, and its price; `guess`: of the price, 0 for none."""
+    n = sums.shape[0] - 1
     best = np.empty(n + 1, np.float64)
     previous = np.zeros(n + 1, np.int64)
     starts = np.empty(n + 1, np.int64)
     owners = np.empty(n + 1, np.int64)
-    if k == n:
-        return np.arange(n + 1)
-    # One run costs nothing more than k at this price: the spread of all.
-    high = 0.0
-    for i in range(n):
-        high -= _cost(mass, moment, i, i + 1)
-    high += _cost(mass, moment, 0, n)
-    high = max(high, 1e-300) * 2.0
-    low = 0.0
+    low, high = 0.0, _highest_price(sums)
+    price = guess if 0.0 < guess < high else high * 0.05
+    step = 1.0 + 1.0 / k if guess > 0.0 else 20.0  # k runs are optimal over some 3/k of a price
     fewer = np.array([0, n])
     more = np.arange(n + 1)
     for _ in range(200):
-        # The error falls like k^-2, a price is its slope: guess on that scale, then halve.
         a, b = fewer.shape[0] - 1, more.shape[0] - 1
-        price = 0.5 * (low + high) if low > 0.0 else high * 0.05
-        if low > 0.0 and high > 2.0 * low:
-            price = np.sqrt(low * high)
         if price <= low or price >= high or b - a <= 1:
             break
-        runs = _priced_path(mass, moment, price, best, previous, starts, owners)
+        runs = _priced_path(sums, price, best, previous, starts, owners)
         if runs == k:
-            return _cuts(previous, runs)
+            return _cuts(previous, runs), price
         if runs < k:
             high = price
             fewer = _cuts(previous, runs)
         else:
             low = price
             more = _cuts(previous, runs)
+        # The error falls like k^-2, a price is its slope: guess on that scale, then halve.
+        if low == 0.0:
+            price = high / step
+        elif fewer.shape[0] == 2:
+            price = low * step
+            if price >= high:
+                price = np.sqrt(low * high)
+        else:
+            price = np.sqrt(low * high) if high > 2.0 * low else 0.5 * (low + high)
+        step *= step
     # Many cuts cost the same at this price: swap tails of the two at a run inside another one.
     shift = k - (fewer.shape[0] - 1)
     for i in range(fewer.shape[0] - 1):
         if more[i + shift] >= fewer[i] and more[i + shift + 1] <= fewer[i + 1]:
-            return np.concatenate((more[: i + shift + 1], fewer[i + 1 :]))
-    return np.concatenate((more[:k], more[-1:]))
+            return np.concatenate((more[: i + shift + 1], fewer[i + 1 :])), price
+    return np.concatenate((more[:k], more[-1:])), price
+
+
+@njit(nogil=True, cache=True)
+def optimal_cuts(sums, k):  # type: ignore[no-untyped-def]
+    """The optimal cut of n sorted values into k runs, 1 <= k <= n.
+
+    sums: as `running_sums` gives them of w > 0 and of v measured from near the mean. Returns k + 1 ascending positions: run r is cuts[r] to cuts[r + 1] - 1.
+    """
+    n = sums.shape[0] - 1
+    if k == n:
+        return np.arange(n + 1)
+    guess = 0.0
+    if n >= _COARSE * _COARSE * k:  # what a run costs shows on few values, too
+        places = np.append(np.arange(0, n, _COARSE), n)
+        guess = _search(sums[places], k, 0.0)[1]
+    return _search(sums, k, guess)[0]

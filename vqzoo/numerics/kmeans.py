@@ -13,6 +13,7 @@ from vqzoo.numerics.lloyd_parallel import lloyd_parallel
 from vqzoo.numerics.nearest import assign_many
 from vqzoo.numerics.threads import run_tasks
 from vqzoo.numerics.torch_kmeans import assign_torch, train_torch
+from vqzoo.numerics.vectors import PART
 
 Progress = Callable[[int, int], None]
 
@@ -202,7 +203,8 @@ def choose_sample(
 
     Where no sample size is given it is 512 a centroid, and not less than `least`.
     """
-    limit = max(least, 512 * k) if sample is None else max(sample, k)
+    # Bit 6: rows of so many points need no padding (see `vectors.row_stride`).
+    limit = max(least, 512 * k) | PART if sample is None else max(sample, k)
     if n <= limit:
         return None
     starts = np.arange(limit + 1) * n // limit  # one from each of as many stretches

@@ -2,23 +2,29 @@
 
 All of them work on a copy of the points that is centred, scaled to around 1, and padded to whole
 vectors with points of weight zero: x, contiguous float32, coordinate l of point i at
-l·stride + i, stride a multiple of `LANES`.
+l·stride + i, stride a multiple of `PART`.
 """
 
 import numpy as np
 from numba import njit
 
 from vqzoo.numerics.nearest import nearest, padded_count, prepare, scale_of
+from vqzoo.numerics.seeding import generator, seed_plus_plus
 from vqzoo.numerics.vectors import (
     LANES,
+    add,
+    broadcast,
+    divide,
     load,
     multiply,
     multiply_add,
+    row_stride,
     smaller,
     splat,
     store,
     subtract,
     total,
+    where_smaller,
 )
 
 # When centroids are relocated, and for which part of the merger's cost the split must make up at
@@ -28,17 +34,6 @@ from vqzoo.numerics.vectors import (
 _FIRST_RELOCATION = 2
 _LAST_RELOCATION = 7
 _PATIENCE = 0.7
-
-
-@njit(nogil=True, cache=True)
-def next_uniform(state):  # type: ignore[no-untyped-def]
-    """A number in [0, 1), from a state of one uint64 (SplitMix64, Steele et al. 2014)."""
-    state[0] += np.uint64(0x9E3779B97F4A7C15)
-    z = state[0]
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    z = z ^ (z >> np.uint64(31))
-    return np.float64(z >> np.uint64(11)) * (1.0 / 9007199254740992.0)
 
 
 @njit(nogil=True, cache=True)
@@ -79,64 +74,19 @@ def squared_norms(x, stride, d, weights):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def seed_plus_plus(x, stride, d, weights, state, centroids):  # type: ignore[no-untyped-def]
-    """k-means++ (Arthur, Vassilvitskii 2007): each centroid a point drawn by w · squared distance.
-
-    Where fewer than k points are distinct, the surplus centroids repeat drawn points.
-    """
-    k = centroids.shape[0]
-    distances = np.empty(stride, np.float32)
-    masses = np.empty(stride, np.float32)
-    tiles = stride // LANES
-    tile_masses = np.empty(tiles, np.float64)
-    far = splat(np.float32(1e30))
-    everything = 0.0
-    for tile in range(tiles):
-        w = load(weights, tile * LANES)
-        store(distances, tile * LANES, far)
-        store(masses, tile * LANES, w)
-        tile_masses[tile] = total(w)
-        everything += tile_masses[tile]
-    for j in range(k):
-        left = next_uniform(state) * everything
-        tile = 0
-        while tile < tiles - 1 and left >= tile_masses[tile]:
-            left -= tile_masses[tile]
-            tile += 1
-        chosen = -1
-        for i in range(tile * LANES, tile * LANES + LANES):
-            if masses[i] > 0.0:
-                chosen = i
-                if left < masses[i]:
-                    break
-            left -= masses[i]
-        if chosen < 0:  # rounding, or nothing left to draw: any point of weight will do
-            chosen = int(next_uniform(state) * stride)
-            while weights[chosen] <= 0.0:
-                chosen = (chosen + 1) % stride
-        for dim in range(d):
-            centroids[j, dim] = x[dim * stride + chosen]
-        everything = 0.0
-        for tile in range(tiles):
-            first = tile * LANES
-            distance = splat(np.float32(0.0))
-            for dim in range(d):
-                v = subtract(load(x, dim * stride + first), splat(x[dim * stride + chosen]))
-                distance = multiply_add(v, v, distance)
-            distance = smaller(distance, load(distances, first))
-            store(distances, first, distance)
-            mass = multiply(distance, load(weights, first))
-            store(masses, first, mass)
-            tile_masses[tile] = total(mass)
-            everything += tile_masses[tile]
-
-
-@njit(nogil=True, cache=True)
 def sweep(x, stride, start, stop, d, weights, negated, halves, codes, sums, counts):  # type: ignore[no-untyped-def]
     """Assign points start:stop (whole vectors) and add them up by cluster.
 
     Writes codes[start:stop]; adds to sums (k, d) and counts (k), float64. Returns Σ 2·w·s.
     """
+    result = _assign(x, stride, start, stop, d, weights, negated, halves, codes)
+    _add_up(x, stride, start, stop, weights, codes, sums, counts)
+    return result
+
+
+@njit(nogil=True, cache=True)
+def _assign(x, stride, start, stop, d, weights, negated, halves, codes):  # type: ignore[no-untyped-def]
+    """Apart from `_add_up`: in one loop with it, the accumulators of `nearest` leave registers."""
     tile_codes = np.empty(LANES, np.int32)
     scores = np.empty(LANES, np.float32)
     result = 0.0
@@ -144,13 +94,18 @@ def sweep(x, stride, start, stop, d, weights, negated, halves, codes, sums, coun
         nearest(x, stride, first, d, negated, halves, tile_codes, scores)
         result += total(multiply(load(scores, 0), load(weights, first)))
         for i in range(LANES):
-            code = tile_codes[i]
-            w = np.float64(weights[first + i])
-            codes[first + i] = code
-            counts[code] += w
-            for dim in range(d):
-                sums[code, dim] += w * x[dim * stride + first + i]
+            codes[first + i] = tile_codes[i]
     return 2.0 * result
+
+
+@njit(nogil=True, cache=True)
+def _add_up(x, stride, start, stop, weights, codes, sums, counts):  # type: ignore[no-untyped-def]
+    for i in range(start, stop):
+        code = codes[i]
+        w = np.float64(weights[i])
+        counts[code] += w
+        for dim in range(sums.shape[1]):
+            sums[code, dim] += w * x[dim * stride + i]
 
 
 @njit(nogil=True, cache=True)
@@ -202,6 +157,51 @@ def _between(sums, counts, i, other_sums, other_counts, j):  # type: ignore[no-u
 
 
 @njit(nogil=True, cache=True)
+def _partners(sums, counts):  # type: ignore[no-untyped-def]
+    """(k,): the cluster that each would cost the least to merge with; any where none has points."""
+    k, d = sums.shape
+    stride = (k + LANES - 1) // LANES * LANES
+    means = np.full(d * stride, np.nan, np.float32)  # of the padding and empty clusters: never less
+    own = np.zeros(d, np.float32)
+    masses = np.ones(stride, np.float32)
+    for j in range(k):
+        if counts[j] > 0.0:
+            masses[j] = counts[j]
+            for dim in range(d):
+                means[dim * stride + j] = sums[j, dim] / counts[j]
+    partners = np.empty(k, np.int64)
+    costs = np.empty(LANES, np.float32)
+    firsts = np.empty(LANES, np.int32)
+    for j in range(k):
+        for dim in range(d):
+            own[dim] = means[dim * stride + j]
+        means[j] = np.nan  # nor is it its own partner
+        best, first = splat(np.float32(np.inf)), splat(np.int32(-1))
+        mass = broadcast(masses, j)
+        for start in range(0, stride, LANES):
+            square = splat(np.float32(0.0))
+            position = start
+            for dim in range(d):
+                v = subtract(load(means, position), broadcast(own, dim))
+                square = multiply_add(v, v, square)
+                position += stride
+            others = load(masses, start)
+            cost = divide(multiply(square, multiply(mass, others)), add(mass, others))
+            first = where_smaller(cost, best, splat(np.int32(start)), first)
+            best = smaller(cost, best)
+        store(costs, 0, best)
+        store(firsts, 0, first)
+        means[j] = own[0]
+        partners[j] = k - 1 if j == 0 else 0
+        least = np.float32(np.inf)
+        for lane in range(LANES):
+            if firsts[lane] >= 0 and costs[lane] < least:
+                least = costs[lane]
+                partners[j] = firsts[lane] + lane
+    return partners
+
+
+@njit(nogil=True, cache=True)
 def relocate(sums, counts, upper_sums, upper_counts, patience):  # type: ignore[no-untyped-def]
     """Merge two clusters and split another one, wherever that pays; returns how often.
 
@@ -211,33 +211,11 @@ def relocate(sums, counts, upper_sums, upper_counts, patience):  # type: ignore[
     each cluster that a split takes away. Changes sums (k, d) and counts (k).
     """
     k, d = sums.shape
-    columns = np.empty((d, k), np.float32)
-    masses = np.empty(k, np.float32)
-    for j in range(k):
-        masses[j] = counts[j]
-        for dim in range(d):
-            columns[dim, j] = sums[j, dim] / counts[j] if counts[j] > 0.0 else 0.0
+    partners = _partners(sums, counts)
     costs = np.empty(k, np.float64)
-    partners = np.empty(k, np.int64)
     gains = np.empty(k, np.float64)
-    distances = np.empty(k, np.float32)
     for j in range(k):
-        distances[:] = 0.0
-        for dim in range(d):
-            here = columns[dim, j]
-            for i in range(k):
-                v = columns[dim, i] - here
-                distances[i] += v * v
-        mass = masses[j]
-        for i in range(k):
-            distances[i] *= mass * masses[i] / (mass + masses[i] + np.float32(1e-30))
-        distances[j] = np.inf
-        partner = 0 if j > 0 else k - 1
-        for i in range(k):
-            if distances[i] < distances[partner] and masses[i] > 0.0:
-                partner = i
-        partners[j] = partner
-        costs[j] = _between(sums, counts, j, sums, counts, partner)
+        costs[j] = _between(sums, counts, j, sums, counts, partners[j])
         # The half that leaves against the half that stays.
         for dim in range(d):
             sums[j, dim] -= upper_sums[j, dim]
@@ -299,12 +277,14 @@ def patience(iteration, iterations):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def lloyd(x, stride, d, weights, iterations, tolerance, centroids):  # type: ignore[no-untyped-def]
+def lloyd(x, stride, n, d, weights, iterations, tolerance, centroids):  # type: ignore[no-untyped-def]
     """Lloyd's iterations from centroids (k, d), until the error falls by less than `tolerance`.
 
+    Of the points none but padding lies behind number n.
     Relocations that the next iteration finds to have raised the error are taken back.
     """
     k = centroids.shape[0]
+    stop = (n + LANES - 1) // LANES * LANES
     padded = padded_count(k)
     negated = np.empty(padded * d, np.float32)
     halves = np.empty(padded, np.float32)
@@ -324,9 +304,7 @@ def lloyd(x, stride, d, weights, iterations, tolerance, centroids):  # type: ign
         prepare(centroids, negated, halves)
         sums[:] = 0.0
         counts[:] = 0.0
-        error = norms + sweep(
-            x, stride, 0, stride, d, weights, negated, halves, codes, sums, counts
-        )
+        error = norms + sweep(x, stride, 0, stop, d, weights, negated, halves, codes, sums, counts)
         if relocated > 0 and error > previous:
             _copy(kept, centroids)
             relocated = 0
@@ -341,9 +319,9 @@ def lloyd(x, stride, d, weights, iterations, tolerance, centroids):  # type: ign
             squares[:] = 0.0
             upper_sums[:] = 0.0
             upper_counts[:] = 0.0
-            add_squares(x, stride, 0, stride, weights, codes, squares)
+            add_squares(x, stride, 0, n, weights, codes, squares)
             widest(sums, counts, squares, axes, borders)
-            add_upper(x, stride, 0, stride, weights, codes, axes, borders, upper_sums, upper_counts)
+            add_upper(x, stride, 0, n, weights, codes, axes, borders, upper_sums, upper_counts)
             relocated = relocate(sums, counts, upper_sums, upper_counts, patient)
             if relocated > 0:
                 _copy(centroids, kept)
@@ -364,15 +342,6 @@ def padded_weights(weights, masses):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def generator(seed, problem):  # type: ignore[no-untyped-def]
-    """The state of `next_uniform` that problem number `problem` of a batch starts from."""
-    state = np.empty(1, np.uint64)
-    state[0] = np.uint64(seed) * np.uint64(0xD1342543DE82EF95) + np.uint64(problem)
-    next_uniform(state)
-    return state
-
-
-@njit(nogil=True, cache=True)
 def uncenter(found, scale, offset, centroids):  # type: ignore[no-untyped-def]
     """Undo `center` on centroids (k, d)."""
     for j in range(found.shape[0]):
@@ -388,7 +357,7 @@ def lloyd_many(points, weights, seed, first, iterations, tolerance, centroids): 
     """
     problems, d, n = points.shape
     k = centroids.shape[1]
-    stride = (n + LANES - 1) // LANES * LANES
+    stride = row_stride(n)
     x = np.zeros(d * stride, np.float32)
     offset = np.empty(d, np.float32)
     masses = np.zeros(stride, np.float32)
@@ -397,5 +366,5 @@ def lloyd_many(points, weights, seed, first, iterations, tolerance, centroids): 
         scale = center(points[p], offset, x, stride)
         padded_weights(weights[p], masses)
         seed_plus_plus(x, stride, d, masses, generator(seed, first + p), found)
-        lloyd(x, stride, d, masses, iterations, tolerance, found)
+        lloyd(x, stride, n, d, masses, iterations, tolerance, found)
         uncenter(found, scale, offset, centroids[p])

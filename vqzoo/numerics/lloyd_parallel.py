@@ -10,11 +10,9 @@ from vqzoo.numerics.lloyd import (
     add_squares,
     add_upper,
     center,
-    generator,
     padded_weights,
     patience,
     relocate,
-    seed_plus_plus,
     squared_norms,
     sweep,
     uncenter,
@@ -22,8 +20,9 @@ from vqzoo.numerics.lloyd import (
     widest,
 )
 from vqzoo.numerics.nearest import padded_count, prepare
+from vqzoo.numerics.seeding import generator, seed_plus_plus
 from vqzoo.numerics.threads import run_tasks
-from vqzoo.numerics.vectors import LANES
+from vqzoo.numerics.vectors import LANES, row_stride
 
 Doubles = NDArray[np.float64]
 
@@ -52,7 +51,7 @@ def lloyd_parallel(
     Returns centroids (k, d).
     """
     d, n = points.shape
-    stride = -(-n // LANES) * LANES
+    stride = row_stride(n)
     in_place = scratch and stride == n
     x = points.reshape(-1) if in_place else np.zeros(d * stride, np.float32)
     offset = np.empty(d, np.float32)
@@ -98,7 +97,7 @@ def _seeds(x: Floats, masses: Floats, k: int, seed: int, number: int) -> Doubles
 def _gathered(x: Floats, masses: Floats) -> tuple[Floats, Floats]:
     """Points (d, n) and weights as kernels take them: contiguous, padded to whole vectors."""
     d, n = x.shape
-    count = -(-n // LANES) * LANES
+    count = row_stride(n)
     part, part_masses = np.zeros((d, count), np.float32), np.zeros(count, np.float32)
     part[:, :n], part_masses[:n] = x, masses
     return part, part_masses

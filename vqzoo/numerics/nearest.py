@@ -10,6 +10,7 @@ from numba import njit
 
 from vqzoo.numerics.vectors import (
     LANES,
+    broadcast,
     load,
     multiply_add,
     smaller,
@@ -57,17 +58,17 @@ def nearest(points, stride, start, d, negated, halves, codes, scores):  # type: 
     best_code = splat(np.int32(0))
     at = 0
     for j in range(0, halves.shape[0], GROUP):
-        s0 = splat(halves[j])
-        s1 = splat(halves[j + 1])
-        s2 = splat(halves[j + 2])
-        s3 = splat(halves[j + 3])
+        s0 = broadcast(halves, j)
+        s1 = broadcast(halves, j + 1)
+        s2 = broadcast(halves, j + 2)
+        s3 = broadcast(halves, j + 3)
         position = start
         for _ in range(d):
             x = load(points, position)
-            s0 = multiply_add(x, splat(negated[at]), s0)
-            s1 = multiply_add(x, splat(negated[at + 1]), s1)
-            s2 = multiply_add(x, splat(negated[at + 2]), s2)
-            s3 = multiply_add(x, splat(negated[at + 3]), s3)
+            s0 = multiply_add(x, broadcast(negated, at), s0)
+            s1 = multiply_add(x, broadcast(negated, at + 1), s1)
+            s2 = multiply_add(x, broadcast(negated, at + 2), s2)
+            s3 = multiply_add(x, broadcast(negated, at + 3), s3)
             at += GROUP
             position += stride
         best_code = where_smaller(s0, best, splat(np.int32(j)), best_code)

@@ -8,9 +8,9 @@ from numba import njit
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vqzoo.numerics.arrays import Floats, as_float32, code_dtype, narrow_and_wide
-from vqzoo.numerics.histogram import BINS, Bins, Doubles, bins_of, running
-from vqzoo.numerics.intervals import optimal_cuts
+from vqzoo.numerics.arrays import Floats, as_float32, code_dtype
+from vqzoo.numerics.histogram import BINS, Bins, Doubles, bins_of
+from vqzoo.numerics.intervals import optimal_cuts, running_sums
 from vqzoo.numerics.threads import run_tasks
 from vqzoo.numerics.torch_histogram import bins_elsewhere, codes_elsewhere
 from vqzoo.numerics.windows import cuts_between_values
@@ -19,6 +19,7 @@ _TASK = 1 << 20  # values a task
 _BINS_A_CUT = 16  # below, bins are too coarse to tell where a cut is: each value gets its own
 _FEW = 1 << 18  # values, that get bins of their own in exact mode
 _TABLE = 4096  # cells of the table that assignment starts from
+_CHUNK = 2048  # values whose cells are found together, by vector instructions
 
 
 @dataclass(frozen=True)
@@ -92,15 +93,23 @@ def assign_scalar(values: Tensor, centroids: Tensor) -> Tensor:
     limits = _limits(centers)
     if values.device.type != "cpu":
         return codes_elsewhere(values.detach(), torch.from_numpy(limits))
-    low, scale, table = _table(limits)
+    table = _table(limits)
     codes = torch.empty(values.numel(), dtype=code_dtype(k))
-    codes8, codes32 = narrow_and_wide(codes)
+    written = codes.numpy()
     flat = values.detach().reshape(-1)
 
     def work(start: int) -> None:
         stop = min(start + _TASK, len(flat))
-        part = as_float32(flat[start:stop])
-        _assign(part, limits, low, scale, table, codes8[start:stop], codes32[start:stop])
+        _assign(
+            as_float32(flat[start:stop]),
+            limits,
+            table.low,
+            table.scale,
+            table.codes,
+            table.limits,
+            table.crowded,
+            written[start:stop],
+        )
 
     run_tasks(work, range(0, len(flat), _TASK))
     return codes.view(values.shape)
@@ -121,7 +130,7 @@ def _exact_centroids(values: Floats, weights: Floats | None, k: int) -> Floats:
         return _centroids(bins_of(values, weights, exact=True), k)
     if k == 1:
         return _centroids(bins, k)
-    cuts = optimal_cuts(running(bins.mass), running(bins.moment), k)
+    cuts = optimal_cuts(running_sums(bins.mass, bins.moment), k)
     mass, moment = cuts_between_values(values, weights, bins, bins.grid, cuts)
     return _ascending(moment / mass + bins.origin)
 
@@ -132,9 +141,9 @@ def _centroids(bins: Bins, k: int) -> Floats:
     if k >= distinct:
         means = bins.moment / bins.mass + bins.origin
         return _ascending(np.append(means, np.full(k - distinct, means[-1])))
-    mass, moment = running(bins.mass), running(bins.moment)
-    cuts = optimal_cuts(mass, moment, k)
-    return _ascending(np.diff(moment[cuts]) / np.diff(mass[cuts]) + bins.origin)
+    sums = running_sums(bins.mass, bins.moment)
+    ends = sums[optimal_cuts(sums, k)]
+    return _ascending(np.diff(ends[:, 1]) / np.diff(ends[:, 0]) + bins.origin)
 
 
 def _ascending(centroids: Doubles) -> Floats:
@@ -143,7 +152,7 @@ def _ascending(centroids: Doubles) -> Floats:
 
 def _heavy(bins: Bins) -> Bins:
     """Those bins that are not lost in the running sum of their masses."""
-    heavy = np.diff(running(bins.mass)) > 0
+    heavy = np.diff(np.cumsum(bins.mass), prepend=0.0) > 0
     if heavy.all():
         return bins
     grid = None if bins.grid is None else replace(bins.grid, numbers=bins.grid.numbers[heavy])
@@ -162,32 +171,57 @@ def _limits(centroids: Floats) -> Floats:
     return np.append(limits, np.float32(np.inf)).astype(np.float32)[places]
 
 
-def _table(limits: Floats) -> tuple[np.float32, np.float32, NDArray[np.int32]]:
-    """First codes of equal cells: cell ⌊(value - low)·scale⌋, rounded as `_assign` rounds."""
+@dataclass(frozen=True)
+class _Table:
+    """Where assignment starts: cell ⌊(value - low)·scale⌋, from 0 to the last one, has a code that
+    is too low by 1 where the value is above the code's limit."""
+
+    low: np.float32
+    scale: np.float32
+    codes: NDArray[np.int32]
+    limits: Floats
+    """Of these codes."""
+    crowded: bool
+    """Whether a cell holds several limits: the code may then be too low by more."""
+
+
+def _table(limits: Floats) -> _Table:
+    """The table for limits (k,), rounded as `_cells` rounds."""
     finite = limits[np.isfinite(limits)]
     if len(finite) < 2 or finite[-1] <= finite[0]:
-        return np.float32(0), np.float32(0), np.zeros(_TABLE, np.int32)
+        none = np.zeros(_TABLE, np.int32)
+        return _Table(np.float32(0), np.float32(0), none, limits[none], len(limits) > 2)
     low = finite[0]
     scale = np.float32(min((_TABLE - 1) / (float(finite[-1]) - float(low)), 3e38))
     # A limit's own cell may hold values on either side of it: start from its code.
     cells = ((limits - low) * scale).clip(0, _TABLE - 1).astype(np.int64)
-    table = np.searchsorted(cells, np.arange(_TABLE)).astype(np.int32)
-    return low, scale, table
+    codes = np.searchsorted(cells, np.arange(_TABLE)).astype(np.int32)
+    crowded = bool(np.bincount(cells[: len(finite)]).max() > 1)
+    return _Table(low, scale, codes, limits[codes], crowded)
 
 
 @njit(nogil=True, cache=True)
-def _assign(values, limits, low, scale, table, codes8, codes32):  # type: ignore[no-untyped-def]
-    top = np.float32(table.shape[0] - 1)
-    narrow = codes8.shape[0] > 0
+def _cells(values, low, scale, top, cells):  # type: ignore[no-untyped-def]
     for i in range(values.shape[0]):
-        value = values[i]
-        place = (value - low) * scale
-        cell = np.int32(min(place, top)) if place > np.float32(0.0) else 0  # not a number: 0
-        code = table[cell]
-        code += np.int32(value > limits[code])  # nearly always enough, and no branch to mispredict
-        while value > limits[code]:
-            code += 1
-        if narrow:
-            codes8[i] = code
-        else:
-            codes32[i] = code
+        place = max((values[i] - low) * scale, np.float32(0.0))  # not a number: 0
+        cells[i] = np.uint32(np.int32(min(place, top)))
+
+
+@njit(nogil=True, cache=True)
+def _assign(values, limits, low, scale, table, table_limits, crowded, codes):  # type: ignore[no-untyped-def]
+    """Write the codes of values (n,) into codes (n,), uint8 or int32."""
+    top = np.float32(table.shape[0] - 1)
+    room = np.empty(_CHUNK, np.uint32)
+    for start in range(0, values.shape[0], _CHUNK):
+        part = values[start : start + _CHUNK]
+        out = codes[start : start + _CHUNK]
+        _cells(part, low, scale, top, room)
+        for i in range(part.shape[0]):  # no branch to mispredict
+            cell = room[i]
+            out[i] = table[cell] + np.int32(part[i] > table_limits[cell])
+        if crowded:
+            for i in range(part.shape[0]):
+                code = np.int32(out[i])
+                while part[i] > limits[code]:
+                    code += 1
+                out[i] = code

@@ -10,13 +10,16 @@ from typing import Any
 
 import llvmlite.binding as llvm  # type: ignore[import-untyped]
 from llvmlite import ir
-from numba import types
+from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
 
 # Four AVX-512 registers, or two AVX ones, or four NEON ones: four accumulators of this width
 # still fit the register file.
 LANES: int = 64 if llvm.get_host_cpu_features().get("avx512f", False) else 16
+
+# Points that are padded to and summed up together, on every processor: a multiple of LANES.
+PART = 64
 
 _FLOATS = ir.VectorType(ir.FloatType(), LANES)
 _INTS = ir.VectorType(ir.IntType(32), LANES)
@@ -48,25 +51,44 @@ class _IntsModel(models.PrimitiveModel):
         super().__init__(manager, fe_type, _INTS)
 
 
+@njit(nogil=True, cache=True)
+def row_stride(n):  # type: ignore[no-untyped-def]
+    """Floats from one dimension of n points to the next: whole parts, and no multiple of 4 KiB.
+
+    Rows so far apart would compete for the same few lines of the first-level cache.
+    """
+    stride = (n + PART - 1) // PART * PART
+    return stride + PART if stride % 1024 == 0 else stride
+
+
 def address(context: Any, builder: Any, array_type: Any, array: Any, index: Any, to: Any) -> Any:
     """A pointer to `to` at flat position `index` of a contiguous array, for code generators."""
     data = context.make_array(array_type)(context, builder, array).data
     return builder.bitcast(builder.gep(data, [index]), to.as_pointer())
 
 
-def _broadcast(builder: Any, value: Any, to: Any) -> Any:
+def spread(builder: Any, value: Any, to: Any) -> Any:
+    """A number in every lane of a vector of type `to`, for code generators."""
     undefined = ir.Constant(to, ir.Undefined)
     first = builder.insert_element(undefined, value, ir.Constant(ir.IntType(32), 0))
-    zeros = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
+    zeros = ir.Constant(ir.VectorType(ir.IntType(32), to.count), [0] * to.count)
     return builder.shuffle_vector(first, undefined, zeros)
 
 
-def _halves(builder: Any, value: Any, width: int) -> tuple[Any, Any]:
-    """The lower and the upper `width` lanes of a vector of twice as many."""
-    kind = ir.VectorType(ir.IntType(32), width)
-    low = ir.Constant(kind, list(range(width)))
-    high = ir.Constant(kind, list(range(width, 2 * width)))
-    return builder.shuffle_vector(value, value, low), builder.shuffle_vector(value, value, high)
+def fold(builder: Any, value: Any, lanes: int) -> Any:
+    """The sum over a float vector's lanes: halved until one is left, for code generators.
+
+    The order is ours, not the processor's.
+    """
+    while lanes > 1:
+        lanes //= 2
+        kind = ir.VectorType(ir.IntType(32), lanes)
+        low = ir.Constant(kind, list(range(lanes)))
+        high = ir.Constant(kind, list(range(lanes, 2 * lanes)))
+        value = builder.fadd(
+            builder.shuffle_vector(value, value, low), builder.shuffle_vector(value, value, high)
+        )
+    return builder.extract_element(value, ir.Constant(ir.IntType(32), 0))
 
 
 @intrinsic
@@ -104,9 +126,24 @@ def splat(typing_context: Any, value: Any) -> Any:
     is_float = isinstance(value, types.Float)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return _broadcast(builder, args[0], _FLOATS if is_float else _INTS)
+        return spread(builder, args[0], _FLOATS if is_float else _INTS)
 
     return (floats(types.float32) if is_float else ints(types.int32)), generate
+
+
+@intrinsic
+def broadcast(typing_context: Any, array: Any, index: Any) -> Any:
+    """array[index] of a contiguous float32 array, index >= 0, in every lane.
+
+    numba's own indexing looks whether `index` counts from the end: in the innermost loop that
+    costs as much as the arithmetic.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        place = address(context, builder, signature.args[0], args[0], args[1], ir.FloatType())
+        return spread(builder, builder.load(place), _FLOATS)
+
+    return floats(array, types.intp), generate
 
 
 @intrinsic
@@ -150,6 +187,16 @@ def multiply(typing_context: Any, a: Any, b: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.fmul(args[0], args[1])
+
+    return floats(floats, floats), generate
+
+
+@intrinsic
+def divide(typing_context: Any, a: Any, b: Any) -> Any:
+    """a / b."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.fdiv(args[0], args[1])
 
     return floats(floats, floats), generate
 
@@ -221,6 +268,17 @@ def greater(typing_context: Any, a: Any, b: Any) -> Any:
 
 
 @intrinsic
+def any_below(typing_context: Any, a: Any, b: Any) -> Any:
+    """Whether a < b in any lane."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        lanes = builder.bitcast(builder.icmp_signed("<", *args), ir.IntType(LANES))
+        return builder.icmp_unsigned("!=", lanes, ir.Constant(lanes.type, 0))
+
+    return types.boolean(ints, ints), generate
+
+
+@intrinsic
 def above(typing_context: Any, a: Any, floor: Any) -> Any:
     """a where a > floor, else the largest integer."""
 
@@ -236,12 +294,7 @@ def total(typing_context: Any, a: Any) -> Any:
     """The sum over the lanes, in a fixed order."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        # Halve until one lane is left: the order is ours, not the processor's.
-        value, width = args[0], LANES
-        while width > 1:
-            width //= 2
-            value = builder.fadd(*_halves(builder, value, width))
-        return builder.extract_element(value, ir.Constant(ir.IntType(32), 0))
+        return fold(builder, args[0], LANES)
 
     return types.float32(floats), generate
 

@@ -10,7 +10,8 @@ from numba import njit
 from numpy.typing import NDArray
 
 from vqzoo.numerics.arrays import Floats
-from vqzoo.numerics.histogram import Bins, Doubles, Grid, running, values_in
+from vqzoo.numerics.histogram import Bins, Doubles, Grid, values_in
+from vqzoo.numerics.intervals import run_cost, running_sums
 
 Positions = NDArray[np.int64]
 
@@ -25,72 +26,83 @@ def cuts_between_values(
     cuts: (k + 1,), k > 1, as `optimal_cuts` gives them for `bins`.
     """
     count = len(bins.mass)
-    width = _WIDTH
+    width = np.full(len(cuts) - 2, _WIDTH)
     while True:
         low = np.maximum(cuts[1:-1] - width, 0)
         high = np.minimum(cuts[1:-1] + width, count)
         near = np.zeros(count, bool)
         for first, last in zip(low, high, strict=True):
             near[first:last] = True
-        places, mass, moment = _items(values, weights, bins, grid, near)
-        mass, moment = running(mass), running(moment)
-        first_item = np.searchsorted(places, low)
-        last_item = np.searchsorted(places, high)
-        found = _best_cuts(mass, moment, first_item, last_item)
+        found, found_weights = values_in(values, weights, grid, near)
+        order = slice(None)
+        if weights is None:
+            found.sort()
+        else:
+            order = np.argsort(found, kind="stable")
+        starts, mass, moment = _items(
+            found[order],
+            found_weights[order],
+            grid.places_of(found[order]),
+            near,
+            bins.mass,
+            bins.moment,
+            bins.origin,
+        )
+        sums = running_sums(mass, moment)
+        first_item, last_item = starts[low], starts[high]
+        found_cuts = _best_cuts(sums, first_item, last_item)
         # Bins on whose far side a cut would rather be; the ends of all are no borders.
-        stuck = ((found == first_item) & (low > 0)) | ((found == last_item) & (high < count))
+        stuck = ((found_cuts == first_item) & (low > 0)) | (
+            (found_cuts == last_item) & (high < count)
+        )
         if not stuck.any():
-            ends = np.concatenate([[0], found, [len(mass) - 1]])
-            return np.diff(mass[ends]), np.diff(moment[ends])
-        cuts = np.concatenate([[0], np.append(places, count)[found], [count]])
-        width += _WIDTH
-
-
-def _items(
-    values: Floats,
-    weights: Floats | None,
-    bins: Bins,
-    grid: Grid,
-    near: NDArray[np.bool_],
-) -> tuple[Positions, Doubles, Doubles]:
-    """Bins, those that are `near` as their distinct values: (places among bins, mass, moment)."""
-    found, mass = values_in(values, weights, grid, near)
-    if weights is None:
-        found.sort()
-    else:
-        order = np.argsort(found, kind="stable")
-        found, mass = found[order], mass[order]
-    starts = np.flatnonzero(np.concatenate([[True], np.diff(found) > 0]))
-    exact = found.astype(np.float64) - bins.origin
-    fine_mass = np.add.reduceat(mass, starts)
-    fine_moment = np.add.reduceat(mass * exact, starts)
-    fine_places = grid.places_of(found[starts])
-    whole = np.flatnonzero(~near)
-    before = np.searchsorted(fine_places, whole)
-    places = np.insert(fine_places, before, whole)
-    mass = np.insert(fine_mass, before, bins.mass[whole])
-    moment = np.insert(fine_moment, before, bins.moment[whole])
-    used = mass > 0
-    return places[used], mass[used], moment[used]
+            ends = np.concatenate([[0], found_cuts, [len(mass)]])
+            return np.diff(sums[ends, 0]), np.diff(sums[ends, 1])
+        inner = np.searchsorted(starts, found_cuts, side="right") - 1  # the bins that they are in
+        cuts = np.concatenate([[0], inner, [count]])
+        width[stuck] += _WIDTH
 
 
 @njit(nogil=True, cache=True)
-def _last_run(mass, moment, costs, low, i, j):  # type: ignore[no-untyped-def]
-    """Of items 0 to j - 1, the last run starting at i; costs: of what is before i, from `low`."""
-    if i >= j:
-        return np.inf
-    m = mass[j] - mass[i]
-    s = moment[j] - moment[i]
-    if m <= 0.0:  # lost in the sum
-        return np.inf
-    return costs[i - low] - s * s / m
+def _items(values, weights, places, near, bin_mass, bin_moment, origin):  # type: ignore[no-untyped-def]
+    """Bins, those that are `near` as their distinct values, in ascending order.
+
+    values: (n,), ascending, of the near bins, with their weights (none: all 1) and places (n,).
+
+    Returns: starts (bins + 1,), where the items of each bin begin; their masses, all above 0, and
+    their moments.
+    """
+    count = near.shape[0]
+    starts = np.empty(count + 1, np.int64)
+    mass = np.empty(values.shape[0] + count, np.float64)
+    moment = np.empty(values.shape[0] + count, np.float64)
+    weighted = weights.shape[0] > 0
+    items, i = 0, 0
+    for place in range(count):
+        starts[place] = items
+        if not near[place]:
+            mass[items] = bin_mass[place]
+            moment[items] = bin_moment[place]
+            items += 1
+            continue
+        while i < values.shape[0] and places[i] == place:
+            value, w = values[i], 0.0
+            while i < values.shape[0] and values[i] == value:
+                w += np.float64(weights[i]) if weighted else 1.0
+                i += 1
+            if w > 0.0:
+                mass[items] = w
+                moment[items] = w * (np.float64(value) - origin)
+                items += 1
+    starts[count] = items
+    return starts, mass[:items], moment[:items]
 
 
 @njit(nogil=True, cache=True)
-def _best_cuts(mass, moment, low, high):  # type: ignore[no-untyped-def]
+def _best_cuts(sums, low, high):  # type: ignore[no-untyped-def]
     """The best ascending cuts, the q-th one from low[q] to high[q].
 
-    mass, moment: (n + 1) float64, running sums. The start of a last run only moves up as its end
+    sums: (n + 1, 4), as `running_sums` gives them. The start of a last run only moves up as its end
     does, so that the ends in between two have their starts in between.
     """
     layers = low.shape[0]
@@ -114,7 +126,7 @@ def _best_cuts(mass, moment, low, high):  # type: ignore[no-untyped-def]
                 end = own[place + step] if place + step < size else last
                 best, chosen = np.inf, begin
                 for i in range(begin, end + 1):
-                    cost = _last_run(mass, moment, costs, first, i, low[q] + place)
+                    cost = costs[i - first] + run_cost(sums, i, low[q] + place)
                     if cost < best:
                         best, chosen = cost, i
                 new_costs[place] = best
@@ -122,10 +134,10 @@ def _best_cuts(mass, moment, low, high):  # type: ignore[no-untyped-def]
             step //= 2
         costs, first, last = new_costs, low[q], high[q]
     cuts = np.empty(layers, np.int64)
-    end = mass.shape[0] - 1
+    end = sums.shape[0] - 1
     best = np.inf
     for i in range(first, last + 1):
-        cost = _last_run(mass, moment, costs, first, i, end)
+        cost = costs[i - first] + run_cost(sums, i, end)
         if cost < best:
             best, end_of_rest = cost, i
     for q in range(layers - 1, -1, -1):
