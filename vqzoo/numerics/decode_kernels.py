@@ -23,6 +23,7 @@ from vqzoo.numerics.lines import (
 
 BAND = 128  # values of a row that are written side by side: their codebooks stay in the caches
 _ROWS = 32  # at a time: more would want more pages than the processor remembers the places of
+_PITCH = BAND + LINE  # floats from row to row where they are put together: no power of two
 _CHUNK = 4096  # scalar codes at a time
 
 
@@ -50,64 +51,46 @@ def _quad(column, base, m, stages, k, d, shared):  # type: ignore[no-untyped-def
 
 
 @njit(nogil=True, cache=True)
-def _copy_lines(codes, base, m, k, d, codebooks, shared, columns, rows, out, stride, aligned):  # type: ignore[no-untyped-def]
-    """out of some rows and columns (start, stop), whole lines, of one stage, d a multiple of 4."""
-    for top in range(rows[0], rows[1], _ROWS):
-        bottom = min(top + _ROWS, rows[1])
-        for column in range(columns[0], columns[1], LINE):
-            at0, from0 = _quad(column, base, m, 1, k, d, shared)
-            at1, from1 = _quad(column + 4, base, m, 1, k, d, shared)
-            at2, from2 = _quad(column + 8, base, m, 1, k, d, shared)
-            at3, from3 = _quad(column + 12, base, m, 1, k, d, shared)
-            to = top * stride + column
-            for row in range(top, bottom):
-                value = gather_line(
-                    codebooks,
-                    from0 + code_at(codes, at0 + row) * d,
-                    from1 + code_at(codes, at1 + row) * d,
-                    from2 + code_at(codes, at2 + row) * d,
-                    from3 + code_at(codes, at3 + row) * d,
-                )
-                if aligned:
-                    stream_line(value, out, to)
-                else:
-                    store_line(value, out, to)
-                to += stride
-
-
-@njit(nogil=True, cache=True)
-def _sum_lines(  # type: ignore[no-untyped-def]
+def _fill_lines(  # type: ignore[no-untyped-def]
     codes, base, m, stages, k, d, codebooks, shared, columns, rows, out, stride, aligned
 ):
-    """`_copy_lines` of several stages."""
-    sums = np.empty(_ROWS * LINE, np.float32)
+    """out of some rows and columns (start, stop), whole lines, d a multiple of 4.
+
+    They are put together in the cache and written in bursts: a line that were put together in
+    registers and written at once would be written in four parts.
+    """
+    room = np.empty(_ROWS * _PITCH, np.float32)
     for top in range(rows[0], rows[1], _ROWS):
         bottom = min(top + _ROWS, rows[1])
-        for column in range(columns[0], columns[1], LINE):
-            at0, from0 = _quad(column, base, m, stages, k, d, shared)
-            at1, from1 = _quad(column + 4, base, m, stages, k, d, shared)
-            at2, from2 = _quad(column + 8, base, m, stages, k, d, shared)
-            at3, from3 = _quad(column + 12, base, m, stages, k, d, shared)
-            for stage in range(stages):
-                on, book = stage * m, stage * k * d
-                to = top * stride + column
-                for row in range(top, bottom):
-                    value = gather_line(
-                        codebooks,
-                        book + from0 + code_at(codes, on + at0 + row) * d,
-                        book + from1 + code_at(codes, on + at1 + row) * d,
-                        book + from2 + code_at(codes, on + at2 + row) * d,
-                        book + from3 + code_at(codes, on + at3 + row) * d,
-                    )
-                    if stage > 0:
-                        value = add_lines(load_line(sums, (row - top) * LINE), value)
-                    if stage < stages - 1:
-                        store_line(value, sums, (row - top) * LINE)
-                    elif aligned:
-                        stream_line(value, out, to)
+        for left in range(columns[0], columns[1], BAND):
+            right = min(left + BAND, columns[1])
+            for column in range(left, right, LINE):
+                at0, from0 = _quad(column, base, m, stages, k, d, shared)
+                at1, from1 = _quad(column + 4, base, m, stages, k, d, shared)
+                at2, from2 = _quad(column + 8, base, m, stages, k, d, shared)
+                at3, from3 = _quad(column + 12, base, m, stages, k, d, shared)
+                for stage in range(stages):
+                    on, book = stage * m, stage * k * d
+                    to = column - left
+                    for row in range(top, bottom):
+                        value = gather_line(
+                            codebooks,
+                            book + from0 + code_at(codes, on + at0 + row) * d,
+                            book + from1 + code_at(codes, on + at1 + row) * d,
+                            book + from2 + code_at(codes, on + at2 + row) * d,
+                            book + from3 + code_at(codes, on + at3 + row) * d,
+                        )
+                        if stage > 0:
+                            value = add_lines(load_line(room, to), value)
+                        store_line(value, room, to)
+                        to += _PITCH
+            for row in range(top, bottom):
+                at, to = (row - top) * _PITCH, row * stride + left
+                for column in range(0, right - left, LINE):
+                    if aligned:
+                        stream_line(load_line(room, at + column), out, to + column)
                     else:
-                        store_line(value, out, to)
-                    to += stride
+                        store_line(load_line(room, at + column), out, to + column)
 
 
 @njit(nogil=True, cache=True)
@@ -137,12 +120,9 @@ def _fill_band(codes, base, m, stages, k, d, codebooks, shared, blocks, rows, ou
     first, last = blocks
     lined = first + (last - first) // 4 * 4 if d % 4 == 0 else first
     columns = (first * d, lined * d)
-    if stages == 1:
-        _copy_lines(codes, base, m, k, d, codebooks, shared, columns, rows, out, stride, aligned)
-    else:
-        _sum_lines(
-            codes, base, m, stages, k, d, codebooks, shared, columns, rows, out, stride, aligned
-        )
+    _fill_lines(
+        codes, base, m, stages, k, d, codebooks, shared, columns, rows, out, stride, aligned
+    )
     _fill_blocks(codes, base, m, stages, k, d, codebooks, shared, (lined, last), rows, out, stride)
 
 
