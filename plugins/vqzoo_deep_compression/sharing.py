@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor
 
 from vqzoo.numerics.decode import decode_scalar
-from vqzoo.numerics.scalar_kmeans import assign_scalar, scalar_kmeans
+from vqzoo.numerics.scalar_kmeans import assign_scalar, scalar_centroids
 from vqzoo.numerics.scalar_lloyd import scalar_lloyd
 from vqzoo.plugin import Code, Floats, Indices, LayerContext, Quantizer
 from vqzoo_deep_compression.survivors import (
@@ -96,7 +96,7 @@ class DeepCompression(Quantizer):
 def _centroids(values: Tensor, k: int, init: str, seed: int) -> Tensor:
     """(k,) ascending centroids of `values`: Lloyd's iterations from one of the paper's starts."""
     if init == "optimal":
-        return scalar_kmeans(values, k).centroids
+        return scalar_centroids(values, k)
     if init == "linear":
         start = torch.linspace(float(values.min()), float(values.max()), k)
     elif init == "density":

@@ -1,15 +1,17 @@
 """svd: a product of two thin factors."""
 
-from collections.abc import Callable, Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Literal
 
 import torch
 from pydantic import Field, model_validator
+from scipy.linalg import eigh, eigvalsh
 from torch import Tensor
 
 from vqzoo.plugin import Code, Floats, LayerContext, Options, Quantizer
 
-_COLUMNS = 512  # of a matrix at a time, in float64
+_COLUMNS = 512  # of a matrix at a time
 
 
 class SingularValuesOptions(Options):
@@ -114,41 +116,94 @@ class SingularValues(Quantizer):
 
 
 def _truncated(weight: Tensor, options: SingularValuesOptions) -> tuple[Tensor, Tensor, Tensor]:
-    """U (m, r), S (r,) descending and Vᵀ (r, n), float32."""
+    """U (m, r), S (r,) descending and Vᵀ (r, n), float32.
+
+    U is found twice: as eigenvectors of W·Wᵀ in float32, which tells apart what is above some 3e-4
+    of the largest singular value, then improved by one step of subspace iteration in float64
+    (Halko, Martinsson, Tropp 2011, section 4.5), which leaves singular values under 1e-8 of the
+    largest to rounding: they carry nothing that a truncation keeps. So nothing is held that is much
+    larger than the weight.
+    """
     m, n = weight.shape
     if m > n:
         left, values, right = _truncated(weight.T, options)
         return right.T, values, left.T
-    values, left = _left_vectors(weight, options)
+    scale = _near_one(weight)
+    left = _improved(weight, _leading(_gram(weight, scale), options), scale)
+    gram = left.new_zeros(left.shape[1], left.shape[1])
+    for part in _columns(weight, scale):
+        seen = left.T @ part.double()
+        gram.addmm_(seen, seen.T)
+    squares, turn = torch.linalg.eigh(gram)
+    left, values = left @ turn.flip(1), squares.flip(0).clamp_(min=0).sqrt_()
     divisors = values.where(values > values[0] * 1e-8, torch.inf)[:, None]
     right = weight.new_empty(len(values), n)
-    for part, place in zip(weight.split(_COLUMNS, 1), right.split(_COLUMNS, 1), strict=True):
+    for part, place in zip(_columns(weight, scale), right.split(_COLUMNS, 1), strict=True):
         place.copy_((left.T @ part.double()).div_(divisors))
-    return left.float(), values.float(), right
+    return left.float(), (values / scale).float(), right
 
 
-def _left_vectors(weight: Tensor, options: SingularValuesOptions) -> tuple[Tensor, Tensor]:
-    """S (r,) and U (m, r), float64, by the Gram matrix.
+def _near_one(weight: Tensor) -> float:
+    """A power of two that brings the largest weight near 1: squares then keep in float32's range."""
+    low, high = torch.aminmax(weight)
+    return 2.0 ** -math.frexp(max(-float(low), float(high)))[1]
 
-    The eigenvectors of W·Wᵀ cost a fraction of a full decomposition; singular values under
-    1e-8 of the largest, which squaring loses in rounding, carry nothing that a truncation keeps.
-    """
-    m = weight.shape[0]
-    gram = torch.zeros((m, m), dtype=torch.float64, device=weight.device)
+
+def _columns(weight: Tensor, scale: float) -> Iterator[Tensor]:
+    """Some columns of the weight at a time, scaled."""
     for part in weight.split(_COLUMNS, dim=1):
+        yield part * scale
+
+
+def _gram(weight: Tensor, scale: float) -> Tensor:
+    """W·Wᵀ, (m, m) float32."""
+    m = weight.shape[0]
+    gram = weight.new_zeros(m, m)
+    for part in _columns(weight, scale):
+        gram.addmm_(part, part.T)
+    return gram
+
+
+def _leading(gram: Tensor, options: SingularValuesOptions) -> Tensor:
+    """Eigenvectors of a Gram matrix (m, m) for its largest eigenvalues, (m, r); overwrites it."""
+    m = gram.shape[0]
+    if gram.device.type != "cpu":
+        values, vectors = torch.linalg.eigh(gram)
+        return vectors[:, m - _rank(values.flip(0), options) :]
+    if options.rank is None and options.energy is None:
+        rank = m
+    elif options.rank is None:
+        values = eigvalsh(gram.numpy().T, check_finite=False)
+        rank = _rank(torch.from_numpy(values).flip(0), options)
+    else:
+        rank = min(options.rank, m)
+    # Only these, by relatively robust representations: torch's routine makes all of them, and takes
+    # room for two more matrices. Its own transpose, the matrix is in LAPACK's order.
+    _, found = eigh(
+        gram.numpy().T,
+        subset_by_index=(m - rank, m - 1),
+        driver="evr",
+        overwrite_a=True,
+        check_finite=False,
+    )
+    return torch.from_numpy(found)
+
+
+def _improved(weight: Tensor, left: Tensor, scale: float) -> Tensor:
+    """An orthonormal basis of W·Wᵀ·U, (m, r) float64."""
+    product = torch.zeros(left.shape, dtype=torch.float64, device=left.device)
+    basis = left.double()
+    for part in _columns(weight, scale):
         exact = part.double()
-        gram.addmm_(exact, exact.T)
-    # The eigenvectors take the Gram matrix's place: in LAPACK's order it is its own transpose.
-    eigenvalues, vectors = gram.new_empty(m), gram.T
-    torch.linalg.eigh(gram.T, out=(eigenvalues, vectors))
-    values = eigenvalues.flip(0).clamp_(min=0).sqrt_()
-    rank = options.rank if options.rank is not None else _rank_for(values, options.energy)
-    return values[:rank], vectors[:, m - rank :].flip(1)
+        product.addmm_(exact, exact.T @ basis)
+    return torch.linalg.qr(product)[0]
 
 
-def _rank_for(values: Tensor, energy: float | None) -> int:
-    """The smallest rank that keeps a share of the squared norm; all where none is asked."""
-    if energy is None:
-        return values.numel()
-    kept = values.double().square().cumsum(0)
-    return min(values.numel(), int((kept < energy * kept[-1]).sum()) + 1)
+def _rank(squares: Tensor, options: SingularValuesOptions) -> int:
+    """How many of the descending squared singular values to keep; all where nothing is asked."""
+    if options.rank is not None:
+        return min(options.rank, squares.numel())
+    if options.energy is None:
+        return squares.numel()
+    kept = squares.double().clamp(min=0).cumsum(0)
+    return min(squares.numel(), int((kept < options.energy * kept[-1]).sum()) + 1)

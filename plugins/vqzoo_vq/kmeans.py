@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vqzoo.numerics.decode import decode_scalar
 from vqzoo.numerics.lookup import look_up_scalar
-from vqzoo.numerics.scalar_kmeans import assign_scalar, scalar_kmeans
+from vqzoo.numerics.scalar_kmeans import assign_scalar, scalar_centroids
 from vqzoo.plugin import Code, Floats, Indices, LayerContext, Options, Quantizer, index_bits
 from vqzoo_vq.calibrated import column_moments
 from vqzoo_vq.distortion import ROW_SCALE_GAIN, gaussian_distortion
@@ -49,7 +49,7 @@ class ScalarKMeans(Quantizer):
         weights = None
         if context.inputs is not None:
             weights = column_moments(context.inputs).expand(weight.shape)
-        found = scalar_kmeans(normalized, options.k, weights=weights, exact=options.exact).centroids
+        found = scalar_centroids(normalized, options.k, weights=weights, exact=options.exact)
         codebook = Floats.of(found, options.dtype)
         codes = assign_scalar(normalized, codebook.values)
         del normalized  # as large as the weight, and so is what is decoded

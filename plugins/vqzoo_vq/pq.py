@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from vqzoo.numerics.decode import decode_pq
-from vqzoo.numerics.kmeans import assign, kmeans
+from vqzoo.numerics.kmeans import assign, train_codebooks
 from vqzoo.numerics.lookup import look_up
 from vqzoo.numerics.metric_kmeans import assign_by_metric, metric_kmeans
 from vqzoo.plugin import Code, Floats, Indices, LayerContext, Options, Quantizer, index_bits
@@ -204,8 +204,10 @@ def _cluster(
         if context.inputs is not None:
             weights = column_moments(context.inputs).repeat(n // shape.points).expand(batch, n)
         k = min(options.k, n)
-        found = kmeans(points, k, weights=weights, seed=context.seed, progress=context.progress)
-        codebook = Floats.of(found.centroids, options.dtype)
+        centroids = train_codebooks(
+            points, k, weights=weights, seed=context.seed, progress=context.progress
+        )
+        codebook = Floats.of(centroids, options.dtype)
         yield suffix, assign(points, codebook.values).reshape(-1, shape.points), codebook
 
 

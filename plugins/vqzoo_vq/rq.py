@@ -68,7 +68,8 @@ class ResidualQuantization(Quantizer):
             weight, d, "columns", options.codebook, row_sizes(weight, options.scale)
         )
         weights = _point_weights(context.inputs, shape, options.codebook)
-        for points, weight_of, suffix in zip(groups, weights, shape.suffixes, strict=True):
+        for weight_of, suffix in zip(weights, shape.suffixes, strict=True):
+            points = groups.pop(0)  # they are as large as the weight: let go of as soon as used
             k = min(options.k, points.shape[2])
             exponent = _exponent(points)
             if exponent:
@@ -81,6 +82,7 @@ class ResidualQuantization(Quantizer):
                 seed=context.seed,
                 progress=context.progress,
             )
+            del points
             by_block = clusters.codes.unflatten(2, (-1, m)).transpose(1, 2)
             codes = by_block.reshape(-1, options.stages, m)
             parts["codes" + suffix] = Indices(codes, k)
@@ -88,10 +90,10 @@ class ResidualQuantization(Quantizer):
                 clusters.codebooks * 2.0**exponent if exponent else clusters.codebooks,
                 options.dtype,
             )
+            del clusters, by_block
         code = Code((m, n), parts, {"d": d})
         if options.scale == "none":
             return code
-        del groups, points  # as large as the weight, and so is what is decoded
         scale = fit_row_scale(weight, self.decode(code, code.floats()), context.inputs)
         return Code((m, n), {**parts, "scale": scale}, {"d": d})
 

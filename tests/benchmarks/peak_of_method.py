@@ -1,9 +1,12 @@
-"""Compress one 4096 x 9216 layer by a method as `vqzoo run` does; prints the peak of memory.
+"""Compress a layer by a method as `vqzoo run` does; prints the peak of memory.
 
-In a process of its own: `python peak_of_method.py pq`. What is printed is how far the peak rose
-above what was held when the weight was there and the kernels were compiled, over the weight's size.
+In a process of its own: `python peak_of_method.py pq`, for 4096 x 9216 weights, or with one of the
+names of `weights.SHAPES` behind it. What is printed is how far the peak rose above what was held
+when the weight was there and the kernels were compiled, over the weight's size.
 """
 
+import ctypes
+import gc
 import sys
 
 import torch
@@ -32,10 +35,21 @@ def network(matrix: torch.Tensor) -> nn.Module:
     return nn.Sequential(linear)
 
 
+def release() -> None:
+    """Give free memory back to the system where the C library can: it counts as held before."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
 if __name__ == "__main__":
-    matrix = weight("alexnet.fc6")
-    compress(network(matrix[:256, :512].clone()), sys.argv[1])
+    method = sys.argv[1]
+    matrix = weight(sys.argv[2] if len(sys.argv) > 2 else "alexnet.fc6")
+    # As large as it takes to compile what large layers take, on half of the rows.
+    compress(network(matrix[: len(matrix) // 2].clone()), method)
+    release()
     memory = PeakMemory()
     with memory:
-        compress(network(matrix), sys.argv[1])
+        compress(network(matrix), method)
     print(memory.peak / (matrix.numel() * matrix.element_size()))

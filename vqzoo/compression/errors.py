@@ -28,13 +28,14 @@ class MatrixError:
 
 def matrix_error(weight: Tensor, decoded: Tensor) -> MatrixError:
     """Compare two (m, n) matrices in float64, a few rows at a time, where `weight` is."""
-    rows = min(row_chunk(2 * weight.shape[1]), weight.shape[0])
-    exact = weight.new_empty(rows, weight.shape[1], dtype=torch.float64)  # one room for all rows
+    rows = min(row_chunk(4 * weight.shape[1]), weight.shape[0])
+    # Rooms for all rows: torch would make a temporary of each operand that is not float64 yet.
+    exact, other = weight.new_empty(2, rows, weight.shape[1], dtype=torch.float64)
     noise, signal = [], []
     for before, after in zip(weight.split(rows), decoded.split(rows), strict=True):
-        room = exact[: len(before)]
-        noise.append(room.copy_(after).sub_(before).square_().sum(dim=1))
-        signal.append(room.copy_(before).square_().sum(dim=1))
+        room, original = exact[: len(before)], other[: len(before)].copy_(before)
+        noise.append(room.copy_(after).sub_(original).square_().sum(dim=1))
+        signal.append(original.square_().sum(dim=1))
     row_noise, row_signal = torch.cat(noise), torch.cat(signal)
     relative = row_noise / row_signal.where(row_signal > 0, row_noise.where(row_noise > 0, 1.0))
     return MatrixError(

@@ -95,7 +95,8 @@ def _extend(residuals, entry, d, negated, halves, stage, tag_bits, code_bits, fo
 
 @njit(nogil=True, cache=True)
 def beam_encode(points, start, stop, k, negated, halves, width, codes):  # type: ignore[no-untyped-def]
-    """Write codes (stages, n)[:, start:stop] of points (d, n): a beam of `width` partial codes.
+    """Write codes (stages, stop - start) of points (d, n)[:, start:stop]: a beam of `width` partial
+    codes.
 
     negated: (stages · padded k · d), halves: (stages, padded k): each stage's codebook as
     `nearest.prepare` lays it out.
@@ -175,21 +176,18 @@ def beam_encode(points, start, stop, k, negated, halves, width, codes):  # type:
                 if entry == 0 or error < errors[i]:
                     errors[i] = error
                     for stage in range(last):
-                        codes[stage, begin + i] = paths[entry, stage, i]
-                    codes[last, begin + i] = tile_codes[i]
+                        codes[stage, begin - start + i] = paths[entry, stage, i]
+                    codes[last, begin - start + i] = tile_codes[i]
 
 
 @njit(nogil=True, cache=True)
-def reconstruct(codes, codebooks, result):  # type: ignore[no-untyped-def]
-    """result (d, n) = Σ over stages of codebooks (stages, k, d)[stage, codes[stage]]."""
+def take_off(codes, codebooks, points):  # type: ignore[no-untyped-def]
+    """points (d, n) less what codes (stages, n) and codebooks (stages, k, d) stand for, in place."""
     stages, n = codes.shape
-    d = codebooks.shape[2]
-    result[:] = 0.0
     for stage in range(stages):
-        for i in range(n):
-            code = codes[stage, i]
-            for dim in range(d):
-                result[dim, i] += codebooks[stage, code, dim]
+        for dim in range(codebooks.shape[2]):
+            for i in range(n):
+                points[dim, i] -= codebooks[stage, codes[stage, i], dim]
 
 
 @njit(nogil=True, cache=True)

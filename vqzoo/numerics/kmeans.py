@@ -71,19 +71,42 @@ def kmeans(
     Raises:
         ValueError: shapes, k or weights out of the above, or points that are not finite.
     """
+    centroids = train_codebooks(
+        points,
+        k,
+        weights=weights,
+        seed=seed,
+        iterations=iterations,
+        tolerance=tolerance,
+        sample=sample,
+        progress=progress,
+    )
+    return Clusters(centroids, assign(points, centroids))
+
+
+def train_codebooks(
+    points: Tensor,
+    k: int,
+    *,
+    weights: Tensor | None = None,
+    seed: int = 0,
+    iterations: int = 25,
+    tolerance: float = 1e-4,
+    sample: int | None = None,
+    progress: Progress | None = None,
+) -> Tensor:
+    """The centroids of `kmeans` alone, (batch, k, d) float32: for codebooks that are rounded before
+    points are assigned to them. Arguments and errors as there.
+    """
     check_problem(points, k, weights)
-    n = points.shape[2]
-    chosen = choose_sample(n, k, sample, seed)
+    chosen = choose_sample(points.shape[2], k, sample, seed)
     if chosen is None:
-        centroids = _train(points, k, weights, seed, iterations, tolerance, progress)
-        return Clusters(centroids, assign(points, centroids))
+        return train(points, k, weights, seed, iterations, tolerance, progress)
     chosen = chosen.to(points.device)
     part = points.index_select(2, chosen)
     part_weights = None if weights is None else weights[:, chosen]
     del chosen  # 8 bytes a point
-    centroids = _train(part, k, part_weights, seed, iterations, tolerance, progress, scratch=True)
-    del part
-    return Clusters(centroids, assign(points, centroids))
+    return train(part, k, part_weights, seed, iterations, tolerance, progress, scratch=True)
 
 
 def assign(points: Tensor, centroids: Tensor) -> Tensor:
@@ -139,7 +162,7 @@ def check_problem(points: Tensor, k: int, weights: Tensor | None) -> None:
         raise ValueError("weights must be finite and not negative")
 
 
-def _train(
+def train(
     points: Tensor,
     k: int,
     weights: Tensor | None,
@@ -149,7 +172,10 @@ def _train(
     progress: Progress | None,
     scratch: bool = False,
 ) -> Tensor:
-    """Centroids; `scratch` points may be overwritten."""
+    """`train_codebooks` on all points.
+
+    On the CPU, `scratch` points may be overwritten.
+    """
     batch, d, n = points.shape
     if points.device.type != "cpu":
         return train_torch(points, k, weights, seed, iterations, tolerance, progress)

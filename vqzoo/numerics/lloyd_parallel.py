@@ -123,20 +123,29 @@ def _iterate(
     width = -(-stride // (tasks * LANES)) * LANES
     spans = [(start, min(start + width, stride)) for start in range(0, stride, width)]
 
-    def assign(span: tuple[int, int]) -> tuple[Doubles, Doubles, float]:
-        sums, counts = np.zeros((k, d)), np.zeros(k)
-        error = sweep(x, stride, *span, d, masses, negated, halves, codes, sums, counts)
-        return sums, counts, error
+    # One room a part for all that is summed up: temporaries would fragment the heap.
+    room, room_counts = np.empty((len(spans), k, d)), np.empty((len(spans), k))
 
-    def spread(span: tuple[int, int]) -> Doubles:
-        squares = np.zeros((k, d))
-        add_squares(x, stride, *span, masses, codes, squares)
-        return squares
+    def summed(work: Callable[[int, Doubles, Doubles], float]) -> tuple[Doubles, Doubles, float]:
+        """The sums over all parts of what `work` adds to rooms of zeros, and of what it returns."""
 
-    def halve(span: tuple[int, int]) -> tuple[Doubles, Doubles]:
-        sums, counts = np.zeros((k, d)), np.zeros(k)
-        add_upper(x, stride, *span, masses, codes, axes, borders, sums, counts)
-        return sums, counts
+        def own(part: int) -> float:
+            room[part], room_counts[part] = 0.0, 0.0
+            return work(part, room[part], room_counts[part])
+
+        errors = run_tasks(own, range(len(spans)))
+        return room.sum(axis=0), room_counts.sum(axis=0), sum(errors)
+
+    def assign(part: int, sums: Doubles, counts: Doubles) -> float:
+        return sweep(x, stride, *spans[part], d, masses, negated, halves, codes, sums, counts)
+
+    def spread(part: int, squares: Doubles, _: Doubles) -> float:
+        add_squares(x, stride, *spans[part], masses, codes, squares)
+        return 0.0
+
+    def halve(part: int, sums: Doubles, counts: Doubles) -> float:
+        add_upper(x, stride, *spans[part], masses, codes, axes, borders, sums, counts)
+        return 0.0
 
     norms = squared_norms(x, stride, d, masses)
     previous = np.inf
@@ -144,10 +153,8 @@ def _iterate(
     kept = centroids
     for iteration in range(iterations):
         prepare(centroids, negated, halves)
-        parts = run_tasks(assign, spans)
-        sums = np.sum([part[0] for part in parts], axis=0)
-        counts = np.sum([part[1] for part in parts], axis=0)
-        error = norms + sum(part[2] for part in parts)
+        sums, counts, gained = summed(assign)
+        error = norms + gained
         progress(iteration + 1, iterations)
         if relocated > 0 and error > previous:
             centroids[:] = kept
@@ -160,10 +167,8 @@ def _iterate(
         relocated = 0
         patient = patience(iteration, iterations)
         if patient > 0.0:
-            widest(sums, counts, np.sum(run_tasks(spread, spans), axis=0), axes, borders)
-            uppers = run_tasks(halve, spans)
-            upper_sums = np.sum([part[0] for part in uppers], axis=0)
-            upper_counts = np.sum([part[1] for part in uppers], axis=0)
+            widest(sums, counts, summed(spread)[0], axes, borders)
+            upper_sums, upper_counts, _ = summed(halve)
             relocated = relocate(sums, counts, upper_sums, upper_counts, patient)
             if relocated > 0:
                 kept = centroids.copy()

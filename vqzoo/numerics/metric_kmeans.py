@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from vqzoo.numerics.kmeans import Clusters, Progress, assign, kmeans
+from vqzoo.numerics.kmeans import Clusters, Progress, assign, kmeans, train_codebooks
 
 _CHUNK = 1 << 22  # values that are transformed at a time: 16 MiB
 
@@ -55,14 +55,14 @@ def metric_kmeans(
         return Clusters(back.mT.float().contiguous(), found.codes)
     blocks, d, n = points.shape
     mass = metrics.diagonal(dim1=1, dim2=2).mean(1).float()
-    start = kmeans(
+    centroids = train_codebooks(
         points.transpose(0, 1).reshape(1, d, blocks * n),
         k,
         weights=mass[:, None].expand(blocks, n).reshape(1, -1),
         seed=seed,
         progress=progress,
     )
-    centroids, best = start.centroids, float("inf")
+    best = float("inf")
     for _ in range(rounds):
         error, moved = _step(points, metrics.double(), factors, centroids)
         if not best - error > tolerance * error:

@@ -1,5 +1,6 @@
 """Residual quantization: each point a sum of one centroid from each of several codebooks."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,8 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vqzoo.numerics.arrays import Floats, as_float32, code_dtype
-from vqzoo.numerics.beam import add_rest, beam_encode, reconstruct
-from vqzoo.numerics.kmeans import Progress, check_problem, choose_sample, kmeans
+from vqzoo.numerics.beam import add_rest, beam_encode, take_off
+from vqzoo.numerics.kmeans import Progress, check_problem, choose_sample, train
 from vqzoo.numerics.nearest import padded_count, prepare
 from vqzoo.numerics.residual_schedule import REFIT_CONVERGED, REFIT_STEPS, ROUNDS
 from vqzoo.numerics.threads import run_tasks
@@ -17,10 +18,12 @@ from vqzoo.numerics.torch_residual import encode_residual, train_residual
 
 Doubles = NDArray[np.float64]
 Codes = NDArray[np.int32]
+Narrow = NDArray[np.uint8]
 
 _POINTS = 1 << 14  # points a task
 _SAMPLE = 1 << 18  # points to train on, at least: several codebooks fit themselves to fewer
 _REFIT_TASKS = 16  # partial sums
+_TOLERANCE = 1e-4  # of the stages' k-means
 
 
 @dataclass(frozen=True)
@@ -86,23 +89,30 @@ def residual_kmeans(
     codebooks = torch.empty((batch, stages, k, d), dtype=torch.float32)
     codes = torch.empty((batch, stages, n), dtype=code_dtype(k))
 
-    def solve(b: int) -> None:
-        own = points[b : b + 1]
-        own_weights = None if weights is None else weights[b : b + 1]
-        chosen = choose_sample(n, k, sample, seed, _SAMPLE)
-        if chosen is not None:
-            own = own[:, :, chosen]
-            own_weights = None if own_weights is None else own_weights[:, chosen]
-        found = _train(own, own_weights, k, stages, seed + b, beam, refit, iterations)
-        codebooks[b] = torch.from_numpy(found)
-        codes[b] = torch.from_numpy(_encode(as_float32(points[b]), found, beam))
+    alone = progress if batch == 1 else None  # one problem tells how far it is, many are counted
 
-    run_tasks(solve, range(batch), progress)
+    def solve(b: int) -> None:
+        chosen = choose_sample(n, k, sample, seed, _SAMPLE)
+        own_weights = None if weights is None else weights[b : b + 1]
+        if own_weights is not None and chosen is not None:
+            own_weights = own_weights[:, chosen]
+
+        def sampled() -> Floats:
+            own = points[b].clone() if chosen is None else points[b].index_select(1, chosen)
+            return as_float32(own)
+
+        found = _train(sampled, own_weights, k, stages, seed + b, beam, refit, iterations, alone)
+        codebooks[b] = torch.from_numpy(found)
+        _encode(as_float32(points[b]), found, beam, codes[b].numpy())
+
+    run_tasks(solve, range(batch), None if alone else progress)
+    if alone is not None:
+        alone(1, 1)
     return ResidualClusters(codebooks, codes)
 
 
 def _train(
-    points: Tensor,
+    sampled: Callable[[], Floats],
     weights: Tensor | None,
     k: int,
     stages: int,
@@ -110,50 +120,67 @@ def _train(
     beam: int,
     refit: bool,
     iterations: int,
+    progress: Progress | None,
 ) -> Floats:
-    x = as_float32(points)[0]
-    w = np.ones(x.shape[1], np.float32) if weights is None else as_float32(weights)[0]
-    codebooks = np.zeros((0, k, x.shape[0]), np.float32)
-    rest = x
+    """Codebooks (stages, k, d) for the points that `sampled` gives: (d, n), anew at each call.
+
+    One copy of them is held at a time: what a stage works on takes the place of the points.
+    """
+    steps = stages * (1 + ROUNDS)  # the codes of all points stand for the first stage's rounds
+    done = 0
+
+    def step() -> None:
+        nonlocal done
+        done += 1
+        if progress is not None:
+            progress(done, steps)
+
+    d, n = sampled().shape
+    w = np.ones(n, np.float32) if weights is None else as_float32(weights)[0]
+    codebooks = np.zeros((0, k, d), np.float32)
+    codes = np.empty((stages, n), np.int32)
     for stage in range(stages):
-        clusters = kmeans(
+        rest = sampled()
+        take_off(codes[:stage], codebooks, rest)
+        centroids = train(
             torch.from_numpy(rest)[None],
             k,
-            weights=weights,
-            seed=seed + stage,
-            iterations=iterations,
-            sample=x.shape[1],
+            weights,
+            seed + stage,
+            iterations,
+            _TOLERANCE,
+            None,
+            scratch=True,
         )
-        codebooks = np.concatenate([codebooks, clusters.centroids.numpy()])
-        rounds = ROUNDS if refit and stage > 0 else 0
-        codes = _encode(x, codebooks, beam)
-        for _ in range(rounds):
-            codebooks = _refit(x, w, codes, codebooks)
-            codes = _encode(x, codebooks, beam)
-        rest = x - _decoded(codes, codebooks)
+        del rest
+        codebooks = np.concatenate([codebooks, centroids.numpy()])
+        x, so_far = sampled(), codes[: stage + 1]
+        step()
+        for _ in range(ROUNDS if refit and stage > 0 else 0):
+            _encode(x, codebooks, beam, so_far)
+            codebooks = _refit(x, w, so_far, codebooks)
+            step()
+        if stage < stages - 1:
+            _encode(x, codebooks, beam, so_far)
+        del x
     return codebooks
 
 
-def _encode(x: Floats, codebooks: Floats, beam: int) -> Codes:
+def _encode(x: Floats, codebooks: Floats, beam: int, codes: Codes | Narrow) -> None:
+    """Write the codes of points (d, n) into codes (stages, n), int32 or, up to k = 256, uint8."""
     stages, k, d = codebooks.shape
     negated = np.empty((stages, padded_count(k) * d), np.float32)
     halves = np.empty((stages, padded_count(k)), np.float32)
     for stage in range(stages):
         prepare(codebooks[stage], negated[stage], halves[stage])
-    codes = np.empty((stages, x.shape[1]), np.int32)
 
     def work(start: int) -> None:
         stop = min(start + _POINTS, x.shape[1])
-        beam_encode(x, start, stop, k, negated.reshape(-1), halves, beam, codes)
+        part = np.empty((stages, stop - start), np.int32)
+        beam_encode(x, start, stop, k, negated.reshape(-1), halves, beam, part)
+        codes[:, start:stop] = part
 
     run_tasks(work, range(0, x.shape[1], _POINTS))
-    return codes
-
-
-def _decoded(codes: Codes, codebooks: Floats) -> Floats:
-    result = np.empty((codebooks.shape[2], codes.shape[1]), np.float32)
-    reconstruct(codes, codebooks, result)
-    return result
 
 
 def _refit(x: Floats, w: Floats, codes: Codes, codebooks: Floats) -> Floats:

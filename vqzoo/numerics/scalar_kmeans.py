@@ -53,6 +53,14 @@ def scalar_kmeans(
     Raises:
         ValueError: no values, k < 1, weights of another shape or negative, values not finite.
     """
+    centroids = scalar_centroids(values, k, weights=weights, exact=exact)
+    return ScalarClusters(centroids, assign_scalar(values, centroids))
+
+
+def scalar_centroids(
+    values: Tensor, k: int, *, weights: Tensor | None = None, exact: bool = False
+) -> Tensor:
+    """The centroids of `scalar_kmeans` alone, (k,) float32; arguments and errors as there."""
     if values.numel() == 0 or k < 1:
         raise ValueError(f"expected at least one value and k >= 1, not {values.numel()} and {k}")
     if weights is not None:
@@ -69,8 +77,7 @@ def scalar_kmeans(
         )
     else:
         found = _centroids(_bins(flat, flat_weights), k)
-    centroids = torch.from_numpy(found).to(values.device)
-    return ScalarClusters(centroids, assign_scalar(values, centroids))
+    return torch.from_numpy(found).to(values.device)
 
 
 def assign_scalar(values: Tensor, centroids: Tensor) -> Tensor:
