@@ -84,7 +84,7 @@ class ResidualQuantization(Quantizer):
             )
             del points
             by_block = clusters.codes.unflatten(2, (-1, m)).transpose(1, 2)
-            codes = by_block.reshape(-1, options.stages, m)
+            codes = by_block.reshape(-1, options.stages, m).contiguous()
             parts["codes" + suffix] = Indices(codes, k)
             parts["codebook" + suffix] = Floats.of(
                 clusters.codebooks * 2.0**exponent if exponent else clusters.codebooks,
