@@ -25,6 +25,7 @@ from vqzoo.zoo.finetuning.settings import Finetuning
 from vqzoo.zoo.finetuning.student import make_student
 from vqzoo.zoo.finetuning.training_data import TrainingData, given_batches, open_training_data
 from vqzoo.zoo.images import Batch, Data
+from vqzoo.zoo.seeds import epoch_generator
 from vqzoo.zoo.watcher import SilentWatcher
 
 
@@ -270,7 +271,7 @@ def mini() -> nn.Module:
 
 
 def epoch(data: TrainingData, seed: int = 0, number: int = 0) -> list[Batch]:
-    return list(data.batches(loop.epoch_generator(seed, number)))
+    return list(data.batches(epoch_generator(seed, number)))
 
 
 def test_the_embedded_images_are_cut_into_4000_and_1000() -> None:

@@ -13,9 +13,9 @@ from vqzoo.errors import NothingCompressed, PluginError
 from vqzoo.plugin.method import SkipLayer
 from vqzoo.plugin.selector import LayerInfo
 from vqzoo.zoo.calibration import layer_inputs
-from vqzoo.zoo.finetuning.loop import epoch_generator
 from vqzoo.zoo.prepare import Prepared
 from vqzoo.zoo.record import layer_row
+from vqzoo.zoo.seeds import epoch_generator
 from vqzoo.zoo.watcher import Watcher
 from vqzoo.zoo.workspace import Workspace, save_layer, saved_layer
 
