@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -31,11 +32,7 @@ def decode(
 
 def reconstruct(compressed: MethodCode, params: Mapping[str, Tensor], plugins: Plugins) -> Tensor:
     """`decode` in differentiable torch, with `trainable`'s tensors replaced by `params`."""
-
-    def rebuild(child: MethodCode, inner: Mapping[str, Tensor]) -> Tensor:
-        return reconstruct(child, inner, plugins)
-
-    merged = _merged(compressed.code, params, rebuild)
+    merged = _merged(compressed.code, params, partial(reconstruct, plugins=plugins))
     return plugins.method(compressed.method).item.reconstruct(compressed.code, merged)
 
 
@@ -43,11 +40,7 @@ def apply(
     compressed: MethodCode, params: Mapping[str, Tensor], plugins: Plugins, x: Tensor
 ) -> Tensor:
     """x (..., n) times the matrix, (..., m), by the method's `apply`; differentiable."""
-
-    def rebuild(child: MethodCode, inner: Mapping[str, Tensor]) -> Tensor:
-        return reconstruct(child, inner, plugins)
-
-    merged = _merged(compressed.code, params, rebuild)
+    merged = _merged(compressed.code, params, partial(reconstruct, plugins=plugins))
     return plugins.method(compressed.method).item.apply(compressed.code, merged, x)
 
 
