@@ -340,6 +340,26 @@ def test_a_folder_holds_out_a_share_of_each_class(folder: Path, augment: bool) -
     assert not torch.equal(first, second)
 
 
+def test_nothing_is_held_out_where_nothing_is_validated(
+    monkeypatch: pytest.MonkeyPatch, folder: Path
+) -> None:
+    embedded = fmnist.train_subset()
+    data = open_training_data("fmnist", mini(), Finetuning(augment=False), hold_out=False)
+    assert (data.images, data.validation) == (len(embedded), None)
+    monkeypatch.setattr(fmnist, "train_split", lambda folder: fmnist.LabelledImages(*embedded[:9]))
+    data = open_training_data(f"fmnist:{folder}", mini(), Finetuning(), hold_out=False)
+    assert (data.images, data.validation) == (9, None)
+    model = timm.create_model("test_vit", num_classes=2).eval()
+    data = open_training_data(f"imagefolder:{folder}", model, Finetuning(), hold_out=False)
+    assert (data.images, data.validation) == (24, None)
+    assert torch.cat([b.labels for b in epoch(data)]).bincount().tolist() == [12, 12]
+    for path in folder.rglob("*.png"):
+        if path.stem != "0" or path.parent.name != "cat":
+            path.unlink()
+    few = open_training_data(f"imagefolder:{folder}/cat", model, Finetuning(), hold_out=False)
+    assert few.images == 1
+
+
 def test_a_folder_without_labels(folder: Path) -> None:
     model = timm.create_model("test_vit", num_classes=7).eval()
     data = open_training_data(f"imagefolder:{folder}", model, Finetuning(images=5))
