@@ -63,6 +63,8 @@ def compress_layers(
     finished = [saved_layer(work, index) for index in range(total)]
     waiting = [p.layer for p, saved in zip(ready.plans, finished, strict=True) if saved is None]
     inputs = _calibrate(ready, waiting, watcher)
+    if ready.calibration is not None:
+        _tell_of_uncalibrated(ready, watcher)
     for index, (plan, saved) in enumerate(zip(ready.plans, finished, strict=True)):
         name = plan.layer.name
         watcher.layer_started(name, index, total)
@@ -138,3 +140,13 @@ def _calibrate(
             device=ready.device,
             progress=steps,
         )
+
+
+def _tell_of_uncalibrated(ready: Prepared, watcher: Watcher) -> None:
+    """Note once a method, at its first layer, that it does not declare a use of calibration."""
+    firsts = {plan.choice.method: plan.layer.name for plan in reversed(ready.plans)}
+    for method, layer in reversed(firsts.items()):
+        if not ready.plugins.quantizers.get(method).item.calibrated:
+            watcher.note(
+                layer, f"calibration may change nothing: {method} does not declare that it uses it"
+            )
