@@ -18,7 +18,7 @@ class ArtifactError(VqzooError):
 
 
 class PluginError(VqzooError):
-    """A plugin broke its contract; the message names plugin and layer."""
+    """A plugin broke its contract; the message names it, and the layer where that is known."""
 
 
 def one_line(error: BaseException) -> str:

@@ -41,6 +41,7 @@ class ScalarKMeans(Quantizer):
     source = "Gong et al. 2014, arXiv 1412.6115, section 3.2.1"
     Options = ScalarKMeansOptions
     ladder = ({"k": 2}, {"k": 4}, {"k": 16}, {"k": 64})
+    calibrated = True
 
     def quantize(self, weight: Tensor, options: ScalarKMeansOptions, context: LayerContext) -> Code:
         """Cluster all weights, the rows' sizes taken out first where asked."""

@@ -60,6 +60,7 @@ class ProductQuantization(Quantizer):
     )
     Options = ProductQuantizationOptions
     ladder = ({"d": 4, "k": 4}, {"d": 4, "k": 16}, {"d": 4, "k": 64})
+    calibrated = True
 
     def quantize(
         self, weight: Tensor, options: ProductQuantizationOptions, context: LayerContext

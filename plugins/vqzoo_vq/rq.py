@@ -55,6 +55,7 @@ class ResidualQuantization(Quantizer):
     )
     Options = ResidualQuantizationOptions
     ladder = ({"d": 4, "k": 16, "stages": 1}, {"d": 4, "k": 16}, {"d": 4, "k": 16, "stages": 3})
+    calibrated = True
 
     def quantize(
         self, weight: Tensor, options: ResidualQuantizationOptions, context: LayerContext

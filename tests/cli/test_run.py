@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,9 +11,11 @@ from typer.testing import CliRunner
 import vqzoo
 from vqzoo.cli.main import app
 from vqzoo.errors import UsageError
+from vqzoo.zoo import compressing
 from vqzoo.zoo.recipe import make_recipe
 from vqzoo.zoo.runner import run
 from vqzoo.zoo.watcher import SilentWatcher
+from vqzoo.zoo.workspace import Workspace, saved_layer
 
 MODEL = ["run", "test_resnet", "--weights", "random", "--layers", "all"]
 
@@ -129,6 +132,34 @@ def test_a_broken_off_run_is_taken_up_and_ends_in_the_same_bytes(folder: Path) -
     run(recipe, again, out=Path("broken"))
     assert "Taking up" in again.said[0]
     assert not Path("broken.partial").exists()
+    for file in ("vqzoo.safetensors", "config.json"):
+        assert Path("whole", file).read_bytes() == Path("broken", file).read_bytes()
+
+
+def test_a_calibrated_run_is_taken_up_and_reads_what_is_saved_once(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = make_recipe(
+        {
+            "model": "alexnet_mini.fmnist", "method": "km", "options": {"k": 4}, "images": 2,
+            "calibrate": "fmnist", "calibration_images": 16,
+        }
+    )  # fmt: skip
+    run(recipe, SilentWatcher(), out=Path("whole"))
+    with pytest.raises(KeyboardInterrupt):
+        run(recipe, StopsAfter(2), out=Path("broken"))
+    saved = sorted(Path("broken.partial/layers").iterdir())
+    saved[1].write_bytes(saved[1].read_bytes()[:-5])
+    read: list[int] = []
+
+    def reading(work: Workspace, index: int) -> Any:
+        read.append(index)
+        return saved_layer(work, index)
+
+    monkeypatch.setattr(compressing, "saved_layer", reading)
+    run(recipe, SilentWatcher(), out=Path("broken"))
+    assert len(saved) == 2
+    assert read == [0, 1, 2]
     for file in ("vqzoo.safetensors", "config.json"):
         assert Path("whole", file).read_bytes() == Path("broken", file).read_bytes()
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from typer.testing import CliRunner
 
 import vqzoo
@@ -82,6 +83,8 @@ class Wild(Quantizer):
             return Code(shape, parts, {"how": "transpose"})
         if how == "decoded nan":
             return Code(shape, parts, {"how": "nan"})
+        if how in ("again", "learning", "applied", "trainable"):
+            return Code(shape, parts, {"how": how})
         return Code(shape, parts)
 
     def fit(self, m, n, options, note):
@@ -99,7 +102,25 @@ class Wild(Quantizer):
             raise AttributeError("decode")
         if how == "transpose":
             return torch.cat([matrix, matrix])
+        if how == "learning" and torch.is_grad_enabled():
+            raise AttributeError("reconstruct")
+        if how == "again":
+            self.decoded += 1
+            if self.decoded > 1:
+                raise AttributeError("decode again")
         return matrix * torch.nan if how == "nan" else matrix
+
+    decoded = 0
+
+    def apply(self, code, params, x):
+        if code.facts.get("how") == "applied":
+            raise AttributeError("apply")
+        return super().apply(code, params, x)
+
+    def trainable(self, code):
+        if code.facts.get("how") == "trainable":
+            sys.exit(3)
+        return super().trainable(code)
 
 class Turn(Transform):
     name = "turn"
@@ -211,6 +232,40 @@ def test_options_that_break(folder: Path) -> None:
 def test_a_transform_that_breaks(folder: Path) -> None:
     told = "the matrix that turn (plugin file:wild.py) on layer fc made holds NaN"
     assert told in fails("--transform", "turn")
+
+
+@pytest.fixture
+def pictures(folder: Path) -> str:
+    Path("pictures").mkdir()
+    for name in "abcd":
+        Image.new("RGB", (8, 8)).save(f"pictures/{name}.png")
+    return "imagefolder:pictures"
+
+
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [
+        ("learning", "AttributeError: reconstruct"),
+        ("applied", "AttributeError: apply"),
+        ("trainable", "SystemExit: 3"),
+    ],
+)
+def test_a_quantizer_that_breaks_in_fine_tuning(how: str, told: str, pictures: str) -> None:
+    learn = ["--finetune", "1", "--train-data", pictures, "--layers", "fc,conv1.0"]
+    result = CliRunner().invoke(app, [*MODEL, "--out", "a", "-o", f"how={how}", *learn])
+    assert result.exit_code == 1, result.output
+    assert result.stderr.splitlines()[-1] == f"error: wild (plugin file:wild.py) failed: {told}"
+    assert not Path("a").exists()
+
+
+def test_a_quantizer_that_breaks_in_repair(pictures: str) -> None:
+    result = CliRunner().invoke(
+        app, [*MODEL, "--out", "a", "-o", "how=again", "--repair", pictures]
+    )
+    assert result.exit_code == 1, result.output
+    told = "error: wild (plugin file:wild.py) failed: AttributeError: decode again"
+    assert result.stderr.splitlines()[-1] == told
+    assert not Path("a").exists()
 
 
 def test_packings_that_break(folder: Path) -> None:

@@ -1,6 +1,7 @@
 """Inputs of layers on calibration images, and what is made of them."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import timm
@@ -16,7 +17,10 @@ from vqzoo.compression.view import compressible_layers
 from vqzoo.plugin.manager import installed_plugins
 from vqzoo.zoo.calibration import layer_inputs
 from vqzoo.zoo.images import Batch
+from vqzoo.zoo.recipe import make_recipe, parse_rule
 from vqzoo.zoo.repair import repair
+from vqzoo.zoo.runner import run
+from vqzoo.zoo.watcher import SilentWatcher
 
 PLUGINS = installed_plugins()
 
@@ -158,6 +162,58 @@ def test_the_layers_output_errs_less(method: str, options: dict[str, object]) ->
         return float((new @ rest.T).square().mean())
 
     assert error(inputs) < 0.8 * error(None)
+
+
+@pytest.mark.parametrize("method", PLUGINS.quantizers.names())
+def test_what_a_built_in_method_declares_of_calibration_is_true(method: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    layer = nn.Linear(64, 96)
+    inputs = torch.randn(500, 64, generator=generator) * torch.logspace(-1.5, 1, 64)
+    options = {"k": 8} if "k" in PLUGINS.quantizers.get(method).item.Options.model_fields else {}
+    plan = LayerPlan(compressible_layers(layer)[0][0], MethodChoice(method, options))
+
+    def decoded(calibration: Tensor | None) -> Tensor:
+        made = compress_layer(
+            layer,
+            plan,
+            PLUGINS,
+            seed=0,
+            device=torch.device("cpu"),
+            progress=Silent(),
+            inputs=calibration,
+        )
+        return decode(made.compressed, PLUGINS)
+
+    same = torch.equal(decoded(inputs), decoded(None))
+    assert PLUGINS.quantizers.get(method).item.calibrated is not same
+
+
+class Notes(SilentWatcher):
+    """Keeps what is noted of layers."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[str, str]] = []
+
+    def note(self, layer: str, text: str) -> None:
+        self.heard.append((layer, text))
+
+
+def test_a_method_that_does_not_declare_calibration_is_named_once(tmp_path: Path) -> None:
+    recipe = make_recipe(
+        {
+            "model": "alexnet_mini.fmnist", "method": "svd", "images": 2, "options": {"rank": 2},
+            "rules": (parse_rule("classifier.4=km:k=2"),), "calibrate": "fmnist",
+            "calibration_images": 8,
+        }
+    )  # fmt: skip
+    watcher = Notes()
+    run(recipe, watcher, out=tmp_path / "a")
+    assert [(layer, text.rpartition(": ")[2]) for layer, text in watcher.heard] == [
+        ("classifier.1", "svd does not declare that it uses it")
+    ]
+    quiet = Notes()
+    run(recipe.model_copy(update={"calibrate": None}), quiet, out=tmp_path / "b")
+    assert quiet.heard == []
 
 
 def test_repair_brings_means_back() -> None:

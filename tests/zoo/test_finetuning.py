@@ -25,6 +25,7 @@ from vqzoo.zoo.finetuning.settings import Finetuning
 from vqzoo.zoo.finetuning.student import make_student
 from vqzoo.zoo.finetuning.training_data import TrainingData, given_batches, open_training_data
 from vqzoo.zoo.images import Batch, Data
+from vqzoo.zoo.seeds import epoch_generator
 from vqzoo.zoo.watcher import SilentWatcher
 
 
@@ -270,7 +271,7 @@ def mini() -> nn.Module:
 
 
 def epoch(data: TrainingData, seed: int = 0, number: int = 0) -> list[Batch]:
-    return list(data.batches(loop.epoch_generator(seed, number)))
+    return list(data.batches(epoch_generator(seed, number)))
 
 
 def test_the_embedded_images_are_cut_into_4000_and_1000() -> None:
@@ -337,6 +338,26 @@ def test_a_folder_holds_out_a_share_of_each_class(folder: Path, augment: bool) -
     assert other.validation is not None
     first, second = (next(iter(d.validation)).images for d in (data, other))
     assert not torch.equal(first, second)
+
+
+def test_nothing_is_held_out_where_nothing_is_validated(
+    monkeypatch: pytest.MonkeyPatch, folder: Path
+) -> None:
+    embedded = fmnist.train_subset()
+    data = open_training_data("fmnist", mini(), Finetuning(augment=False), hold_out=False)
+    assert (data.images, data.validation) == (len(embedded), None)
+    monkeypatch.setattr(fmnist, "train_split", lambda folder: fmnist.LabelledImages(*embedded[:9]))
+    data = open_training_data(f"fmnist:{folder}", mini(), Finetuning(), hold_out=False)
+    assert (data.images, data.validation) == (9, None)
+    model = timm.create_model("test_vit", num_classes=2).eval()
+    data = open_training_data(f"imagefolder:{folder}", model, Finetuning(), hold_out=False)
+    assert (data.images, data.validation) == (24, None)
+    assert torch.cat([b.labels for b in epoch(data)]).bincount().tolist() == [12, 12]
+    for path in folder.rglob("*.png"):
+        if path.stem != "0" or path.parent.name != "cat":
+            path.unlink()
+    few = open_training_data(f"imagefolder:{folder}/cat", model, Finetuning(), hold_out=False)
+    assert few.images == 1
 
 
 def test_a_folder_without_labels(folder: Path) -> None:

@@ -1,6 +1,10 @@
 """`vqzoo.load(..., mode="codes")`: the same network, without its dense weights."""
 
 import copy
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -10,8 +14,10 @@ from torch import nn
 
 import vqzoo
 from vqzoo.compression.layers import CodedLayer, run_from_code
-from vqzoo.errors import UsageError
-from vqzoo.plugin.manager import installed_plugins
+from vqzoo.errors import ArtifactError, UsageError
+from vqzoo.plugin.code import MethodCode
+from vqzoo.plugin.manager import Plugins, installed_plugins
+from vqzoo.zoo import load as loading
 
 METHODS = {
     "km": {"k": 16},
@@ -71,6 +77,66 @@ def test_no_dense_weight_of_a_compressed_layer_is_held(resnet: nn.Module, tmp_pa
     assert held < dense - compressed + 20 * len(layers) + sum(
         layer.layer.shape[0] for layer in small.layers
     )
+
+
+# The small artifact brings in every module and kernel first, so that only the model counts.
+MEASURE = """
+import re, sys
+from pathlib import Path
+import vqzoo
+
+def peak():
+    return 1024 * int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+
+vqzoo.load(sys.argv[1], mode="codes")
+before = peak()
+vqzoo.load(sys.argv[2], mode="codes")
+print(peak() - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is Linux's VmHWM")
+def test_loading_never_takes_the_memory_of_the_dense_weights(tmp_path: Path) -> None:
+    model = timm.create_model("vit_small_patch16_224", num_classes=2)  # 22 million parameters
+    dense = sum(p.nbytes for p in model.parameters())
+    for name, network in (("small", timm.create_model("test_vit")), ("large", model)):
+        vqzoo.compress(network, "rtn", layers="all", format="int4").save(tmp_path / name)
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, str(tmp_path / "small"), str(tmp_path / "large")],
+        # What is let go is given back at once: the peak is of what is held.
+        env={**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    # Codes take a quarter, a byte each, and one layer is decoded at a time to be checked.
+    assert 0.2 * dense < int(done.stdout) < 0.6 * dense, int(done.stdout) / dense
+
+
+def test_what_would_decode_to_nan_is_refused(
+    resnet: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vqzoo.compress(resnet, "km", layers="all", k=4).save(tmp_path / "a")
+
+    def decoded(code: MethodCode, plugins: Plugins, out: torch.Tensor | None) -> torch.Tensor:
+        assert out is None
+        return torch.full(code.code.shape, torch.nan)
+
+    monkeypatch.setattr(loading, "decode", decoded)
+    with pytest.raises(ArtifactError, match="decodes to NaN"):
+        vqzoo.load(tmp_path / "a", mode="codes")
+
+
+def test_modules_made_meanwhile_elsewhere_keep_their_weights() -> None:
+    with loading._weights_on_meta():
+        assert nn.Linear(2, 2).weight.is_meta
+        tied = nn.Linear(2, 2)
+        tied.weight = nn.Parameter(torch.ones(2, 2))
+        assert not tied.weight.is_meta
+        with ThreadPoolExecutor(1) as pool:
+            assert not pool.submit(nn.Linear, 2, 2).result().weight.is_meta
+    assert not nn.Linear(2, 2).weight.is_meta
 
 
 def test_a_coded_network_moves_and_stays_out_of_the_graph(

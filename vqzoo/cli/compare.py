@@ -6,9 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vqzoo.cli.evaluate import Task
-from vqzoo.cli.finetune_options import (
+from vqzoo.cli.options import (
+    DEVICE,
+    SEED,
     FinetuneEpochs,
     LearningRate,
+    OnlyJson,
+    Threads,
     Train,
     TrainData,
     TrainImages,
@@ -64,12 +68,10 @@ def compare(
     train_images: TrainImages = None,
     train: Train = None,
     lr: LearningRate = None,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 0,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
-    json_: Annotated[
-        bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")
-    ] = False,
+    seed: Annotated[int, SEED] = 0,
+    device: Annotated[str, DEVICE] = "cpu",
+    threads: Threads = None,
+    json_: OnlyJson = False,
 ) -> None:
     """Compress one model by several methods at several ratios: a table and a plot.
 

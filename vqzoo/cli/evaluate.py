@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from vqzoo.cli.options import DEVICE, ArtifactPlugins, Images, OnlyJson, Threads
 from vqzoo.cli.terminal import command, stderr, stdout
 
 
@@ -48,9 +49,7 @@ def evaluate(
             "[dim]default: the model's own, where vqzoo ships it[/]"
         ),
     ] = None,
-    images: Annotated[
-        int | None, typer.Option(min=1, help="Measure on this many images, evenly spaced.")
-    ] = None,
+    images: Images = None,
     checkpoint: Annotated[
         Path | None,
         typer.Option(help="Weights for the first MODEL: .safetensors or a torch state dict."),
@@ -62,15 +61,10 @@ def evaluate(
             "more time; answers agree within rounding)."
         ),
     ] = Mode.DECODED,
-    plugin: Annotated[
-        list[Path] | None,
-        typer.Option(metavar="FILE.py", help="A plugin file that the artifact was made with."),
-    ] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
-    json_: Annotated[
-        bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")
-    ] = False,
+    plugin: ArtifactPlugins = None,
+    device: Annotated[str, DEVICE] = "cpu",
+    threads: Threads = None,
+    json_: OnlyJson = False,
 ) -> None:
     """Measure the accuracy of an artifact or of a dense model, or how it retrieves images.
 

@@ -5,14 +5,20 @@ from typing import Annotated
 
 import typer
 
-from vqzoo.cli.finetune_options import (
+from vqzoo.cli.options import (
+    DEVICE,
     Alpha,
+    ArtifactPlugins,
     BatchSize,
+    Force,
+    Images,
     LearningRate,
     NoAugment,
+    OnlyRecord,
     Optimizer,
     Patience,
     Temperature,
+    Threads,
     Train,
     TrainData,
     TrainImages,
@@ -59,24 +65,17 @@ def finetune(
     eval_data: Annotated[
         str | None, typer.Option(help="What to measure on, as `vqzoo run --data` takes it.")
     ] = None,
-    images: Annotated[
-        int | None, typer.Option(min=1, help="Measure on this many images, evenly spaced.")
-    ] = None,
+    images: Images = None,
     out: Annotated[
         Path | None,
         typer.Option(help="The new artifact's folder. [dim]default: ARTIFACT-finetuned[/]"),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace a finished folder.")] = False,
-    plugin: Annotated[
-        list[Path] | None,
-        typer.Option(metavar="FILE.py", help="A plugin file that the artifact was made with."),
-    ] = None,
+    force: Force = False,
+    plugin: ArtifactPlugins = None,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes.")] = 0,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
-    json_: Annotated[
-        bool, typer.Option("--json", help="Print the record, and nothing else, on stdout.")
-    ] = False,
+    device: Annotated[str, DEVICE] = "cpu",
+    threads: Threads = None,
+    json_: OnlyRecord = False,
 ) -> None:
     """Fine-tune an artifact by distillation: the dense model teaches the compressed one.
 

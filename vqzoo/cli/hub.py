@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from vqzoo.cli.options import OnlyJson
 from vqzoo.cli.terminal import command, printable, stdout
 
 
@@ -60,9 +61,7 @@ def search(
             show_default=False,
         ),
     ] = None,
-    json_: Annotated[
-        bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")
-    ] = False,
+    json_: OnlyJson = False,
 ) -> None:
     """List the artifacts on the Hub, as their cards describe them."""
     import json

@@ -5,22 +5,28 @@ from typing import Annotated, Any
 
 import typer
 
-from vqzoo.cli.finetune_options import (
+from vqzoo.cli.names import complete_method
+from vqzoo.cli.options import (
+    DEVICE,
+    SEED,
     Alpha,
     BatchSize,
     FinetuneEpochs,
+    Force,
+    Images,
     LearningRate,
     NoAugment,
+    OnlyRecord,
     Optimizer,
     Patience,
     Temperature,
+    Threads,
     Train,
     TrainData,
     TrainImages,
     finetuning_fields,
     need_epochs,
 )
-from vqzoo.cli.names import complete_method
 from vqzoo.cli.terminal import command, printable, stderr, stdout
 
 
@@ -86,14 +92,12 @@ def run(
             "timm's. [dim]default: the model's own, where vqzoo ships it[/]"
         ),
     ] = None,
-    images: Annotated[
-        int | None, typer.Option(min=1, help="Measure on this many images, evenly spaced.")
-    ] = None,
+    images: Images = None,
     out: Annotated[
         Path | None,
         typer.Option(help="The artifact's folder. [dim]default: <model>-<method>-<hash>[/]"),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace a finished folder.")] = False,
+    force: Force = False,
     checkpoint: Annotated[
         Path | None,
         typer.Option(help="Weights to compress: .safetensors, or a state dict that torch saved."),
@@ -147,9 +151,9 @@ def run(
         str | None,
         typer.Option(help="How codes become bytes: bits, huffman, ans. [dim]default: bits[/]"),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="The same seed gives the same bytes.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps.")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
+    seed: Annotated[int | None, SEED] = None,
+    device: Annotated[str | None, DEVICE] = None,
+    threads: Threads = None,
     plugin: Annotated[
         list[Path] | None,
         typer.Option(
@@ -172,9 +176,7 @@ def run(
             help="Publish the artifact on the Hub; an embedded relative never stands in then.",
         ),
     ] = None,
-    json_: Annotated[
-        bool, typer.Option("--json", help="Print the record, and nothing else, on stdout.")
-    ] = False,
+    json_: OnlyRecord = False,
 ) -> None:
     """Compress a model into an artifact, and measure it before and after.
 

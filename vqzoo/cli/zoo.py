@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vqzoo.cli.options import Threads
 from vqzoo.cli.terminal import command, printable, stderr, stdout
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def build(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="List what would be built, and its exact size.")
     ] = False,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
+    threads: Threads = None,
 ) -> None:
     """Build many artifacts, one after the other.
 

@@ -1,12 +1,17 @@
-"""Codes back to matrices, children first."""
+"""Codes back to matrices, children first.
+
+What a plugin lets escape on the way is raised as a `PluginError` that names it.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from vqzoo.plugin.code import Code, Floats, MethodCode, Part
+from vqzoo.plugin.isolation import isolated, named
 from vqzoo.plugin.manager import Plugins
 
 
@@ -25,36 +30,43 @@ def decode(
         return decode(child, plugins, params=inner)
 
     merged = _merged(compressed.code, params or {}, rebuild)
-    matrix = plugins.method(compressed.method).item.decode(compressed.code, merged, out)
+    entry = plugins.method(compressed.method)
+    with isolated(named(entry)):
+        matrix = entry.item.decode(compressed.code, merged, out)
     return matrix if out is None or matrix is out else out.copy_(matrix)
 
 
 def reconstruct(compressed: MethodCode, params: Mapping[str, Tensor], plugins: Plugins) -> Tensor:
     """`decode` in differentiable torch, with `trainable`'s tensors replaced by `params`."""
-
-    def rebuild(child: MethodCode, inner: Mapping[str, Tensor]) -> Tensor:
-        return reconstruct(child, inner, plugins)
-
-    merged = _merged(compressed.code, params, rebuild)
-    return plugins.method(compressed.method).item.reconstruct(compressed.code, merged)
+    merged = _merged(compressed.code, params, partial(reconstruct, plugins=plugins))
+    entry = plugins.method(compressed.method)
+    with isolated(named(entry)):
+        return entry.item.reconstruct(compressed.code, merged)
 
 
 def apply(
     compressed: MethodCode, params: Mapping[str, Tensor], plugins: Plugins, x: Tensor
 ) -> Tensor:
-    """x (..., n) times the matrix, (..., m), by the method's `apply`; differentiable."""
+    """x (..., n) times the matrix, (..., m), by the method's `apply`; differentiable.
 
-    def rebuild(child: MethodCode, inner: Mapping[str, Tensor]) -> Tensor:
-        return reconstruct(child, inner, plugins)
-
-    merged = _merged(compressed.code, params, rebuild)
-    return plugins.method(compressed.method).item.apply(compressed.code, merged, x)
+    Raises:
+        RuntimeError: x has another width, as torch's own layers raise it.
+    """
+    n = compressed.code.shape[1]
+    if x.shape[-1] != n:
+        raise RuntimeError(f"the layer takes inputs of {n} values, not of {x.shape[-1]}")
+    merged = _merged(compressed.code, params, partial(reconstruct, plugins=plugins))
+    entry = plugins.method(compressed.method)
+    with isolated(named(entry)):
+        return entry.item.apply(compressed.code, merged, x)
 
 
 def trainable(compressed: MethodCode, plugins: Plugins) -> dict[str, Tensor]:
     """What fine-tuning may change, children included under `child.part`."""
     code = compressed.code
-    tensors = dict(plugins.method(compressed.method).item.trainable(code))
+    entry = plugins.method(compressed.method)
+    with isolated(named(entry)):
+        tensors = dict(entry.item.trainable(code))
     for name, child in code.children.items():
         for part, tensor in trainable(child, plugins).items():
             tensors[f"{name}.{part}"] = tensor

@@ -32,7 +32,8 @@ class CodedLayer(nn.Module):
         self.original = original
         self._shape, self._dtype = weight.shape, weight.dtype
         self._plugins = plugins
-        self._compressed = moved(compressed, weight.device)
+        # A weight on the meta device was never anywhere: the code stays where it is.
+        self._compressed = compressed if weight.is_meta else moved(compressed, weight.device)
         self.params = nn.ParameterDict(
             {
                 "/" + name.replace(".", "/"): nn.Parameter(tensor.clone(), requires_grad=False)

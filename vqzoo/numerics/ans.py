@@ -17,20 +17,18 @@ from numba import njit
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vqzoo.numerics.arrays import empty_codes, narrow_and_wide
+from vqzoo.numerics.arrays import narrow_and_wide
 from vqzoo.numerics.chunks import (
     Bytes,
-    Chunk,
     chunk_exponent,
-    chunk_slices,
+    decode_chunks,
+    encode_chunks,
     join,
-    split,
-    stream_array,
+    open_stream,
 )
 from vqzoo.numerics.entropy import symbol_counts
 from vqzoo.numerics.frequencies import Ints, cost_bits, frequencies
 from vqzoo.numerics.symbol_table import best_order, read_table, table_bits, write_table
-from vqzoo.numerics.threads import run_tasks
 
 _MIN_SCALE, _MAX_SCALE = 8, 24
 _DIRECT = 16  # the largest scale with a table entry for each of the 2^scale slots
@@ -174,12 +172,11 @@ def pack(codes: Tensor, cardinality: int) -> Tensor:
     if not len(symbols):
         return torch.empty(0, dtype=torch.uint8)
     counts = counts[symbols]
-    flat = codes.detach().cpu().reshape(-1).numpy()
     scale = _best_scale(symbols, counts)
     found = frequencies(counts, scale)
     bits = cost_bits(counts, found, scale)
     lanes = _LANES if bits >= _SMALL else 1
-    c = chunk_exponent(len(flat), bits)
+    c = chunk_exponent(codes.numel(), bits)
     order = best_order(symbols, found - 1)
     head = [
         np.array([scale, lanes, c, order], np.uint8),
@@ -190,13 +187,12 @@ def pack(codes: Tensor, cardinality: int) -> Tensor:
     freqs, starts = np.zeros(cardinality, np.uint64), np.zeros(cardinality, np.uint64)
     freqs[symbols], starts[symbols] = found, np.cumsum(found) - found
 
-    def work(part: slice) -> Bytes:
-        own = flat[part].astype(np.int32)
+    def encode(own: NDArray[np.int32]) -> Bytes:
         words = np.empty(len(own) + 2 * lanes, np.uint32)
         at = _encode(own, freqs, starts, scale, lanes, words)
         return words[at:].astype("<u4").view(np.uint8)
 
-    return join(head, run_tasks(work, chunk_slices(len(flat), c)))
+    return encode_chunks(head, codes, c, encode)
 
 
 def unpack(stream: Tensor, cardinality: int, count: int) -> Tensor:
@@ -211,14 +207,9 @@ def unpack(stream: Tensor, cardinality: int, count: int) -> Tensor:
         ValueError: a stream that `pack` would not write: a malformed table, frequencies of another
             sum, chunks that end early or late or in other states.
     """
-    data = stream_array(stream, count)
-    codes = empty_codes((count,), cardinality)
+    data, codes = open_stream(stream, cardinality, count, 4)
     if count == 0:
-        if len(data):
-            raise ValueError("a stream of no codes is empty")
         return codes
-    if len(data) < 4:
-        raise ValueError("the stream ends within its head")
     scale, lanes, c, order = (int(byte) for byte in data[:4])
     if not _MIN_SCALE <= scale <= _max_scale(count):
         raise ValueError(f"the scale is {scale}, not {_MIN_SCALE} to {_max_scale(count)}")
@@ -239,24 +230,21 @@ def unpack(stream: Tensor, cardinality: int, count: int) -> Tensor:
     code = symbols.astype(np.uint16), found.astype(np.uint32), starts.astype(np.uint32), ranks
     narrow, wide = narrow_and_wide(codes)
 
-    def work(chunk: Chunk) -> None:
-        part = chunk.codes
-        why = f"the chunk of codes {part.start} to {part.stop - 1} is damaged"
-        if len(chunk.data) % 4 or len(chunk.data) < 8 * lanes:
-            raise ValueError(why)
-        words = np.frombuffer(chunk.data.tobytes(), "<u4").astype(np.uint32)
+    def decode(chunk: Bytes, part: slice) -> bool:
+        if len(chunk) % 4 or len(chunk) < 8 * lanes:
+            return False
+        words = np.frombuffer(chunk.tobytes(), "<u4").astype(np.uint32)
         halves = words[: 2 * lanes].astype(np.uint64)
         states = halves[::2] | halves[1::2] << _32
         own = narrow[part], wide[part]
         i, at = 0, 2 * lanes
         if int(states.min()) < _LOW:
-            raise ValueError(why)
+            return False
         if direct:
             i, at = _four_lanes(words, at, table, scale, states, *own)
-        if not _search(words, at, i, *code, scale, states, *own):
-            raise ValueError(why)
+        return bool(_search(words, at, i, *code, scale, states, *own))
 
-    run_tasks(work, split(data, 4 + size, count, c))
+    decode_chunks(data, 4 + size, count, c, decode)
     return codes
 
 

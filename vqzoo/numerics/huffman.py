@@ -8,22 +8,21 @@ of byte b div 8.
 import numpy as np
 import torch
 from numba import njit
+from numpy.typing import NDArray
 from torch import Tensor
 
-from vqzoo.numerics.arrays import empty_codes, narrow_and_wide
+from vqzoo.numerics.arrays import narrow_and_wide
 from vqzoo.numerics.chunks import (
     Bytes,
-    Chunk,
     chunk_exponent,
-    chunk_slices,
+    decode_chunks,
+    encode_chunks,
     join,
-    split,
-    stream_array,
+    open_stream,
 )
 from vqzoo.numerics.entropy import symbol_counts
 from vqzoo.numerics.prefix_code import Ints, canonical_starts, code_lengths
 from vqzoo.numerics.symbol_table import best_order, read_table, write_table
-from vqzoo.numerics.threads import run_tasks
 from vqzoo.numerics.vectors import load_word
 
 _LOOKUP = 12  # bits that index the lookup table
@@ -174,10 +173,9 @@ def pack(codes: Tensor, cardinality: int) -> Tensor:
     if not len(symbols):
         return torch.empty(0, dtype=torch.uint8)
     lengths = code_lengths(counts[symbols])
-    flat = codes.detach().cpu().reshape(-1).numpy()
     numbers = _zigzag(np.diff(lengths, prepend=0))
     order = best_order(symbols, numbers)
-    c = chunk_exponent(len(flat), float(np.sum(counts[symbols] * lengths)))
+    c = chunk_exponent(codes.numel(), float(np.sum(counts[symbols] * lengths)))
     head = [np.array([c, order], np.uint8), write_table(symbols, numbers, order)]
     if len(symbols) == 1:
         return join(head, [])
@@ -186,14 +184,13 @@ def pack(codes: Tensor, cardinality: int) -> Tensor:
     words[symbols[ranked]] = starts >> (32 - lengths[ranked])
     widths[symbols] = lengths
 
-    def work(part: slice) -> Bytes:
-        own = flat[part].astype(np.int32)
+    def encode(own: NDArray[np.int32]) -> Bytes:
         bits = int(np.bincount(own, minlength=cardinality) @ widths)
         data = np.empty((bits + 7) // 8, np.uint8)
         _encode(own, words, widths, data)
         return data
 
-    return join(head, run_tasks(work, chunk_slices(len(flat), c)))
+    return encode_chunks(head, codes, c, encode)
 
 
 def unpack(stream: Tensor, cardinality: int, count: int) -> Tensor:
@@ -208,14 +205,9 @@ def unpack(stream: Tensor, cardinality: int, count: int) -> Tensor:
         ValueError: a stream that `pack` would not write: a malformed table, lengths that are not
             of a complete prefix code, chunks that end early or late.
     """
-    data = stream_array(stream, count)
-    codes = empty_codes((count,), cardinality)
+    data, codes = open_stream(stream, cardinality, count, 2)
     if count == 0:
-        if len(data):
-            raise ValueError("a stream of no codes is empty")
         return codes
-    if len(data) < 2:
-        raise ValueError("the stream ends within its head")
     symbols, numbers, size = read_table(data[2:], int(data[1]), cardinality)
     lengths = np.cumsum((numbers >> 1) ^ -(numbers & 1))
     if len(symbols) == 1:
@@ -232,12 +224,10 @@ def unpack(stream: Tensor, cardinality: int, count: int) -> Tensor:
     _fill(*code, table)
     narrow, wide = narrow_and_wide(codes)
 
-    def work(chunk: Chunk) -> None:
-        part = chunk.codes
-        if not _decode(chunk.data, table, *code, narrow[part], wide[part]):
-            raise ValueError(f"the chunk of codes {part.start} to {part.stop - 1} is damaged")
+    def decode(chunk: Bytes, part: slice) -> bool:
+        return bool(_decode(chunk, table, *code, narrow[part], wide[part]))
 
-    run_tasks(work, split(data, 2 + size, count, int(data[0])))
+    decode_chunks(data, 2 + size, count, int(data[0]), decode)
     return codes
 
 

@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
+
 from vqzoo.errors import PluginError, VqzooError, cause
 from vqzoo.plugin.method import SkipLayer
 from vqzoo.plugin.registry import Registered
@@ -18,11 +20,11 @@ def isolated(who: str) -> Iterator[None]:
 
     Raises:
         PluginError: whatever a plugin lets escape, `sys.exit` included. `SkipLayer`, vqzoo's own
-            errors and the lack of memory go through.
+            errors and the lack of memory, an accelerator's too, go through.
     """
     try:
         yield
-    except (SkipLayer, VqzooError, MemoryError):
+    except (SkipLayer, VqzooError, MemoryError, torch.OutOfMemoryError):
         raise
     except (Exception, SystemExit) as error:
         raise PluginError(f"{who} failed: {cause(error)}") from error

@@ -18,9 +18,12 @@ class Quantizer(Method):
         ladder: options from coarse to fine, as a user would give them: each rung stores more and
             errs less than the one before. What the conformance kit tries; the defaults alone
             unless a method says more.
+        calibrated: whether `quantize` weighs errors by `context.inputs`. Who calibrates is told of
+            methods that do not declare it.
     """
 
     ladder: ClassVar[Sequence[Mapping[str, Any]]] = ({},)
+    calibrated: ClassVar[bool] = False
 
     @abstractmethod
     def quantize(self, weight: Tensor, options: Any, context: LayerContext) -> Code:

@@ -1,5 +1,6 @@
 """The layers of a run, one by one, kept as they are finished."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,10 +11,11 @@ from vqzoo.compression.compress import compress_layer
 from vqzoo.compression.view import weight_key
 from vqzoo.errors import NothingCompressed, PluginError
 from vqzoo.plugin.method import SkipLayer
+from vqzoo.plugin.selector import LayerInfo
 from vqzoo.zoo.calibration import layer_inputs
-from vqzoo.zoo.finetuning.loop import epoch_generator
 from vqzoo.zoo.prepare import Prepared
 from vqzoo.zoo.record import layer_row
+from vqzoo.zoo.seeds import epoch_generator
 from vqzoo.zoo.watcher import Watcher
 from vqzoo.zoo.workspace import Workspace, save_layer, saved_layer
 
@@ -58,11 +60,14 @@ def compress_layers(
     rows: list[dict[str, Any]] = []
     skipped = dict(ready.skipped)
     total = len(ready.plans)
-    inputs = _calibrate(ready, work, watcher)
-    for index, plan in enumerate(ready.plans):
+    finished = [saved_layer(work, index) for index in range(total)]
+    waiting = [p.layer for p, saved in zip(ready.plans, finished, strict=True) if saved is None]
+    inputs = _calibrate(ready, waiting, watcher)
+    if ready.calibration is not None:
+        _tell_of_uncalibrated(ready, watcher)
+    for index, (plan, saved) in enumerate(zip(ready.plans, finished, strict=True)):
         name = plan.layer.name
         watcher.layer_started(name, index, total)
-        saved = saved_layer(work, index)
         if saved is None:
             try:
                 encoded, row = _compress_one(ready, index, watcher, inputs.get(name))
@@ -118,10 +123,11 @@ def _compress_one(
     return encoded, layer_row(compressed, encoded)
 
 
-def _calibrate(ready: Prepared, work: Workspace, watcher: Watcher) -> dict[str, Tensor]:
+def _calibrate(
+    ready: Prepared, waiting: Sequence[LayerInfo], watcher: Watcher
+) -> dict[str, Tensor]:
     """Calibration inputs of the layers still to be compressed, where they are asked for."""
     data = ready.calibration
-    waiting = [p.layer for i, p in enumerate(ready.plans) if saved_layer(work, i) is None]
     if data is None or not waiting:
         return {}
     with watcher.images(f"calibrating on {data.name}") as steps:
@@ -134,3 +140,13 @@ def _calibrate(ready: Prepared, work: Workspace, watcher: Watcher) -> dict[str, 
             device=ready.device,
             progress=steps,
         )
+
+
+def _tell_of_uncalibrated(ready: Prepared, watcher: Watcher) -> None:
+    """Note once a method, at its first layer, that it does not declare a use of calibration."""
+    firsts = {plan.choice.method: plan.layer.name for plan in reversed(ready.plans)}
+    for method, layer in reversed(firsts.items()):
+        if not ready.plugins.quantizers.get(method).item.calibrated:
+            watcher.note(
+                layer, f"calibration may change nothing: {method} does not declare that it uses it"
+            )

@@ -91,9 +91,7 @@ def evaluate(
     first: list[Tensor] = []
     fifth: list[Tensor] = []
     with evaluating(model, device):
-        for x, y in counted(opened, progress):
-            if y is None:
-                raise ValueError(f"{opened.name} says it is labelled, but gives no labels")
+        for x, y in labelled(opened, progress):
             logits = model(x.to(device))
             if not 0 <= int(y.min()) <= int(y.max()) < logits.shape[1]:
                 raise VqzooError(
@@ -138,7 +136,7 @@ def agreement(
     same: list[Tensor] = []
     divergence: list[Tensor] = []
     with evaluating(dense, device), evaluating(compressed, device):
-        for x, _ in counted(opened, progress):
+        for x, _ in _counted(opened, progress):
             x = x.to(device)
             p, q = dense(x).double(), compressed(x).double()
             if p.shape != q.shape:
@@ -193,7 +191,20 @@ def _opened(data: str | Data, model: nn.Module, images: int | None, batch_size: 
     return data
 
 
-def counted(data: Data, progress: Progress | None) -> Iterator[tuple[Tensor, Tensor | None]]:
+def labelled(data: Data, progress: Progress | None) -> Iterator[tuple[Tensor, Tensor]]:
+    """Images and labels of `data`, a batch at a time, each reported to `progress`.
+
+    Raises:
+        VqzooError: there is none.
+        ValueError: a batch has no labels, though `data` says that all have.
+    """
+    for x, y in _counted(data, progress):
+        if y is None:
+            raise ValueError(f"{data.name} says it is labelled, but gives no labels")
+        yield x, y
+
+
+def _counted(data: Data, progress: Progress | None) -> Iterator[tuple[Tensor, Tensor | None]]:
     """The batches of `data`, each reported to `progress` once it has been used.
 
     Raises:

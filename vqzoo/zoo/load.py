@@ -1,14 +1,17 @@
 """From an artifact to a network that runs."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from threading import get_ident
 from typing import Any, Literal, get_args
 
 import timm
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from vqzoo.artifact.reader import (
     Artifact,
@@ -108,12 +111,55 @@ def build_model(artifact: Artifact, plugins: Plugins, mode: Mode = "decoded") ->
     with torch.device("meta"):
         expected = _create(artifact.config).state_dict()
     _compare(artifact, expected)
-    with torch.random.fork_rng(devices=[]):
-        model = _create(artifact.config).eval().requires_grad_(False)
+    model, coded = _to_be_filled(artifact, mode)
     with torch.no_grad():
-        for key, code in _fill(model, artifact, plugins, mode).items():
+        for key, code in _fill(model, artifact, plugins, coded).items():
             model = run_from_code(model, key.removesuffix("weight").rstrip("."), code, plugins)
     return model
+
+
+def _to_be_filled(artifact: Artifact, mode: Mode) -> tuple[nn.Module, set[str]]:
+    """The architecture, and the keys of the weights that get no memory: those to run from codes."""
+    with torch.random.fork_rng(devices=[]):
+        if mode == "decoded":
+            return _create(artifact.config).eval().requires_grad_(False), set()
+        with _weights_on_meta():
+            model = _create(artifact.config).eval().requires_grad_(False)
+    coded = _runnable(model, artifact)
+    _allocate(model, coded)
+    return model, coded
+
+
+@contextmanager
+def _weights_on_meta() -> Iterator[None]:
+    """The weights of layers that this thread makes take no memory: see `_allocate`."""
+    thread = get_ident()
+
+    def without_memory(module: nn.Module, name: str, parameter: nn.Parameter) -> Any:
+        own = name == "weight" and name not in module._parameters  # a tied one is set later
+        if own and get_ident() == thread and isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d):
+            return nn.Parameter(parameter.detach().to("meta"))
+        return None
+
+    hook = register_module_parameter_registration_hook(without_memory)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def _allocate(model: nn.Module, coded: set[str]) -> None:
+    """Give the parameters on the meta device memory, to be filled, but for the keys `coded`."""
+    made: dict[nn.Parameter, nn.Parameter] = {}
+    for path, module in model.named_modules():
+        for name, parameter in module._parameters.items():
+            key = f"{path}.{name}" if path else name
+            if parameter is None or not parameter.is_meta or key in coded:
+                continue
+            if parameter not in made:  # tied ones stay one
+                empty = torch.empty_like(parameter, device="cpu")
+                made[parameter] = nn.Parameter(empty, requires_grad=False)
+            module._parameters[name] = made[parameter]
 
 
 def _create(config: dict[str, Any]) -> nn.Module:
@@ -163,16 +209,15 @@ def _compare(artifact: Artifact, expected: dict[str, Tensor]) -> None:
 
 
 def _fill(
-    model: nn.Module, artifact: Artifact, plugins: Plugins, mode: Mode
+    model: nn.Module, artifact: Artifact, plugins: Plugins, coded: set[str]
 ) -> dict[str, MethodCode]:
     """Copy and decode straight into the model's own tensors.
 
     Returns:
-        In mode "codes": state dict key -> the code that the layer is to run from.
+        Each of `coded` -> the code that its layer is to run from.
     """
     state = model.state_dict()
     kept: dict[str, MethodCode] = {}
-    runnable = _runnable(model, artifact) if mode == "codes" else set()
     try:
         file = safe_open(artifact.weights_path, framework="pt")
     except (SafetensorError, OSError) as error:
@@ -184,7 +229,7 @@ def _fill(
             parts = {name: file.get_tensor(name) for name in part_keys(key, entry)}
             code = build_code(key, entry, parts, plugins)
             _decode_into(state[key], key, code, plugins)
-            if key in runnable and entry.dtype == "float32":
+            if key in coded:
                 kept[key] = code
             if entry.dtype in ("float16", "bfloat16"):  # the network ran with rounded weights
                 state[key].copy_(state[key].to(getattr(torch, entry.dtype)))
@@ -194,17 +239,21 @@ def _fill(
 
 
 def _runnable(model: nn.Module, artifact: Artifact) -> set[str]:
-    """Keys of the weights that are one layer's alone, and that its forward pass alone uses."""
+    """Keys of the codes whose weights are one layer's alone, and that its forward pass alone uses;
+    networks that ran with rounded weights run with them decoded."""
     shared = set(artifact.metadata.aliases.values())
     layers, _ = compressible_layers(model)
-    return {weight_key(layer.name) for layer in layers} - shared
+    entries = artifact.metadata.layers
+    codes = {key for key, entry in entries.items() if entry.dtype == "float32"}
+    return codes & {weight_key(layer.name) for layer in layers} - shared
 
 
 def _decode_into(weight: Tensor, key: str, code: MethodCode, plugins: Plugins) -> None:
+    """Decode a weight and check it; one on the meta device is checked, and let go."""
     m, n = code.code.shape
     if tuple(weight.shape[:1]) != (m,) or m * n != weight.numel():
         raise ArtifactError(f"{key!r}: its code is for a {m} x {n} matrix")
-    direct = weight.dtype == torch.float32 and weight.is_contiguous()
+    direct = weight.dtype == torch.float32 and weight.is_contiguous() and not weight.is_meta
     try:
         matrix = decode(code, plugins, weight.view(m, n) if direct else None)
     except Exception as error:  # a plugin's code on a stranger's data

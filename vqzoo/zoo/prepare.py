@@ -125,7 +125,7 @@ def _open_unlabelled(spec: str | None, recipe: Recipe, opened: OpenedModel) -> T
     if spec is None:
         return None
     settings = Finetuning(images=recipe.calibration_images, augment=False)
-    return open_training_data(spec, opened.module, settings, seed=recipe.seed)
+    return open_training_data(spec, opened.module, settings, seed=recipe.seed, hold_out=False)
 
 
 def parse_device(name: str) -> torch.device:

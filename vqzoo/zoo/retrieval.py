@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from vqzoo.errors import UsageError
 from vqzoo.numerics.ranking import rank_others
 from vqzoo.zoo.data import Data
-from vqzoo.zoo.evaluate import PairedDifference, Progress, counted, evaluating, paired_points
+from vqzoo.zoo.evaluate import PairedDifference, Progress, evaluating, labelled, paired_points
 
 
 @dataclass(frozen=True)
@@ -108,9 +108,7 @@ def extract_features(
     vectors: list[Tensor] = []
     labels: list[Tensor] = []
     with evaluating(model, device):
-        for x, y in counted(data, progress):
-            if y is None:
-                raise ValueError(f"{data.name} says it is labelled, but gives no labels")
+        for x, y in labelled(data, progress):
             found = model.forward_head(model.forward_features(x.to(device)), pre_logits=True)  # type: ignore[operator]
             if not isinstance(found, Tensor) or found.ndim != 2:
                 raise UsageError(f"{name} does not give one vector of features an image")

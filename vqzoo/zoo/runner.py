@@ -17,7 +17,6 @@ from vqzoo.zoo.card import write_card
 from vqzoo.zoo.compressing import CompressedNetwork, compress_layers
 from vqzoo.zoo.figures import nats
 from vqzoo.zoo.finetuning.encoded import Lesson, code_of, decoded_network, layer_name
-from vqzoo.zoo.finetuning.loop import epoch_generator
 from vqzoo.zoo.finetuning.training_data import TrainingData
 from vqzoo.zoo.images import Batch
 from vqzoo.zoo.load import load
@@ -25,6 +24,7 @@ from vqzoo.zoo.prepare import Prepared, prepare
 from vqzoo.zoo.recipe import Recipe, canonical_command
 from vqzoo.zoo.record import ratios, versions
 from vqzoo.zoo.repair import repair
+from vqzoo.zoo.seeds import epoch_generator
 from vqzoo.zoo.stages import compress_in_stages
 from vqzoo.zoo.watcher import Watcher
 from vqzoo.zoo.workspace import (

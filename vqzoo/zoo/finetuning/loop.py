@@ -1,7 +1,6 @@
 """The epochs of fine-tuning."""
 
 import copy
-import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from vqzoo.zoo.finetuning.student import Student, make_student, write_back
 from vqzoo.zoo.finetuning.training_data import TrainingData
 from vqzoo.zoo.finetuning.validation import Validation
 from vqzoo.zoo.images import Batch
+from vqzoo.zoo.seeds import epoch_generator
 from vqzoo.zoo.watcher import Watcher
 
 
@@ -220,12 +220,6 @@ def _step(state: _State, teacher: nn.Module, batch: Batch, device: torch.device)
     loss.backward()
     state.optimizer.step()
     return loss.detach()
-
-
-def epoch_generator(seed: int, epoch: int) -> torch.Generator:
-    """What an epoch draws order and augmentation from."""
-    digest = hashlib.sha256(f"{seed}:epoch:{epoch}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:6], "little"))
 
 
 def _line(entry: Mapping[str, Any], epochs: int, labelled: bool) -> str:

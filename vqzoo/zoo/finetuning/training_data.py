@@ -55,7 +55,7 @@ class TrainingData:
 
 
 def open_training_data(
-    spec: str, model: nn.Module, settings: Finetuning, *, seed: int = 0
+    spec: str, model: nn.Module, settings: Finetuning, *, seed: int = 0, hold_out: bool = True
 ) -> TrainingData:
     """Open what `spec` names, preprocessed for `model`.
 
@@ -68,6 +68,7 @@ def open_training_data(
         model: a timm model, or one with its `pretrained_cfg` and `num_classes`.
         settings: batch size, augmentation, and how many images to learn from.
         seed: which images are held out.
+        hold_out: whether any are; else all that `spec` names are to learn from.
 
     Raises:
         UsageError: the spec makes no sense, or the classes are others.
@@ -76,12 +77,12 @@ def open_training_data(
     kind, colon, rest = spec.partition(":")
     if kind == "fmnist":
         folder = Path(rest).expanduser() if colon else None
-        return _open_fmnist(folder, input_of(model), settings)
+        return _open_fmnist(folder, input_of(model), settings, hold_out)
     wanted = input_of(model)
     source = open_source(spec, wanted, None if kind == "imagefolder" else "train")
     if source.count is None:
         raise UsageError(f"{spec} is a stream, which has no order to shuffle: choose another kind")
-    return _open_source(source, wanted, settings, seed)
+    return _open_source(source, wanted, settings, seed, hold_out)
 
 
 def given_batches(batches: Iterable[Any], validation: Data | None = None) -> TrainingData:
@@ -100,27 +101,22 @@ def given_batches(batches: Iterable[Any], validation: Data | None = None) -> Tra
     return TrainingData("the images given", None, False, convert, validation)
 
 
-def _open_fmnist(folder: Path | None, wanted: ModelInput, settings: Finetuning) -> TrainingData:
+def _open_fmnist(
+    folder: Path | None, wanted: ModelInput, settings: Finetuning, hold_out: bool
+) -> TrainingData:
     check_classes("fmnist", fmnist.CLASSES, wanted.num_classes)
-    held_out = fmnist.train_subset()
-    if folder is None:
-        cut = len(held_out) - FMNIST_VALIDATION
-        training = fmnist.LabelledImages(*held_out[:cut])
-        held_out = fmnist.LabelledImages(*held_out[cut:])
-    else:
-        everything = fmnist.train_split(folder)
-        kept = torch.ones(len(everything), dtype=torch.bool)
-        kept[fmnist.held_out_indices(everything.labels)] = False
-        training = fmnist.LabelledImages(*everything[kept])
+    training, held_out = _fmnist_images(folder, hold_out)
     training = fmnist.LabelledImages(*training[: settings.images])
     name = f"fmnist, {len(training):,} training images"
-    validation = Data(
-        f"fmnist, {len(held_out):,} other training images",
-        len(held_out),
-        fmnist.CLASSES,
-        "",
-        partial(split_batches, held_out, wanted, BATCH_SIZE),
-    )
+    validation = None
+    if held_out is not None:
+        validation = Data(
+            f"fmnist, {len(held_out):,} other training images",
+            len(held_out),
+            fmnist.CLASSES,
+            "",
+            partial(split_batches, held_out, wanted, BATCH_SIZE),
+        )
 
     def batches(generator: torch.Generator) -> Iterator[Batch]:
         order = torch.randperm(len(training), generator=generator)
@@ -134,16 +130,36 @@ def _open_fmnist(folder: Path | None, wanted: ModelInput, settings: Finetuning) 
     return TrainingData(name, len(training), True, batches, validation)
 
 
+def _fmnist_images(
+    folder: Path | None, hold_out: bool
+) -> tuple[fmnist.LabelledImages, fmnist.LabelledImages | None]:
+    """Images to learn from, and those held out of them, if any are to be."""
+    embedded = fmnist.train_subset()
+    if not hold_out:
+        return (embedded if folder is None else fmnist.train_split(folder)), None
+    if folder is None:
+        cut = len(embedded) - FMNIST_VALIDATION
+        return fmnist.LabelledImages(*embedded[:cut]), fmnist.LabelledImages(*embedded[cut:])
+    everything = fmnist.train_split(folder)
+    kept = torch.ones(len(everything), dtype=torch.bool)
+    kept[fmnist.held_out_indices(everything.labels)] = False
+    return fmnist.LabelledImages(*everything[kept]), embedded
+
+
 def _open_source(
-    source: Source, wanted: ModelInput, settings: Finetuning, seed: int
+    source: Source, wanted: ModelInput, settings: Finetuning, seed: int, hold_out: bool
 ) -> TrainingData:
-    keys, held_out = _hold_out(source, seed)
+    keys, held_out = _drawn(source, seed, hold_out)
     if settings.images is not None:
         keys = keys[: settings.images]
-    if not keys or not held_out:
+    if not keys or (hold_out and not held_out):
         raise VqzooError(f"{source.name} has too few images to learn from and to validate on")
-    evaluate = partial(transformed_batches, source.load, held_out, wanted, BATCH_SIZE)
-    validation = Data(source.name, len(held_out), source.num_classes, source.unlabelled, evaluate)
+    validation = None
+    if held_out:
+        evaluate = partial(transformed_batches, source.load, held_out, wanted, BATCH_SIZE)
+        validation = Data(
+            source.name, len(held_out), source.num_classes, source.unlabelled, evaluate
+        )
 
     def batches(generator: torch.Generator) -> Iterator[Batch]:
         order = torch.randperm(len(keys), generator=generator).tolist()
@@ -156,8 +172,9 @@ def _open_source(
     return TrainingData(source.name, len(keys), labelled, batches, validation)
 
 
-def _hold_out(source: Source, seed: int) -> tuple[list[Any], list[Any]]:
-    """Keys to learn from, in random order, and keys to validate on: one in ten of each group."""
+def _drawn(source: Source, seed: int, hold_out: bool) -> tuple[list[Any], list[Any]]:
+    """Keys to learn from, in random order, and keys to validate on: one in ten of each group, or
+    none."""
     generator = torch.Generator().manual_seed(seed)
     groups: dict[str, list[Any]] = {}
     for key in source.keys:
@@ -166,7 +183,7 @@ def _hold_out(source: Source, seed: int) -> tuple[list[Any], list[Any]]:
     held_out: list[Any] = []
     for keys in groups.values():
         order = torch.randperm(len(keys), generator=generator).tolist()
-        share = max(1, len(keys) // HELD_OUT_SHARE)
+        share = max(1, len(keys) // HELD_OUT_SHARE) if hold_out else 0
         held_out += [keys[i] for i in sorted(order[:share])]
         training += [keys[i] for i in order[share:]]
     mixed = torch.randperm(len(training), generator=generator).tolist()

@@ -1,10 +1,28 @@
-"""The options of fine-tuning, which several commands share."""
+"""The options that several commands share, those of fine-tuning above all."""
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from vqzoo.errors import UsageError
+
+DEVICE = typer.Option(help="cpu, cuda, cuda:1, mps.")
+SEED = typer.Option(help="The same seed gives the same bytes.")
+
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads.")]
+Images = Annotated[
+    int | None, typer.Option(min=1, help="Measure on this many images, evenly spaced.")
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace a finished folder.")]
+ArtifactPlugins = Annotated[
+    list[Path] | None,
+    typer.Option(metavar="FILE.py", help="A plugin file that the artifact was made with."),
+]
+OnlyRecord = Annotated[
+    bool, typer.Option("--json", help="Print the record, and nothing else, on stdout.")
+]
+OnlyJson = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")]
 
 _PANEL = "Fine-tuning"
 
