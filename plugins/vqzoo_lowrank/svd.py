@@ -144,7 +144,7 @@ def _truncated(weight: Tensor, options: SingularValuesOptions) -> tuple[Tensor, 
 
 
 def _near_one(weight: Tensor) -> float:
-    """A power of two that brings the largest weight near 1: squares then keep in float32's range."""
+    """A power of two that brings the largest weight near 1: its square is in float32's range."""
     low, high = torch.aminmax(weight)
     return 2.0 ** -math.frexp(max(-float(low), float(high)))[1]
 

@@ -32,6 +32,7 @@ def pytest_terminal_summary(
     sgemm = sgemm_rate()
     terminalreporter.write_line(table(results))
     terminalreporter.write_line(
+        f"peaks are of memory above what was held before, in weights; "
         f"~ extrapolated from a part of the problem; sgemm here: {sgemm:.0f} GFLOP/s; "
         f"plot: {path.relative_to(config.rootpath)}"
     )

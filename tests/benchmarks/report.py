@@ -8,11 +8,16 @@ from pathlib import Path
 from types import TracebackType
 
 import matplotlib as mpl
+import numpy as np
 import torch
 from torch.utils.benchmark import Timer
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.artist import Artist
+from matplotlib.patches import Patch
+
+_MARKERS = "os^Dvp*XP"
 
 
 @dataclass(frozen=True)
@@ -72,50 +77,72 @@ def sgemm_rate() -> float:
 
 
 def table(results: list[Result]) -> str:
-    """One line a result; ratios are to vqzoo (time) and to the lowest error of the task."""
-    lines = [
-        f"{'layer':18}{'task':26}{'library':14}{'seconds':>10}{'x vqzoo':>9}{'error':>11}"
-        f"{'x vqzoo':>9}{'peak/weight':>13}"
-    ]
-    ours = {(r.layer, r.task): r for r in results if r.library == "vqzoo"}
+    """A Markdown table, one line a task: what vqzoo took, and the others as multiples of it."""
+    tasks: dict[tuple[str, str], list[Result]] = {}
     for r in results:
-        own = ours.get((r.layer, r.task))
-        times = f"{r.seconds / own.seconds:9.1f}" if own else " " * 9
-        errors = f"{r.error / own.error:9.3f}" if own and own.error else " " * 9
-        peak = f"{r.peak:13.2f}" if r.peak is not None else f"{'-':>13}"
-        mark = "~" if r.share < 1 else " "
-        lines.append(
-            f"{r.layer:18}{r.task:26}{r.library:14}{mark}{r.seconds:9.3f}{times}{r.error:11.5f}"
-            f"{errors}{peak}"
-        )
-    return "\n".join(lines)
+        tasks.setdefault((r.layer, r.task), []).append(r)
+    rows = [("layer", "task", "vqzoo", "others: time and error, times vqzoo's")]
+    for (layer, task), found in tasks.items():
+        own = next((r for r in found if r.library == "vqzoo"), None)
+        others = "; ".join(_against(r, own) for r in found if r is not own)
+        rows.append((layer, task, "" if own is None else _figures(own), others))
+    widths = [max(len(row[i]) for row in rows) for i in range(4)]
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
+        for row in rows
+    ]
+    return "\n".join([lines[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *lines[1:]])
+
+
+def _figures(r: Result) -> str:
+    """Seconds, error and peak of memory, as far as they were measured."""
+    text = f"{'~' if r.share < 1 else ''}{r.seconds:.3g} s"
+    text += f", error {r.error:.4g}" if r.error else ""
+    return text + (f", peak {r.peak:.2f}" if r.peak is not None else "")
+
+
+def _against(r: Result, own: Result | None) -> str:
+    if own is None:
+        return f"{r.library} {_figures(r)}"
+    text = f"{r.library} {'~' if r.share < 1 else ''}{r.seconds / own.seconds:.3g}x"
+    text += f", {r.error / own.error:.3f}x" if own.error else ""
+    return text + (f", peak {r.peak:.2f}" if r.peak is not None else "")
 
 
 def plot(results: list[Result], path: Path) -> None:
-    """Time against error, one panel a layer; a colour a library, a marker a task."""
-    layers = list(dict.fromkeys(r.layer for r in results if r.error))
-    if not layers:
+    """Every other library's time and error over vqzoo's; a panel a layer."""
+    own = {(r.layer, r.task): r for r in results if r.library == "vqzoo"}
+    others = [r for r in results if r.error and r.library != "vqzoo" and (r.layer, r.task) in own]
+    if not others:
         return
-    tasks = list(dict.fromkeys(r.task for r in results if r.error))
-    libraries = list(dict.fromkeys(r.library for r in results if r.error))
-    figure, panels = plt.subplots(1, len(layers), figsize=(5 * len(layers), 4.5), squeeze=False)
-    for panel, layer in zip(panels[0], layers, strict=True):
-        for r in results:
-            if r.layer == layer and r.error:
-                marker, color = "os^Dvp*"[tasks.index(r.task) % 7], f"C{libraries.index(r.library)}"
-                panel.scatter(r.seconds, r.error, marker=marker, color=color)
-        panel.set(title=layer, xscale="log", yscale="log", xlabel="seconds")
-    panels[0][0].set_ylabel("relative squared error")
-    handles = [
-        plt.Line2D([], [], ls="", marker="o", color=f"C{i}", label=x)
-        for i, x in enumerate(libraries)
-    ]
+    layers = list(dict.fromkeys(r.layer for r in others))
+    tasks = list(dict.fromkeys(r.task for r in others))
+    libraries = list(dict.fromkeys(r.library for r in others))
+    figure, panels = plt.subplots(
+        1, len(layers), figsize=(3.6 * len(layers) + 2, 4), sharey=True, layout="constrained"
+    )
+    for panel, layer in zip(np.atleast_1d(panels), layers, strict=True):
+        panel.plot(1, 1, marker="+", ms=14, color="black")
+        panel.annotate("vqzoo", (1, 1), (6, 6), textcoords="offset points")
+        for r in others:
+            if r.layer != layer:
+                continue
+            ours = own[r.layer, r.task]
+            panel.scatter(
+                r.seconds / ours.seconds,
+                r.error / ours.error,
+                marker=_MARKERS[tasks.index(r.task) % len(_MARKERS)],
+                color=f"C{libraries.index(r.library)}",
+            )
+        panel.set(title=layer, xscale="log", yscale="log", xlabel="time, times vqzoo's")
+        panel.grid(alpha=0.3)
+    np.atleast_1d(panels)[0].set_ylabel("squared error, times vqzoo's")
+    handles: list[Artist] = [Patch(color=f"C{i}", label=x) for i, x in enumerate(libraries)]
     handles += [
-        plt.Line2D([], [], ls="", marker="os^Dvp*"[i % 7], color="grey", label=x)
-        for i, x in enumerate(tasks)
+        plt.Line2D([], [], ls="", marker=_MARKERS[i % len(_MARKERS)], color="grey", label=name)
+        for i, name in enumerate(tasks)
     ]
-    figure.legend(handles=handles, loc="outside right center", fontsize=8)
-    figure.tight_layout(rect=(0, 0, 0.9, 1))
+    figure.legend(handles=handles, loc="outside right upper", fontsize=8)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
+    figure.savefig(path, dpi=120)
     plt.close(figure)

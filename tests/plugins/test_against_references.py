@@ -167,6 +167,22 @@ def test_the_error_of_svd_is_the_tail_of_the_singular_values(
     assert squared_error("svd", weight, code) == pytest.approx(tail, rel=1e-4, abs=energy * 1e-11)
 
 
+@pytest.mark.parametrize("falls", [1.0, 1.05, 1.3, 2.0])
+@pytest.mark.parametrize("size", [1e-30, 1.0, 1e15])
+def test_svd_is_optimal_however_singular_values_fall_and_whatever_their_size(
+    falls: float, size: float
+) -> None:
+    random = np.random.default_rng(0)
+    left, _ = np.linalg.qr(random.standard_normal((60, 60)))
+    right, _ = np.linalg.qr(random.standard_normal((90, 60)))
+    values = falls ** -np.arange(60.0)
+    weight = torch.from_numpy((size * (left * values) @ right.T).astype(np.float32))
+    code = quantize("svd", weight, rank=10, dtype="float32")
+    exact = np.linalg.svd(weight.double().numpy() / size, compute_uv=False)
+    error = float(((decoded("svd", code) - weight).double() / size).square().sum())
+    assert error == pytest.approx((exact[10:] ** 2).sum(), rel=1e-4, abs=1e-11)
+
+
 @pytest.mark.parametrize("energy", [0.1, 0.5, 0.9, 1.0])
 def test_svd_keeps_the_smallest_rank_of_an_energy(energy: float) -> None:
     weight = weights(24, 40)

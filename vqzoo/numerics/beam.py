@@ -182,7 +182,7 @@ def beam_encode(points, start, stop, k, negated, halves, width, codes):  # type:
 
 @njit(nogil=True, cache=True)
 def take_off(codes, codebooks, points):  # type: ignore[no-untyped-def]
-    """points (d, n) less what codes (stages, n) and codebooks (stages, k, d) stand for, in place."""
+    """Take what codes (stages, n) and codebooks (stages, k, d) stand for off points (d, n)."""
     stages, n = codes.shape
     for stage in range(stages):
         for dim in range(codebooks.shape[2]):

@@ -10,6 +10,7 @@ from numba import njit
 
 _COARSE = 8  # values that are taken for one where the price is first looked for
 
+
 @njit(nogil=True, cache=True)
 def running_sums(mass, moment):  # type: ignore[no-untyped-def]
     """What `run_cost` needs of n values (or bins of values) of masses w and moments w·v.
@@ -159,7 +160,8 @@ def _search(sums, k, guess):  # type: ignore[no-untyped-def]
 def optimal_cuts(sums, k):  # type: ignore[no-untyped-def]
     """The optimal cut of n sorted values into k runs, 1 <= k <= n.
 
-    sums: as `running_sums` gives them of w > 0 and of v measured from near the mean. Returns k + 1 ascending positions: run r is cuts[r] to cuts[r + 1] - 1.
+    sums: as `running_sums` gives them, of w > 0 and of v measured from near the mean. Returns k + 1
+    ascending positions: run r is cuts[r] to cuts[r + 1] - 1.
     """
     n = sums.shape[0] - 1
     if k == n:

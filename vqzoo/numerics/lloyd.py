@@ -157,7 +157,7 @@ def _between(sums, counts, i, other_sums, other_counts, j):  # type: ignore[no-u
 
 
 @njit(nogil=True, cache=True)
-def _partners(sums, counts):  # type: ignore[no-untyped-def]
+def merge_partners(sums, counts):  # type: ignore[no-untyped-def]
     """(k,): the cluster that each would cost the least to merge with; any where none has points."""
     k, d = sums.shape
     stride = (k + LANES - 1) // LANES * LANES
@@ -211,7 +211,7 @@ def relocate(sums, counts, upper_sums, upper_counts, patience):  # type: ignore[
     each cluster that a split takes away. Changes sums (k, d) and counts (k).
     """
     k, d = sums.shape
-    partners = _partners(sums, counts)
+    partners = merge_partners(sums, counts)
     costs = np.empty(k, np.float64)
     gains = np.empty(k, np.float64)
     for j in range(k):

@@ -34,15 +34,15 @@ def cuts_between_values(
         for first, last in zip(low, high, strict=True):
             near[first:last] = True
         found, found_weights = values_in(values, weights, grid, near)
-        order = slice(None)
         if weights is None:
             found.sort()
         else:
             order = np.argsort(found, kind="stable")
+            found, found_weights = found[order], found_weights[order]
         starts, mass, moment = _items(
-            found[order],
-            found_weights[order],
-            grid.places_of(found[order]),
+            found,
+            found_weights,
+            grid.places_of(found),
             near,
             bins.mass,
             bins.moment,

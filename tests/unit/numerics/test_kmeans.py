@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sklearn.cluster import KMeans
 from torch import Tensor
 
-from vqzoo.numerics.kmeans import Clusters, assign, kmeans
+from vqzoo.numerics.kmeans import Clusters, assign, kmeans, train_codebooks
 from vqzoo.numerics.threads import use_threads
 
 
@@ -260,3 +260,10 @@ def test_refuses(points: Tensor, k: int, weights: Tensor | None, message: str) -
 def test_assign_refuses_centroids_of_another_shape() -> None:
     with pytest.raises(ValueError, match="expected"):
         assign(draw(1, 4, 10), draw(1, 2, 3))
+
+
+@pytest.mark.parametrize("sample", [None, 700])
+def test_codebooks_alone_are_those_of_kmeans(sample: int | None) -> None:
+    points, weights = draw(2, 3, 1000), draw(2, 1000, seed=1).abs()
+    found = kmeans(points, 20, weights=weights, seed=3, sample=sample).centroids
+    assert train_codebooks(points, 20, weights=weights, seed=3, sample=sample).equal(found)

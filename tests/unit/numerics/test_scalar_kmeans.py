@@ -1,5 +1,7 @@
 """Scalar k-means, against a plain dynamic programme and scikit-learn."""
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,8 @@ from hypothesis import strategies as st
 from sklearn.cluster import KMeans
 from torch import Tensor
 
-from vqzoo.numerics.scalar_kmeans import assign_scalar, scalar_kmeans
+from vqzoo.numerics.intervals import run_cost, running_sums
+from vqzoo.numerics.scalar_kmeans import assign_scalar, scalar_centroids, scalar_kmeans
 from vqzoo.numerics.threads import use_threads
 
 
@@ -105,12 +108,51 @@ def test_is_no_worse_than_scikit_learn() -> None:
     assert error(values, 16) <= reference * (1 + 1e-5)
 
 
-@pytest.mark.parametrize("exact", [False, True])
-def test_far_outliers_do_not_swallow_the_bins(exact: bool) -> None:
+def test_far_outliers_cost_no_precision() -> None:
     values = draw(300_000)
-    clean = error(values, 64)
+    clean = error(values, 64, exact=True)
     values[:4] = torch.tensor([1e6, -3e7, 1e9, 2e6])
-    assert error(values, 68, exact=exact) <= 1.01 * clean
+    bins, exact = error(values, 68), error(values, 68, exact=True)
+    assert exact <= bins <= 1.0001 * clean
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.floats(-1, 1, width=16) | st.floats(-1e9, 1e9, width=32), st.integers(1, 99)),
+        min_size=2,
+        max_size=20,
+    ),
+    st.data(),
+)
+def test_costs_of_runs_are_right_beside_far_outliers(
+    pairs: list[tuple[float, int]], data: st.DataObject
+) -> None:
+    values, weights = (np.array(part, np.float64) for part in zip(*sorted(pairs), strict=True))
+    start = data.draw(st.integers(0, len(values) - 1))
+    stop = data.draw(st.integers(start + 1, len(values)))
+    found = run_cost(running_sums(weights, weights * values), start, stop)
+    run = [(Fraction(v), Fraction(w)) for v, w in zip(values, weights, strict=True)][start:stop]
+    mean = sum(v * w for v, w in run) / sum(w for _, w in run)
+    exact = float(sum(w * (v - mean) ** 2 for v, w in run))
+    # Of the run's own squares, however large those of others are; its moment loses as much as they
+    # take of float64.
+    own = float(sum(w * v * v for v, w in run))
+    lost = float(np.abs(weights * values).sum()) * 2.0**-50
+    assert found == pytest.approx(exact, abs=own * 1e-13 + lost * (lost + 2 * own**0.5 * 10))
+
+
+def test_what_is_no_number_gets_a_code_all_the_same() -> None:
+    values = torch.tensor([np.nan, np.inf, -np.inf, 0.4])
+    codes = assign_scalar(values, torch.tensor([-1.0, 0.0, 1.0]))
+    assert codes[1:].tolist() == [2, 0, 1]
+    assert int(codes[0]) < 3
+
+
+def test_centroids_alone_are_those_of_scalar_kmeans() -> None:
+    values, weights = draw(3000), draw(3000, seed=1).abs()
+    found = scalar_kmeans(values, 16, weights=weights).centroids
+    assert scalar_centroids(values, 16, weights=weights).equal(found)
 
 
 @pytest.mark.parametrize("k", [1, 2, 16, 256, 300, 5000])
