@@ -333,4 +333,4 @@ def _build_part(
         raise ArtifactError(f"{name!r} holds {values.numel()} codes where {count} are promised")
     if count and not 0 <= int(values.min()) <= int(values.max()) < spec.cardinality:
         raise ArtifactError(f"{name!r} has codes past its {spec.cardinality} symbols")
-    return Indices(values.reshape(spec.shape), spec.cardinality).narrowed()
+    return Indices(values.reshape(spec.shape), spec.cardinality).as_read()

@@ -347,11 +347,8 @@ def quantize_matrix(
 
 
 def _as_stored(code: Code) -> Code:
-    """Indices in the dtype that reading gives them: what is measured is what will be loaded."""
-    parts = {
-        name: part.narrowed() if isinstance(part, Indices) else part
-        for name, part in code.parts.items()
-    }
+    """Parts as reading gives them: what is measured is, to the last bit, what will be loaded."""
+    parts = {name: part.as_read() for name, part in code.parts.items()}
     return replace(code, parts=parts)
 
 

@@ -35,9 +35,10 @@ class Indices:
         """Codes of a shape without values, on the meta device."""
         return cls(torch.empty(shape, dtype=torch.int64, device="meta"), cardinality)
 
-    def narrowed(self) -> "Indices":
-        """The same codes as an artifact gives them back: uint8 up to 256 symbols, else int32."""
-        return replace(self, values=self.values.to(code_dtype(self.cardinality)))
+    def as_read(self) -> "Indices":
+        """The same codes as an artifact gives them back: uint8 up to 256 symbols, else int32;
+        contiguous."""
+        return replace(self, values=self.values.to(code_dtype(self.cardinality)).contiguous())
 
     @property
     def bits(self) -> int:
@@ -93,6 +94,11 @@ class Floats:
     def _scaled(cls, values: Tensor, storage: torch.dtype, exponent: int) -> "Floats":
         scaled = values.double() * 2.0**-exponent if exponent else values
         return cls(scaled.to(storage), exponent)
+
+    def as_read(self) -> "Floats":
+        """The same values as an artifact gives them back: contiguous. Matrix products round by how
+        their factors lie in memory."""
+        return replace(self, stored=self.stored.contiguous())
 
     def rounded(self, values: Tensor) -> "Floats":
         """Other values in this storage dtype; the exponent stays where they fit it."""
