@@ -24,7 +24,7 @@ from vqzoo.compression.selection import LayerPlan, MethodChoice, TransformChoice
 from vqzoo.compression.view import weight_key, weight_matrix
 from vqzoo.errors import PluginError, UsageError, VqzooError, cause
 from vqzoo.numerics.arrays import all_finite
-from vqzoo.plugin.code import Code, Indices, MethodCode, stored_bits
+from vqzoo.plugin.code import Code, MethodCode, stored_bits
 from vqzoo.plugin.isolation import isolated, on_layer
 from vqzoo.plugin.manager import Plugins
 from vqzoo.plugin.method import LayerContext, Method, Options, SkipLayer

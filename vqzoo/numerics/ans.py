@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vqzoo.numerics.arrays import narrow_and_wide
-from vqzoo.numerics.chunks import (
+from vqzoo.numerics.coding.chunks import (
     Bytes,
     chunk_exponent,
     decode_chunks,
@@ -26,9 +26,9 @@ from vqzoo.numerics.chunks import (
     join,
     open_stream,
 )
+from vqzoo.numerics.coding.frequencies import Ints, cost_bits, frequencies
+from vqzoo.numerics.coding.symbol_table import best_order, read_table, table_bits, write_table
 from vqzoo.numerics.entropy import symbol_counts
-from vqzoo.numerics.frequencies import Ints, cost_bits, frequencies
-from vqzoo.numerics.symbol_table import best_order, read_table, table_bits, write_table
 
 _MIN_SCALE, _MAX_SCALE = 8, 24
 _DIRECT = 16  # the largest scale with a table entry for each of the 2^scale slots

@@ -10,8 +10,8 @@ from numba import njit
 from torch import Tensor
 
 from vqzoo.numerics.arrays import narrow_and_wide
+from vqzoo.numerics.kernels.vectors import load_word
 from vqzoo.numerics.threads import run_tasks
-from vqzoo.numerics.vectors import load_word
 
 _TASK = 1 << 20  # codes a task, a multiple of 8: tasks meet at byte boundaries
 

@@ -13,11 +13,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vqzoo.numerics.accelerated.torch_decode import (
+    decode_blocks_elsewhere,
+    decode_scalars_elsewhere,
+)
 from vqzoo.numerics.arrays import Floats, as_float32, narrow_and_wide
 from vqzoo.numerics.bits import check_stream, unpack
-from vqzoo.numerics.decode_kernels import BAND, decode_blocks, decode_values
+from vqzoo.numerics.kernels.decode_kernels import BAND, decode_blocks, decode_values
 from vqzoo.numerics.threads import run_tasks
-from vqzoo.numerics.torch_decode import decode_blocks_elsewhere, decode_scalars_elsewhere
 
 _VALUES = 1 << 21  # values a task
 _BYTES = 64  # of a cache line

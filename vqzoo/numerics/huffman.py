@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vqzoo.numerics.arrays import narrow_and_wide
-from vqzoo.numerics.chunks import (
+from vqzoo.numerics.coding.chunks import (
     Bytes,
     chunk_exponent,
     decode_chunks,
@@ -20,10 +20,10 @@ from vqzoo.numerics.chunks import (
     join,
     open_stream,
 )
+from vqzoo.numerics.coding.prefix_code import Ints, canonical_starts, code_lengths
+from vqzoo.numerics.coding.symbol_table import best_order, read_table, write_table
 from vqzoo.numerics.entropy import symbol_counts
-from vqzoo.numerics.prefix_code import Ints, canonical_starts, code_lengths
-from vqzoo.numerics.symbol_table import best_order, read_table, write_table
-from vqzoo.numerics.vectors import load_word
+from vqzoo.numerics.kernels.vectors import load_word
 
 _LOOKUP = 12  # bits that index the lookup table
 _HELD = 3  # symbols that an entry has room for

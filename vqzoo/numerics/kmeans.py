@@ -7,13 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vqzoo.numerics.accelerated.torch_kmeans import assign_torch, train_torch
 from vqzoo.numerics.arrays import Floats, as_float32, empty_codes, narrow_and_wide
-from vqzoo.numerics.lloyd import lloyd_many
-from vqzoo.numerics.lloyd_parallel import lloyd_parallel
-from vqzoo.numerics.nearest import assign_many
+from vqzoo.numerics.kernels.lloyd import lloyd_many
+from vqzoo.numerics.kernels.lloyd_parallel import lloyd_parallel
+from vqzoo.numerics.kernels.nearest import assign_many
+from vqzoo.numerics.kernels.vectors import PART
 from vqzoo.numerics.threads import run_tasks
-from vqzoo.numerics.torch_kmeans import assign_torch, train_torch
-from vqzoo.numerics.vectors import PART
 
 Progress = Callable[[int, int], None]
 

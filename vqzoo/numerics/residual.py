@@ -8,13 +8,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vqzoo.numerics.accelerated.torch_residual import encode_residual, train_residual
 from vqzoo.numerics.arrays import Floats, as_float32, code_dtype
-from vqzoo.numerics.beam import add_rest, beam_encode, take_off
+from vqzoo.numerics.kernels.beam import add_rest, beam_encode, take_off
+from vqzoo.numerics.kernels.nearest import padded_count, prepare
 from vqzoo.numerics.kmeans import Progress, check_problem, choose_sample, train
-from vqzoo.numerics.nearest import padded_count, prepare
 from vqzoo.numerics.residual_schedule import REFIT_CONVERGED, REFIT_STEPS, ROUNDS
 from vqzoo.numerics.threads import run_tasks
-from vqzoo.numerics.torch_residual import encode_residual, train_residual
 
 Doubles = NDArray[np.float64]
 Codes = NDArray[np.int32]

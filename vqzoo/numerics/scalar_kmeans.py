@@ -8,12 +8,12 @@ from numba import njit
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vqzoo.numerics.accelerated.torch_histogram import bins_elsewhere, codes_elsewhere
 from vqzoo.numerics.arrays import Floats, as_float32, code_dtype
-from vqzoo.numerics.histogram import BINS, Bins, Doubles, bins_of
-from vqzoo.numerics.intervals import optimal_cuts, running_sums
+from vqzoo.numerics.scalar.histogram import BINS, Bins, Doubles, bins_of
+from vqzoo.numerics.scalar.intervals import optimal_cuts, running_sums
+from vqzoo.numerics.scalar.windows import cuts_between_values
 from vqzoo.numerics.threads import run_tasks
-from vqzoo.numerics.torch_histogram import bins_elsewhere, codes_elsewhere
-from vqzoo.numerics.windows import cuts_between_values
 
 _TASK = 1 << 20  # values a task
 _BINS_A_CUT = 16  # below, bins are too coarse to tell where a cut is: each value gets its own

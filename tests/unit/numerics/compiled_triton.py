@@ -6,8 +6,8 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from vqzoo.numerics import triton_decode
-from vqzoo.numerics import triton_kernels as kernels
+from vqzoo.numerics.accelerated import triton_decode
+from vqzoo.numerics.accelerated import triton_kernels as kernels
 
 _POINTS = ["i64", "i64", "i32"]  # strides
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from vqzoo.numerics.accelerators import has_triton
+from vqzoo.numerics.accelerated.accelerators import has_triton
 from vqzoo.numerics.decode import decode_residual, decode_scalar
 from vqzoo.numerics.kmeans import Clusters, assign, kmeans
 from vqzoo.numerics.residual import residual_kmeans

@@ -11,7 +11,7 @@ from vqzoo_vq.kmeans import ScalarKMeans
 from vqzoo_vq.pq import ProductQuantization
 from vqzoo_vq.rq import ResidualQuantization
 
-from vqzoo.numerics import torch_decode
+from vqzoo.numerics.accelerated import torch_decode
 from vqzoo.numerics.bits import pack
 from vqzoo.numerics.decode import (
     decode_residual,

@@ -177,7 +177,7 @@ def test_very_many_centroids_start_from_a_sample(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("vqzoo.numerics.kmeans._LARGE", 0)
     points = draw(1, 4, 6000)
     expected = error(points, kmeans(points, 500))
-    monkeypatch.setattr("vqzoo.numerics.lloyd_parallel._SEED_CENTROIDS", 100)
+    monkeypatch.setattr("vqzoo.numerics.kernels.lloyd_parallel._SEED_CENTROIDS", 100)
     assert error(points, kmeans(points, 500)) <= 1.05 * expected
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vqzoo.numerics.prefix_code import canonical_starts, code_lengths
+from vqzoo.numerics.coding.prefix_code import canonical_starts, code_lengths
 
 COUNTS = st.lists(st.integers(1, 1000), min_size=1, max_size=40)
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sklearn.cluster import KMeans
 from torch import Tensor
 
-from vqzoo.numerics.intervals import run_cost, running_sums
+from vqzoo.numerics.scalar.intervals import run_cost, running_sums
 from vqzoo.numerics.scalar_kmeans import assign_scalar, scalar_centroids, scalar_kmeans
 from vqzoo.numerics.threads import use_threads
 

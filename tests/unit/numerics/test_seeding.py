@@ -4,9 +4,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vqzoo.numerics.lloyd import merge_partners
-from vqzoo.numerics.seeding import generator, seed_plus_plus
-from vqzoo.numerics.vectors import row_stride
+from vqzoo.numerics.kernels.lloyd import merge_partners
+from vqzoo.numerics.kernels.seeding import generator, seed_plus_plus
+from vqzoo.numerics.kernels.vectors import row_stride
 
 
 def seeds(points: np.ndarray, weights: np.ndarray, k: int, seed: int) -> np.ndarray:

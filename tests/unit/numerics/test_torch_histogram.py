@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from vqzoo.numerics import torch_histogram
+from vqzoo.numerics.accelerated import torch_histogram
+from vqzoo.numerics.accelerated.torch_histogram import bin_edges, bins_elsewhere
 from vqzoo.numerics.arrays import as_float32
-from vqzoo.numerics.histogram import bins_of
+from vqzoo.numerics.scalar.histogram import bins_of
 from vqzoo.numerics.scalar_kmeans import ScalarClusters, assign_scalar, scalar_kmeans
-from vqzoo.numerics.torch_histogram import bin_edges, bins_elsewhere
 
 
 @pytest.fixture(autouse=True)

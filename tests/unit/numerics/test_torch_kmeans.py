@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from vqzoo.numerics import torch_kernels, torch_kmeans
-from vqzoo.numerics.accelerators import TORCH, Kernels
+from vqzoo.numerics.accelerated import torch_kernels, torch_kmeans
+from vqzoo.numerics.accelerated.accelerators import TORCH, Kernels
+from vqzoo.numerics.accelerated.scaled_points import ScaledPoints, center_points
+from vqzoo.numerics.accelerated.torch_kernels import ALL, SQUARES, Part, add_up
+from vqzoo.numerics.accelerated.torch_kmeans import _draws, _part_of, assign_torch, train_torch
 from vqzoo.numerics.kmeans import Clusters, assign, kmeans
-from vqzoo.numerics.scaled_points import ScaledPoints, center_points
-from vqzoo.numerics.torch_kernels import ALL, SQUARES, Part, add_up
-from vqzoo.numerics.torch_kmeans import _draws, _part_of, assign_torch, train_torch
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from vqzoo.numerics import torch_relocation
-from vqzoo.numerics.torch_relocation import cheapest_mergers, relocate, split_gains
+from vqzoo.numerics.accelerated import torch_relocation
+from vqzoo.numerics.accelerated.torch_relocation import cheapest_mergers, relocate, split_gains
 
 
 def clusters(batch: int, k: int, n: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -7,10 +7,10 @@ import torch
 from elsewhere import DEVICE, Elsewhere
 from torch import Tensor
 
-from vqzoo.numerics import torch_residual
-from vqzoo.numerics.accelerators import TORCH
+from vqzoo.numerics.accelerated import torch_residual
+from vqzoo.numerics.accelerated.accelerators import TORCH
+from vqzoo.numerics.accelerated.torch_residual import _refit, encode_residual, train_residual
 from vqzoo.numerics.residual import ResidualClusters, residual_kmeans
-from vqzoo.numerics.torch_residual import _refit, encode_residual, train_residual
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from vqzoo.numerics import accelerators
+from vqzoo.numerics.accelerated import accelerators
 
 HERE = Path(__file__).parent
 needs_triton = pytest.mark.skipif(
@@ -29,8 +29,8 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
 
 def test_importing_vqzoo_imports_no_kernels_of_triton() -> None:
     loaded = run("-c", "import sys, vqzoo, vqzoo.numerics.kmeans; print(*sys.modules)").stdout
-    assert "vqzoo.numerics.torch_kernels" in loaded
-    assert "vqzoo.numerics.triton_kernels" not in loaded
+    assert "vqzoo.numerics.accelerated.torch_kernels" in loaded
+    assert "vqzoo.numerics.accelerated.triton_kernels" not in loaded
 
 
 def test_plain_torch_where_there_is_no_triton(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ centroid is the smallest s_j, at d multiply-adds a pair. No distance is ever wri
 import numpy as np
 from numba import njit
 
-from vqzoo.numerics.vectors import (
+from vqzoo.numerics.kernels.vectors import (
     LANES,
     broadcast,
     load,

@@ -10,8 +10,8 @@ from numba import njit
 from numpy.typing import NDArray
 
 from vqzoo.numerics.arrays import Floats
-from vqzoo.numerics.histogram import Bins, Doubles, Grid, values_in
-from vqzoo.numerics.intervals import run_cost, running_sums
+from vqzoo.numerics.scalar.histogram import Bins, Doubles, Grid, values_in
+from vqzoo.numerics.scalar.intervals import run_cost, running_sums
 
 Positions = NDArray[np.int64]
 

@@ -8,9 +8,9 @@ l·stride + i, stride a multiple of `PART`.
 import numpy as np
 from numba import njit
 
-from vqzoo.numerics.nearest import nearest, padded_count, prepare, scale_of
-from vqzoo.numerics.seeding import generator, seed_plus_plus
-from vqzoo.numerics.vectors import (
+from vqzoo.numerics.kernels.nearest import nearest, padded_count, prepare, scale_of
+from vqzoo.numerics.kernels.seeding import generator, seed_plus_plus
+from vqzoo.numerics.kernels.vectors import (
     LANES,
     add,
     broadcast,

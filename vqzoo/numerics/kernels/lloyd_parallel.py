@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vqzoo.numerics.arrays import Floats
-from vqzoo.numerics.lloyd import (
+from vqzoo.numerics.kernels.lloyd import (
     add_squares,
     add_upper,
     center,
@@ -19,10 +19,10 @@ from vqzoo.numerics.lloyd import (
     update,
     widest,
 )
-from vqzoo.numerics.nearest import padded_count, prepare
-from vqzoo.numerics.seeding import generator, seed_plus_plus
+from vqzoo.numerics.kernels.nearest import padded_count, prepare
+from vqzoo.numerics.kernels.seeding import generator, seed_plus_plus
+from vqzoo.numerics.kernels.vectors import LANES, row_stride
 from vqzoo.numerics.threads import run_tasks
-from vqzoo.numerics.vectors import LANES, row_stride
 
 Doubles = NDArray[np.float64]
 

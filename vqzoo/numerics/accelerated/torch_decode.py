@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from vqzoo.numerics.accelerators import has_triton
+from vqzoo.numerics.accelerated.accelerators import has_triton
 
 _VALUES = 1 << 24  # decoded at a time, each with an index of its own
 
@@ -12,7 +12,7 @@ def decode_blocks_elsewhere(codes: Tensor, codebooks: Tensor, out: Tensor) -> Te
     """`decode.decode_residual` on the device of its tensors, whose shapes are known to fit."""
     refuse_unknown(codes, codebooks.shape[2])
     if has_triton(out.device):
-        from vqzoo.numerics import triton_decode
+        from vqzoo.numerics.accelerated import triton_decode
 
         return triton_decode.decode_blocks(codes, codebooks, out)
     return decode_blocks(codes, codebooks, out)

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from vqzoo.numerics.accelerated.scaled_points import ScaledPoints
 from vqzoo.numerics.arrays import code_dtype
-from vqzoo.numerics.scaled_points import ScaledPoints
 
 _SCORES = 1 << 26  # held at a time: 256 MiB
 

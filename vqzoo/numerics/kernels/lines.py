@@ -10,7 +10,7 @@ from llvmlite import ir  # type: ignore[import-untyped]
 from numba import types
 from numba.extending import intrinsic, models, register_model
 
-from vqzoo.numerics.vectors import address
+from vqzoo.numerics.kernels.vectors import address
 
 LINE = 16  # floats
 _LINE = ir.VectorType(ir.FloatType(), LINE)

@@ -3,8 +3,8 @@
 import numpy as np
 from numba import njit
 
-from vqzoo.numerics.nearest import GROUP, nearest
-from vqzoo.numerics.vectors import (
+from vqzoo.numerics.kernels.nearest import GROUP, nearest
+from vqzoo.numerics.kernels.vectors import (
     LANES,
     above,
     add,

@@ -8,9 +8,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from vqzoo.numerics.accelerated.scaled_points import ScaledPoints
+from vqzoo.numerics.accelerated.torch_kernels import Part
 from vqzoo.numerics.arrays import code_dtype
-from vqzoo.numerics.scaled_points import ScaledPoints
-from vqzoo.numerics.torch_kernels import Part
 
 # A program of `nearest` keeps the coordinates of its points in registers. The inner loop, compiled
 # for compute capability 9.0 and disassembled, is 8 instructions a point and centroid at d = 4, 15

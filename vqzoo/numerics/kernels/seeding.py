@@ -8,7 +8,7 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from vqzoo.numerics.vectors import PART, address, fold, spread
+from vqzoo.numerics.kernels.vectors import PART, address, fold, spread
 
 _WIDTH = PART // 2  # what the registers of AVX hold beside another such vector
 _WIDE = ir.VectorType(ir.FloatType(), _WIDTH)

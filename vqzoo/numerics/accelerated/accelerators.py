@@ -9,8 +9,8 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-from vqzoo.numerics import torch_kernels
-from vqzoo.numerics.scaled_points import ScaledPoints, around_zero
+from vqzoo.numerics.accelerated import torch_kernels
+from vqzoo.numerics.accelerated.scaled_points import ScaledPoints, around_zero
 
 _TRITON_DIMENSIONS = 32  # beyond, distances are matrix products, and torch's are best
 
@@ -34,7 +34,7 @@ def has_triton(device: torch.device) -> bool:
     if device.type != "cuda" or find_spec("triton") is None:
         return False
     try:
-        from vqzoo.numerics import triton_kernels
+        from vqzoo.numerics.accelerated import triton_kernels
 
         origin = torch.zeros((1, 1, 1), device=device)
         triton_kernels.nearest(around_zero(origin), origin, True)
@@ -53,7 +53,7 @@ def has_triton(device: torch.device) -> bool:
 def kernels_for(device: torch.device, d: int) -> Kernels:
     """Those for points of d dimensions; Triton is imported where it is to be used, not before."""
     if d <= _TRITON_DIMENSIONS and has_triton(device):
-        from vqzoo.numerics import triton_kernels
+        from vqzoo.numerics.accelerated import triton_kernels
 
         return Kernels(triton_kernels.nearest, triton_kernels.add_up)
     return TORCH

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vqzoo.numerics.accelerators import Kernels, kernels_for
-from vqzoo.numerics.lloyd import patience
-from vqzoo.numerics.scaled_points import ScaledPoints, center_on, center_points
-from vqzoo.numerics.torch_kernels import ALL, SQUARES, Part
-from vqzoo.numerics.torch_relocation import relocate
+from vqzoo.numerics.accelerated.accelerators import Kernels, kernels_for
+from vqzoo.numerics.accelerated.scaled_points import ScaledPoints, center_on, center_points
+from vqzoo.numerics.accelerated.torch_kernels import ALL, SQUARES, Part
+from vqzoo.numerics.accelerated.torch_relocation import relocate
+from vqzoo.numerics.kernels.lloyd import patience
 
 _POINTS = 1 << 22  # of the problems that run side by side: some 30 bytes each, beside the weight
 _DRAW_BITS = 31

@@ -10,7 +10,7 @@ import numpy as np
 from numba import njit
 
 from vqzoo.numerics.bits import unpack_range
-from vqzoo.numerics.lines import (
+from vqzoo.numerics.kernels.lines import (
     LINE,
     add_lines,
     code_at,

@@ -1,0 +1,1 @@
+"""What entropy coders share: tables of symbols, chunks of a stream."""

@@ -1,0 +1,1 @@
+"""How scalar k-means finds its cuts: bins, shortest paths, windows."""
