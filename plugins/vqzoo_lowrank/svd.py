@@ -46,8 +46,8 @@ class SingularValues(Quantizer):
         left, values, right = _truncated(weight, options)
         root = values.sqrt()
         parts = {
-            "left": Floats.of(left * root, options.dtype),
-            "right": Floats.of(root[:, None] * right, options.dtype),
+            "left": Floats.of(left.mul_(root), options.dtype),
+            "right": Floats.of(right.mul_(root[:, None]), options.dtype),
         }
         return Code((weight.shape[0], weight.shape[1]), parts)
 
@@ -136,6 +136,7 @@ def _truncated(weight: Tensor, options: SingularValuesOptions) -> tuple[Tensor, 
         gram.addmm_(seen, seen.T)
     squares, turn = torch.linalg.eigh(gram)
     left, values = left @ turn.flip(1), squares.flip(0).clamp_(min=0).sqrt_()
+    del gram, turn
     divisors = values.where(values > values[0] * 1e-8, torch.inf)[:, None]
     right = weight.new_empty(len(values), n)
     for part, place in zip(_columns(weight, scale), right.split(_COLUMNS, 1), strict=True):
@@ -193,9 +194,11 @@ def _improved(weight: Tensor, left: Tensor, scale: float) -> Tensor:
     """An orthonormal basis of W·Wᵀ·U, (m, r) float64."""
     product = torch.zeros(left.shape, dtype=torch.float64, device=left.device)
     basis = left.double()
+    del left
     for part in _columns(weight, scale):
         exact = part.double()
         product.addmm_(exact, exact.T @ basis)
+    del basis, part, exact  # the decomposition takes room for two more
     return torch.linalg.qr(product)[0]
 
 

@@ -71,7 +71,7 @@ def scalar_coremltools(weight: Tensor, k: int) -> Error:
 
 
 def scalar_kmeans1d(weight: Tensor, k: int, share: float) -> Error:
-    values = weight.reshape(-1)[: int(weight.numel() * share)].numpy()
+    values = weight.reshape(-1)[:: round(1 / share)].numpy().copy()  # from all rows, which differ
     found = kmeans1d.cluster(values, k)
     return lambda: relative(values, np.float32(found.centroids)[found.clusters])
 

@@ -210,8 +210,9 @@ def _table(limits: Floats) -> _Table:
 @njit(nogil=True, cache=True)
 def _cells(values, low, scale, top, cells):  # type: ignore[no-untyped-def]
     for i in range(values.shape[0]):
-        place = max((values[i] - low) * scale, np.float32(0.0))  # not a number: 0
-        cells[i] = np.uint32(np.int32(min(place, top)))
+        place = (values[i] - low) * scale
+        place = place if place > np.float32(0.0) else np.float32(0.0)  # not a number: 0
+        cells[i] = np.uint32(np.int32(place if place < top else top))
 
 
 @njit(nogil=True, cache=True)

@@ -146,7 +146,8 @@ def _core_numbers(values, low, scale, numbers):  # type: ignore[no-untyped-def]
     last = np.float32(BINS - 2 * TAIL)
     for i in range(values.shape[0]):
         at = (values[i] - low) * scale
-        numbers[i] = np.int32(min(max(at, np.float32(-1.0)), last))
+        at = at if at > np.float32(-1.0) else np.float32(-1.0)
+        numbers[i] = np.int32(at if at < last else last)
 
 
 @njit(nogil=True, cache=True)
