@@ -71,9 +71,15 @@ def scalar_coremltools(weight: Tensor, k: int) -> Error:
 
 
 def scalar_kmeans1d(weight: Tensor, k: int, share: float) -> Error:
-    values = weight.reshape(-1)[:: round(1 / share)].numpy().copy()  # from all rows, which differ
-    found = kmeans1d.cluster(values, k)
-    return lambda: relative(values, np.float32(found.centroids)[found.clusters])
+    everything = weight.reshape(-1).numpy()
+    found = kmeans1d.cluster(everything[:: round(1 / share)].copy(), k)
+    centroids = np.float32(found.centroids)
+
+    def error() -> float:  # of all numbers: those of a part are too few not to flatter it
+        middles = (centroids[1:] + centroids[:-1]) / 2
+        return relative(everything, centroids[np.searchsorted(middles, everything)])
+
+    return error
 
 
 def pq_vqzoo(weight: Tensor, d: int, k: int, tolerance: float = 1e-4) -> Error:
