@@ -15,15 +15,15 @@ After `import vqzoo` timm knows vqzoo's architectures, too.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from vqzoo.zoo.after_timm import register_with_timm
+from vqzoo.models.timm_registration import register_with_timm
 
 if TYPE_CHECKING:
+    from vqzoo.evaluation.accuracy import evaluate
+    from vqzoo.finetuning.finetune import finetune
+    from vqzoo.hub.repository import pull, push
+    from vqzoo.network.compressed_model import CompressedModel, compress
+    from vqzoo.network.load import load
     from vqzoo.plugin.hookspecs import hookimpl
-    from vqzoo.zoo.compressed_model import CompressedModel, compress
-    from vqzoo.zoo.evaluate import evaluate
-    from vqzoo.zoo.finetune import finetune
-    from vqzoo.zoo.hub import pull, push
-    from vqzoo.zoo.load import load
 
 __all__ = [
     "CompressedModel",
@@ -37,14 +37,14 @@ __all__ = [
 ]
 
 _HOMES = {
-    "CompressedModel": "vqzoo.zoo.compressed_model",
-    "compress": "vqzoo.zoo.compressed_model",
-    "evaluate": "vqzoo.zoo.evaluate",
-    "finetune": "vqzoo.zoo.finetune",
+    "CompressedModel": "vqzoo.network.compressed_model",
+    "compress": "vqzoo.network.compressed_model",
+    "evaluate": "vqzoo.evaluation.accuracy",
+    "finetune": "vqzoo.finetuning.finetune",
     "hookimpl": "vqzoo.plugin.hookspecs",
-    "load": "vqzoo.zoo.load",
-    "pull": "vqzoo.zoo.hub",
-    "push": "vqzoo.zoo.hub",
+    "load": "vqzoo.network.load",
+    "pull": "vqzoo.hub.repository",
+    "push": "vqzoo.hub.repository",
 }
 
 

@@ -7,10 +7,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from vqzoo.numerics.decode import decode_scalar
-from vqzoo.numerics.scalar_kmeans import assign_scalar, scalar_centroids
-from vqzoo.numerics.scalar_lloyd import scalar_lloyd
+from vqzoo.numerics.clustering.scalar_kmeans import assign_scalar, scalar_centroids
+from vqzoo.numerics.decoding.decode import decode_scalar
 from vqzoo.plugin import Code, Floats, Indices, LayerContext, Quantizer
+from vqzoo_deep_compression.lloyd import scalar_lloyd
 from vqzoo_deep_compression.survivors import (
     PruningOptions,
     count_survivors,

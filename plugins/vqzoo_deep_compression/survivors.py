@@ -5,8 +5,8 @@ import math
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from vqzoo.numerics.sparse import gaps_of, largest, positions_of
 from vqzoo.plugin import Code, Indices, Options, SkipLayer
+from vqzoo_deep_compression.gaps import gaps_of, largest, positions_of
 
 CONV_DENSITY, DENSE_DENSITY = 0.35, 0.1
 

@@ -6,8 +6,8 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor
 
-from vqzoo.numerics.diba import solve_diba
 from vqzoo.plugin import Code, Floats, Indices, LayerContext, Options, Quantizer
+from vqzoo_diba.solver import solve_diba
 
 _FINE = 512  # candidates for k differ by a 512th
 

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from vqzoo.numerics.ans import pack, unpack
+from vqzoo.numerics.coding.ans import pack, unpack
 from vqzoo.plugin import Packing
 
 

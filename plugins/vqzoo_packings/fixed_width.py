@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from vqzoo.numerics.bits import pack, unpack
+from vqzoo.numerics.coding.bits import pack, unpack
 from vqzoo.plugin import Packing, index_bits
 
 

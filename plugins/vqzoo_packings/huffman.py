@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from vqzoo.numerics.huffman import pack, unpack
+from vqzoo.numerics.coding.huffman import pack, unpack
 from vqzoo.plugin import Packing
 
 

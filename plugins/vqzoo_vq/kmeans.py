@@ -7,9 +7,9 @@ from typing import Literal, get_args
 from pydantic import Field
 from torch import Tensor
 
-from vqzoo.numerics.decode import decode_scalar
-from vqzoo.numerics.lookup import look_up_scalar
-from vqzoo.numerics.scalar_kmeans import assign_scalar, scalar_centroids
+from vqzoo.numerics.clustering.scalar_kmeans import assign_scalar, scalar_centroids
+from vqzoo.numerics.decoding.decode import decode_scalar
+from vqzoo.numerics.decoding.lookup import look_up_scalar
 from vqzoo.plugin import Code, Floats, Indices, LayerContext, Options, Quantizer, index_bits
 from vqzoo_vq.calibrated import column_moments
 from vqzoo_vq.distortion import ROW_SCALE_GAIN, gaussian_distortion

@@ -9,10 +9,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from vqzoo.numerics.decode import decode_pq
-from vqzoo.numerics.kmeans import assign, train_codebooks
-from vqzoo.numerics.lookup import look_up
-from vqzoo.numerics.metric_kmeans import assign_by_metric, metric_kmeans
+from vqzoo.numerics.clustering.kmeans import assign, train_codebooks
+from vqzoo.numerics.clustering.metric_kmeans import assign_by_metric, metric_kmeans
+from vqzoo.numerics.decoding.decode import decode_pq
+from vqzoo.numerics.decoding.lookup import look_up
 from vqzoo.plugin import Code, Floats, Indices, LayerContext, Options, Quantizer, index_bits
 from vqzoo_vq.blocks import (
     Axis,

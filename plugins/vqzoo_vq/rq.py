@@ -8,9 +8,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from vqzoo.numerics.decode import decode_residual
-from vqzoo.numerics.lookup import look_up
-from vqzoo.numerics.residual import residual_kmeans
+from vqzoo.numerics.clustering.residual import residual_kmeans
+from vqzoo.numerics.decoding.decode import decode_residual
+from vqzoo.numerics.decoding.lookup import look_up
 from vqzoo.plugin import Code, Floats, Indices, LayerContext, Options, Quantizer, index_bits
 from vqzoo_vq.blocks import (
     CodebookScope,

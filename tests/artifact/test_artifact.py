@@ -21,8 +21,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import vqzoo
+from vqzoo.artifact.codes import build_code
 from vqzoo.artifact.encode import encode_layer
-from vqzoo.artifact.reader import build_code, open_artifact, part_keys
+from vqzoo.artifact.reader import open_artifact, part_keys
 from vqzoo.artifact.schema import LayerEntry
 from vqzoo.artifact.writer import (
     dense_bytes,

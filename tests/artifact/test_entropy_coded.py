@@ -15,8 +15,8 @@ from torch import Tensor, nn
 import vqzoo
 from vqzoo.artifact.encode import encode_layer
 from vqzoo.errors import ArtifactError
-from vqzoo.numerics import ans
-from vqzoo.numerics.entropy import entropy_bits
+from vqzoo.numerics.coding import ans
+from vqzoo.numerics.coding.entropy import entropy_bits
 from vqzoo.plugin.code import Code, Indices, MethodCode
 from vqzoo.plugin.manager import installed_plugins
 
@@ -108,7 +108,7 @@ def test_a_few_bytes_claim_any_number_of_codes(tmp_path: Path) -> None:
 
 def test_the_record_holds_entropies(tmp_path: Path) -> None:
     from vqzoo.compression.compress import CompressedLayer
-    from vqzoo.zoo.record import codes_block
+    from vqzoo.report.record import codes_block
 
     torch.manual_seed(0)
     model: nn.Module = timm.create_model("test_resnet", num_classes=10)

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 from torch import Tensor
 
-from vqzoo.numerics.kmeans import kmeans
-from vqzoo.numerics.residual import residual_kmeans
-from vqzoo.numerics.scalar_kmeans import scalar_kmeans
+from vqzoo.numerics.clustering.kmeans import kmeans
+from vqzoo.numerics.clustering.residual import residual_kmeans
+from vqzoo.numerics.clustering.scalar_kmeans import scalar_kmeans
 
 Error = Callable[[], float]
 Array = NDArray[np.float32]

@@ -15,10 +15,10 @@ from torch import nn
 from weights import weight
 
 from vqzoo.compression.compress import compress_layer
-from vqzoo.compression.progress import Silent
 from vqzoo.compression.selection import MethodChoice, plan_layers
 from vqzoo.compression.view import compressible_layers
 from vqzoo.plugin.manager import installed_plugins
+from vqzoo.progress import SilentProgress
 
 
 def compress(model: nn.Module, method: str) -> None:
@@ -26,7 +26,9 @@ def compress(model: nn.Module, method: str) -> None:
     layers, _ = compressible_layers(model)
     plans, _ = plan_layers(layers, ["dense"], MethodChoice(method, {}, None, ()), [], plugins)
     for plan in plans:
-        compress_layer(model, plan, plugins, seed=0, device=torch.device("cpu"), progress=Silent())
+        compress_layer(
+            model, plan, plugins, seed=0, device=torch.device("cpu"), progress=SilentProgress()
+        )
 
 
 def network(matrix: torch.Tensor) -> nn.Module:

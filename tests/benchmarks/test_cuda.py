@@ -14,7 +14,7 @@ from report import Result
 from torch import Tensor
 from weights import weight
 
-from vqzoo.numerics.kmeans import kmeans
+from vqzoo.numerics.clustering.kmeans import kmeans
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
 

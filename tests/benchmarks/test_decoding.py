@@ -8,8 +8,8 @@ from report import Result
 from torch import Tensor
 from weights import weight
 
-from vqzoo.numerics.bits import pack
-from vqzoo.numerics.decode import (
+from vqzoo.numerics.coding.bits import pack
+from vqzoo.numerics.decoding.decode import (
     decode_pq_stream,
     decode_residual_stream,
     decode_scalar_stream,

@@ -14,11 +14,11 @@ from packing_report import PackingResult, packing_table
 from torch import Tensor
 from weights import weight
 
-from vqzoo.numerics import ans, bits, huffman
+from vqzoo.numerics.clustering.kmeans import kmeans
+from vqzoo.numerics.clustering.scalar_kmeans import scalar_kmeans
+from vqzoo.numerics.coding import ans, bits, huffman
+from vqzoo.numerics.coding.entropy import entropy_bits, symbol_counts
 from vqzoo.numerics.coding.symbol_table import read_table
-from vqzoo.numerics.entropy import entropy_bits, symbol_counts
-from vqzoo.numerics.kmeans import kmeans
-from vqzoo.numerics.scalar_kmeans import scalar_kmeans
 from vqzoo.numerics.threads import use_threads
 
 ALEXNET = 61_100_840

@@ -10,7 +10,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from vqzoo.cli.main import app
-from vqzoo.zoo import compare_retrieval
+from vqzoo.comparison import retrieval as compare_retrieval
 
 MINI = "alexnet_mini.fmnist"
 COMPARE = ["compare", MINI, "--layers", "conv", "--ratios", "16", "--images", "60", "--out", "c"]

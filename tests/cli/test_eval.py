@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 
 import vqzoo
 from vqzoo.cli.main import app
-from vqzoo.zoo import fmnist, measure
+from vqzoo.data import fmnist
+from vqzoo.runs import measure
 
 MINI = "alexnet_mini.fmnist"
 RETRIEVAL = ["--task", "retrieval"]

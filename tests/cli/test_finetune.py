@@ -16,13 +16,13 @@ from typer.testing import CliRunner
 import vqzoo
 from vqzoo.artifact.reader import open_artifact
 from vqzoo.cli.main import app
-from vqzoo.zoo import fmnist
-from vqzoo.zoo.compare import Comparison, Point, largest_ratios
-from vqzoo.zoo.finetune_artifact import FinetuneRequest, _find_dense
-from vqzoo.zoo.finetuning.settings import Finetuning
-from vqzoo.zoo.recipe import make_recipe
-from vqzoo.zoo.runner import run
-from vqzoo.zoo.watcher import SilentWatcher, TrainingSteps
+from vqzoo.comparison.accuracy import Comparison, Point, largest_ratios
+from vqzoo.data import fmnist
+from vqzoo.finetuning.settings import Finetuning
+from vqzoo.progress import SilentWatcher, TrainingSteps
+from vqzoo.runs.finetune_artifact import FinetuneRequest, _find_dense
+from vqzoo.runs.recipe import make_recipe
+from vqzoo.runs.run import run
 
 STAGED = '''
 from vqzoo.plugin import hookimpl

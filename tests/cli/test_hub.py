@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from vqzoo.testing.hub_server import HubServer
+from vqzoo.testing.hub.server import HubServer
 
 REPO = "org/tiny-pq"
 RUN = "run test_resnet --checkpoint mine.safetensors -m pq -o k=16 -o d=4 --data imagefolder:images"

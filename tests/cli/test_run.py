@@ -11,11 +11,11 @@ from typer.testing import CliRunner
 import vqzoo
 from vqzoo.cli.main import app
 from vqzoo.errors import UsageError
-from vqzoo.zoo import compressing
-from vqzoo.zoo.recipe import make_recipe
-from vqzoo.zoo.runner import run
-from vqzoo.zoo.watcher import SilentWatcher
-from vqzoo.zoo.workspace import Workspace, saved_layer
+from vqzoo.progress import SilentWatcher
+from vqzoo.runs import compress_layers as compressing
+from vqzoo.runs.recipe import make_recipe
+from vqzoo.runs.run import run
+from vqzoo.runs.workspace import Workspace, saved_layer
 
 MODEL = ["run", "test_resnet", "--weights", "random", "--layers", "all"]
 

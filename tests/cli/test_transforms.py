@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 import vqzoo
 from vqzoo.cli.main import app
 from vqzoo.errors import UsageError
-from vqzoo.zoo.recipe import canonical_command, make_recipe, parse_rule
+from vqzoo.runs.command_line import canonical_command
+from vqzoo.runs.recipe import make_recipe, parse_rule
 
 PLUGIN = """
 from pydantic import Field

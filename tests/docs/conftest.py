@@ -14,12 +14,12 @@ from PIL import Image
 from safetensors.torch import save_file
 from timm.data import ImageNetInfo
 
-from vqzoo.testing.hub_client import use_hub
-from vqzoo.testing.hub_server import HubServer
-from vqzoo.zoo import fmnist
-from vqzoo.zoo.recipe import make_recipe
-from vqzoo.zoo.runner import run
-from vqzoo.zoo.watcher import SilentWatcher
+from vqzoo.data import fmnist
+from vqzoo.progress import SilentWatcher
+from vqzoo.runs.recipe import make_recipe
+from vqzoo.runs.run import run
+from vqzoo.testing.hub.client import use_hub
+from vqzoo.testing.hub.server import HubServer
 
 _IMAGES = 200
 
@@ -81,6 +81,6 @@ def reader(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     with HubServer() as server:
         use_hub(server, tmp_path / "hf", monkeypatch)
-        monkeypatch.setattr("vqzoo.zoo.models.is_reachable", lambda cfg: False)
+        monkeypatch.setattr("vqzoo.models.dense.is_reachable", lambda cfg: False)
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)
         yield folder

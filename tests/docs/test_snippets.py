@@ -9,9 +9,9 @@ import yaml
 from pages import ROOT, SLOW, Block, Chapter, chapters
 from typer.testing import CliRunner
 
+from tools import train_alexnet_mini
 from vqzoo.cli.main import app
-from vqzoo.zoo import train_alexnet_mini
-from vqzoo.zoo.recipe import make_recipe
+from vqzoo.runs.recipe import make_recipe
 
 CHAPTERS = [chapter for chapter in chapters() if chapter.blocks()]
 RUN_HERE = {"sh", "python", "yaml"}
@@ -38,7 +38,7 @@ def type_in(words: list[str]) -> None:
     line = shlex.join(words)
     if words[0] in BY_CI:
         return
-    if words[:3] == ["python", "-m", "vqzoo.zoo.train_alexnet_mini"]:
+    if words[:3] == ["python", "-m", "tools.train_alexnet_mini"]:
         train_alexnet_mini._parse(words[3:])  # it takes hours; tests/zoo/test_training.py trains
         return
     if words[-2:] == ["--to", "onnx"] and importlib.util.find_spec("onnxruntime") is None:

@@ -9,11 +9,11 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from vqzoo.testing.hub_client import use_hub
-from vqzoo.testing.hub_server import HubServer
-from vqzoo.zoo.recipe import make_recipe
-from vqzoo.zoo.runner import run
-from vqzoo.zoo.watcher import SilentWatcher
+from vqzoo.progress import SilentWatcher
+from vqzoo.runs.recipe import make_recipe
+from vqzoo.runs.run import run
+from vqzoo.testing.hub.client import use_hub
+from vqzoo.testing.hub.server import HubServer
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ from huggingface_hub import ModelCard
 
 from vqzoo.artifact.reader import open_artifact
 from vqzoo.plugin.manager import installed_plugins
-from vqzoo.testing.hub_card import metadata_errors
-from vqzoo.zoo.card import read_record, render_card
-from vqzoo.zoo.card_plot import draw_bytes
-from vqzoo.zoo.markdown import code, plain, table
+from vqzoo.report.card import read_record, render_card
+from vqzoo.report.card_plot import draw_bytes
+from vqzoo.report.markdown import code, plain, table
+from vqzoo.testing.hub.card import metadata_errors
 
 
 @pytest.fixture

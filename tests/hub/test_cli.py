@@ -8,8 +8,8 @@ from huggingface_hub import HfApi, constants
 from typer.testing import CliRunner
 
 from vqzoo.cli.main import app
-from vqzoo.testing.hub_server import HubServer
-from vqzoo.zoo.hub import push
+from vqzoo.hub.repository import push
+from vqzoo.testing.hub.server import HubServer
 
 REPO = "org/small"
 
@@ -128,6 +128,6 @@ def test_without_token_or_connection(
 def test_what_is_pushed_never_falls_back_on_another_network(
     hub: HubServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vqzoo.zoo.models.is_reachable", lambda cfg: False)
+    monkeypatch.setattr("vqzoo.models.dense.is_reachable", lambda cfg: False)
     fails("run alexnet -m pq --push org/x", 1, "--checkpoint")
     assert hub.repos == {}

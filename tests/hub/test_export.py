@@ -11,11 +11,11 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 import vqzoo
+from vqzoo.artifact.folder import new_folder
 from vqzoo.cli.main import app
 from vqzoo.errors import UsageError, VqzooError
-from vqzoo.zoo import export as exporting
-from vqzoo.zoo.export import export
-from vqzoo.zoo.new_folder import new_folder
+from vqzoo.network import export as exporting
+from vqzoo.network.export import export
 
 IMAGES = torch.randn(2, 3, 160, 160, generator=torch.Generator().manual_seed(3))
 
@@ -41,7 +41,7 @@ def test_timm_knows_what_vqzoo_registers(imports: str, tmp_path: Path) -> None:
 
 def test_torchvision_loads_an_exported_alexnet(tmp_path: Path) -> None:
     torchvision = pytest.importorskip("torchvision")
-    import vqzoo.zoo.alexnet
+    import vqzoo.models.alexnet
 
     model = timm.create_model("alexnet", num_classes=4)
     small = vqzoo.compress(model, "rtn", layers="classifier.6")

@@ -11,8 +11,8 @@ import timm
 import torch
 
 import vqzoo
-from vqzoo.testing.hub_server import HubServer
-from vqzoo.zoo.hub import push
+from vqzoo.hub.repository import push
+from vqzoo.testing.hub.server import HubServer
 
 # The small artifact brings in every module and kernel first, so that only the model counts.
 MEASURE = """

@@ -14,9 +14,9 @@ import pytest
 import torch
 
 from vqzoo import load
-from vqzoo.testing.hub_server import HubServer
-from vqzoo.testing.hub_store import StoredFile
-from vqzoo.zoo.hub import push
+from vqzoo.hub.repository import push
+from vqzoo.testing.hub.server import HubServer
+from vqzoo.testing.hub.store import StoredFile
 
 REPO = "org/small"
 CONFIG = """

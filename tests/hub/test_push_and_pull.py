@@ -12,11 +12,11 @@ from huggingface_hub import HfApi, constants
 
 import vqzoo
 from vqzoo.errors import ArtifactError, UsageError, VqzooError
-from vqzoo.testing.hub_server import Account, Fault, HubServer
-from vqzoo.zoo.hub import PUBLISHED, pull, push
-from vqzoo.zoo.recipe import make_recipe
-from vqzoo.zoo.runner import run
-from vqzoo.zoo.watcher import SilentWatcher
+from vqzoo.hub.repository import PUBLISHED, pull, push
+from vqzoo.progress import SilentWatcher
+from vqzoo.runs.recipe import make_recipe
+from vqzoo.runs.run import run
+from vqzoo.testing.hub.server import Account, Fault, HubServer
 
 REPO = "org/small"
 ARTIFACT = ("config.json", "vqzoo.safetensors")

@@ -15,7 +15,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from vqzoo.testing.hub_server import Account, Fault, HubServer
+from vqzoo.testing.hub.server import Account, Fault, HubServer
 
 WEIGHTS = bytes(range(256)) * 400
 CARD = b"""---

@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from vqzoo.cli.main import app
-from vqzoo.testing.hub_server import Fault, HubServer
+from vqzoo.testing.hub.server import Fault, HubServer
 
 RECIPE = "model: test_resnet\ncheckpoint: {}\nmethod: km\noptions: {{k: {}}}\nlayers: [fc]\n"
 

@@ -13,7 +13,7 @@ import vqzoo
 from vqzoo.compression.compress import parse_options
 from vqzoo.compression.decode import decode
 from vqzoo.errors import PluginError, UsageError
-from vqzoo.numerics.scalar_kmeans import scalar_kmeans
+from vqzoo.numerics.clustering.scalar_kmeans import scalar_kmeans
 from vqzoo.plugin import Floats, Indices, MethodCode, SkipLayer
 from vqzoo.plugin.manager import installed_plugins
 

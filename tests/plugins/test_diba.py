@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from quantizing import fitted, layer_context, quantize
 from torch import Tensor
+from vqzoo_diba.diagonals import core_correction, row_factors
+from vqzoo_diba.flips import flip_bits
+from vqzoo_diba.solver import DiagonalBinary, DibaStep, solve_diba
 
 from vqzoo.compression.decode import decode
-from vqzoo.numerics.diba import DiagonalBinary, DibaStep, solve_diba
-from vqzoo.numerics.diba_diagonals import core_correction, row_factors
-from vqzoo.numerics.diba_flips import flip_bits
 from vqzoo.numerics.threads import use_threads
 from vqzoo.plugin import MethodCode, stored_bits
 from vqzoo.plugin.manager import installed_plugins

@@ -7,7 +7,7 @@ import timm
 import torch
 from torch import nn
 
-from vqzoo.zoo import alexnet, alexnet_mini
+from vqzoo.models import alexnet, alexnet_mini
 
 torchvision_models = pytest.importorskip("torchvision.models")
 

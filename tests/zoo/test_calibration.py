@@ -9,18 +9,17 @@ import torch
 from torch import Tensor, nn
 
 import vqzoo
+from vqzoo.calibration.layer_inputs import layer_inputs
+from vqzoo.calibration.repair import repair
 from vqzoo.compression.compress import compress_layer
 from vqzoo.compression.decode import decode
-from vqzoo.compression.progress import Silent
 from vqzoo.compression.selection import LayerPlan, MethodChoice
 from vqzoo.compression.view import compressible_layers
+from vqzoo.data.batches import Batch
 from vqzoo.plugin.manager import installed_plugins
-from vqzoo.zoo.calibration import layer_inputs
-from vqzoo.zoo.images import Batch
-from vqzoo.zoo.recipe import make_recipe, parse_rule
-from vqzoo.zoo.repair import repair
-from vqzoo.zoo.runner import run
-from vqzoo.zoo.watcher import SilentWatcher
+from vqzoo.progress import SilentProgress, SilentWatcher
+from vqzoo.runs.recipe import make_recipe, parse_rule
+from vqzoo.runs.run import run
 
 PLUGINS = installed_plugins()
 
@@ -155,7 +154,7 @@ def test_the_layers_output_errs_less(method: str, options: dict[str, object]) ->
             PLUGINS,
             seed=0,
             device=torch.device("cpu"),
-            progress=Silent(),
+            progress=SilentProgress(),
             inputs=calibration,
         )
         rest = layer.weight.detach() - decode(made.compressed, PLUGINS)
@@ -179,7 +178,7 @@ def test_what_a_built_in_method_declares_of_calibration_is_true(method: str) -> 
             PLUGINS,
             seed=0,
             device=torch.device("cpu"),
-            progress=Silent(),
+            progress=SilentProgress(),
             inputs=calibration,
         )
         return decode(made.compressed, PLUGINS)

@@ -8,7 +8,7 @@ import torch
 import vqzoo
 from vqzoo.artifact.reader import open_artifact
 from vqzoo.plugin.manager import installed_plugins
-from vqzoo.zoo.card import render_card
+from vqzoo.report.card import render_card
 
 RECORD = {
     "model": "test_resnet",

@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor, nn
 
-import vqzoo.zoo.alexnet_mini  # noqa: F401 (registers the model)
+import vqzoo.models.alexnet_mini  # noqa: F401 (registers the model)
+from vqzoo.data import evaluation_data as data_module
+from vqzoo.data import fmnist
+from vqzoo.data import sources as image_sources
+from vqzoo.data.evaluation_data import Data, open_data
 from vqzoo.errors import UsageError, VqzooError
-from vqzoo.zoo import data as data_module
-from vqzoo.zoo import fmnist, image_sources
-from vqzoo.zoo.data import Data, open_data
 
 SYNSETS = ("n01440764", "n01443537", "n02102040")
 

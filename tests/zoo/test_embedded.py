@@ -11,9 +11,9 @@ RUN = ("run", "alexnet_mini.fmnist", "--method", "pq")
 @pytest.fixture(scope="module")
 def pq_run(tmp_path_factory: pytest.TempPathFactory):
     """`vqzoo run alexnet_mini.fmnist --method pq`, once: its folder and record."""
-    from vqzoo.zoo.recipe import make_recipe
-    from vqzoo.zoo.runner import run
-    from vqzoo.zoo.watcher import SilentWatcher
+    from vqzoo.progress import SilentWatcher
+    from vqzoo.runs.recipe import make_recipe
+    from vqzoo.runs.run import run
 
     recipe = make_recipe({"model": "alexnet_mini.fmnist", "method": "pq"})
     return run(recipe, SilentWatcher(), out=tmp_path_factory.mktemp("embedded") / "pq")
@@ -56,7 +56,7 @@ def test_offline_alexnet_means_its_embedded_relative(vqzoo, tmp_path: Path) -> N
 def test_unlabelled_images_give_agreement(vqzoo, tmp_path: Path) -> None:
     from PIL import Image
 
-    from vqzoo.zoo.fmnist import train_subset
+    from vqzoo.data.fmnist import train_subset
 
     (tmp_path / "photos").mkdir()
     for index, image in enumerate(train_subset().images[:30]):

@@ -15,11 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-import vqzoo.zoo.alexnet_mini  # noqa: F401 (registers the model)
+import vqzoo.models.alexnet_mini  # noqa: F401 (registers the model)
+from vqzoo.data import fmnist
+from vqzoo.data.evaluation_data import Batch, Data
 from vqzoo.errors import UsageError, VqzooError
-from vqzoo.zoo import fmnist
-from vqzoo.zoo.data import Batch, Data
-from vqzoo.zoo.evaluate import Evaluation, agreement, evaluate, paired_difference
+from vqzoo.evaluation.accuracy import Evaluation, agreement, evaluate, paired_difference
 
 
 class Logits(nn.Module):

@@ -13,20 +13,20 @@ from PIL import Image
 from torch import nn
 
 import vqzoo
-import vqzoo.zoo.alexnet_mini
+import vqzoo.models.alexnet_mini
+from vqzoo.data import fmnist
+from vqzoo.data.batches import Batch, Data
+from vqzoo.data.seeds import epoch_generator
+from vqzoo.data.training_data import TrainingData, given_batches, open_training_data
 from vqzoo.errors import UsageError, VqzooError
+from vqzoo.finetuning import loop
+from vqzoo.finetuning.loop import Tuned, tune
+from vqzoo.finetuning.loss import distillation_loss
+from vqzoo.finetuning.settings import Finetuning
+from vqzoo.finetuning.student import make_student
 from vqzoo.plugin.code import Indices, MethodCode
 from vqzoo.plugin.manager import installed_plugins
-from vqzoo.zoo import fmnist
-from vqzoo.zoo.finetuning import loop
-from vqzoo.zoo.finetuning.loop import Tuned, tune
-from vqzoo.zoo.finetuning.loss import distillation_loss
-from vqzoo.zoo.finetuning.settings import Finetuning
-from vqzoo.zoo.finetuning.student import make_student
-from vqzoo.zoo.finetuning.training_data import TrainingData, given_batches, open_training_data
-from vqzoo.zoo.images import Batch, Data
-from vqzoo.zoo.seeds import epoch_generator
-from vqzoo.zoo.watcher import SilentWatcher
+from vqzoo.progress import SilentWatcher
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -206,7 +206,7 @@ def test_a_loss_that_is_not_finite_ends_it() -> None:
 
 
 def test_learning_rates_follow_the_size_of_a_tensor_and_a_cosine() -> None:
-    from vqzoo.zoo.finetuning.optimizer import make_optimizer, set_rates
+    from vqzoo.finetuning.optimizer import make_optimizer, set_rates
 
     model = small_net()
     small = vqzoo.compress(model, "pq", layers="7", k=4, d=4)
@@ -380,7 +380,7 @@ def test_data_that_cannot_be_learned_from_is_refused(folder: Path) -> None:
 
 
 def test_a_recipe_names_the_field_that_is_wrong() -> None:
-    from vqzoo.zoo.recipe import make_recipe
+    from vqzoo.runs.recipe import make_recipe
 
     fields = {"model": "alexnet_mini.fmnist", "method": "pq"}
     assert make_recipe({**fields, "finetune": {"epochs": 3}}).finetune == Finetuning(epochs=3)

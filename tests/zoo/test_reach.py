@@ -13,11 +13,11 @@ import torch
 from timm.models import PretrainedCfg
 
 from vqzoo.errors import UsageError, VqzooError
+from vqzoo.models.availability import answers, is_cached
+from vqzoo.models.dense import find_model, resolve_name
+from vqzoo.models.names import register_models
 from vqzoo.plugin.manager import installed_plugins
-from vqzoo.zoo.models import find_model, resolve_name
-from vqzoo.zoo.names import register_models
-from vqzoo.zoo.reach import answers, is_cached
-from vqzoo.zoo.watcher import SilentWatcher
+from vqzoo.progress import SilentWatcher
 
 register_models(installed_plugins())
 

@@ -14,11 +14,11 @@ from sklearn.metrics import average_precision_score
 from sklearn.metrics.pairwise import cosine_similarity
 from torch import Tensor, nn
 
-import vqzoo.zoo.alexnet_mini  # noqa: F401 (registers the model)
+import vqzoo.models.alexnet_mini  # noqa: F401 (registers the model)
+from vqzoo.data import fmnist
+from vqzoo.data.evaluation_data import Batch, Data, open_data
 from vqzoo.errors import UsageError, VqzooError
-from vqzoo.zoo import fmnist
-from vqzoo.zoo.data import Batch, Data, open_data
-from vqzoo.zoo.retrieval import (
+from vqzoo.evaluation.retrieval import (
     Features,
     beside_dense,
     extract_features,

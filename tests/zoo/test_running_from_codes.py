@@ -15,9 +15,9 @@ from torch import nn
 import vqzoo
 from vqzoo.compression.layers import CodedLayer, run_from_code
 from vqzoo.errors import ArtifactError, UsageError
+from vqzoo.network import build as building
 from vqzoo.plugin.code import MethodCode
 from vqzoo.plugin.manager import Plugins, installed_plugins
-from vqzoo.zoo import load as loading
 
 METHODS = {
     "km": {"k": 16},
@@ -129,7 +129,7 @@ def test_what_would_decode_to_nan_is_refused(
 
 
 def test_modules_made_meanwhile_elsewhere_keep_their_weights() -> None:
-    with loading._weights_on_meta():
+    with building._weights_on_meta():
         assert nn.Linear(2, 2).weight.is_meta
         tied = nn.Linear(2, 2)
         tied.weight = nn.Parameter(torch.ones(2, 2))

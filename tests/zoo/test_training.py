@@ -16,10 +16,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from vqzoo.zoo import alexnet_mini, embed_fmnist, fmnist
-from vqzoo.zoo import train_alexnet_mini as recipe_module
-from vqzoo.zoo.fmnist import LabelledImages
-from vqzoo.zoo.train_alexnet_mini import (
+from tools import embed_fmnist
+from tools import train_alexnet_mini as recipe_module
+from tools.train_alexnet_mini import (
     Recipe,
     Step,
     augment,
@@ -29,6 +28,9 @@ from vqzoo.zoo.train_alexnet_mini import (
     schedule,
     train,
 )
+from vqzoo.data import fmnist
+from vqzoo.data.fmnist import LabelledImages
+from vqzoo.models import alexnet_mini
 
 
 @pytest.fixture

@@ -11,14 +11,14 @@ from typer.testing import CliRunner
 from vqzoo.artifact.reader import open_artifact
 from vqzoo.cli.main import app
 from vqzoo.errors import PluginError, UsageError
+from vqzoo.models.names import check_name, register_models
 from vqzoo.plugin.code import Code
 from vqzoo.plugin.manager import installed_plugins
+from vqzoo.progress import SilentWatcher
+from vqzoo.runs.recipe import make_recipe
+from vqzoo.runs.run import run
 from vqzoo.zoo.expected_size import expected_size
-from vqzoo.zoo.names import check_name, register_models
-from vqzoo.zoo.recipe import make_recipe
-from vqzoo.zoo.runner import run
-from vqzoo.zoo.watcher import SilentWatcher
-from vqzoo.zoo.zoo_recipes import ZooRecipe, find_recipes, recipes_folder
+from vqzoo.zoo.recipes import ZooRecipe, find_recipes, recipes_folder
 
 GOOD = "model: test_resnet\nweights: random\nmethod: km\noptions: {k: 4}\nlayers: [fc]\n"
 

@@ -52,7 +52,7 @@ def write_artifact(
 
     Args:
         model: everything of its state dict that `layers` do not replace is stored as it is.
-        config: a timm config (see `vqzoo.zoo.config`), without a `vqzoo` block.
+        config: a timm config (see `vqzoo.models.timm_config`), without a `vqzoo` block.
         method: the run's method, for the record.
         weights: where the dense weights came from, for the record.
     """

@@ -24,8 +24,8 @@ from vqzoo.cli.terminal import command, stderr, stdout
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from vqzoo.zoo.compare import Comparison
-    from vqzoo.zoo.compare_retrieval import RetrievalComparison
+    from vqzoo.comparison.accuracy import Comparison
+    from vqzoo.comparison.retrieval import RetrievalComparison
 
 
 @command
@@ -87,16 +87,16 @@ def compare(
     import json
     from dataclasses import asdict
 
+    from vqzoo.cli.options import split_selectors
     from vqzoo.cli.progress import TerminalWatcher
-    from vqzoo.cli.run import split_selectors
     from vqzoo.cli.threads import limit_threads
+    from vqzoo.comparison.accuracy import Comparison, largest_ratios
+    from vqzoo.comparison.accuracy import compare as compare_methods
+    from vqzoo.comparison.plot import draw, draw_retrieval
+    from vqzoo.comparison.retrieval import compare_by_retrieval
     from vqzoo.errors import UsageError
     from vqzoo.plugin.files import plugin_files
     from vqzoo.plugin.manager import installed_plugins
-    from vqzoo.zoo.compare import Comparison, largest_ratios
-    from vqzoo.zoo.compare import compare as compare_methods
-    from vqzoo.zoo.compare_retrieval import compare_by_retrieval
-    from vqzoo.zoo.plot import draw, draw_retrieval
 
     try:
         wanted = [float(text) for text in ratios.split(",")]
@@ -153,7 +153,7 @@ def compare(
 
 
 def _accuracy_table(comparison: "Comparison") -> "Table":
-    from vqzoo.zoo.figures import decibels, points
+    from vqzoo.report.formatting import decibels, points
 
     table = _table("layers", "file", "SQNR dB", "top-1", "change")
     for point in comparison.points:
@@ -169,7 +169,7 @@ def _accuracy_table(comparison: "Comparison") -> "Table":
 
 
 def _retrieval_table(comparison: "RetrievalComparison") -> "Table":
-    from vqzoo.zoo.figures import points
+    from vqzoo.report.formatting import points
 
     table = _table("layers", "file", "mAP", "change", "asymmetric", "change")
     for point in comparison.points:

@@ -77,7 +77,7 @@ def evaluate(
     from vqzoo.cli.progress import TerminalWatcher
     from vqzoo.cli.threads import limit_threads
     from vqzoo.plugin.files import plugin_files
-    from vqzoo.zoo.measure import Asked, measure_accuracy, measure_retrieval
+    from vqzoo.runs.measure import Asked, measure_accuracy, measure_retrieval
 
     asked = Asked(subject, reference, data, images, checkpoint, device, mode.value)
     measure = measure_accuracy if task is Task.ACCURACY else measure_retrieval
@@ -92,7 +92,7 @@ def evaluate(
 
 
 def _accuracy_lines(result: dict[str, Any]) -> list[str]:
-    from vqzoo.zoo.figures import points
+    from vqzoo.report.formatting import points
 
     top5 = f", top-5 {result['top5']:.2f}%" if result["top5"] is not None else ""
     lines = [
@@ -109,7 +109,7 @@ def _accuracy_lines(result: dict[str, Any]) -> list[str]:
 
 
 def _retrieval_lines(result: dict[str, Any]) -> list[str]:
-    from vqzoo.zoo.figures import points
+    from vqzoo.report.formatting import points
 
     tenth = result["precision_at_10"]
     ten = f", at 10 {tenth:.2f}%" if tenth is not None else ""

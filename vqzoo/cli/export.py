@@ -27,7 +27,7 @@ def export(
     its model.safetensors is torchvision's state dict, too. onnx: one file, compared with torch in
     onnxruntime.
     """
-    from vqzoo.zoo.export import export as export_artifact
+    from vqzoo.network.export import export as export_artifact
 
     folder = out or Path(f"{Path(artifact).name.replace('@', '-')}-{to}")
     for path in export_artifact(artifact, to, folder):  # type: ignore[arg-type]  # it is checked

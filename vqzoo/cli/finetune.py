@@ -96,8 +96,8 @@ def finetune(
     from vqzoo.cli.progress import TerminalWatcher
     from vqzoo.cli.tables import print_record
     from vqzoo.cli.threads import limit_threads
-    from vqzoo.zoo.finetune import parse_settings
-    from vqzoo.zoo.finetune_artifact import FinetuneRequest, finetune_artifact
+    from vqzoo.finetuning.finetune import parse_settings
+    from vqzoo.runs.finetune_artifact import FinetuneRequest, finetune_artifact
 
     fields = finetuning_fields(
         epochs,

@@ -31,7 +31,7 @@ def push(
     repository as it was, and the same command goes on. Tokens, mirrors and the cache are those of
     every tool of the Hub: `hf auth login`, HF_TOKEN, HF_ENDPOINT, HF_HOME.
     """
-    from vqzoo.zoo.hub import push as push_artifact
+    from vqzoo.hub.repository import push as push_artifact
 
     pushed = push_artifact(artifact, repo, private=private, revision=revision, create_pr=create_pr)
     print(printable(pushed.url))
@@ -46,7 +46,7 @@ def pull(
     ] = None,
 ) -> None:
     """Fetch an artifact from the Hub, verify it, and print where it lies."""
-    from vqzoo.zoo.hub import pull as pull_artifact
+    from vqzoo.hub.repository import pull as pull_artifact
 
     print(pull_artifact(repo, out=out).artifact.folder)
 
@@ -71,8 +71,8 @@ def search(
     from rich.table import Table
 
     from vqzoo.cli.terminal import stderr
-    from vqzoo.zoo.figures import megabytes
-    from vqzoo.zoo.hub_search import search as search_hub
+    from vqzoo.hub.search import search as search_hub
+    from vqzoo.report.formatting import megabytes
 
     found = search_hub(" ".join(words or []))
     if json_:

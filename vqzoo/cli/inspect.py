@@ -21,7 +21,7 @@ def inspect(
     from rich.table import Table
 
     from vqzoo.artifact.reader import open_artifact
-    from vqzoo.zoo.figures import megabytes
+    from vqzoo.report.formatting import megabytes
 
     opened = open_artifact(artifact)
     table = Table(box=None, header_style="bold", pad_edge=False)

@@ -22,9 +22,9 @@ def models(
     import timm
 
     from vqzoo.errors import UsageError
+    from vqzoo.models.dense import EMBEDDED_DATA
+    from vqzoo.models.names import register_models
     from vqzoo.plugin.manager import installed_plugins
-    from vqzoo.zoo.models import EMBEDDED_DATA
-    from vqzoo.zoo.names import register_models
 
     register_models(installed_plugins())
     wanted = pattern if pattern and set(pattern) & set("*?[") else f"*{pattern or ''}*"

@@ -114,3 +114,18 @@ def need_epochs(fields: dict[str, Any] | None) -> None:
     if fields is not None and "epochs" not in fields:
         names = ", ".join(fields)
         raise UsageError(f"{names}: only fine-tuning takes these; give --finetune EPOCHS")
+
+
+def split_selectors(texts: list[str]) -> tuple[str, ...]:
+    """Selector texts, joined by commas or given one by one."""
+    return tuple(part.strip() for text in texts for part in text.split(",") if part.strip())
+
+
+def parse_scalars(pairs: list[str]) -> dict[str, int | str]:
+    """`name=value` pairs whose values are integers where they look like it."""
+    from vqzoo.plugin.text import parse_options
+
+    return {
+        name: int(value) if value.isdecimal() else value
+        for name, value in parse_options(pairs).items()
+    }

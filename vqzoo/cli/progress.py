@@ -15,7 +15,7 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-from vqzoo.zoo.watcher import Steps, TrainingSteps
+from vqzoo.progress import Steps, TrainingSteps
 
 
 class TerminalWatcher:

@@ -26,6 +26,8 @@ from vqzoo.cli.options import (
     TrainImages,
     finetuning_fields,
     need_epochs,
+    parse_scalars,
+    split_selectors,
 )
 from vqzoo.cli.terminal import command, printable, stderr, stdout
 
@@ -193,11 +195,11 @@ def run(
     A run that breaks off is taken up again by the same command.
     """
     from vqzoo.cli.progress import TerminalWatcher
-    from vqzoo.cli.stage_table import print_stages
-    from vqzoo.cli.tables import print_record
+    from vqzoo.cli.tables import print_record, print_stages
     from vqzoo.cli.threads import limit_threads
-    from vqzoo.zoo.recipe import make_recipe, parse_options, parse_rule, read_recipe
-    from vqzoo.zoo.runner import run as run_recipe
+    from vqzoo.plugin.text import parse_options
+    from vqzoo.runs.recipe import make_recipe, parse_rule, read_recipe
+    from vqzoo.runs.run import run as run_recipe
 
     given: dict[str, Any] = {
         "model": model,
@@ -243,7 +245,7 @@ def run(
     asked = make_recipe(fields)
     if push is not None:
         from vqzoo.errors import UsageError
-        from vqzoo.zoo.hub import check_push
+        from vqzoo.hub.repository import check_push
 
         if asked.plugins:
             raise UsageError("what a plugin file makes is not published: leave out --push")
@@ -266,22 +268,7 @@ def run(
         print_stages(stdout(), finished.record)
         print_record(stdout(), finished.record, finished.folder)
     if push is not None:
-        from vqzoo.zoo.hub import push as push_artifact
+        from vqzoo.hub.repository import push as push_artifact
 
         pushed = push_artifact(finished.folder, push)
         stderr().print(f"published: {printable(pushed.url)}", soft_wrap=True, markup=False)
-
-
-def split_selectors(texts: list[str]) -> tuple[str, ...]:
-    """Selector texts, joined by commas or given one by one."""
-    return tuple(part.strip() for text in texts for part in text.split(",") if part.strip())
-
-
-def parse_scalars(pairs: list[str]) -> dict[str, int | str]:
-    """`name=value` pairs whose values are integers where they look like it."""
-    from vqzoo.zoo.recipe import parse_options
-
-    return {
-        name: int(value) if value.isdecimal() else value
-        for name, value in parse_options(pairs).items()
-    }

@@ -12,7 +12,7 @@ from vqzoo.cli.terminal import command, printable, stderr, stdout
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from vqzoo.zoo.zoo_recipes import ZooRecipe
+    from vqzoo.zoo.recipes import ZooRecipe
 
 app = typer.Typer(
     no_args_is_help=True, help="Build the zoo's artifacts from recipes.", rich_markup_mode="rich"
@@ -55,7 +55,7 @@ def build(
     from vqzoo.cli.progress import TerminalWatcher
     from vqzoo.cli.threads import limit_threads
     from vqzoo.zoo.build import build as build_all
-    from vqzoo.zoo.zoo_recipes import find_recipes, recipes_folder, with_data
+    from vqzoo.zoo.recipes import find_recipes, recipes_folder, with_data
 
     chosen = [with_data(r, data) for r in find_recipes(names or [], recipes or recipes_folder())]
     if dry_run:
@@ -65,7 +65,7 @@ def build(
         built = build_all(chosen, watcher, out, push_to=push_to)
     from rich.markup import escape
 
-    from vqzoo.zoo.figures import megabytes
+    from vqzoo.report.formatting import megabytes
 
     table = _table("recipe", "state", "size", "ratio", "where, or why not")
     for one in built:

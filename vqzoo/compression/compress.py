@@ -18,8 +18,7 @@ from vqzoo.compression.check import (
     check_paper_bits,
     check_shape,
 )
-from vqzoo.compression.errors import MatrixError, matrix_error
-from vqzoo.compression.progress import Progress
+from vqzoo.compression.distortion import MatrixError, matrix_error
 from vqzoo.compression.selection import LayerPlan, MethodChoice, TransformChoice
 from vqzoo.compression.view import weight_key, weight_matrix
 from vqzoo.errors import PluginError, UsageError, VqzooError, cause
@@ -32,6 +31,7 @@ from vqzoo.plugin.quantizer import Quantizer
 from vqzoo.plugin.registry import Registered
 from vqzoo.plugin.selector import LayerInfo
 from vqzoo.plugin.transform import Transform
+from vqzoo.progress import Progress
 
 DEFAULT_RATIO = 16.0
 

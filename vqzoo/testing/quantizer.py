@@ -3,9 +3,11 @@
 from collections.abc import Callable
 
 from vqzoo.plugin.quantizer import Quantizer
-from vqzoo.testing import rules_declaration, rules_error, rules_storage
 from vqzoo.testing.broken import check_rules
-from vqzoo.testing.rules_common import COMMON_RULES
+from vqzoo.testing.rules import declaration as rules_declaration
+from vqzoo.testing.rules import error as rules_error
+from vqzoo.testing.rules import storage as rules_storage
+from vqzoo.testing.rules.common import COMMON_RULES
 from vqzoo.testing.subject import QuantizerSubject, subject_of
 
 QUANTIZER_RULES: tuple[Callable[[QuantizerSubject], None], ...] = (

@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from vqzoo.plugin.transform import Transform
-from vqzoo.testing import rules_transform
 from vqzoo.testing.broken import check_rules
-from vqzoo.testing.rules_common import COMMON_RULES
+from vqzoo.testing.rules import transform as rules_transform
+from vqzoo.testing.rules.common import COMMON_RULES
 from vqzoo.testing.subject import TransformSubject, transform_subject_of
 
 TRANSFORM_RULES: tuple[Callable[[TransformSubject], None], ...] = (

@@ -8,12 +8,12 @@ from typing import Literal
 
 from vqzoo.artifact.schema import REPORT_FILE
 from vqzoo.errors import UsageError, VqzooError
+from vqzoo.hub.repository import check_push, push
 from vqzoo.plugin.manager import Plugins
+from vqzoo.progress import Watcher
+from vqzoo.runs.run import run
 from vqzoo.zoo.expected_size import ExpectedSize, SizeUnknownError, expected_size
-from vqzoo.zoo.hub import check_push, push
-from vqzoo.zoo.runner import run
-from vqzoo.zoo.watcher import Watcher
-from vqzoo.zoo.zoo_recipes import ZooRecipe
+from vqzoo.zoo.recipes import ZooRecipe
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,14 @@ from vqzoo.compression.compress import choose_options
 from vqzoo.compression.selection import LayerPlan, plan_layers
 from vqzoo.compression.view import compressible_layers, weight_key
 from vqzoo.errors import UsageError, VqzooError, one_line
+from vqzoo.models.names import check_name, register_models
 from vqzoo.plugin.code import Code, MethodCode
 from vqzoo.plugin.isolation import isolated, on_layer
 from vqzoo.plugin.manager import Plugins
 from vqzoo.plugin.method import Options, SkipLayer
 from vqzoo.plugin.quantizer import Quantizer
 from vqzoo.plugin.selector import LayerInfo
-from vqzoo.zoo.names import check_name, register_models
-from vqzoo.zoo.recipe import Recipe
+from vqzoo.runs.recipe import Recipe
 
 _SHA256 = "0" * 64  # any other is as long
 

@@ -18,8 +18,8 @@ from vqzoo.numerics.accelerated.accelerators import Kernels
 from vqzoo.numerics.accelerated.scaled_points import ScaledPoints, center_points
 from vqzoo.numerics.accelerated.torch_kernels import ALL, SQUARES, Part
 from vqzoo.numerics.accelerated.torch_kmeans import assign_torch, train_torch
-from vqzoo.numerics.decode import decode_residual
-from vqzoo.numerics.kmeans import Clusters, assign, kmeans
+from vqzoo.numerics.clustering.kmeans import Clusters, assign, kmeans
+from vqzoo.numerics.decoding.decode import decode_residual
 
 TRITON = Kernels(triton_kernels.nearest, triton_kernels.add_up)
 DTYPES = st.sampled_from([torch.float32, torch.float16, torch.bfloat16])

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vqzoo.numerics.bits import pack, stream_bytes, unpack
+from vqzoo.numerics.coding.bits import pack, stream_bytes, unpack
 
 DTYPES = [torch.uint8, torch.int16, torch.int32, torch.int64]
 

@@ -5,10 +5,10 @@ import torch
 from torch import Tensor
 
 from vqzoo.numerics.accelerated.accelerators import has_triton
-from vqzoo.numerics.decode import decode_residual, decode_scalar
-from vqzoo.numerics.kmeans import Clusters, assign, kmeans
-from vqzoo.numerics.residual import residual_kmeans
-from vqzoo.numerics.scalar_kmeans import scalar_kmeans
+from vqzoo.numerics.clustering.kmeans import Clusters, assign, kmeans
+from vqzoo.numerics.clustering.residual import residual_kmeans
+from vqzoo.numerics.clustering.scalar_kmeans import scalar_kmeans
+from vqzoo.numerics.decoding.decode import decode_residual, decode_scalar
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
 

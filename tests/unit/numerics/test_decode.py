@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from vqzoo.numerics.bits import pack
-from vqzoo.numerics.decode import (
+from vqzoo.numerics.coding.bits import pack
+from vqzoo.numerics.decoding.decode import (
     decode_pq,
     decode_pq_stream,
     decode_residual,

@@ -12,14 +12,14 @@ from vqzoo_vq.pq import ProductQuantization
 from vqzoo_vq.rq import ResidualQuantization
 
 from vqzoo.numerics.accelerated import torch_decode
-from vqzoo.numerics.bits import pack
-from vqzoo.numerics.decode import (
+from vqzoo.numerics.clustering.kmeans import Clusters, assign, kmeans
+from vqzoo.numerics.coding.bits import pack
+from vqzoo.numerics.decoding.decode import (
     decode_residual,
     decode_residual_stream,
     decode_scalar,
     decode_scalar_stream,
 )
-from vqzoo.numerics.kmeans import Clusters, assign, kmeans
 from vqzoo.plugin import LayerContext, Quantizer
 
 

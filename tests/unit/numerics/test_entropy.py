@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import entropy
 
-from vqzoo.numerics.entropy import entropy_bits, symbol_counts
+from vqzoo.numerics.coding.entropy import entropy_bits, symbol_counts
 from vqzoo.numerics.threads import use_threads
 
 

@@ -17,8 +17,8 @@ from stream_reader import READERS, ans_table, huffman_table
 from torch import Tensor
 
 import vqzoo
-from vqzoo.numerics import ans, huffman
-from vqzoo.numerics.entropy import entropy_bits
+from vqzoo.numerics.coding import ans, huffman
+from vqzoo.numerics.coding.entropy import entropy_bits
 from vqzoo.numerics.threads import use_threads
 
 CODERS = {"huffman": huffman, "ans": ans}

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sklearn.cluster import KMeans
 from torch import Tensor
 
-from vqzoo.numerics.kmeans import Clusters, assign, kmeans, train_codebooks
+from vqzoo.numerics.clustering.kmeans import Clusters, assign, kmeans, train_codebooks
 from vqzoo.numerics.threads import use_threads
 
 
@@ -94,7 +94,7 @@ def test_error_never_rises_with_iterations() -> None:
 def work_sharing(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Small problems take the way of large ones as well."""
     if request.param == "a problem on all threads":
-        monkeypatch.setattr("vqzoo.numerics.kmeans._LARGE", 0)
+        monkeypatch.setattr("vqzoo.numerics.clustering.kmeans._LARGE", 0)
 
 
 @pytest.mark.usefixtures("work_sharing")
@@ -174,7 +174,7 @@ def test_an_offset_does_not_matter() -> None:
 
 
 def test_very_many_centroids_start_from_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vqzoo.numerics.kmeans._LARGE", 0)
+    monkeypatch.setattr("vqzoo.numerics.clustering.kmeans._LARGE", 0)
     points = draw(1, 4, 6000)
     expected = error(points, kmeans(points, 500))
     monkeypatch.setattr("vqzoo.numerics.kernels.lloyd_parallel._SEED_CENTROIDS", 100)

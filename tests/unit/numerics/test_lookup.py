@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vqzoo.numerics.lookup import look_up, look_up_scalar
+from vqzoo.numerics.decoding.lookup import look_up, look_up_scalar
 from vqzoo.numerics.threads import use_threads
 
 sizes = st.integers(1, 9)

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from vqzoo.numerics.kmeans import kmeans
-from vqzoo.numerics.metric_kmeans import assign_by_metric, metric_kmeans
+from vqzoo.numerics.clustering.kmeans import kmeans
+from vqzoo.numerics.clustering.metric_kmeans import assign_by_metric, metric_kmeans
 
 
 def problem(blocks: int, d: int, n: int, seed: int) -> tuple[Tensor, Tensor]:

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 from torch import Tensor
 
-from vqzoo.numerics import ranking
-from vqzoo.numerics.ranking import rank_others, unit_integers
+from vqzoo.evaluation import ranking
+from vqzoo.evaluation.ranking import rank_others, unit_integers
 
 seeds = st.integers(0, 2**32 - 1)
 

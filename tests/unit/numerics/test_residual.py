@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from vqzoo.numerics.kmeans import kmeans
-from vqzoo.numerics.residual import ResidualClusters, residual_kmeans
+from vqzoo.numerics.clustering.kmeans import kmeans
+from vqzoo.numerics.clustering.residual import ResidualClusters, residual_kmeans
 from vqzoo.numerics.threads import use_threads
 
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from sklearn.cluster import KMeans
 from torch import Tensor
 
-from vqzoo.numerics.scalar.intervals import run_cost, running_sums
-from vqzoo.numerics.scalar_kmeans import assign_scalar, scalar_centroids, scalar_kmeans
+from vqzoo.numerics.clustering.scalar.intervals import run_cost, running_sums
+from vqzoo.numerics.clustering.scalar_kmeans import assign_scalar, scalar_centroids, scalar_kmeans
 from vqzoo.numerics.threads import use_threads
 
 
@@ -96,7 +96,7 @@ def test_exact_cuts_of_many_values_are_found_from_bins(
     values = draw(70_000)
     weights = draw(70_000, seed=1).abs() if weighted else None
     best = error(values, k, weights, exact=True)  # each value has a bin of its own
-    monkeypatch.setattr("vqzoo.numerics.scalar_kmeans._FEW", 0)
+    monkeypatch.setattr("vqzoo.numerics.clustering.scalar_kmeans._FEW", 0)
     assert error(values, k, weights, exact=True) <= best * (1 + 1e-6)
     if k == 256:
         assert error(values, k, weights) > best * (1 + 1e-5)  # the bins alone are not enough

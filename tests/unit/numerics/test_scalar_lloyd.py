@@ -6,8 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.cluster import KMeans
-
-from vqzoo.numerics.scalar_lloyd import scalar_lloyd
+from vqzoo_deep_compression.lloyd import scalar_lloyd
 
 
 def error(values: torch.Tensor, centroids: torch.Tensor) -> float:

@@ -4,8 +4,7 @@ import numpy as np
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-
-from vqzoo.numerics.sparse import gaps_of, largest, positions_of
+from vqzoo_deep_compression.gaps import gaps_of, largest, positions_of
 
 
 @given(

@@ -13,8 +13,8 @@ from torch import Tensor
 from vqzoo.numerics.accelerated import torch_histogram
 from vqzoo.numerics.accelerated.torch_histogram import bin_edges, bins_elsewhere
 from vqzoo.numerics.arrays import as_float32
-from vqzoo.numerics.scalar.histogram import bins_of
-from vqzoo.numerics.scalar_kmeans import ScalarClusters, assign_scalar, scalar_kmeans
+from vqzoo.numerics.clustering.scalar.histogram import bins_of
+from vqzoo.numerics.clustering.scalar_kmeans import ScalarClusters, assign_scalar, scalar_kmeans
 
 
 @pytest.fixture(autouse=True)

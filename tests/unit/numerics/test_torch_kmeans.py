@@ -13,7 +13,7 @@ from vqzoo.numerics.accelerated.accelerators import TORCH, Kernels
 from vqzoo.numerics.accelerated.scaled_points import ScaledPoints, center_points
 from vqzoo.numerics.accelerated.torch_kernels import ALL, SQUARES, Part, add_up
 from vqzoo.numerics.accelerated.torch_kmeans import _draws, _part_of, assign_torch, train_torch
-from vqzoo.numerics.kmeans import Clusters, assign, kmeans
+from vqzoo.numerics.clustering.kmeans import Clusters, assign, kmeans
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 from vqzoo.numerics.accelerated import torch_residual
 from vqzoo.numerics.accelerated.accelerators import TORCH
 from vqzoo.numerics.accelerated.torch_residual import _refit, encode_residual, train_residual
-from vqzoo.numerics.residual import ResidualClusters, residual_kmeans
+from vqzoo.numerics.clustering.residual import ResidualClusters, residual_kmeans
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:

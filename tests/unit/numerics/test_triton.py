@@ -28,7 +28,9 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
 
 
 def test_importing_vqzoo_imports_no_kernels_of_triton() -> None:
-    loaded = run("-c", "import sys, vqzoo, vqzoo.numerics.kmeans; print(*sys.modules)").stdout
+    loaded = run(
+        "-c", "import sys, vqzoo, vqzoo.numerics.clustering.kmeans; print(*sys.modules)"
+    ).stdout
     assert "vqzoo.numerics.accelerated.torch_kernels" in loaded
     assert "vqzoo.numerics.accelerated.triton_kernels" not in loaded
 

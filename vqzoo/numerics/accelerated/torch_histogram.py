@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from vqzoo.numerics.arrays import as_float32, code_dtype
-from vqzoo.numerics.scalar.histogram import BINS, TAIL, Bins, Doubles, core_of
+from vqzoo.numerics.clustering.scalar.histogram import BINS, TAIL, Bins, Doubles, core_of
 
 _VALUES = 1 << 21  # at a time: some 150 MiB of indices and doubles
 

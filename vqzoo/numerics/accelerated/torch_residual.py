@@ -10,7 +10,7 @@ from vqzoo.numerics.accelerated.scaled_points import ScaledPoints, around_zero
 from vqzoo.numerics.accelerated.torch_kernels import ALL, first_smallest
 from vqzoo.numerics.accelerated.torch_kmeans import mass_of, train_torch
 from vqzoo.numerics.arrays import code_dtype
-from vqzoo.numerics.residual_schedule import REFIT_CONVERGED, REFIT_STEPS, ROUNDS
+from vqzoo.numerics.clustering.residual_schedule import REFIT_CONVERGED, REFIT_STEPS, ROUNDS
 
 _VALUES = 1 << 24  # of the problems that are trained side by side
 _SCORES = 1 << 26  # of partial codes, held at a time

@@ -9,7 +9,6 @@ arrays at every call.
 import numpy as np
 from numba import njit
 
-from vqzoo.numerics.bits import unpack_range
 from vqzoo.numerics.kernels.lines import (
     LINE,
     add_lines,
@@ -20,6 +19,7 @@ from vqzoo.numerics.kernels.lines import (
     store_line,
     stream_line,
 )
+from vqzoo.numerics.kernels.unpack import unpack_range
 
 BAND = 128  # values of a row that are written side by side: their codebooks stay in the caches
 _ROWS = 32  # at a time: more would want more pages than the processor remembers the places of

@@ -1,0 +1,66 @@
+"""Make the package's Fashion-MNIST files: `python -m tools.embed_fmnist --data DIR`.
+
+DIR holds the data set's four IDX .gz files and its LICENSE. The test split and the licence are
+copied as they are; the embedded training images are drawn by `vqzoo.data.fmnist.held_out_indices`.
+The same input gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import shutil
+import struct
+import sys
+from pathlib import Path
+
+from torch import Tensor
+
+from vqzoo.data.fmnist import ASSETS, SOURCES, held_out_indices, train_split
+from vqzoo.errors import VqzooError
+
+COPIED = ("t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz", "LICENSE")
+
+
+def write_idx(values: Tensor, path: Path) -> None:
+    """Write a uint8 tensor as a gzipped IDX file, without a time stamp."""
+    header = b"\0\0\x08" + bytes([values.ndim]) + struct.pack(f">{values.ndim}I", *values.shape)
+    path.write_bytes(gzip.compress(header + values.numpy().tobytes(), 9, mtime=0))
+
+
+def embed(data: Path, out: Path) -> None:
+    """Write the embedded files of the data set in `data` to the folder `out`.
+
+    Raises:
+        VqzooError: a file is missing or damaged.
+    """
+    split = train_split(data)
+    images, labels = split[held_out_indices(split.labels)]
+    out.mkdir(parents=True, exist_ok=True)
+    write_idx(images.squeeze(1), out / "train5k-images-idx3-ubyte.gz")
+    write_idx(labels.byte(), out / "train5k-labels-idx1-ubyte.gz")
+    for name in COPIED:
+        if not (data / name).is_file():
+            raise VqzooError(f"{data / name} is not there; {SOURCES}")
+        shutil.copyfile(data / name, out / name)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.embed_fmnist",
+        description="Make the package's Fashion-MNIST files.",
+    )
+    parser.add_argument("--data", type=Path, required=True, help="folder of the data set's files")
+    parser.add_argument("--out", type=Path, default=ASSETS, help="folder to write (package data)")
+    args = parser.parse_args(argv)
+    try:
+        embed(args.data, args.out)
+    except VqzooError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,1 @@
+"""What unlabelled images tell: layer inputs, and repair."""

@@ -1,0 +1,1 @@
+"""Accuracy, agreement and retrieval, with confidence intervals."""

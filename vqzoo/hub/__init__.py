@@ -1,0 +1,1 @@
+"""Pushing to, pulling from and searching the Hugging Face Hub."""

@@ -1,0 +1,1 @@
+"""Dense models: names, weights, and the architectures that vqzoo adds to timm."""

@@ -1,0 +1,160 @@
+"""Opens dense models: timm's weights, a checkpoint, or random ones."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import timm
+import torch
+from torch import nn
+
+from vqzoo.artifact.encode import tensors_sha256
+from vqzoo.errors import UsageError, VqzooError, one_line
+from vqzoo.models.availability import is_cached, is_reachable
+from vqzoo.models.names import SOURCES, check_name, full_name
+from vqzoo.progress import Watcher
+
+# Offline, a bare name falls back on its embedded relative.
+EMBEDDED_RELATIVES = {"alexnet": "alexnet_mini.fmnist"}
+EMBEDDED_DATA = {"alexnet_mini.fmnist": "fmnist"}
+
+
+@dataclass(frozen=True)
+class OpenedModel:
+    """A dense model, ready to be compressed.
+
+    Attributes:
+        name: its full timm name, without the folders above its own.
+        module: it, in eval mode, in float32, without gradients.
+        weights: where its weights came from: "pretrained", "random" or "checkpoint:<file name>".
+        weights_sha256: of the state dict, in float32.
+        model_args: arguments that its making took.
+    """
+
+    name: str
+    module: nn.Module
+    weights: str
+    weights_sha256: str
+    model_args: Mapping[str, Any]
+
+
+def resolve_name(name: str, notify: Callable[[str], None], *, fall_back: bool = True) -> str:
+    """The full name of the weights to use for what the user typed.
+
+    A bare name means the best weights that can be had: cached, else to be downloaded, else,
+    offline and where `fall_back` allows it, those of an embedded relative, which `notify` is told
+    in plain words.
+
+    Raises:
+        UsageError: no such model.
+        VqzooError: its weights cannot be had.
+    """
+    check_name(name)
+    if name.startswith(SOURCES):
+        return name
+    full = full_name(name)
+    cfg = timm.models.get_pretrained_cfg(full)
+    if cfg is None or not cfg.has_weights:
+        raise UsageError(
+            f"there are no pretrained weights for {name}: give --checkpoint FILE, "
+            "or --weights random to try things out"
+        )
+    if is_cached(cfg) or is_reachable(cfg):
+        return full
+    relative = EMBEDDED_RELATIVES.get(name) if fall_back else None
+    if relative is None:
+        raise VqzooError(
+            f"the weights of {full} are not on this disk and cannot be downloaded (no connection): "
+            "give --checkpoint FILE, or --weights random to try things out"
+        )
+    notify(
+        f"No connection, and {full} is not on this disk: using the embedded {relative} instead, "
+        f"a small relative trained on Fashion-MNIST. For {name} itself give --checkpoint FILE."
+    )
+    return relative
+
+
+def find_model(
+    name: str,
+    watcher: Watcher,
+    *,
+    weights: Literal["pretrained", "random"] = "pretrained",
+    checkpoint: Path | None = None,
+    model_args: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    fall_back: bool = True,
+) -> OpenedModel:
+    """Make the model that a user named and give it its weights.
+
+    Args:
+        name: a timm name, bare or tagged.
+        watcher: told what is looked for, and of a fall-back.
+        weights: "random" initializes from `seed`.
+        checkpoint: weights to load instead, .safetensors or what `torch.save` wrote of a state
+            dict (read with `weights_only=True`).
+        fall_back: see `resolve_name`.
+        model_args: further arguments of timm's factory, such as num_classes or img_size.
+
+    Raises:
+        UsageError: there is no such model, or it does not take these arguments.
+        VqzooError: the weights cannot be had, read, or do not fit.
+    """
+    pretrained = weights == "pretrained" and checkpoint is None
+    if pretrained:
+        with watcher.phase(f"looking for {name}"):
+            full = resolve_name(name, watcher.say, fall_back=fall_back)
+    else:
+        check_name(name)
+        full = name
+    arguments = dict(model_args or {})
+    with watcher.phase(f"opening {full}"), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        module = _create(full, pretrained, arguments)
+        source: str = weights
+        if checkpoint is not None:
+            _load_checkpoint(module, checkpoint, full)
+            source = f"checkpoint:{checkpoint.name}"
+        module = module.float().eval().requires_grad_(False)
+        digest = tensors_sha256(module.state_dict())
+    return OpenedModel(_public_name(full), module, source, digest, arguments)
+
+
+def _public_name(name: str) -> str:
+    """A model's name without the folders above its own."""
+    kind, colon, path = name.partition(":")
+    return f"{kind}:{Path(path).resolve().name}" if colon and kind == "local-dir" else name
+
+
+def _create(name: str, pretrained: bool, arguments: Mapping[str, Any]) -> nn.Module:
+    try:
+        return timm.create_model(name, pretrained=pretrained, **arguments)
+    except TypeError as error:
+        raise UsageError(f"{name} does not take these arguments: {error}") from error
+    except Exception as error:
+        what = "load the weights of" if pretrained else "make"
+        raise VqzooError(f"cannot {what} {name}: {one_line(error)}") from error
+
+
+def _load_checkpoint(module: nn.Module, path: Path, name: str) -> None:
+    if not path.is_file():
+        raise UsageError(f"checkpoint {path} does not exist")
+    try:
+        state = timm.models.load_state_dict(str(path), device="cpu", weights_only=True)
+    except Exception as error:
+        raise VqzooError(f"cannot read checkpoint {path}: {one_line(error)}") from error
+    own = module.state_dict()
+    missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    wrong = [
+        f"{key} has shape {tuple(state[key].shape)} instead of {tuple(own[key].shape)}"
+        for key in own.keys() & state.keys()
+        if state[key].shape != own[key].shape
+    ]
+    problems = [
+        *([f"{len(missing)} missing ({missing[0]} ...)"] if missing else []),
+        *([f"{len(unexpected)} unknown ({unexpected[0]} ...)"] if unexpected else []),
+        *sorted(wrong)[:1],
+    ]
+    if problems:
+        raise VqzooError(f"checkpoint {path} does not fit {name}: {'; '.join(problems)}")
+    module.load_state_dict(state)

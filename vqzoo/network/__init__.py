@@ -1,0 +1,1 @@
+"""From an artifact to a network that runs, and back."""

@@ -1,0 +1,1 @@
+"""k-means in its variants: scalar, product, residual, weighted."""

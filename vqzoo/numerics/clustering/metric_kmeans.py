@@ -1,0 +1,136 @@
+"""k-means where each problem measures distance by a metric of its own.
+
+With H_b the second moment of what block b of a layer is multiplied with, (x - c)ᵀ H_b (x - c) is
+the squared error that it brings to the layer's output (Stock et al. 2020, arXiv 1907.05686,
+section 3.2).
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from vqzoo.numerics.clustering.kmeans import Clusters, Progress, assign, kmeans, train_codebooks
+
+_CHUNK = 1 << 22  # values that are transformed at a time: 16 MiB
+
+
+def metric_kmeans(
+    points: Tensor,
+    metrics: Tensor,
+    k: int,
+    *,
+    shared: bool = False,
+    seed: int = 0,
+    rounds: int = 8,
+    tolerance: float = 1e-3,
+    progress: Progress | None = None,
+) -> Clusters:
+    """k-means on blocks of points, by the squared distance (x - c)ᵀ H_b (x - c).
+
+    A codebook for each block is plain k-means on Lᵀx, with H = L Lᵀ. One codebook for all starts
+    from k-means by the metrics' traces, and goes on with Lloyd's iterations: nearest centroids by
+    each block's metric, then c_j = (Σ_b n_bj H_b)⁻¹ Σ_b H_b Σ_{i in j} x_bi.
+
+    Args:
+        points: (blocks, d, n), float32, finite.
+        metrics: (blocks, d, d), symmetric, positive definite.
+        k: centroids a codebook, at most its points.
+        shared: one codebook for all blocks.
+        seed: of the draws.
+        rounds: Lloyd's iterations of a shared codebook, at most.
+        tolerance: stop when the error falls by less than this part of itself.
+        progress: called as progress(done, total) from this thread.
+
+    Returns:
+        Centroids (1 or blocks, k, d), and the codes (blocks, n) of the nearest.
+
+    Raises:
+        ValueError: shapes that do not match; metrics that are not positive definite.
+    """
+    factors = _factors(points, metrics)
+    if not shared:
+        found = kmeans(_transformed(points, factors), k, seed=seed, progress=progress)
+        back = torch.linalg.solve_triangular(factors.mT, found.centroids.double().mT, upper=True)
+        return Clusters(back.mT.float().contiguous(), found.codes)
+    blocks, d, n = points.shape
+    mass = metrics.diagonal(dim1=1, dim2=2).mean(1).float()
+    centroids = train_codebooks(
+        points.transpose(0, 1).reshape(1, d, blocks * n),
+        k,
+        weights=mass[:, None].expand(blocks, n).reshape(1, -1),
+        seed=seed,
+        progress=progress,
+    )
+    best = float("inf")
+    for _ in range(rounds):
+        error, moved = _step(points, metrics.double(), factors, centroids)
+        if not best - error > tolerance * error:
+            break
+        centroids, best = moved, error
+    return Clusters(centroids, assign_by_metric(points, metrics, centroids))
+
+
+def assign_by_metric(points: Tensor, metrics: Tensor, centroids: Tensor) -> Tensor:
+    """The code of the nearest centroid by each block's metric, (blocks, n).
+
+    Args:
+        points: (blocks, d, n), float32.
+        metrics: (blocks, d, d), symmetric, positive definite.
+        centroids: (1 or blocks, k, d), float32.
+
+    Raises:
+        ValueError: as `metric_kmeans`.
+    """
+    factors = _factors(points, metrics)
+    return torch.cat([codes for _, codes in _assigned(points, factors, centroids)])
+
+
+def _factors(points: Tensor, metrics: Tensor) -> Tensor:
+    """(blocks, d, d) float64, lower: H = L Lᵀ."""
+    blocks, d, _ = points.shape
+    if metrics.shape != (blocks, d, d):
+        raise ValueError(f"metrics must have shape {(blocks, d, d)}, not {tuple(metrics.shape)}")
+    factors, failed = torch.linalg.cholesky_ex(metrics.double())
+    if bool(failed.any()):
+        raise ValueError("metrics must be positive definite")
+    return factors
+
+
+def _transformed(points: Tensor, factors: Tensor) -> Tensor:
+    """Lᵀx, (blocks, d, n) float32: its Euclidean distances are those of the metrics."""
+    return factors.mT.float() @ points
+
+
+def _assigned(points: Tensor, factors: Tensor, centroids: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Codes of the nearest centroids, some blocks at a time."""
+    blocks, d, n = points.shape
+    width = max(1, _CHUNK // (d * n))
+    for first in range(0, blocks, width):
+        part = slice(first, min(first + width, blocks))
+        books = centroids.expand(blocks, -1, -1)[part].double() @ factors[part]
+        yield part, assign(_transformed(points[part], factors[part]), books.float())
+
+
+def _step(
+    points: Tensor, metrics: Tensor, factors: Tensor, centroids: Tensor
+) -> tuple[float, Tensor]:
+    """The error of a shared codebook, and the codebook that its codes would rather have."""
+    d, k = points.shape[1], centroids.shape[1]
+    gram = metrics.new_zeros(k, d * d)
+    right = metrics.new_zeros(k, d)
+    error = 0.0
+    for part, codes in _assigned(points, factors, centroids):
+        x, count = points[part].transpose(1, 2), part.stop - part.start
+        index = (codes.long() + k * torch.arange(count, device=x.device)[:, None]).reshape(-1)
+        rest = x - centroids[0][codes.long()]
+        error += float((rest.double() @ factors[part]).square().sum())
+        flat = x.reshape(-1, d)
+        sums = metrics.new_zeros(count * k, d).index_add_(0, index, flat.double())
+        counts = torch.bincount(index, minlength=count * k).view(count, k).double()
+        gram += counts.T @ metrics[part].reshape(count, d * d)
+        right += torch.einsum("bij,bkj->ki", metrics[part], sums.view(count, k, d))
+    filled = gram[:, 0] > 0
+    moved = centroids.clone()
+    moved[0, filled] = torch.linalg.solve(gram[filled].view(-1, d, d), right[filled]).float()
+    return error, moved

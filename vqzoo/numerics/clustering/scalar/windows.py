@@ -1,0 +1,146 @@
+"""From the best cuts between bins to the best cuts between values, near them.
+
+A coarse optimum says where to look: each cut may move to between any two values of the bins next to
+it, all cuts together by dynamic programming. Where a cut ends at the border of its window, windows
+are laid around the new cuts, and then wider ones, until none does.
+"""
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from vqzoo.numerics.arrays import Floats
+from vqzoo.numerics.clustering.scalar.histogram import Bins, Doubles, Grid, values_in
+from vqzoo.numerics.clustering.scalar.intervals import run_cost, running_sums
+
+Positions = NDArray[np.int64]
+
+_WIDTH = 2  # bins on each side of a cut
+
+
+def cuts_between_values(
+    values: Floats, weights: Floats | None, bins: Bins, grid: Grid, cuts: Positions
+) -> tuple[Doubles, Doubles]:
+    """Masses and moments (k,) of the runs between the best cuts of values near those of bins.
+
+    cuts: (k + 1,), k > 1, as `optimal_cuts` gives them for `bins`.
+    """
+    count = len(bins.mass)
+    width = np.full(len(cuts) - 2, _WIDTH)
+    while True:
+        low = np.maximum(cuts[1:-1] - width, 0)
+        high = np.minimum(cuts[1:-1] + width, count)
+        near = np.zeros(count, bool)
+        for first, last in zip(low, high, strict=True):
+            near[first:last] = True
+        found, found_weights = values_in(values, weights, grid, near)
+        if weights is None:
+            found.sort()
+        else:
+            order = np.argsort(found, kind="stable")
+            found, found_weights = found[order], found_weights[order]
+        starts, mass, moment = _items(
+            found,
+            found_weights,
+            grid.places_of(found),
+            near,
+            bins.mass,
+            bins.moment,
+            bins.origin,
+        )
+        sums = running_sums(mass, moment)
+        first_item, last_item = starts[low], starts[high]
+        found_cuts = _best_cuts(sums, first_item, last_item)
+        # Bins on whose far side a cut would rather be; the ends of all are no borders.
+        stuck = ((found_cuts == first_item) & (low > 0)) | (
+            (found_cuts == last_item) & (high < count)
+        )
+        if not stuck.any():
+            ends = np.concatenate([[0], found_cuts, [len(mass)]])
+            return np.diff(sums[ends, 0]), np.diff(sums[ends, 1])
+        inner = np.searchsorted(starts, found_cuts, side="right") - 1  # the bins that they are in
+        cuts = np.concatenate([[0], inner, [count]])
+        width[stuck] += _WIDTH
+
+
+@njit(nogil=True, cache=True)
+def _items(values, weights, places, near, bin_mass, bin_moment, origin):  # type: ignore[no-untyped-def]
+    """Bins, those that are `near` as their distinct values, in ascending order.
+
+    values: (n,), ascending, of the near bins, with their weights (none: all 1) and places (n,).
+
+    Returns: starts (bins + 1,), where the items of each bin begin; their masses, all above 0, and
+    their moments.
+    """
+    count = near.shape[0]
+    starts = np.empty(count + 1, np.int64)
+    mass = np.empty(values.shape[0] + count, np.float64)
+    moment = np.empty(values.shape[0] + count, np.float64)
+    weighted = weights.shape[0] > 0
+    items, i = 0, 0
+    for place in range(count):
+        starts[place] = items
+        if not near[place]:
+            mass[items] = bin_mass[place]
+            moment[items] = bin_moment[place]
+            items += 1
+            continue
+        while i < values.shape[0] and places[i] == place:
+            value, w = values[i], 0.0
+            while i < values.shape[0] and values[i] == value:
+                w += np.float64(weights[i]) if weighted else 1.0
+                i += 1
+            if w > 0.0:
+                mass[items] = w
+                moment[items] = w * (np.float64(value) - origin)
+                items += 1
+    starts[count] = items
+    return starts, mass[:items], moment[:items]
+
+
+@njit(nogil=True, cache=True)
+def _best_cuts(sums, low, high):  # type: ignore[no-untyped-def]
+    """The best ascending cuts, the q-th one from low[q] to high[q].
+
+    sums: (n + 1, 4), as `running_sums` gives them. The start of a last run only moves up as its end
+    does, so that the ends in between two have their starts in between.
+    """
+    layers = low.shape[0]
+    offsets = np.zeros(layers + 2, np.int64)
+    for q in range(layers):
+        offsets[q + 1] = offsets[q] + high[q] - low[q] + 1
+    starts = np.zeros(offsets[layers], np.int64)
+    costs = np.zeros(1, np.float64)
+    first, last = 0, 0
+    for q in range(layers):
+        size = high[q] - low[q] + 1
+        new_costs = np.empty(size, np.float64)
+        own = starts[offsets[q] : offsets[q + 1]]
+        step = 1
+        while step < size:
+            step *= 2
+        while step > 0:
+            # Those at odd multiples of a step, between their neighbours' at even ones.
+            for place in range(step - 1, size, 2 * step):
+                begin = own[place - step] if place >= step else first
+                end = own[place + step] if place + step < size else last
+                best, chosen = np.inf, begin
+                for i in range(begin, end + 1):
+                    cost = costs[i - first] + run_cost(sums, i, low[q] + place)
+                    if cost < best:
+                        best, chosen = cost, i
+                new_costs[place] = best
+                own[place] = chosen
+            step //= 2
+        costs, first, last = new_costs, low[q], high[q]
+    cuts = np.empty(layers, np.int64)
+    end = sums.shape[0] - 1
+    best = np.inf
+    for i in range(first, last + 1):
+        cost = costs[i - first] + run_cost(sums, i, end)
+        if cost < best:
+            best, end_of_rest = cost, i
+    for q in range(layers - 1, -1, -1):
+        cuts[q] = end_of_rest
+        end_of_rest = starts[offsets[q] + end_of_rest - low[q]]
+    return cuts

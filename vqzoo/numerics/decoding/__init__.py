@@ -1,0 +1,1 @@
+"""From codes and codebooks to matrices."""

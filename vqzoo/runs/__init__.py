@@ -1,0 +1,1 @@
+"""One run, from a recipe to an artifact and its record."""

@@ -1,0 +1,1 @@
+"""A Hub-compatible server on loopback, for tests."""

@@ -1,0 +1,1 @@
+"""The rules that the conformance kit checks, one file a topic."""

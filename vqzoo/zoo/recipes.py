@@ -1,0 +1,129 @@
+"""The recipes of published artifacts: one YAML file each, what `Recipe` takes and `repo`."""
+
+import difflib
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+import vqzoo
+from vqzoo.errors import UsageError
+from vqzoo.runs.recipe import Recipe, first_problem
+
+
+@dataclass(frozen=True)
+class ZooRecipe:
+    """One artifact of the zoo.
+
+    Attributes:
+        name: of the file, without its suffix.
+        repo: name of its repository, without the organization.
+        recipe: how it is made.
+    """
+
+    name: str
+    repo: str
+    recipe: Recipe
+
+
+def recipes_folder() -> Path:
+    """Where the recipes lie that come with vqzoo: in the package, or beside it in a checkout."""
+    package = Path(vqzoo.__file__).parent
+    packaged = package / "zoo_configs"
+    return packaged if packaged.is_dir() else package.parent / "zoo_configs"
+
+
+def find_recipes(names: Sequence[str], folder: Path) -> list[ZooRecipe]:
+    """The recipes of these names in a folder, all of them where none are given.
+
+    Raises:
+        UsageError: there is no such folder or recipe, or a recipe is wrong: names file and line.
+    """
+    paths = {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    if not paths:
+        raise UsageError(f"{folder} holds no recipes (*.yaml)")
+    for name in names:
+        if name not in paths:
+            close = difflib.get_close_matches(name, paths, n=3)
+            hint = f"did you mean {' or '.join(close)}? " if close else ""
+            raise UsageError(f"no recipe called {name!r}; {hint}There are: {', '.join(paths)}")
+    return [read_zoo_recipe(paths[name]) for name in dict.fromkeys(names or paths)]
+
+
+def read_zoo_recipe(path: Path) -> ZooRecipe:
+    """Read one recipe.
+
+    Raises:
+        UsageError: it cannot be read or is wrong; the message begins with file and line.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        fields = yaml.safe_load(text)
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError:
+        raise UsageError(f"{path}: not UTF-8 text") from None
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise UsageError(f"{path}:{line}: not YAML: {error.problem}") from None
+    except yaml.YAMLError as error:
+        raise UsageError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(fields, dict) or root is None:
+        raise UsageError(f"{path}:1: not a mapping of fields such as model and method")
+    _refuse_duplicates(root, path)
+    repo = fields.pop("repo", path.stem)
+    if not isinstance(repo, str) or not repo or "/" in repo:
+        line = line_of(root, ("repo",))
+        raise UsageError(f"{path}:{line}: repo: a name without the organization")
+    try:
+        return ZooRecipe(path.stem, repo, Recipe(**fields))
+    except ValidationError as error:
+        place, told = first_problem(error)
+        where = ".".join(str(part) for part in place)
+        line = line_of(root, place)
+        raise UsageError(f"{path}:{line}: {where + ': ' if where else ''}{told}") from None
+    except TypeError:
+        raise UsageError(f"{path}:1: the names of fields are text") from None
+
+
+def with_data(recipe: ZooRecipe, data: str | None) -> ZooRecipe:
+    """The recipe, measured on `data` where it names nothing itself."""
+    if data is None or recipe.recipe.data is not None:
+        return recipe
+    return replace(recipe, recipe=recipe.recipe.model_copy(update={"data": data}))
+
+
+def line_of(root: yaml.Node, place: Sequence[int | str]) -> int:
+    """The line, from 1, of the value at a place such as ("rules", 0, "method"), or of what is
+    nearest around it."""
+    node = root
+    for part in place:
+        found = None
+        if isinstance(node, yaml.MappingNode):
+            found = next((v for k, v in node.value if k.value == str(part)), None)
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int):
+            found = node.value[part] if part < len(node.value) else None
+        if found is None:
+            break
+        node = found
+    return int(node.start_mark.line) + 1
+
+
+def _refuse_duplicates(node: yaml.Node, path: Path) -> None:
+    if isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            _refuse_duplicates(item, path)
+    if not isinstance(node, yaml.MappingNode):
+        return
+    seen: set[Hashable] = set()
+    pairs: list[tuple[Any, yaml.Node]] = node.value
+    for key, value in pairs:
+        if isinstance(key.value, str) and key.value in seen:
+            raise UsageError(f"{path}:{key.start_mark.line + 1}: {key.value} is given twice")
+        if isinstance(key.value, str):
+            seen.add(key.value)
+        _refuse_duplicates(value, path)
