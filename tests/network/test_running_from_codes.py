@@ -123,7 +123,7 @@ def test_what_would_decode_to_nan_is_refused(
         assert out is None
         return torch.full(code.code.shape, torch.nan)
 
-    monkeypatch.setattr(loading, "decode", decoded)
+    monkeypatch.setattr(building, "decode", decoded)
     with pytest.raises(ArtifactError, match="decodes to NaN"):
         vqzoo.load(tmp_path / "a", mode="codes")
 
