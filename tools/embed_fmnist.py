@@ -16,6 +16,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from vqzoo.artifact.files import new_file
 from vqzoo.data.fmnist import ASSETS, SOURCES, held_out_indices, train_split
 from vqzoo.errors import VqzooError
 
@@ -25,7 +26,8 @@ COPIED = ("t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz", "LICENSE")
 def write_idx(values: Tensor, path: Path) -> None:
     """Write a uint8 tensor as a gzipped IDX file, without a time stamp."""
     header = b"\0\0\x08" + bytes([values.ndim]) + struct.pack(f">{values.ndim}I", *values.shape)
-    path.write_bytes(gzip.compress(header + values.numpy().tobytes(), 9, mtime=0))
+    with new_file(path) as temporary:
+        temporary.write_bytes(gzip.compress(header + values.numpy().tobytes(), 9, mtime=0))
 
 
 def embed(data: Path, out: Path) -> None:

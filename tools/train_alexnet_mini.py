@@ -18,7 +18,6 @@ import contextlib
 import copy
 import json
 import math
-import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -29,9 +28,9 @@ import torch
 import torch.nn.functional as F
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from vqzoo.artifact.writer import write_tensors
 from vqzoo.data.augment import augment
 from vqzoo.data.fmnist import LabelledImages, held_out_indices, train_split
 from vqzoo.errors import UsageError, VqzooError, one_line
@@ -186,9 +185,7 @@ def save(model: nn.Module, record: dict[str, object], path: Path) -> None:
         name: (tensor.half() if tensor.is_floating_point() else tensor).cpu().contiguous()
         for name, tensor in model.state_dict().items()
     }
-    unfinished = path.with_name(path.name + ".partial")
-    save_file(tensors, unfinished, metadata={"vqzoo": json.dumps(record, sort_keys=True)})
-    os.replace(unfinished, path)
+    write_tensors(path, tensors, {"vqzoo": json.dumps(record, sort_keys=True)})
 
 
 @contextlib.contextmanager

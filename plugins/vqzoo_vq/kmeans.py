@@ -11,6 +11,7 @@ from vqzoo.numerics.clustering.scalar_kmeans import assign_scalar, scalar_centro
 from vqzoo.numerics.decoding.decode import decode_scalar
 from vqzoo.numerics.decoding.lookup import look_up_scalar
 from vqzoo.plugin import Code, Floats, Indices, LayerContext, Options, Quantizer, index_bits
+from vqzoo.plugin.limits import MAX_CARDINALITY
 from vqzoo_vq.calibrated import column_moments
 from vqzoo_vq.distortion import ROW_SCALE_GAIN, gaussian_distortion
 from vqzoo_vq.row_scale import (
@@ -27,7 +28,7 @@ from vqzoo_vq.row_scale import (
 class ScalarKMeansOptions(Options):
     """Options of km."""
 
-    k: int = Field(16, ge=1, le=65536, description="centroids: 16 is 4 bits a weight")
+    k: int = Field(16, ge=1, le=MAX_CARDINALITY, description="centroids: 16 is 4 bits a weight")
     scale: Scale = Field("row", description="one fp16 scale a row, or none as in the paper")
     exact: bool = Field(False, description="optimal centroids by dynamic programming (slower)")
     dtype: Literal["float16", "float32"] = Field("float16", description="codebook storage")

@@ -14,6 +14,7 @@ from vqzoo.numerics.clustering.metric_kmeans import assign_by_metric, metric_kme
 from vqzoo.numerics.decoding.decode import decode_pq
 from vqzoo.numerics.decoding.lookup import look_up
 from vqzoo.plugin import Code, Floats, Indices, LayerContext, Options, Quantizer, index_bits
+from vqzoo.plugin.limits import MAX_CARDINALITY
 from vqzoo_vq.blocks import (
     Axis,
     CodebookScope,
@@ -40,7 +41,7 @@ class ProductQuantizationOptions(Options):
     """Options of pq."""
 
     d: int = Field(4, ge=1, le=32, description="sub-vector length")
-    k: int = Field(256, ge=1, le=65536, description="centroids of a codebook")
+    k: int = Field(256, ge=1, le=MAX_CARDINALITY, description="centroids of a codebook")
     axis: Axis = Field("columns", description="which axis is cut into sub-vectors")
     codebook: CodebookScope = Field(
         "layer", description="one codebook for the layer, or one for each block as in the paper"

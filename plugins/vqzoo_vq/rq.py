@@ -12,6 +12,7 @@ from vqzoo.numerics.clustering.residual import residual_kmeans
 from vqzoo.numerics.decoding.decode import decode_residual
 from vqzoo.numerics.decoding.lookup import look_up
 from vqzoo.plugin import Code, Floats, Indices, LayerContext, Options, Quantizer, index_bits
+from vqzoo.plugin.limits import MAX_CARDINALITY
 from vqzoo_vq.blocks import (
     CodebookScope,
     Cut,
@@ -37,7 +38,7 @@ class ResidualQuantizationOptions(Options):
     """Options of rq."""
 
     stages: int = Field(2, ge=1, le=16, description="codebooks applied one after the other")
-    k: int = Field(256, ge=1, le=65536, description="centroids of a codebook")
+    k: int = Field(256, ge=1, le=MAX_CARDINALITY, description="centroids of a codebook")
     d: int = Field(8, ge=0, description="sub-vector length; 0 for whole rows, as in the paper")
     codebook: CodebookScope = Field("layer", description="codebooks for the layer, or each block")
     scale: Scale = Field("row", description="one fp16 scale a row, or none as in the paper")

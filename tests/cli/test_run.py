@@ -126,7 +126,7 @@ def test_a_broken_off_run_is_taken_up_and_ends_in_the_same_bytes(folder: Path) -
     saved[1].write_bytes(saved[1].read_bytes()[:-5])  # the power went off while it was written
     times = saved[0].stat().st_mtime_ns
     again = StopsAfter(99)
-    with pytest.raises(UsageError, match="another run left off"):
+    with pytest.raises(UsageError, match="belongs to another run"):
         run(recipe.model_copy(update={"seed": 1}), again, out=Path("broken"))
     assert saved[0].stat().st_mtime_ns == times
     run(recipe, again, out=Path("broken"))

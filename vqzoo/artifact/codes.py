@@ -12,6 +12,7 @@ from vqzoo.artifact.schema import (
     LayerEntry,
 )
 from vqzoo.errors import ArtifactError, UsageError, one_line
+from vqzoo.plugin.files import FILE_PREFIX
 
 if TYPE_CHECKING:  # torch and the plugins are not needed to look at headers
     from torch import Tensor
@@ -59,8 +60,6 @@ def _build(
 
 def _installed_method(key: str, entry: CodeEntry, plugins: "Plugins") -> str:
     """The registered name of the method that an entry names; nothing is imported for it."""
-    from vqzoo.plugin.files import FILE_PREFIX
-
     for name in (f"{entry.plugin}:{entry.method}", entry.method):
         bare = name.rpartition(":")[2]
         if bare not in plugins.quantizers.names() + plugins.transforms.names():

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vqzoo.artifact.dtypes import element_type
 from vqzoo.artifact.schema import SEPARATOR
 from vqzoo.errors import PluginError
 from vqzoo.plugin.code import Indices, MethodCode
@@ -90,7 +91,7 @@ def _encoded(
 ) -> EncodedLayer:
     entry: dict[str, Any] = {
         "shape": list(shape),
-        "dtype": str(dtype).removeprefix("torch."),
+        "dtype": element_type(dtype).name,
         "view": code["shape"],
         "options": dict(options),
         "code": code,

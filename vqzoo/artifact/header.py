@@ -12,14 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vqzoo.artifact.dtypes import BY_STORED_NAME
 from vqzoo.errors import ArtifactError, one_line
 
 MAX_HEADER_BYTES = 32 << 20
 MAX_SIZE = 1 << 48  # of a tensor, a side of it, an offset
-DTYPE_BYTES = {
-    "BOOL": 1, "U8": 1, "I8": 1, "I16": 2, "U16": 2, "F16": 2, "BF16": 2,
-    "I32": 4, "U32": 4, "F32": 4, "I64": 8, "U64": 8, "F64": 8,
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -112,7 +109,7 @@ def _tensor(key: str, entry: Any, start: int, name: str) -> StoredTensor:
             len(entry) == 3
             and isinstance(shape, list)
             and len(shape) <= 16
-            and dtype in DTYPE_BYTES
+            and dtype in BY_STORED_NAME
             and all(type(n) is int and 0 <= n <= MAX_SIZE for n in numbers)
             and math.prod(size for size in shape if size) <= MAX_SIZE
         )
@@ -120,7 +117,7 @@ def _tensor(key: str, entry: Any, start: int, name: str) -> StoredTensor:
         valid = False
     if not valid:
         raise ArtifactError(f"{name}: the header entry of tensor {key!r} is malformed")
-    if math.prod(shape) * DTYPE_BYTES[dtype] != end - begin:
+    if math.prod(shape) * BY_STORED_NAME[dtype].itemsize != end - begin:
         raise ArtifactError(f"{name}: tensor {key!r} claims a shape that its bytes do not fit")
     return StoredTensor(dtype, tuple(shape), start + begin, start + end)
 

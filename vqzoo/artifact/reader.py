@@ -4,18 +4,16 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from vqzoo.artifact.dtypes import BY_NAME
 from vqzoo.artifact.files import canonical_json, record_sha256, sha256_file, sha256_text
 from vqzoo.artifact.header import Header, StoredTensor, read_header, strict_json
 from vqzoo.artifact.schema import (
     CONFIG_FILE,
     FORMAT_VERSION,
-    MAX_CHILD_GROWTH,
-    MAX_CODES,
-    MAX_NUMEL,
     SEPARATOR,
     WEIGHTS_FILE,
     CodeEntry,
@@ -25,13 +23,11 @@ from vqzoo.artifact.schema import (
     LayerEntry,
     Metadata,
 )
-from vqzoo.errors import ArtifactError, UsageError
-
-if TYPE_CHECKING:  # torch and the plugins are not needed to look at headers
-    pass
+from vqzoo.errors import ArtifactError, UsageError, invalid_field
+from vqzoo.plugin.files import FILE_PREFIX
+from vqzoo.plugin.limits import MAX_CHILD_GROWTH, MAX_CODES_PER_WEIGHT, MAX_NUMEL
 
 MAX_CONFIG_BYTES = 16 << 20
-_STORED_DTYPES = {"float16": "F16", "bfloat16": "BF16", "float32": "F32"}
 
 
 @dataclass(frozen=True)
@@ -63,8 +59,6 @@ class Artifact:
 
     def plugin_files(self) -> list[str]:
         """Names of the plugin files that it was made with: such an artifact is not published."""
-        from vqzoo.plugin.files import FILE_PREFIX
-
         codes = [entry.code for entry in self.metadata.layers.values()]
         found: set[str] = set()
         while codes:
@@ -181,9 +175,9 @@ def _validate(model: type[Any], value: Any, what: str) -> Any:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        problem = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in problem["loc"])
-        raise ArtifactError(f"{what} is malformed at {where!r:.200}: {problem['msg']}") from None
+        field = invalid_field(error)
+        where = f" at {field.name!r:.200}" if field.name else ""
+        raise ArtifactError(f"{what} is malformed{where}: {field.reason}") from None
 
 
 def _check_tensors(header: Header, metadata: Metadata) -> None:
@@ -224,13 +218,13 @@ def _check_codes(key: str, entry: LayerEntry) -> None:
     """A few bytes of an entropy-coded stream may claim any number of codes: the layer bounds it."""
     parts = [part for _, part in layer_parts(key, entry.code) if isinstance(part, IndicesEntry)]
     codes = sum(math.prod(part.shape) for part in parts)
-    if codes > MAX_CODES * math.prod(entry.shape):
+    if codes > MAX_CODES_PER_WEIGHT * math.prod(entry.shape):
         raise ArtifactError(f"{key!r} claims {codes} codes for {math.prod(entry.shape)} weights")
 
 
 def _check_part(name: str, part: IndicesEntry | FloatsEntry, stored: StoredTensor) -> None:
     if isinstance(part, FloatsEntry):
-        if stored.dtype != _STORED_DTYPES[part.dtype] or stored.shape != part.shape:
+        if stored.dtype != BY_NAME[part.dtype].stored_name or stored.shape != part.shape:
             raise ArtifactError(f"tensor {name!r} is not the {part.dtype} {part.shape} it claims")
     elif stored.dtype != "U8" or len(stored.shape) != 1:
         raise ArtifactError(f"tensor {name!r} is not a byte stream")

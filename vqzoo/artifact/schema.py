@@ -4,6 +4,17 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from vqzoo.plugin.limits import (
+    MAX_CARDINALITY,
+    MAX_DIMENSIONS,
+    MAX_EXPONENT,
+    MAX_FACT_LENGTH,
+    MAX_NAME_LENGTH,
+    MAX_NUMEL,
+    PART_NAME,
+    StorageDtype,
+)
+
 FORMAT_VERSION = 1
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "vqzoo.safetensors"
@@ -13,16 +24,13 @@ CARD_FILE = "README.md"
 PLOT_FILE = "bytes.png"
 SEPARATOR = "::"
 
-MAX_CHILD_GROWTH = 4  # elements of a child's matrix, as a multiple of its parent's
-MAX_CODES = 32  # codes of a layer, as a multiple of its weights: more would take more than fp32
-MAX_DIMENSIONS = 8
-MAX_NUMEL = 1 << 34
 _Size = Annotated[int, Field(ge=0, le=MAX_NUMEL, strict=True)]
 _Shape = Annotated[tuple[_Size, ...], Field(max_length=MAX_DIMENSIONS)]
 _Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-_Name = Annotated[str, Field(min_length=1, max_length=200)]
-_PartName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
-_Fact = bool | Annotated[int, Field(strict=True)] | float | Annotated[str, Field(max_length=1000)]
+_Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME_LENGTH)]
+_PartName = Annotated[str, Field(pattern=f"^{PART_NAME}$")]
+_FactText = Annotated[str, Field(max_length=MAX_FACT_LENGTH)]
+_Fact = bool | Annotated[int, Field(strict=True)] | float | _FactText
 
 
 class _Entry(BaseModel):
@@ -34,7 +42,7 @@ class IndicesEntry(_Entry):
 
     kind: Literal["indices"]
     shape: _Shape
-    cardinality: Annotated[int, Field(ge=1, le=1 << 16, strict=True)]
+    cardinality: Annotated[int, Field(ge=1, le=MAX_CARDINALITY, strict=True)]
     packing: _Name
     packing_version: _Name
 
@@ -44,8 +52,8 @@ class FloatsEntry(_Entry):
 
     kind: Literal["floats"]
     shape: _Shape
-    dtype: Literal["float16", "bfloat16", "float32"]
-    exponent: Annotated[int, Field(ge=-400, le=400, strict=True)]
+    dtype: StorageDtype
+    exponent: Annotated[int, Field(ge=-MAX_EXPONENT, le=MAX_EXPONENT, strict=True)]
 
 
 PartEntry = Annotated[IndicesEntry | FloatsEntry, Field(discriminator="kind")]
@@ -88,7 +96,7 @@ class LayerEntry(_Entry):
     """
 
     shape: _Shape
-    dtype: Literal["float16", "bfloat16", "float32", "float64"]
+    dtype: StorageDtype | Literal["float64"]
     view: tuple[_Size, _Size]
     options: _Options = {}
     transforms: list[TransformEntry] = []

@@ -12,9 +12,11 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from vqzoo.artifact.dtypes import ELEMENT_TYPES, element_type
 from vqzoo.artifact.encode import EncodedLayer
 from vqzoo.artifact.files import (
     canonical_json,
+    new_file,
     record_sha256,
     sha256_file,
     sha256_text,
@@ -22,13 +24,9 @@ from vqzoo.artifact.files import (
 )
 from vqzoo.artifact.schema import CONFIG_FILE, FORMAT_VERSION, WEIGHTS_FILE
 from vqzoo.errors import VqzooError, one_line
+from vqzoo.plugin.limits import MAX_EXPONENT
 
-_EXPONENT_DIGITS = len("-400")
-# Largest first, as safetensors lays a file out; tensors of one dtype by name.
-_DTYPE_ORDER = (
-    torch.uint64, torch.int64, torch.float64, torch.float32, torch.uint32, torch.int32,
-    torch.bfloat16, torch.float16, torch.uint16, torch.int16, torch.int8, torch.uint8, torch.bool,
-)  # fmt: skip
+_EXPONENT_DIGITS = len(f"{-MAX_EXPONENT}")
 
 
 @dataclass(frozen=True)
@@ -157,17 +155,14 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
     Raises:
         VqzooError: the disk is full or the folder cannot be written.
     """
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.touch()
-    mode = temporary.stat().st_mode  # as the umask has it; safetensors would keep others out
-    try:
-        save_file(dict(tensors), temporary, metadata=metadata)
+    with new_file(path) as temporary:
+        temporary.touch()
+        mode = temporary.stat().st_mode  # follows the umask; safetensors makes files private
+        try:
+            save_file(dict(tensors), temporary, metadata=metadata)
+        except SafetensorError as error:
+            raise VqzooError(f"cannot write {path}: {one_line(error)}") from error
         temporary.chmod(stat.S_IMODE(mode))
-        temporary.replace(path)
-    except SafetensorError as error:
-        raise VqzooError(f"cannot write {path}: {one_line(error)}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def dense_bytes(model: nn.Module) -> int:
@@ -191,26 +186,15 @@ def file_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None
     """
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     position = 0
-    for key in sorted(tensors, key=lambda key: (_DTYPE_ORDER.index(tensors[key].dtype), key)):
+    types = {key: element_type(tensor.dtype) for key, tensor in tensors.items()}
+    for key in sorted(tensors, key=lambda key: (ELEMENT_TYPES.index(types[key]), key)):
         tensor = tensors[key]
         size = tensor.numel() * tensor.element_size()
         header[key] = {
-            "dtype": _dtype_name(tensor.dtype),
+            "dtype": types[key].stored_name,
             "shape": list(tensor.shape),
             "data_offsets": [position, position + size],
         }
         position += size
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False)
     return 8 + -(-len(text.encode()) // 8) * 8 + position
-
-
-def fp32_itemsize(tensor: Tensor) -> int:
-    """Bytes of one element in the dense file: floating tensors count in fp32."""
-    return 4 if tensor.is_floating_point() else tensor.element_size()
-
-
-def _dtype_name(dtype: torch.dtype) -> str:
-    if dtype == torch.bool:
-        return "BOOL"
-    name = str(dtype).removeprefix("torch.").replace("uint", "U").replace("int", "I")
-    return name.replace("bfloat", "BF").replace("float", "F")

@@ -22,7 +22,7 @@ def models(
     import timm
 
     from vqzoo.errors import UsageError
-    from vqzoo.models.dense import EMBEDDED_DATA
+    from vqzoo.models.embedded import is_embedded
     from vqzoo.models.names import register_models
     from vqzoo.plugin.manager import installed_plugins
 
@@ -33,5 +33,5 @@ def models(
         raise UsageError(f"no model matches {pattern!r}")
     console = stdout()
     for name in names:
-        note = "  [dim]comes with vqzoo[/]" if name in EMBEDDED_DATA else ""
+        note = "  [dim]comes with vqzoo[/]" if is_embedded(name) else ""
         console.print(name + note, soft_wrap=True)

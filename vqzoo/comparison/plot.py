@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vqzoo.artifact.files import new_file
 from vqzoo.comparison.accuracy import Comparison
 from vqzoo.comparison.retrieval import RetrievalComparison
 
@@ -74,7 +75,8 @@ def _picture(
     axes[0].legend()
     figure.suptitle(f"{what} layers compressed")
     figure.supxlabel("size of the compressed layers: fp32 bytes over bytes on disk")
-    figure.savefig(path, dpi=120, metadata={"Software": None})
+    with new_file(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=120, metadata={"Software": None})
 
 
 def _curves(axes: "Axes", points: Sequence[_Point], dense: float | None) -> None:

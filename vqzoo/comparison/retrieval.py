@@ -15,7 +15,8 @@ from vqzoo.comparison.accuracy import Comparison, Point, compare
 from vqzoo.data.evaluation_data import Data, open_data
 from vqzoo.errors import UsageError
 from vqzoo.evaluation.retrieval import Features, Retrieval, beside_dense, extract_features, retrieve
-from vqzoo.models.dense import EMBEDDED_DATA, find_model
+from vqzoo.models.dense import find_model
+from vqzoo.models.embedded import default_data
 from vqzoo.models.names import register_models
 from vqzoo.network.load import load
 from vqzoo.plugin.files import plugin_files
@@ -140,7 +141,7 @@ def _dense(recipe: Recipe, watcher: Watcher) -> _Dense:
             checkpoint=recipe.checkpoint,
             seed=recipe.seed,
         )
-    spec = recipe.data or EMBEDDED_DATA.get(opened.name)
+    spec = recipe.data or default_data(opened.name)
     if spec is None:
         raise UsageError(f"{opened.name} has no data of its own here: give --data imagefolder:PATH")
     data = open_data(spec, opened.module, images=recipe.images, own_labels=True)

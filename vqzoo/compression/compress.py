@@ -21,7 +21,7 @@ from vqzoo.compression.check import (
 from vqzoo.compression.distortion import MatrixError, matrix_error
 from vqzoo.compression.selection import LayerPlan, MethodChoice, TransformChoice
 from vqzoo.compression.view import weight_key, weight_matrix
-from vqzoo.errors import PluginError, UsageError, VqzooError, cause
+from vqzoo.errors import PluginError, UsageError, VqzooError, cause, invalid_field
 from vqzoo.numerics.arrays import all_finite
 from vqzoo.plugin.code import Code, MethodCode, stored_bits
 from vqzoo.plugin.isolation import isolated, on_layer
@@ -244,13 +244,13 @@ def parse_options(method: Method, given: Mapping[str, Any]) -> Options:
     try:
         return method.Options(**given)
     except ValidationError as error:
-        problem = error.errors()[0]
-        name = ".".join(str(part) for part in problem["loc"]) or "options"
-        if problem["type"] == "extra_forbidden":
+        field = invalid_field(error)
+        name = field.name or "options"
+        if field.unknown:
             known = ", ".join(method.Options.model_fields) or "none"
             raise UsageError(f"{method.name} has no option {name!r}; it has: {known}") from None
         raise UsageError(
-            f"{method.name}: option {name}={problem['input']!r}: {problem['msg'].lower()} "
+            f"{method.name}: option {name}={field.value!r}: {field.reason} "
             f"(see `vqzoo methods {method.name}`)"
         ) from None
     except Exception as error:

@@ -47,3 +47,8 @@ def weight_matrix(model: nn.Module, layer: LayerInfo, device: torch.device) -> T
 def weight_key(layer: str) -> str:
     """Name of a layer's weight in the state dict; a model that is itself a layer has no path."""
     return f"{layer}.weight" if layer else "weight"
+
+
+def layer_name(key: str) -> str:
+    """Name of the layer that a key of `weight_key` belongs to."""
+    return key.removesuffix("weight").removesuffix(".")

@@ -1,6 +1,5 @@
 """Where fine-tuning stood at the end of an epoch."""
 
-import os
 import pickle
 import zipfile
 from dataclasses import asdict, dataclass
@@ -9,6 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from vqzoo.artifact.files import new_file
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,8 @@ class Checkpoint:
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write it whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    torch.save(asdict(checkpoint), temporary)
-    os.replace(temporary, path)
+    with new_file(path) as temporary:
+        torch.save(asdict(checkpoint), temporary)
 
 
 def load_checkpoint(path: Path) -> Checkpoint | None:

@@ -11,11 +11,12 @@ import torch
 from torch import nn
 
 from vqzoo.artifact.codes import build_code
+from vqzoo.artifact.dtypes import torch_dtype
 from vqzoo.artifact.encode import EncodedLayer, encode_layer
 from vqzoo.artifact.schema import LayerEntry
 from vqzoo.compression.decode import decode
 from vqzoo.compression.distortion import MatrixError, matrix_error
-from vqzoo.compression.view import weight_key
+from vqzoo.compression.view import layer_name, weight_key
 from vqzoo.data.training_data import TrainingData
 from vqzoo.finetuning.loop import Tuned, tune
 from vqzoo.finetuning.settings import Finetuning
@@ -84,7 +85,7 @@ def learn(
         packing: how codes become bytes again.
         checkpoint: see `tune`.
     """
-    codes = {layer_name(layer): code_of(layer, plugins) for layer in layers}
+    codes = {layer_name(layer.key): code_of(layer, plugins) for layer in layers}
     tuned = tune(
         decoded_network(module, codes, plugins),
         codes,
@@ -98,11 +99,12 @@ def learn(
         checkpoint=checkpoint,
     )
     encoded = [
-        encoded_again(layer, tuned.codes[layer_name(layer)], packing, plugins) for layer in layers
+        encoded_again(layer, tuned.codes[layer_name(layer.key)], packing, plugins)
+        for layer in layers
     ]
     new_rows = []
     for row, before, after in zip(rows, layers, encoded, strict=True):
-        code = tuned.codes[layer_name(before)]
+        code = tuned.codes[layer_name(before.key)]
         dense = lesson.dense.get_parameter(before.key).detach().float()
         error = matrix_error(dense.reshape(code.code.shape), decode(code, plugins))
         new_rows.append(_retuned_row(row, code.code, after, error))
@@ -156,7 +158,7 @@ def encoded_again(
     return encode_layer(
         layer.key,
         entry.shape,
-        getattr(torch, entry.dtype),
+        torch_dtype(entry.dtype),
         code,
         entry.options,
         packing,
@@ -168,8 +170,3 @@ def encoded_again(
 def code_of(layer: EncodedLayer, plugins: Plugins) -> MethodCode:
     """A layer's code, read from its packed parts."""
     return build_code(layer.key, LayerEntry.model_validate(layer.entry), layer.tensors, plugins)
-
-
-def layer_name(layer: EncodedLayer) -> str:
-    """The module path of a weight's layer."""
-    return layer.key.removesuffix("weight").rstrip(".")

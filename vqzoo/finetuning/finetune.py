@@ -16,7 +16,7 @@ from vqzoo.compression.distortion import MatrixError, matrix_error
 from vqzoo.compression.view import weight_key
 from vqzoo.data.batches import Data
 from vqzoo.data.training_data import TrainingData, given_batches, open_training_data
-from vqzoo.errors import UsageError
+from vqzoo.errors import UsageError, invalid_field
 from vqzoo.finetuning.loop import tune
 from vqzoo.finetuning.settings import Finetuning
 from vqzoo.network.compressed_model import CompressedModel
@@ -97,12 +97,13 @@ def parse_settings(given: dict[str, Any]) -> Finetuning:
     try:
         return Finetuning(**given)
     except ValidationError as error:
-        problem = error.errors()[0]
-        name = str(problem["loc"][0])
-        if problem["type"] == "extra_forbidden":
+        field = invalid_field(error)
+        if field.unknown:
             known = ", ".join(Finetuning.model_fields)
-            raise UsageError(f"fine-tuning has no setting {name!r}; it has: {known}") from None
-        raise UsageError(f"{name}={problem['input']!r}: {problem['msg'].lower()}") from None
+            raise UsageError(
+                f"fine-tuning has no setting {field.name!r}; it has: {known}"
+            ) from None
+        raise UsageError(f"{field.name}={field.value!r}: {field.reason}") from None
 
 
 def _training_data(

@@ -5,7 +5,6 @@ Its environment holds as in every tool of the Hub: HF_TOKEN, HF_HOME, HF_HUB_OFF
 
 import io
 import os
-import re
 import shutil
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -20,17 +19,14 @@ from vqzoo.artifact.reader import Artifact, open_artifact, verify_checksum
 from vqzoo.artifact.schema import CARD_FILE, CONFIG_FILE, DENSE_FILE, PLOT_FILE, WEIGHTS_FILE
 from vqzoo.errors import ArtifactError, UsageError, VqzooError
 from vqzoo.hub.errors import NO_TOKEN, hub_errors
+from vqzoo.models.sources import parse_hub_id
 from vqzoo.plugin.manager import installed_plugins
 from vqzoo.report.card import REPO_PLACEHOLDER, read_record, render_card
 from vqzoo.report.card_plot import draw_bytes
 
-PREFIX = "hf-hub:"
 TAG = "vqzoo"
 # Nothing else of an artifact's folder is published, and nothing else of a repository is pulled.
 PUBLISHED = (CONFIG_FILE, WEIGHTS_FILE, DENSE_FILE, CARD_FILE, PLOT_FILE)
-
-_NAME = r"[A-Za-z0-9_][\w.-]{0,95}"
-_HUB_ID = re.compile(rf"(?P<repo>{_NAME}/{_NAME})(@(?P<revision>[^\s@]{{1,255}}))?")
 
 
 @dataclass(frozen=True)
@@ -49,12 +45,6 @@ class Pulled:
 
     artifact: Artifact
     commit: str
-
-
-def parse_hub_id(text: str) -> tuple[str, str | None] | None:
-    """(repository, revision) of `[hf-hub:]org/name[@revision]`; None for anything else."""
-    match = _HUB_ID.fullmatch(text.removeprefix(PREFIX))
-    return (match["repo"], match["revision"]) if match else None
 
 
 def check_push(repo: str, weights: str, token: str | None = None) -> str:

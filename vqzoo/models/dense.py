@@ -12,12 +12,10 @@ from torch import nn
 from vqzoo.artifact.encode import tensors_sha256
 from vqzoo.errors import UsageError, VqzooError, one_line
 from vqzoo.models.availability import is_cached, is_reachable
-from vqzoo.models.names import SOURCES, check_name, full_name
+from vqzoo.models.embedded import EMBEDDED_RELATIVES
+from vqzoo.models.names import check_name, full_name
+from vqzoo.models.sources import LOCAL_DIR, split_source
 from vqzoo.progress import Watcher
-
-# Offline, a bare name falls back on its embedded relative.
-EMBEDDED_RELATIVES = {"alexnet": "alexnet_mini.fmnist"}
-EMBEDDED_DATA = {"alexnet_mini.fmnist": "fmnist"}
 
 
 @dataclass(frozen=True)
@@ -51,7 +49,7 @@ def resolve_name(name: str, notify: Callable[[str], None], *, fall_back: bool = 
         VqzooError: its weights cannot be had.
     """
     check_name(name)
-    if name.startswith(SOURCES):
+    if split_source(name)[0] is not None:
         return name
     full = full_name(name)
     cfg = timm.models.get_pretrained_cfg(full)
@@ -122,8 +120,8 @@ def find_model(
 
 def _public_name(name: str) -> str:
     """A model's name without the folders above its own."""
-    kind, colon, path = name.partition(":")
-    return f"{kind}:{Path(path).resolve().name}" if colon and kind == "local-dir" else name
+    kind, path = split_source(name)
+    return f"{LOCAL_DIR}:{Path(path).resolve().name}" if kind == LOCAL_DIR else name
 
 
 def _create(name: str, pretrained: bool, arguments: Mapping[str, Any]) -> nn.Module:

@@ -1,13 +1,10 @@
 """Names of models: what timm knows, with vqzoo's own and the plugins' registrations."""
 
-import difflib
-
 import timm
 
-from vqzoo.errors import UsageError
+from vqzoo.errors import UsageError, did_you_mean
+from vqzoo.models.sources import split_source
 from vqzoo.plugin.manager import Plugins
-
-SOURCES = ("hf-hub:", "hf_hub:", "local-dir:")
 
 
 def register_models(plugins: Plugins) -> None:
@@ -24,14 +21,12 @@ def check_name(name: str) -> None:
     Raises:
         UsageError: gives the close matches.
     """
-    if name.startswith(SOURCES):
+    if split_source(name)[0] is not None:
         return
     architecture, _, tag = name.partition(".")
     if not timm.is_model(architecture):
-        known = timm.list_models()
-        close = difflib.get_close_matches(architecture, known, n=3)
-        hint = f"did you mean {' or '.join(close)}? " if close else ""
-        raise UsageError(f"no model called {name!r}; {hint}see `vqzoo models`")
+        hint = did_you_mean(architecture, timm.list_models())
+        raise UsageError(f"there is no model {name!r}{hint} `vqzoo models` lists them")
     if tag and name not in timm.list_pretrained(f"{architecture}.*"):
         tags = timm.list_pretrained(f"{architecture}.*")
         has = ", ".join(tags) if tags else "none"
@@ -40,7 +35,7 @@ def check_name(name: str) -> None:
 
 def full_name(name: str) -> str:
     """`architecture.tag`: the tag that timm takes by default where none was given."""
-    if name.startswith(SOURCES) or "." in name:
+    if split_source(name)[0] is not None or "." in name:
         return name
     cfg = timm.models.get_pretrained_cfg(name, allow_unregistered=False)
     return f"{name}.{cfg.tag}" if cfg is not None and cfg.tag else name

@@ -1,7 +1,6 @@
 """`vqzoo.compress`, and what it gives back."""
 
 import copy
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import torch
 from torch import nn
 
 from vqzoo.artifact.encode import encode_layer
-from vqzoo.artifact.folder import check_target, put_in_place
+from vqzoo.artifact.folder import check_target, replacement_folder
 from vqzoo.artifact.writer import write_artifact
 from vqzoo.compression.compress import CompressedLayer, check_weights, compress_layer
 from vqzoo.compression.decode import decode
@@ -99,13 +98,9 @@ class CompressedModel(nn.Module):
         ]
         methods = {layer.method for layer in self.layers}
         label = methods.pop() if len(methods) == 1 else "mixed"
-        target.resolve().parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.resolve().parent, prefix=".vqzoo-") as scratch:
-            made = Path(scratch) / "artifact"
-            made.mkdir()
-            write_artifact(made, self.module, encoded, config, method=label, weights="in memory")
-            load(made)  # what could not be loaded is not saved
-            put_in_place(made, target)
+        with replacement_folder(target) as folder:
+            write_artifact(folder, self.module, encoded, config, method=label, weights="in memory")
+            load(folder)  # what could not be loaded is not saved
 
 
 def compress(

@@ -3,18 +3,18 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import get_args
 
 import torch
 from torch import Tensor
 
 from vqzoo.numerics.arrays import code_dtype
+from vqzoo.plugin.limits import StorageDtype
 
 Fact = int | float | str | bool
 
-STORAGE_DTYPES = {
-    "float16": torch.float16,
-    "bfloat16": torch.bfloat16,
-    "float32": torch.float32,
+STORAGE_DTYPES: dict[str, torch.dtype] = {
+    name: getattr(torch, name) for name in get_args(StorageDtype)
 }
 
 

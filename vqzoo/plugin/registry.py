@@ -1,11 +1,10 @@
 """What plugins brought, by name; clashes are kept and refused only when the name is used bare."""
 
-import difflib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from vqzoo.errors import UsageError
+from vqzoo.errors import UsageError, did_you_mean
 
 Item = TypeVar("Item")
 
@@ -81,8 +80,7 @@ class Registry(Generic[Item]):
         names = self.names()
         if not names:
             return f"no {self.kind} called {name!r}: no plugin brings any (see `vqzoo plugins`)"
-        close = difflib.get_close_matches(name.rpartition(":")[2], names, n=3)
-        hint = f"; did you mean {' or '.join(close)}?" if close else "."
+        hint = did_you_mean(name.rpartition(":")[2], names)
         return f"no {self.kind} called {name!r}{hint} There are: {', '.join(names)}"
 
 

@@ -6,9 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vqzoo.artifact.files import write_text
+from vqzoo.artifact.dtypes import BY_STORED_NAME
+from vqzoo.artifact.files import new_file, write_text
 from vqzoo.artifact.reader import Artifact, open_artifact
 from vqzoo.artifact.schema import CARD_FILE, PLOT_FILE, REPORT_FILE, WEIGHTS_FILE
+from vqzoo.compression.view import layer_name
 from vqzoo.plugin.manager import Plugins
 from vqzoo.report.card_metadata import (
     base_model,
@@ -26,14 +28,12 @@ from vqzoo.report.markdown import code, plain, table
 REPO_PLACEHOLDER = "ORG/NAME"
 
 
-_FLOATS = ("F16", "BF16", "F32", "F64")
-
-
 def write_card(folder: Path, plugins: Plugins) -> None:
     """Write README.md and its picture beside an artifact whose report.json is there."""
     artifact = open_artifact(folder)
     write_text(folder / CARD_FILE, render_card(artifact, read_record(artifact), plugins))
-    draw_bytes(artifact, folder / PLOT_FILE)
+    with new_file(folder / PLOT_FILE) as temporary:
+        draw_bytes(artifact, temporary)
 
 
 def read_record(artifact: Artifact) -> dict[str, Any] | None:
@@ -43,7 +43,7 @@ def read_record(artifact: Artifact) -> dict[str, Any] | None:
         return None
     record = json.loads(path.read_text(encoding="utf-8"))
     own = record["bytes"]["file"] == artifact.block.bytes
-    layers = {key.removesuffix("weight").rstrip(".") for key in artifact.metadata.layers}
+    layers = {layer_name(key) for key in artifact.metadata.layers}
     return record if own and {row["name"] for row in record["layers"]} == layers else None
 
 
@@ -183,15 +183,15 @@ def _layers(artifact: Artifact, record: Mapping[str, Any] | None) -> str:
     order = {name: place for place, name in enumerate(errors)}
     layers = sorted(
         artifact.metadata.layers.items(),
-        key=lambda item: order.get(item[0].removesuffix(".weight"), 0),
+        key=lambda item: order.get(layer_name(item[0]), 0),
     )
     for key, entry in layers:
-        name = key.removesuffix(".weight")
+        name = layer_name(key)
         count, stored = math.prod(entry.shape), artifact.layer_bytes(key)
         given = sorted(entry.options.items())
         options = ", ".join(f"{option}={value}" for option, value in given if value is not None)
         cells = [
-            code(name),
+            code(name or key),
             "×".join(str(size) for size in entry.shape),
             code("+".join(entry.methods)),
             code(options),
@@ -274,7 +274,10 @@ def _finetuned(finetuning: Mapping[str, Any], model: str) -> str:
 
 def _costs(artifact: Artifact) -> str:
     tensors = artifact.dense_tensors().values()
-    dense = sum(4 * math.prod(t.shape) if t.dtype in _FLOATS else t.nbytes for t in tensors)
+    dense = sum(
+        4 * math.prod(t.shape) if BY_STORED_NAME[t.dtype].is_floating_point else t.nbytes
+        for t in tensors
+    )
     decoded = dense + 4 * sum(math.prod(e.shape) for e in artifact.metadata.layers.values())
     codes = sum(artifact.layer_bytes(key) for key in artifact.metadata.layers)
     return (

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vqzoo.artifact.reader import Artifact, code_entries
+from vqzoo.models.sources import HF_HUB, split_source
 
 _REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 
@@ -113,8 +114,8 @@ def base_model(artifact: Artifact, record: Mapping[str, Any] | None) -> str | No
     """The Hub's repository of the dense weights, if they came from one."""
     if artifact.block.weights != "pretrained":
         return None
-    kind, _, rest = str(record["model"] if record else "").partition(":")
-    found = rest if kind in ("hf-hub", "hf_hub") else None
+    kind, rest = split_source(str(record["model"] if record else ""))
+    found = rest if kind == HF_HUB else None
     if found is None:
         found = pretrained_cfg(artifact).get("hf_hub_id")
     found = found.partition("@")[0] if isinstance(found, str) else ""

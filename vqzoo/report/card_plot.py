@@ -5,6 +5,7 @@ from typing import IO
 
 from vqzoo.artifact.reader import Artifact, layer_parts
 from vqzoo.artifact.schema import IndicesEntry
+from vqzoo.compression.view import layer_name
 
 _BARS = 24
 _COLORS = {"codes": "#4477aa", "floats": "#ee7733", "dense": "#bbbbbb"}
@@ -47,7 +48,7 @@ def _rows(artifact: Artifact) -> list[tuple[str, dict[str, float]]]:
         for name, part in layer_parts(key, entry.code):
             kind = "codes" if isinstance(part, IndicesEntry) else "floats"
             kinds[kind] += tensors[name].nbytes / 1e3
-        rows.append((_label(key.removesuffix(".weight")), kinds))
+        rows.append((_label(layer_name(key) or key), kinds))
     if len(rows) > _BARS:
         largest = sorted(rows, key=lambda row: -sum(row[1].values()))[: _BARS - 1]
         kept = {id(row) for row in largest}

@@ -17,13 +17,15 @@ from vqzoo.artifact.folder import check_target
 from vqzoo.artifact.reader import Artifact, layer_parts, part_keys
 from vqzoo.artifact.schema import REPORT_FILE, IndicesEntry, LayerEntry
 from vqzoo.artifact.writer import dense_bytes, write_artifact
-from vqzoo.compression.view import compressible_layers
+from vqzoo.compression.view import compressible_layers, layer_name
 from vqzoo.data.evaluation_data import open_data
 from vqzoo.data.training_data import TrainingData, open_training_data
 from vqzoo.errors import UsageError
-from vqzoo.finetuning.encoded import Lesson, finetuning_block, layer_name, learn
+from vqzoo.finetuning.encoded import Lesson, finetuning_block, learn
 from vqzoo.finetuning.settings import Finetuning
-from vqzoo.models.dense import EMBEDDED_DATA, OpenedModel, find_model
+from vqzoo.models.dense import OpenedModel, find_model
+from vqzoo.models.embedded import default_data
+from vqzoo.models.sources import local_path, split_source
 from vqzoo.network.build import build_model
 from vqzoo.network.load import load, names_repository, verified_artifact
 from vqzoo.plugin.files import plugin_files
@@ -100,7 +102,7 @@ def _finetune(
     dense = _find_dense(artifact, record, asked, watcher)
     teacher = dense if asked.teacher is None else find_model(asked.teacher, watcher)
     training = _open_training(asked, dense)
-    spec = asked.data or EMBEDDED_DATA.get(dense.name)
+    spec = asked.data or default_data(dense.name)
     data = open_data(spec, dense.module, images=asked.images) if spec else None
     digest = _digest(asked, artifact, dense, teacher, plugins)
     target = out or _beside(asked.source)
@@ -113,7 +115,7 @@ def _finetune(
     lesson = Lesson(dense.module, teacher.module, training, asked.settings, asked.seed, device)
     layers, packing = _encoded_layers(artifact)
     rows = record["layers"] if record else _rows(module, layers)
-    by_name = {layer_name(layer): layer for layer in layers}
+    by_name = {layer_name(layer.key): layer for layer in layers}
     layers = [by_name[row["name"]] for row in rows]  # headers sort them, records do not
     clock = time.perf_counter()
     try:
@@ -180,14 +182,14 @@ def _beside(source: str) -> Path:
     """Where a fine-tuned artifact goes unless told: beside the folder, or into one named after the
     repository."""
     if names_repository(source):
-        return Path(source.removeprefix("hf-hub:").partition("@")[0] + "-finetuned")
+        return Path(split_source(source)[1].partition("@")[0] + "-finetuned")
     folder = _folder(source)
     return folder.with_name(folder.name + "-finetuned")
 
 
 def _folder(source: str) -> Path:
     """An artifact's folder, "." and ".." by their own names."""
-    folder = Path(source.removeprefix("local-dir:"))
+    folder = local_path(source)
     return folder.resolve() if folder.name in ("", "..") else folder
 
 
@@ -230,7 +232,7 @@ def _find_dense(
 
 
 def _open_training(asked: FinetuneRequest, dense: OpenedModel) -> TrainingData:
-    spec = asked.settings.data or EMBEDDED_DATA.get(dense.name)
+    spec = asked.settings.data or default_data(dense.name)
     if spec is None:
         raise UsageError(f"{dense.name} has no training images here: give --data imagefolder:PATH")
     return open_training_data(spec, dense.module, asked.settings, seed=asked.seed)
@@ -275,7 +277,7 @@ def _encoded_layers(artifact: Artifact) -> tuple[list[EncodedLayer], str]:
 
 def _rows(module: nn.Module, layers: Sequence[EncodedLayer]) -> list[dict[str, Any]]:
     """What a record would say of an artifact's layers, as far as its header tells."""
-    entries = {layer_name(layer): layer.entry for layer in layers}
+    entries = {layer_name(layer.key): layer.entry for layer in layers}
     return [
         {
             "name": layer.name,

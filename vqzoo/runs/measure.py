@@ -18,8 +18,10 @@ from vqzoo.evaluation.retrieval import (
     retrieve,
 )
 from vqzoo.evaluation.statistics import PairedDifference
-from vqzoo.models.dense import EMBEDDED_DATA, find_model
-from vqzoo.models.names import SOURCES, register_models
+from vqzoo.models.dense import find_model
+from vqzoo.models.embedded import default_data
+from vqzoo.models.names import register_models
+from vqzoo.models.sources import split_source
 from vqzoo.network.build import Mode
 from vqzoo.network.load import load, names_repository
 from vqzoo.plugin.manager import installed_plugins
@@ -149,7 +151,7 @@ def _open(asked: Asked, watcher: Watcher, *, own_labels: bool) -> list[tuple[_Ne
         raise UsageError(f"{asked.subject} has weights of its own: leave --checkpoint out")
     if asked.mode == "codes" and not any(map(_names_artifact, names)):
         raise UsageError(f"{asked.subject} is a dense model: only artifacts run from codes")
-    spec = asked.data or EMBEDDED_DATA.get(networks[0].name)
+    spec = asked.data or default_data(networks[0].name)
     if spec is None:
         raise UsageError(
             f"{asked.subject} has no data of its own here: give --data imagefolder:PATH"
@@ -161,7 +163,7 @@ def _open(asked: Asked, watcher: Watcher, *, own_labels: bool) -> list[tuple[_Ne
 
 
 def _names_artifact(name: str) -> bool:
-    return Path(name).is_dir() or (names_repository(name) and not name.startswith(SOURCES))
+    return Path(name).is_dir() or (names_repository(name) and split_source(name)[0] is None)
 
 
 def _load(name: str, mode: Mode, watcher: Watcher) -> _Network:

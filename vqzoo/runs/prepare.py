@@ -14,7 +14,8 @@ from vqzoo.data.evaluation_data import Data, open_data
 from vqzoo.data.training_data import TrainingData, open_training_data
 from vqzoo.errors import UsageError
 from vqzoo.finetuning.settings import Finetuning
-from vqzoo.models.dense import EMBEDDED_DATA, OpenedModel, find_model
+from vqzoo.models.dense import OpenedModel, find_model
+from vqzoo.models.embedded import default_data
 from vqzoo.models.names import register_models
 from vqzoo.models.timm_config import timm_config
 from vqzoo.plugin.manager import Plugins, installed_plugins
@@ -88,7 +89,7 @@ def prepare(
     installed = {s.origin.distribution: s.origin.version for s in plugins.statuses}
     digest = recipe_hash(recipe, opened.name, opened.weights_sha256, installed)
     target = out or default_folder(opened.name, recipe.label, digest)
-    spec = recipe.data or EMBEDDED_DATA.get(opened.name)
+    spec = recipe.data or default_data(opened.name)
     return Prepared(
         recipe=recipe,
         plugins=plugins,
@@ -112,7 +113,7 @@ def _open_training(recipe: Recipe, opened: OpenedModel) -> TrainingData | None:
     settings = recipe.finetune
     if settings is None:
         return None
-    spec = settings.data or EMBEDDED_DATA.get(opened.name)
+    spec = settings.data or default_data(opened.name)
     if spec is None:
         raise UsageError(
             f"{opened.name} has no training images here: give --train-data imagefolder:PATH"

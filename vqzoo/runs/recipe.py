@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from vqzoo.artifact.files import canonical_json, sha256_file, sha256_text
 from vqzoo.compression.selection import MethodChoice, TransformChoice
-from vqzoo.errors import UsageError
+from vqzoo.errors import UsageError, invalid_field
 from vqzoo.finetuning.settings import Finetuning
 from vqzoo.plugin.text import parse_call
 
@@ -123,25 +123,23 @@ def make_recipe(fields: Mapping[str, Any]) -> Recipe:
     try:
         return Recipe(**fields)
     except ValidationError as error:
-        place, text = first_problem(error)
-        where = ".".join(str(part) for part in place)
-        raise UsageError(f"{where}: {text}" if where else text) from None
+        raise UsageError(first_problem(error)[1]) from None
 
 
 def first_problem(error: ValidationError) -> tuple[tuple[int | str, ...], str]:
-    """Where in a recipe the first thing is wrong, and what."""
-    problem = error.errors()[0]
-    text = problem["msg"].removeprefix("Value error, ")
-    if problem["type"] == "extra_forbidden":
+    """The path to the first problem in a recipe, and a line that names it."""
+    field = invalid_field(error)
+    text = field.reason
+    if field.unknown:
         known: dict[Any, type[BaseModel]] = {
             "rules": Rule,
             "transforms": Step,
             "finetune": Finetuning,
         }
-        holder = next((known[p] for p in reversed(problem["loc"][:-1]) if p in known), Recipe)
+        holder = next((known[p] for p in reversed(field.path[:-1]) if p in known), Recipe)
         fields = holder.model_fields
         text = f"unknown; there are: {', '.join(fields)}"
-    return problem["loc"], text
+    return field.path, f"{field.name}: {text}" if field.name else text
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
@@ -179,7 +177,7 @@ def parse_rule(text: str) -> Rule:
     try:
         return Rule(**fields, transforms=tuple(steps))
     except ValidationError as error:
-        raise UsageError(f"rule {text!r}: {error.errors()[0]['msg']}") from None
+        raise UsageError(f"rule {text!r}: {first_problem(error)[1]}") from None
 
 
 def recipe_hash(recipe: Recipe, model: str, weights_sha256: str, plugins: Mapping[str, str]) -> str:

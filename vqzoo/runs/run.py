@@ -13,10 +13,11 @@ from vqzoo.artifact.folder import check_target
 from vqzoo.artifact.schema import DENSE_FILE, REPORT_FILE
 from vqzoo.artifact.writer import dense_bytes, untouched_tensors, write_artifact, write_tensors
 from vqzoo.calibration.repair import repair
+from vqzoo.compression.view import layer_name
 from vqzoo.data.batches import Batch
 from vqzoo.data.seeds import epoch_generator
 from vqzoo.data.training_data import TrainingData
-from vqzoo.finetuning.encoded import Lesson, code_of, decoded_network, layer_name
+from vqzoo.finetuning.encoded import Lesson, code_of, decoded_network
 from vqzoo.network.load import load
 from vqzoo.plugin.files import plugin_files
 from vqzoo.progress import Watcher
@@ -177,7 +178,7 @@ def _repair(ready: Prepared, made: CompressedNetwork, watcher: Watcher) -> Compr
     data = ready.repair
     if data is None:
         return made
-    codes = {layer_name(layer): code_of(layer, ready.plugins) for layer in made.layers}
+    codes = {layer_name(layer.key): code_of(layer, ready.plugins) for layer in made.layers}
     compressed = decoded_network(made.module, codes, ready.plugins)
 
     def batches() -> Iterator[Batch]:

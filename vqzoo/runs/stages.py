@@ -17,12 +17,12 @@ from vqzoo.artifact.encode import EncodedLayer
 from vqzoo.artifact.writer import dense_bytes, write_artifact
 from vqzoo.compression.compress import choose_options
 from vqzoo.compression.selection import LayerPlan, MethodChoice
+from vqzoo.compression.view import layer_name
 from vqzoo.finetuning.encoded import (
     Learned,
     Lesson,
     encoded_again,
     finetuning_block,
-    layer_name,
     learn,
 )
 from vqzoo.plugin.isolation import isolated, on_layer
@@ -120,7 +120,7 @@ def _entries(stage: Prepared, learned: Learned) -> list[dict[str, Any]]:
     plain = learned.layers
     if packing != PLAIN_PACKING:
         plain = [
-            encoded_again(layer, learned.codes[layer_name(layer)], PLAIN_PACKING, stage.plugins)
+            encoded_again(layer, learned.codes[layer_name(layer.key)], PLAIN_PACKING, stage.plugins)
             for layer in plain
         ]
     sizes = {PLAIN_PACKING: plain, packing: learned.layers}

@@ -1,6 +1,5 @@
 """The recipes of published artifacts: one YAML file each, what `Recipe` takes and `repo`."""
 
-import difflib
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +9,7 @@ import yaml
 from pydantic import ValidationError
 
 import vqzoo
-from vqzoo.errors import UsageError
+from vqzoo.errors import UsageError, did_you_mean
 from vqzoo.runs.recipe import Recipe, first_problem
 
 
@@ -47,9 +46,8 @@ def find_recipes(names: Sequence[str], folder: Path) -> list[ZooRecipe]:
         raise UsageError(f"{folder} holds no recipes (*.yaml)")
     for name in names:
         if name not in paths:
-            close = difflib.get_close_matches(name, paths, n=3)
-            hint = f"did you mean {' or '.join(close)}? " if close else ""
-            raise UsageError(f"no recipe called {name!r}; {hint}There are: {', '.join(paths)}")
+            hint = did_you_mean(name, paths)
+            raise UsageError(f"no recipe called {name!r}{hint} There are: {', '.join(paths)}")
     return [read_zoo_recipe(paths[name]) for name in dict.fromkeys(names or paths)]
 
 
@@ -82,10 +80,8 @@ def read_zoo_recipe(path: Path) -> ZooRecipe:
     try:
         return ZooRecipe(path.stem, repo, Recipe(**fields))
     except ValidationError as error:
-        place, told = first_problem(error)
-        where = ".".join(str(part) for part in place)
-        line = line_of(root, place)
-        raise UsageError(f"{path}:{line}: {where + ': ' if where else ''}{told}") from None
+        place, text = first_problem(error)
+        raise UsageError(f"{path}:{line_of(root, place)}: {text}") from None
     except TypeError:
         raise UsageError(f"{path}:1: the names of fields are text") from None
 
