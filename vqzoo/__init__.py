@@ -8,19 +8,17 @@
     vqzoo.push("my-artifact", "org/name")
     model = vqzoo.load("org/name")
 
-The names below are imported when they are first used, so that the command line starts at once.
-After `import vqzoo` timm knows vqzoo's architectures, too.
+The names below are imported on first use, so that the command line starts at once.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from vqzoo.models.timm_registration import register_with_timm
-
 if TYPE_CHECKING:
     from vqzoo.evaluation.accuracy import evaluate
     from vqzoo.finetuning.finetune import finetune
     from vqzoo.hub.repository import pull, push
+    from vqzoo.models.registration import register_models
     from vqzoo.network.compressed_model import CompressedModel, compress
     from vqzoo.network.load import load
     from vqzoo.plugin.hookspecs import hookimpl
@@ -34,6 +32,7 @@ __all__ = [
     "load",
     "pull",
     "push",
+    "register_models",
 ]
 
 _HOMES = {
@@ -45,6 +44,7 @@ _HOMES = {
     "load": "vqzoo.network.load",
     "pull": "vqzoo.hub.repository",
     "push": "vqzoo.hub.repository",
+    "register_models": "vqzoo.models.registration",
 }
 
 
@@ -56,6 +56,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted([*__all__, *(name for name in globals() if name.startswith("__"))])
-
-
-register_with_timm()

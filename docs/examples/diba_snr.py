@@ -108,6 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--layers", default="dense", help="which layers, as `vqzoo run` takes it")
     parser.add_argument("--out", type=Path, default=Path("diba_snr.png"), help="the plot")
     given = parser.parse_args(arguments)
+    vqzoo.register_models()
     model = timm.create_model(given.model, pretrained=True).float().eval()
     methods = given.methods.split(",")
     points: list[Point] = []

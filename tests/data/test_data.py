@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor, nn
 
-import vqzoo.models.alexnet_mini  # noqa: F401 (registers the model)
+import vqzoo
 from vqzoo.data import evaluation_data as data_module
 from vqzoo.data import fmnist
 from vqzoo.data import sources as image_sources
@@ -42,6 +42,7 @@ class Wanting(nn.Module):
 
 @pytest.fixture(scope="module")
 def mini() -> nn.Module:
+    vqzoo.register_models()
     return timm.create_model("alexnet_mini")
 
 

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-import vqzoo.models.alexnet_mini  # noqa: F401 (registers the model)
+import vqzoo
 from vqzoo.data import fmnist
 from vqzoo.data.evaluation_data import Batch, Data
 from vqzoo.errors import UsageError, VqzooError
@@ -166,6 +166,7 @@ def test_only_the_same_images_are_paired() -> None:
 
 
 def test_the_embedded_model_on_the_embedded_images() -> None:
+    vqzoo.register_models()
     model = timm.create_model("alexnet_mini.fmnist", pretrained=True)
     result = evaluate(model, "fmnist")
     assert result.images == len(fmnist.test_split())

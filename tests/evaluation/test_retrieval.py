@@ -14,7 +14,7 @@ from sklearn.metrics import average_precision_score
 from sklearn.metrics.pairwise import cosine_similarity
 from torch import Tensor, nn
 
-import vqzoo.models.alexnet_mini  # noqa: F401 (registers the model)
+import vqzoo
 from vqzoo.data import fmnist
 from vqzoo.data.evaluation_data import Batch, Data, open_data
 from vqzoo.errors import UsageError, VqzooError
@@ -89,6 +89,7 @@ def test_features_are_searched_by_cosine_similarity() -> None:
 
 
 def test_an_alexnets_features_are_its_second_last_dense_layer() -> None:
+    vqzoo.register_models()
     model = timm.create_model("alexnet_mini.fmnist", pretrained=True).eval()
     seen: list[Tensor] = []
     hook = model.classifier[4].register_forward_hook(lambda _m, _x, out: seen.append(out.clone()))

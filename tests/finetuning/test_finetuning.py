@@ -13,7 +13,6 @@ from PIL import Image
 from torch import nn
 
 import vqzoo
-import vqzoo.models.alexnet_mini
 from vqzoo.data import fmnist
 from vqzoo.data.batches import Batch, Data
 from vqzoo.data.seeds import epoch_generator
@@ -267,6 +266,7 @@ def test_a_checkpoint_that_was_cut_short_is_made_again(tmp_path: Path) -> None:
 
 
 def mini() -> nn.Module:
+    vqzoo.register_models()
     return timm.create_model("alexnet_mini").eval()
 
 

@@ -32,6 +32,7 @@ print(json.dumps([peak() - before, sum(t.nbytes for t in model.state_dict().valu
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is Linux's VmHWM")
 def test_pulling_and_loading_takes_the_memory_of_one_model(hub: HubServer, tmp_path: Path) -> None:
+    vqzoo.register_models()
     torch.manual_seed(0)
     for name, model in (("small", "test_resnet"), ("large", "alexnet")):  # 61 million parameters
         compressed = vqzoo.compress(timm.create_model(model), "km", layers="all", k=16)

@@ -15,11 +15,10 @@ from timm.models import PretrainedCfg
 from vqzoo.errors import UsageError, VqzooError
 from vqzoo.models.availability import answers, is_cached
 from vqzoo.models.dense import find_model, resolve_name
-from vqzoo.models.names import register_models
-from vqzoo.plugin.manager import installed_plugins
+from vqzoo.models.registration import register_models
 from vqzoo.progress import SilentWatcher
 
-register_models(installed_plugins())
+register_models()
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 from vqzoo.artifact.reader import open_artifact
 from vqzoo.cli.main import app
 from vqzoo.errors import PluginError, UsageError
-from vqzoo.models.names import check_name, register_models
+from vqzoo.models.names import check_name
+from vqzoo.models.registration import register_models
 from vqzoo.plugin.code import Code
 from vqzoo.plugin.manager import installed_plugins
 from vqzoo.progress import SilentWatcher

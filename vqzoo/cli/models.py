@@ -23,10 +23,9 @@ def models(
 
     from vqzoo.errors import UsageError
     from vqzoo.models.embedded import is_embedded
-    from vqzoo.models.names import register_models
-    from vqzoo.plugin.manager import installed_plugins
+    from vqzoo.models.registration import register_models
 
-    register_models(installed_plugins())
+    register_models()
     wanted = pattern if pattern and set(pattern) & set("*?[") else f"*{pattern or ''}*"
     names = timm.list_pretrained(wanted)
     if not names:

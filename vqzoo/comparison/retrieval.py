@@ -17,7 +17,6 @@ from vqzoo.errors import UsageError
 from vqzoo.evaluation.retrieval import Features, Retrieval, beside_dense, extract_features, retrieve
 from vqzoo.models.dense import find_model
 from vqzoo.models.embedded import default_data
-from vqzoo.models.names import register_models
 from vqzoo.network.load import load
 from vqzoo.plugin.files import plugin_files
 from vqzoo.plugin.manager import installed_plugins
@@ -133,7 +132,6 @@ def _checked(base: Mapping[str, Any], methods: Sequence[str], ratios: Sequence[f
 def _dense(recipe: Recipe, watcher: Watcher) -> _Dense:
     device = parse_device(recipe.device)
     with plugin_files(recipe.plugins):
-        register_models(installed_plugins())
         opened = find_model(
             recipe.model,
             watcher,

@@ -14,6 +14,7 @@ from vqzoo.errors import UsageError, VqzooError, one_line
 from vqzoo.models.availability import is_cached, is_reachable
 from vqzoo.models.embedded import EMBEDDED_RELATIVES
 from vqzoo.models.names import check_name, full_name
+from vqzoo.models.registration import register_models
 from vqzoo.models.sources import LOCAL_DIR, split_source
 from vqzoo.progress import Watcher
 
@@ -98,6 +99,7 @@ def find_model(
         UsageError: there is no such model, or it does not take these arguments.
         VqzooError: the weights cannot be had, read, or do not fit.
     """
+    register_models()
     pretrained = weights == "pretrained" and checkpoint is None
     if pretrained:
         with watcher.phase(f"looking for {name}"):

@@ -1,18 +1,9 @@
-"""Names of models: what timm knows, with vqzoo's own and the plugins' registrations."""
+"""Names of models in timm's registry; see `registration` for what vqzoo adds to it."""
 
 import timm
 
 from vqzoo.errors import UsageError, did_you_mean
 from vqzoo.models.sources import split_source
-from vqzoo.plugin.manager import Plugins
-
-
-def register_models(plugins: Plugins) -> None:
-    """Register vqzoo's AlexNets and the plugins' models with timm."""
-    import vqzoo.models.alexnet
-    import vqzoo.models.alexnet_mini  # noqa: F401
-
-    plugins.notify("vqzoo_models")
 
 
 def check_name(name: str) -> None:

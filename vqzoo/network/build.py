@@ -19,7 +19,7 @@ from vqzoo.compression.decode import decode
 from vqzoo.compression.layers import run_from_code
 from vqzoo.compression.view import compressible_layers, layer_name, weight_key
 from vqzoo.errors import ArtifactError, one_line
-from vqzoo.models.names import register_models
+from vqzoo.models.registration import register_models
 from vqzoo.models.timm_config import check_model_args, known_pretrained_cfg
 from vqzoo.plugin.code import MethodCode
 from vqzoo.plugin.manager import Plugins

@@ -20,11 +20,9 @@ from vqzoo.evaluation.retrieval import (
 from vqzoo.evaluation.statistics import PairedDifference
 from vqzoo.models.dense import find_model
 from vqzoo.models.embedded import default_data
-from vqzoo.models.names import register_models
 from vqzoo.models.sources import split_source
 from vqzoo.network.build import Mode
 from vqzoo.network.load import load, names_repository
-from vqzoo.plugin.manager import installed_plugins
 from vqzoo.progress import Watcher
 from vqzoo.runs.prepare import parse_device
 
@@ -137,7 +135,6 @@ class _Network:
 
 def _open(asked: Asked, watcher: Watcher, *, own_labels: bool) -> list[tuple[_Network, Data]]:
     """The subject, and the reference where there is one, each with the images as it wants them."""
-    register_models(installed_plugins())
     names = [asked.subject] + ([] if asked.reference is None else [asked.reference])
     networks: list[_Network] = []
     checkpoint = asked.checkpoint

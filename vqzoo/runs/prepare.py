@@ -16,7 +16,6 @@ from vqzoo.errors import UsageError
 from vqzoo.finetuning.settings import Finetuning
 from vqzoo.models.dense import OpenedModel, find_model
 from vqzoo.models.embedded import default_data
-from vqzoo.models.names import register_models
 from vqzoo.models.timm_config import timm_config
 from vqzoo.plugin.manager import Plugins, installed_plugins
 from vqzoo.plugin.method import Method
@@ -71,7 +70,6 @@ def prepare(
     """
     plugins = installed_plugins()
     device = parse_device(recipe.device)
-    register_models(plugins)
     recipe = _typed(recipe, plugins)
     opened = find_model(
         recipe.model,

@@ -13,7 +13,8 @@ from vqzoo.compression.compress import choose_options
 from vqzoo.compression.selection import LayerPlan, plan_layers
 from vqzoo.compression.view import compressible_layers, weight_key
 from vqzoo.errors import UsageError, VqzooError, one_line
-from vqzoo.models.names import check_name, register_models
+from vqzoo.models.names import check_name
+from vqzoo.models.registration import register_models
 from vqzoo.plugin.code import Code, MethodCode
 from vqzoo.plugin.isolation import isolated, on_layer
 from vqzoo.plugin.manager import Plugins
