@@ -23,7 +23,8 @@ from torch import Tensor, nn
 import vqzoo
 from vqzoo.artifact.codes import build_code
 from vqzoo.artifact.encode import encode_layer
-from vqzoo.artifact.reader import open_artifact, part_keys
+from vqzoo.artifact.parts import part_keys
+from vqzoo.artifact.reader import open_artifact
 from vqzoo.artifact.schema import LayerEntry
 from vqzoo.artifact.writer import (
     dense_bytes,

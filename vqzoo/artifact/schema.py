@@ -1,4 +1,4 @@
-"""What the JSON of an artifact may hold (format 1): unknown keys are ignored, bounds checked."""
+"""Schema of the JSON in an artifact, format 1. Unknown keys are ignored, bounds are checked."""
 
 from typing import Annotated, Literal
 
@@ -38,7 +38,7 @@ class _Entry(BaseModel):
 
 
 class IndicesEntry(_Entry):
-    """Integer codes: a packed stream of `prod(shape)` codes below `cardinality`."""
+    """Integer codes: a packed stream of `prod(shape)` codes, each below `cardinality`."""
 
     kind: Literal["indices"]
     shape: _Shape
@@ -48,7 +48,7 @@ class IndicesEntry(_Entry):
 
 
 class FloatsEntry(_Entry):
-    """Floats: a tensor of the file, times 2^exponent."""
+    """Floats: the values of a tensor in the file, times 2^exponent."""
 
     kind: Literal["floats"]
     shape: _Shape
@@ -60,7 +60,7 @@ PartEntry = Annotated[IndicesEntry | FloatsEntry, Field(discriminator="kind")]
 
 
 class CodeEntry(_Entry):
-    """One Code and the method that decodes it."""
+    """A `Code` and the method that decodes it."""
 
     method: _Name
     method_version: _Name
@@ -76,7 +76,7 @@ _Options = dict[str, bool | int | float | str | None]
 
 
 class TransformEntry(_Entry):
-    """A transform that ran before the method, and its options as used, for the record."""
+    """A transform that ran before the method, with its options as used, for the record."""
 
     name: _Name
     options: _Options = {}
@@ -88,10 +88,11 @@ class LayerEntry(_Entry):
     Attributes:
         shape: of the dense tensor.
         dtype: of the dense tensor.
-        view: (m, n) of the matrix that was compressed: shape flattened behind its first axis.
+        view: (m, n) of the matrix that was compressed: the tensor with all axes but the first
+            flattened.
         options: the method's options as used, for the record.
-        transforms: what ran before the method, the first one first, for the record.
-        code: how to decode it.
+        transforms: the transforms that ran before the method, first one first, for the record.
+        code: how to decode the weight.
         sha256: of the stored bytes of its parts, in the order of their sorted tensor keys.
     """
 
@@ -105,7 +106,7 @@ class LayerEntry(_Entry):
 
     @property
     def methods(self) -> tuple[str, ...]:
-        """The transforms, and the method behind them."""
+        """Names of the transforms, then of the method behind them."""
         code, names = self.code, [self.code.method]
         for _ in self.transforms:
             if "weight" not in code.children:
@@ -116,16 +117,17 @@ class LayerEntry(_Entry):
 
 
 class Metadata(_Entry):
-    """The value of the safetensors header's one metadata key, `vqzoo`.
+    """The value of the one metadata key, `vqzoo`, in the safetensors header.
 
     Attributes:
         format_version: 1.
-        required_features: what a reader must know to read the file; none in plain format 1.
+        required_features: features that a reader must have to read the file; none in plain format
+            1.
         config_sha256: of config.json without its `vqzoo` block, as canonical JSON.
         layers: state dict key -> compressed weight.
-        aliases: state dict key -> the key that it shares its tensor with.
+        aliases: state dict key -> the key whose tensor it shares.
         record_sha256: of `method` and `weights` of the config's `vqzoo` block, as canonical JSON;
-            None where an older vqzoo wrote the file.
+            None in files that an older vqzoo wrote.
     """
 
     format_version: Annotated[int, Field(strict=True)]

@@ -1,4 +1,4 @@
-"""Writes `vqzoo.safetensors` and `config.json`."""
+"""Write `vqzoo.safetensors` and `config.json`, and compute their sizes."""
 
 import json
 import stat
@@ -26,12 +26,12 @@ from vqzoo.artifact.schema import CONFIG_FILE, FORMAT_VERSION, WEIGHTS_FILE
 from vqzoo.errors import VqzooError, one_line
 from vqzoo.plugin.limits import MAX_EXPONENT
 
-_EXPONENT_DIGITS = len(f"{-MAX_EXPONENT}")
+_EXPONENT_WIDTH = len(f"{-MAX_EXPONENT}")
 
 
 @dataclass(frozen=True)
 class WrittenArtifact:
-    """What was written: bytes of `vqzoo.safetensors` and its sha256."""
+    """Size in bytes and hex sha256 of the `vqzoo.safetensors` that was written."""
 
     file_bytes: int
     sha256: str
@@ -49,10 +49,15 @@ def write_artifact(
     """Write an artifact into an existing folder.
 
     Args:
-        model: everything of its state dict that `layers` do not replace is stored as it is.
+        folder: the folder.
+        model: the entries of its state dict that `layers` do not replace are stored unchanged.
+        layers: the compressed weights.
         config: a timm config (see `vqzoo.models.timm_config`), without a `vqzoo` block.
         method: the run's method, for the record.
         weights: where the dense weights came from, for the record.
+
+    Raises:
+        VqzooError: the state dict holds an entry that cannot be stored, or the disk is full.
     """
     dense, aliases = untouched_tensors(model, {layer.key for layer in layers})
     metadata = metadata_text(
@@ -82,10 +87,10 @@ def metadata_text(
     config_sha256: str,
     record_sha256: str,
 ) -> str:
-    """The value of the header's one metadata key.
+    """The value of the one metadata key in the header.
 
-    Spaces at its end make up for the digits that exponents lack, so that the size of a file follows
-    from shapes and options alone.
+    Spaces at its end pad every exponent to four characters, so that the size of a file follows from
+    shapes and options alone.
     """
     metadata = {
         "format_version": FORMAT_VERSION,
@@ -95,9 +100,9 @@ def metadata_text(
         "layers": {layer.key: layer.entry for layer in layers},
         "aliases": aliases,
     }
-    exponents = (one for layer in layers for one in _exponents(layer.entry["code"]))
-    lacking = sum(_EXPONENT_DIGITS - len(str(exponent)) for exponent in exponents)
-    return canonical_json(metadata) + " " * lacking
+    exponents = (exponent for layer in layers for exponent in _exponents(layer.entry["code"]))
+    padding = sum(_EXPONENT_WIDTH - len(str(exponent)) for exponent in exponents)
+    return canonical_json(metadata) + " " * padding
 
 
 def _exponents(code: Mapping[str, Any]) -> Iterator[int]:
@@ -111,35 +116,47 @@ def _exponents(code: Mapping[str, Any]) -> Iterator[int]:
 def untouched_tensors(
     model: nn.Module, replaced: set[str]
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors of a state dict that stay dense, and the keys that share another's tensor.
+    """Split the entries of a state dict that stay dense into tensors and aliases.
 
-    What shares the tensor of a replaced key is its alias, whichever comes first in the model.
+    Args:
+        replaced: keys of the weights that are compressed. A key that shares the tensor of one of
+            them is its alias, whichever comes first in the model.
+
+    Returns:
+        Key -> tensor, contiguous on the CPU, each with a storage of its own; and key -> the key
+        whose tensor it shares.
+
+    Raises:
+        VqzooError: an entry is not a tensor.
     """
     state = model.state_dict()
     for key, tensor in state.items():
         if not isinstance(tensor, Tensor):
-            raise VqzooError(f"the state dict entry {key!r} is not a tensor: it cannot be stored")
-    first = {_place(state[key]): key for key in state if key in replaced}
+            raise VqzooError(f"the state dict entry {key!r} cannot be stored: it is not a tensor")
+    owners = {_location(state[key]): key for key in state if key in replaced}
     dense: dict[str, Tensor] = {}
     aliases: dict[str, str] = {}
     storages: set[int] = set()
     for key, tensor in state.items():
         if key in replaced:
             continue
-        owner = first.setdefault(_place(tensor), key)
+        owner = owners.setdefault(_location(tensor), key)
         if owner != key and tensor.numel():
             aliases[key] = owner
         else:
-            dense[key] = _own(tensor, storages)
+            dense[key] = _unshared(tensor, storages)
     return dense, aliases
 
 
-def _place(tensor: Tensor) -> tuple[Any, ...]:
+def _location(tensor: Tensor) -> tuple[Any, ...]:
     return tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
 
 
-def _own(tensor: Tensor, storages: set[int]) -> Tensor:
-    """A contiguous tensor that shares no storage with a larger one, nor any of `storages`."""
+def _unshared(tensor: Tensor, storages: set[int]) -> Tensor:
+    """The tensor, contiguous on the CPU; a copy if its storage is larger or among `storages`.
+
+    safetensors refuses tensors that share a storage.
+    """
     tensor = tensor.detach().cpu().contiguous()
     storage = tensor.untyped_storage()
     whole = storage.nbytes() == tensor.numel() * tensor.element_size()
@@ -150,10 +167,10 @@ def _own(tensor: Tensor, storages: set[int]) -> Tensor:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write a safetensors file whole.
+    """Write a safetensors file whole or not at all.
 
     Raises:
-        VqzooError: the disk is full or the folder cannot be written.
+        VqzooError: the disk is full, or the folder is not writable.
     """
     with new_file(path) as temporary:
         temporary.touch()
@@ -166,7 +183,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
 
 
 def dense_bytes(model: nn.Module) -> int:
-    """Size of the safetensors file that holds the whole state dict, floating tensors in fp32."""
+    """Size in bytes of the safetensors file that holds the whole state dict, floats in float32."""
     tensors, _ = untouched_tensors(model, set())
     return file_bytes(
         {
@@ -179,10 +196,11 @@ def dense_bytes(model: nn.Module) -> int:
 
 
 def file_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> int:
-    """Size of the safetensors file that `write_tensors` would make; the values are not looked at.
+    """Compute the size in bytes of the safetensors file that `write_tensors` would write.
 
     Args:
-        tensors: they may be on the meta device.
+        tensors: the tensors; they may be on the meta device.
+        metadata: the metadata in the header.
     """
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     position = 0

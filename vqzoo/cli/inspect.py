@@ -63,7 +63,7 @@ def _packings(opened: "Artifact", key: str) -> tuple[str, str]:
     """The packings of a weight's codes, and the bits that one takes."""
     from rich.markup import escape
 
-    from vqzoo.artifact.reader import layer_parts
+    from vqzoo.artifact.parts import layer_parts
     from vqzoo.artifact.schema import IndicesEntry
 
     names, count, size = [], 0, 0

@@ -14,7 +14,8 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from vqzoo.artifact.codes import build_code
 from vqzoo.artifact.dtypes import BY_NAME, BY_STORED_NAME, ElementType, torch_dtype
-from vqzoo.artifact.reader import Artifact, part_keys
+from vqzoo.artifact.parts import part_keys
+from vqzoo.artifact.reader import Artifact
 from vqzoo.compression.decode import decode
 from vqzoo.compression.layers import run_from_code
 from vqzoo.compression.view import compressible_layers, layer_name, weight_key

@@ -5,7 +5,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from vqzoo.artifact.reader import Artifact, code_entries
+from vqzoo.artifact.parts import code_entries
+from vqzoo.artifact.reader import Artifact
 from vqzoo.models.sources import HF_HUB, split_source
 
 _REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")

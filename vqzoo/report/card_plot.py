@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import IO
 
-from vqzoo.artifact.reader import Artifact, layer_parts
+from vqzoo.artifact.parts import layer_parts
+from vqzoo.artifact.reader import Artifact
 from vqzoo.artifact.schema import IndicesEntry
 from vqzoo.compression.view import layer_name
 

@@ -14,7 +14,8 @@ from torch import nn
 from vqzoo.artifact.encode import FIXED_WIDTH, EncodedLayer
 from vqzoo.artifact.files import canonical_json, sha256_text, write_text
 from vqzoo.artifact.folder import check_target
-from vqzoo.artifact.reader import Artifact, layer_parts, part_keys
+from vqzoo.artifact.parts import layer_parts, part_keys
+from vqzoo.artifact.reader import Artifact
 from vqzoo.artifact.schema import REPORT_FILE, IndicesEntry, LayerEntry
 from vqzoo.artifact.writer import dense_bytes, write_artifact
 from vqzoo.compression.view import compressible_layers, layer_name

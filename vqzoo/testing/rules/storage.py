@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from vqzoo.artifact.codes import build_code
 from vqzoo.artifact.encode import EncodedLayer, encode_layer
-from vqzoo.artifact.reader import open_artifact, part_keys, verify_checksum
+from vqzoo.artifact.parts import part_keys
+from vqzoo.artifact.reader import open_artifact, verify_checksum
 from vqzoo.artifact.writer import write_artifact
 from vqzoo.compression.decode import decode
 from vqzoo.plugin.code import Code, Indices, MethodCode, Part, stored_bits
