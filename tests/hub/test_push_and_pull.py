@@ -205,7 +205,7 @@ def whole(hub: HubServer) -> bool:
 def test_a_push_that_fails_loses_nothing_and_can_be_run_again(
     hub: HubServer, artifact: Path, method: str, path: str, kind: str
 ) -> None:
-    hub.api.part_size = 50_000
+    hub.state.part_size = 50_000
     hub.faults.add(Fault(kind, method, path, after=1000, times=99))
     with pytest.raises(VqzooError) as told:
         push(artifact, REPO)
@@ -304,7 +304,7 @@ def test_without_connection(
 
 
 def test_who_may_not(hub: HubServer, artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    hub.api.accounts["hf_stranger"] = Account("stranger")
+    hub.state.accounts["hf_stranger"] = Account("stranger")
     push(artifact, REPO, private=True)
     with pytest.raises(VqzooError, match="may not"):
         push(artifact, "org/other", token=hub.read_token)

@@ -59,7 +59,7 @@ def test_what_is_committed_is_what_is_downloaded(hub: HubServer, api: HfApi, rep
 
 
 def test_large_files_go_up_in_parts(tmp_path: Path, hub: HubServer, api: HfApi) -> None:
-    hub.api.part_size = 30_000
+    hub.state.part_size = 30_000
     api.create_repo("org/parts")
     commit(api, "org/parts", {"w.safetensors": WEIGHTS})
     puts = [e for e in hub.exchanges if e.method == "PUT"]
@@ -126,7 +126,7 @@ def test_deleting_and_outdated_parents(hub: HubServer, api: HfApi, repo: str) ->
 
 
 def test_who_may_what(hub: HubServer, api: HfApi, repo: str) -> None:
-    hub.api.accounts["hf_stranger"] = Account("stranger")
+    hub.state.accounts["hf_stranger"] = Account("stranger")
     assert api.whoami()["name"] == "tester"
     api.create_repo("org/secret", private=True)
     assert api.model_info("org/secret").private
