@@ -1,4 +1,4 @@
-"""The conformance kit finds each way of breaking the contract, and names the rule."""
+"""The conformance kit detects every way of breaking the contract, and names the rule."""
 
 import random
 from collections.abc import Iterable, Mapping
@@ -33,7 +33,7 @@ class GridOptions(Options):
 
 
 class Grid(Quantizer):
-    """k equidistant levels between the least and the largest weight: sound."""
+    """k equidistant levels between the smallest and the largest weight. It keeps the contract."""
 
     name = "grid"
     summary = "equidistant levels"
@@ -41,7 +41,7 @@ class Grid(Quantizer):
     ladder = ({"k": 4}, {"k": 64})
 
     def quantize(self, weight: Tensor, options: Any, context: LayerContext) -> Code:
-        """Nearest levels."""
+        """Round each weight to the nearest level."""
         levels = self.levels(weight, options.k, context)
         book = Floats.of(levels, "float32")
         codes = (weight[..., None] - book.values).abs().argmin(-1)
@@ -51,38 +51,38 @@ class Grid(Quantizer):
         )
 
     def levels(self, weight: Tensor, k: int, context: LayerContext) -> Tensor:
-        """(k,)."""
+        """The levels, (k,)."""
         low, high = weight.min(), weight.max()
         return low + (high - low) * torch.arange(k, device=weight.device) / (k - 1)
 
     def check(self, code: Code) -> None:
-        """A code a weight, a level for each."""
+        """Require one code per weight, and one level per symbol."""
         code.require_floats("book", (code.require_indices("codes", code.shape).cardinality,))
 
     def reconstruct(self, code: Code, params: Mapping[str, Tensor]) -> Tensor:
-        """Look up."""
+        """Look the levels up."""
         return params["book"][code.indices("codes").long()]
 
     def candidates(self, m: int, n: int) -> Iterable[Any]:
-        """Powers of two."""
+        """Powers of two, from 2 to 256 levels."""
         return [GridOptions(k=2**bits) for bits in range(1, 9)]
 
     def stored_bits(self, m: int, n: int, options: Any) -> int:
-        """Codes and levels."""
+        """Bits of the codes and the levels."""
         return 8 * -(-m * n * index_bits(options.k) // 8) + 32 * options.k
 
     def expected_error(self, m: int, n: int, options: Any) -> float:
-        """Quarters with each bit."""
+        """The error falls to a quarter with each bit."""
         return 1 / options.k**2
 
 
 def broken_rules(group: pytest.ExceptionInfo[BaseException]) -> list[str]:
     assert isinstance(group.value, ExceptionGroup)
-    assert all(isinstance(one, ContractBroken) for one in group.value.exceptions)
-    return [str(one) for one in group.value.exceptions]
+    assert all(isinstance(violation, ContractBroken) for violation in group.value.exceptions)
+    return [str(violation) for violation in group.value.exceptions]
 
 
-def test_a_sound_quantizer_passes() -> None:
+def test_a_correct_quantizer_passes() -> None:
     check_quantizer(Grid)
     check_quantizer(Grid())
 
@@ -235,15 +235,15 @@ class Picky(Grid):
 
 class UncheckedShape(Grid):
     def check(self, code: Code) -> None:
-        """Take anything."""
+        """Accept anything."""
 
     def decode(self, code: Code, params: Mapping[str, Tensor], out: Tensor | None = None) -> Tensor:
-        """The contract's own would refuse another shape."""
+        """Skip the check of the shape that the inherited method makes."""
         return self.reconstruct(code, params)
 
 
 class Remembers(Grid):
-    """Decodes what it compressed itself from memory: nobody else can."""
+    """Decodes from memory what it compressed itself, which no other process can."""
 
     def __init__(self) -> None:
         self._seen: list[tuple[Mapping[str, Any], Tensor]] = []
@@ -261,67 +261,67 @@ class Remembers(Grid):
 
 
 BROKEN = {
-    NoSummary: "it introduces itself: it has no summary",
-    Undescribed: "it introduces itself: option k has no Field",
-    ListOption: "options are scalars that text can give: option stops is a list",
+    NoSummary: "it describes itself: its summary is empty",
+    Undescribed: "it describes itself: option k has no Field",
+    ListOption: "options can be given as text: option stops is a list",
     Lenient: "unknown options are refused: ",
-    ClampsInSilence: "fitting is told and done once: 1 × 1: GridOptions(k=4) was clamped without",
-    NeverFits: "fitting is told and done once: 1 × 1: GridOptions(k=3), fitted again, is",
-    NegativePaper: "paper bits are a size: k=4: paper_bits is -1.0",
+    ClampsInSilence: "fit notes what it clamps and is idempotent: 1 × 1: GridOptions(k=4) was",
+    NeverFits: "fit notes what it clamps and is idempotent: 1 × 1: fitting GridOptions(k=3) again",
+    NegativePaper: "paper bits are positive: k=4: paper_bits is -1.0",
     CrashesOnOneColumn: "every shape is compressed or skipped: PluginError: grid (plugin under",
     OverflowsOnHuge: "every value is compressed or skipped: PluginError: grid (plugin under-test)",
-    WritesInput: "the input is left untouched: k=4",
+    WritesInput: "the input is not modified: k=4",
     Forgetful: "the same seed gives the same code: k=4",
-    GlobalDice: "global random state is left alone: Python's generator was drawn from",
+    GlobalDice: "global random state is not used: it drew from Python's generator",
     OutOfRange: "ordinary weights are not skipped: PluginError: grid (plugin under-test) on layer",
-    OtherDecode: "reconstruct equals decode: 1 × 1, k=4: reconstruct differs from decode by up to",
-    IgnoresOut: "decode fills out: 1 × 1, k=4: out holds another matrix",
-    Aliased: "decoding leaves the code alone: k=4: the second decoding differs",
-    Detached: "reconstruct is differentiable: k=4: part book takes no part in the graph",
+    OtherDecode: "reconstruct equals decode: 1 × 1, k=4: reconstruct and decode differ by up to",
+    IgnoresOut: "decode writes into out: 1 × 1, k=4: out holds another matrix",
+    Aliased: "decoding does not modify the code: k=4: the second decoding gives another matrix",
+    Detached: "reconstruct is differentiable: k=4: the result does not depend on part book",
     WrongGradient: "reconstruct is differentiable: k=4: part book has gradient",
     OtherApply: "apply equals decode then matmul: 1 × 1, k=4, x of shape (1,): off by",
     DetachedApply: "apply is differentiable: k=4: the gradient of book is off by",
-    Miscounts: "stored bits are what is stored: 1 × 1, k=4: it counts 128 bits; 136 are stored",
-    OtherLayout: "layout is what is stored: 1 × 1, k=4: it foretells (1, 1) {'codes': ('4', 1, 1)}",
-    NoRatio: "a ratio is reached: 64 × 48, ratio 4: GridOptions(k=256) stores 32768 of 98304",
-    Remembers: "an artifact gives back the code: ",
-    DownTheLadder: "the ladder climbs: k=4 stores less",
-    Useless: "decoding is better than nothing: k=64: relative squared error",
-    Picky: "ordinary weights are not skipped: k=4: it was skipped",
+    Miscounts: "stored bits are exact: 1 × 1, k=4: stored_bits is 128, but 136 bits are stored",
+    OtherLayout: "layout matches the code: 1 × 1, k=4: layout gives (1, 1) {'codes': ('4', 1, 1)}",
+    NoRatio: "the requested ratio is reached: 64 × 48, ratio 4: GridOptions(k=256) stores 32768",
+    Remembers: "an artifact preserves the code: ",
+    DownTheLadder: "the ladder goes from coarse to fine: k=4 stores less",
+    Useless: "decoding beats a zero matrix: k=64: relative squared error",
+    Picky: "ordinary weights are not skipped: k=4: the method skipped it",
     UncheckedShape: "damaged codes are refused: k=4: part 'codes' cut along dimension 0",
 }
 
 
 @pytest.mark.parametrize("quantizer", BROKEN, ids=lambda quantizer: quantizer.__name__)
-def test_a_broken_quantizer_is_told_which_rule(quantizer: type[Quantizer]) -> None:
+def test_a_broken_quantizer_is_reported_with_the_rule(quantizer: type[Quantizer]) -> None:
     name = BROKEN[quantizer].partition(":")[0]
     (rule,) = [rule for rule in QUANTIZER_RULES if rule.__name__ == name.replace(" ", "_")]
     with pytest.raises(ExceptionGroup) as caught:
         check_rules(quantizer.__name__, [rule], lambda: subject_of(quantizer))
-    (told,) = broken_rules(caught)
-    assert told.startswith(BROKEN[quantizer])
-    assert "\nThe rule: " in told
+    (report,) = broken_rules(caught)
+    assert report.startswith(BROKEN[quantizer])
+    assert "\nThe rule: " in report
 
 
 def test_every_rule_can_be_broken() -> None:
-    """But for those that the core itself keeps, and the one that needs a GPU."""
+    """Except those that the core itself ensures, and the one that needs a GPU."""
     shown = {text.partition(":")[0].replace(" ", "_") for text in BROKEN.values()}
-    core = {"empty_and_nan_never_pass", "the_file_holds_what_the_core_counts"}
+    core = {"empty_and_nonfinite_matrices_are_refused", "stored_bytes_match_the_counted_bits"}
     others = core | {"cpu_and_gpu_agree"}
     assert shown | others == {rule.__name__ for rule in QUANTIZER_RULES}
 
 
-def test_all_broken_rules_are_told_together_with_their_causes() -> None:
+def test_all_broken_rules_are_reported_together_with_their_causes() -> None:
     with pytest.raises(ExceptionGroup) as caught:
         check_quantizer(CrashesOnOneColumn)
     assert "CrashesOnOneColumn breaks" in str(caught.value)
     assert len(broken_rules(caught)) > 3
-    causes = [one.__cause__ for one in caught.value.exceptions]
+    causes = [violation.__cause__ for violation in caught.value.exceptions]
     assert any(cause is not None and isinstance(cause.__cause__, IndexError) for cause in causes)
 
 
 class Composite(Grid):
-    """Another method's code as a child."""
+    """A quantizer whose code holds that of another method as a child."""
 
     name = "composite"
 
@@ -347,7 +347,7 @@ def test_a_method_with_children_passes() -> None:
 
 
 class Bytes(Packing):
-    """Two bytes a code: sound."""
+    """Two bytes per code. It keeps the contract."""
 
     name = "bytes"
 
@@ -400,24 +400,24 @@ class LongsOnly(Bytes):
 @pytest.mark.parametrize(
     ("packing", "rule"),
     [
-        (OneByte, "codes come back: 1 codes below 257"),
-        (Wide, "streams are bytes"),
+        (OneByte, "unpack inverts pack: 1 codes below 257"),
+        (Wide, "pack returns bytes"),
         (Trusting, "damaged streams are refused"),
-        (Fragile, "any bytes give codes or a refusal: AssertionError"),
+        (Fragile, "random bytes are decoded or refused: AssertionError"),
         (Moody, "packing is deterministic"),
-        (LongsOnly, "integer dtypes do not matter"),
+        (LongsOnly, "the integer dtype does not matter"),
     ],
 )
-def test_a_broken_packing_is_told_which_rule(packing: type[Packing], rule: str) -> None:
+def test_a_broken_packing_is_reported_with_the_rule(packing: type[Packing], rule: str) -> None:
     check_packing(Bytes)
     with pytest.raises(ExceptionGroup) as caught:
         check_packing(packing)
-    told = broken_rules(caught)
-    assert any(rule.split(": 1 codes")[0] in text for text in told), "\n".join(told)
+    reports = broken_rules(caught)
+    assert any(rule.split(": 1 codes")[0] in text for text in reports), "\n".join(reports)
 
 
 class Widest(LayerSelector):
-    """The layers with the most columns: sound."""
+    """The layers with the most columns. It keeps the contract."""
 
     name = "widest"
     summary = "the layers with the most columns"
@@ -452,21 +452,25 @@ class Fickle(Widest):
 
     def select(self, layers: Any, text: str) -> Mapping[str, str]:
         self.count += 1
-        found: list[LayerInfo] = list(layers)
-        return {found[self.count % len(found)].name: "its turn"} if found else {}
+        if not layers:
+            return {}
+        layer: LayerInfo = layers[self.count % len(layers)]
+        return {layer.name: "its turn"}
 
 
 @pytest.mark.parametrize(
     ("selector", "rule"),
     [
         (Deaf, "it accepts the text"),
-        (Inventive, "it chooses among the layers: it chose 'no.such.layer'"),
-        (Speechless, "for no reason"),
+        (Inventive, "it chooses only given layers: it chose 'no.such.layer'"),
+        (Speechless, "without a reason"),
         (Blind, "it chooses something"),
-        (Fickle, "it chooses the same again"),
+        (Fickle, "selection is deterministic"),
     ],
 )
-def test_a_broken_selector_is_told_which_rule(selector: type[LayerSelector], rule: str) -> None:
+def test_a_broken_selector_is_reported_with_the_rule(
+    selector: type[LayerSelector], rule: str
+) -> None:
     check_selector(Widest)
     with pytest.raises(ExceptionGroup) as caught:
         check_selector(selector)

@@ -31,9 +31,7 @@ def describe_repo(repo: Repo, commit: Commit, *, blobs: bool = False) -> dict[st
         "library_name": card.get("library_name"),
         "pipeline_tag": card.get("pipeline_tag"),
         "cardData": card,
-        "siblings": [
-            _sibling(path, file) if blobs else {"rfilename": path} for path, file in files
-        ],
+        "siblings": siblings,
     }
 
 
