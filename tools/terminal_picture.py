@@ -3,7 +3,8 @@
 The command runs in an empty folder, in a terminal of 80 columns; the picture shows the command line
 and its standard output, with colors. The documentation's picture is made by
 
-    python -m tools.terminal_picture docs/images/terminal.svg vqzoo run alexnet_mini.fmnist --method pq
+    python -m tools.terminal_picture docs/images/terminal.svg \\
+        vqzoo run alexnet_mini.fmnist --method pq
 """
 
 import io
@@ -40,10 +41,8 @@ def picture(command: list[str], output: str) -> str:
     Fonts are the viewer's: rich's own SVG would load one from the web.
     """
     console = Console(record=True, width=_COLUMNS, file=io.StringIO(), force_terminal=True)
-    console.print(f"[bold green]$[/] {shlex.join(command)}\n", highlight=False)
-    console.print(
-        Text.from_ansi(output.rstrip()), end="\n\n"
-    )  # the last line's descenders need room
+    console.print(Text.assemble(("$", "bold green"), f" {shlex.join(command)}\n"))
+    console.print(Text.from_ansi(output.rstrip()), end="\n\n")  # room for the last descenders
     svg = console.export_svg(title="vqzoo", unique_id="terminal")
     return _WEB_FONT.sub("", svg)
 
