@@ -19,7 +19,9 @@ _COMMANDS = "<!-- commands -->"
 _MARKUP = re.compile(r"\[/?(?:bold|dim)?\]")
 _SLOW_FENCE = re.compile(r"^```(\w+) slow$", re.MULTILINE)
 _FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
+_PLOT = re.compile(r'<img [^>]*src="([^"]+\.png)"[^>]*>')
 _SHORT_CODE = re.compile(r"<code>([^<\n]{1,30})</code>")
+_SHELL_OPTION = re.compile(r"(?<=</span>)--[a-z-]+(?=<)")
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
@@ -32,9 +34,13 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 
 def on_page_content(html: str, **_: Any) -> str:
-    """Turn formulas into MathML, and keep short code on one line."""
+    """Turn formulas into MathML, link plots to their full size, and keep together what a line break
+    would tear apart: short code, options of commands, figures and their intervals."""
     html = _FORMULA.sub(lambda match: _mathml(match[2], display=match[1] == "div"), html)
-    return _SHORT_CODE.sub(r'<code class="short">\1</code>', html)
+    html = _PLOT.sub(r'<a href="\1">\g<0></a>', html)
+    html = _SHORT_CODE.sub(r'<code class="unbroken">\1</code>', html)
+    html = _SHELL_OPTION.sub(r'<span class="unbroken">\g<0></span>', html)
+    return html.replace(" ± ", "&nbsp;±&nbsp;")
 
 
 def _mathml(latex: str, *, display: bool) -> str:
