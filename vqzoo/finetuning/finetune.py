@@ -64,7 +64,7 @@ def finetune(
         UsageError: a setting is unknown or out of bounds, or the data's text makes no sense.
         VqzooError: there is nothing to train, or training diverged.
 
-    Example:
+    Examples:
         >>> better = vqzoo.finetune(small, loader, teacher=model, epochs=5)  # doctest: +SKIP
     """
     chosen = parse_settings(settings)

@@ -143,7 +143,7 @@ def compress(
         VqzooError: weights that are not finite.
         NothingCompressed: no layer could be compressed.
 
-    Example:
+    Examples:
         >>> small = vqzoo.compress(model, "pq", layers="dense", k=256, d=4)  # doctest: +SKIP
     """
     with plugin_files(plugins):

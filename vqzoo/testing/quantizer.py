@@ -31,7 +31,7 @@ def check_quantizer(quantizer: Quantizer | type[Quantizer]) -> None:
         ExceptionGroup: holds a `ContractBroken` for each broken rule, which says what happened and
             states the rule.
 
-    Example:
+    Examples:
         >>> from vqzoo.testing import check_quantizer
         >>> def test_the_contract(): check_quantizer(MyQuantizer)
     """

@@ -27,7 +27,7 @@ def check_transform(transform: Transform | type[Transform], *options: Mapping[st
     Raises:
         ExceptionGroup: holds a `ContractBroken` for each broken rule.
 
-    Example:
+    Examples:
         >>> from vqzoo.testing import check_transform
         >>> def test_the_contract(): check_transform(MyRotation, {}, {"power": 0.5})
     """
