@@ -108,7 +108,7 @@ def test_a_few_bytes_claim_any_number_of_codes(tmp_path: Path) -> None:
 
 def test_the_record_holds_entropies(tmp_path: Path) -> None:
     from vqzoo.compression.compress import CompressedLayer
-    from vqzoo.report.record import codes_block
+    from vqzoo.report.layer_record import codes_record
 
     torch.manual_seed(0)
     model: nn.Module = timm.create_model("test_resnet", num_classes=10)
@@ -118,7 +118,7 @@ def test_the_record_holds_entropies(tmp_path: Path) -> None:
         "fc.weight", layer.layer.shape, torch.float32, layer.compressed, {}, "ans",
         installed_plugins(),
     )  # fmt: skip
-    block = codes_block(code, encoded)
+    block = codes_record(code, encoded).to_dict()
     parts = [part for part in code.parts.values() if isinstance(part, Indices)]
     assert block == {
         "count": sum(part.values.numel() for part in parts),

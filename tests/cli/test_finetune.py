@@ -20,9 +20,10 @@ from vqzoo.comparison.accuracy import Comparison, Point, largest_ratios
 from vqzoo.data import fmnist
 from vqzoo.finetuning.settings import Finetuning
 from vqzoo.progress import SilentWatcher, TrainingSteps
-from vqzoo.runs.finetune_artifact import FinetuneRequest, _find_dense
+from vqzoo.runs.finetune_request import FinetuneRequest
 from vqzoo.runs.recipe import make_recipe
 from vqzoo.runs.run import run
+from vqzoo.runs.source_artifact import open_dense_model
 
 STAGED = '''
 from vqzoo.plugin import hookimpl
@@ -187,7 +188,7 @@ def test_an_artifact_is_fine_tuned_into_a_new_one() -> None:
     invoke("run", "test_resnet", "--weights", "random", "-m", "km", "-o", "k=4", "--out", "a")
     asked = ["--epochs", "2", "--data", "imagefolder:pictures", "--batch-size", "4"]
     made = invoke("finetune", "a", *asked)
-    assert "fine-tuned by distillation on imagefolder:pictures" in Path(
+    assert "by distillation from the dense model on imagefolder:pictures" in Path(
         "a-finetuned/README.md"
     ).read_text().replace("\\", "")
     assert set(made["seconds"]) == {"finetune", "evaluate", "total"}
@@ -254,7 +255,7 @@ def test_other_weights_than_those_compressed_are_refused() -> None:
     assert "give --checkpoint" in result.stderr
     torch.save(timm.create_model("test_resnet").state_dict(), "other.pth")
     result = CliRunner().invoke(app, [*asked, "--checkpoint", "other.pth"])
-    assert "other weights" in result.stderr
+    assert "are not the ones that were compressed" in result.stderr
     invoke(*asked, "--checkpoint", "mine.pth", "--out", "b")
 
 
@@ -265,7 +266,7 @@ def test_weights_that_nothing_names_are_not_guessed(tmp_path: Path) -> None:
     block = made.block.model_copy(update={"weights": "pretrained"})
     asked = FinetuneRequest("a", Finetuning())
     with pytest.raises(vqzoo.errors.UsageError, match="give --checkpoint"):
-        _find_dense(replace(made, block=block), None, asked, SilentWatcher())
+        open_dense_model(replace(made, block=block), None, asked, SilentWatcher())
 
 
 def test_the_command_asks_for_the_same_again() -> None:

@@ -1,4 +1,4 @@
-"""The main job, on the network and the images that ship with vqzoo."""
+"""Runs on the network and the images that ship with vqzoo."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ RUN = ("run", "alexnet_mini.fmnist", "--method", "pq")
 
 @pytest.fixture(scope="module")
 def pq_run(tmp_path_factory: pytest.TempPathFactory):
-    """`vqzoo run alexnet_mini.fmnist --method pq`, once: its folder and record."""
+    """The finished run of `vqzoo run alexnet_mini.fmnist --method pq`."""
     from vqzoo.progress import SilentWatcher
     from vqzoo.runs.recipe import make_recipe
     from vqzoo.runs.run import run
@@ -19,27 +19,27 @@ def pq_run(tmp_path_factory: pytest.TempPathFactory):
     return run(recipe, SilentWatcher(), out=tmp_path_factory.mktemp("embedded") / "pq")
 
 
-def test_pq_with_nothing_else_given_keeps_the_papers_promise(pq_run) -> None:
+def test_pq_with_default_options_reaches_the_ratio_of_its_paper(pq_run) -> None:
     record = pq_run.record
-    assert record["accuracy"]["data"] == "fmnist"
-    assert record["accuracy"]["images"] == 10_000
-    assert record["accuracy"]["dense"]["top1"] >= 93
-    assert record["accuracy"]["difference"]["top1"] >= -1
-    assert record["ratio"]["layers"] >= 16
-    assert record["ratio"]["file"] >= 8
-    assert [row["kind"] for row in record["layers"]] == ["linear"] * 3
+    assert record.accuracy.data == "fmnist"
+    assert record.accuracy.images == 10_000
+    assert record.accuracy.dense.top1 >= 93
+    assert record.accuracy.difference.top1 >= -1
+    assert record.ratio.layers >= 16
+    assert record.ratio.file >= 8
+    assert [layer.kind for layer in record.layers] == ["linear"] * 3
 
 
 def test_the_file_is_as_small_as_the_record_says(pq_run) -> None:
     size = (pq_run.folder / "vqzoo.safetensors").stat().st_size
-    assert pq_run.record["bytes"]["file"] == size
-    assert pq_run.record["bytes"]["dense"] / size == pq_run.record["ratio"]["file"]
+    assert pq_run.record.bytes.file == size
+    assert pq_run.record.bytes.dense / size == pq_run.record.ratio.file
 
 
 def test_eval_of_the_artifact_agrees_with_its_record(vqzoo, pq_run) -> None:
     measured = json.loads(vqzoo("eval", str(pq_run.folder), "--json").stdout)
-    assert measured["top1"] == pq_run.record["accuracy"]["compressed"]["top1"]
-    assert measured["top5"] == pq_run.record["accuracy"]["compressed"]["top5"]
+    assert measured["top1"] == pq_run.record.accuracy.compressed.top1
+    assert measured["top5"] == pq_run.record.accuracy.compressed.top5
 
 
 def test_offline_alexnet_means_its_embedded_relative(vqzoo, tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_unlabelled_images_give_agreement(vqzoo, tmp_path: Path) -> None:
     assert str(tmp_path) not in result.stdout
 
 
-def test_compare_draws_curves_and_is_taken_up_again(vqzoo, tmp_path: Path) -> None:
+def test_compare_draws_curves_and_can_be_resumed(vqzoo, tmp_path: Path) -> None:
     command = (
         "compare", "alexnet_mini.fmnist", "--methods", "pq,svd", "--ratios", "16,32",
         "--images", "1000", "--out", "c", "--json",

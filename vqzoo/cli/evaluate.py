@@ -77,12 +77,12 @@ def evaluate(
     from vqzoo.cli.progress import TerminalWatcher
     from vqzoo.cli.threads import limit_threads
     from vqzoo.plugin.files import plugin_files
-    from vqzoo.runs.measure import Asked, measure_accuracy, measure_retrieval
+    from vqzoo.runs.measure import MeasureRequest, measure_accuracy, measure_retrieval
 
-    asked = Asked(subject, reference, data, images, checkpoint, device, mode.value)
+    request = MeasureRequest(subject, reference, data, images, checkpoint, device, mode.value)
     measure = measure_accuracy if task is Task.ACCURACY else measure_retrieval
     with plugin_files(plugin or []), limit_threads(threads), TerminalWatcher(stderr()) as watcher:
-        result = measure(asked, watcher)
+        result = measure(request, watcher)
     if json_:
         print(json.dumps(result, indent=2))
         return

@@ -97,7 +97,8 @@ def finetune(
     from vqzoo.cli.tables import print_record
     from vqzoo.cli.threads import limit_threads
     from vqzoo.finetuning.finetune import parse_settings
-    from vqzoo.runs.finetune_artifact import FinetuneRequest, finetune_artifact
+    from vqzoo.runs.finetune_artifact import finetune_artifact
+    from vqzoo.runs.finetune_request import FinetuneRequest
 
     fields = finetuning_fields(
         epochs,
@@ -112,7 +113,7 @@ def finetune(
         batch_size=batch_size,
         patience=patience,
     )
-    asked = FinetuneRequest(
+    request = FinetuneRequest(
         source=artifact,
         settings=parse_settings(fields or {}),
         teacher=teacher,
@@ -124,10 +125,8 @@ def finetune(
         plugins=tuple(plugin or []),
     )
     with limit_threads(threads), TerminalWatcher(stderr()) as watcher:
-        finished = finetune_artifact(asked, watcher, out=out, force=force)
+        finished = finetune_artifact(request, watcher, out=out, force=force)
     if json_:
-        import json
-
-        print(json.dumps(finished.record, indent=2))
+        print(finished.record.to_json())
     else:
         print_record(stdout(), finished.record, finished.folder)

@@ -261,9 +261,7 @@ def run(
             keep_going=keep_going,
         )
     if json_:
-        import json
-
-        print(json.dumps(finished.record, indent=2))
+        print(finished.record.to_json())
     else:
         print_stages(stdout(), finished.record)
         print_record(stdout(), finished.record, finished.folder)

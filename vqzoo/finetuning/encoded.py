@@ -1,11 +1,9 @@
 """Fine-tuning of layers as a file holds them."""
 
 import copy
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -15,15 +13,16 @@ from vqzoo.artifact.dtypes import torch_dtype
 from vqzoo.artifact.encode import EncodedLayer, encode_layer
 from vqzoo.artifact.schema import LayerEntry
 from vqzoo.compression.decode import decode
-from vqzoo.compression.distortion import MatrixError, matrix_error
+from vqzoo.compression.distortion import matrix_error
 from vqzoo.compression.view import layer_name, weight_key
 from vqzoo.data.training_data import TrainingData
 from vqzoo.finetuning.loop import Tuned, tune
 from vqzoo.finetuning.settings import Finetuning
-from vqzoo.plugin.code import Code, MethodCode
+from vqzoo.plugin.code import MethodCode
 from vqzoo.plugin.manager import Plugins
 from vqzoo.progress import Watcher
-from vqzoo.report.record import codes_block
+from vqzoo.report.layer_record import LayerDescription, LayerRecord, measured_layer
+from vqzoo.report.steps import EpochRecord, FinetuningRecord
 
 
 @dataclass(frozen=True)
@@ -55,21 +54,21 @@ class Learned:
         module: everything that `layers` do not replace.
         codes: layer -> code.
         layers: the compressed weights, packed as they were to be.
-        rows: their rows of the record.
+        records: what the record says of them.
         tuned: how it went.
     """
 
     module: nn.Module
     codes: Mapping[str, MethodCode]
     layers: list[EncodedLayer]
-    rows: list[dict[str, Any]]
+    records: list[LayerRecord]
     tuned: Tuned
 
 
 def learn(
     module: nn.Module,
     layers: Sequence[EncodedLayer],
-    rows: Sequence[Mapping[str, Any]],
+    descriptions: Sequence[LayerDescription],
     lesson: Lesson,
     packing: str,
     plugins: Plugins,
@@ -81,7 +80,7 @@ def learn(
     Args:
         module: holds everything that `layers` do not replace; it is not changed.
         layers: the compressed weights.
-        rows: their rows of the record.
+        descriptions: how each of `layers` was compressed.
         packing: how codes become bytes again.
         checkpoint: see `tune`.
     """
@@ -102,13 +101,13 @@ def learn(
         encoded_again(layer, tuned.codes[layer_name(layer.key)], packing, plugins)
         for layer in layers
     ]
-    new_rows = []
-    for row, before, after in zip(rows, layers, encoded, strict=True):
+    records = []
+    for description, before, after in zip(descriptions, layers, encoded, strict=True):
         code = tuned.codes[layer_name(before.key)]
         dense = lesson.dense.get_parameter(before.key).detach().float()
         error = matrix_error(dense.reshape(code.code.shape), decode(code, plugins))
-        new_rows.append(_retuned_row(row, code.code, after, error))
-    return Learned(tuned.module, tuned.codes, encoded, new_rows, tuned)
+        records.append(measured_layer(description, code.code, after, error))
+    return Learned(tuned.module, tuned.codes, encoded, records, tuned)
 
 
 def decoded_network(
@@ -123,31 +122,15 @@ def decoded_network(
     return network
 
 
-def finetuning_block(lesson: Lesson, tuned: Tuned) -> dict[str, Any]:
-    """How a network was fine-tuned, for its record; see `Tuned` for `history`."""
-    return {
-        **lesson.settings.model_dump(exclude={"data"}),
-        "data": lesson.data.name,
-        "images": lesson.data.images,
-        "best_epoch": tuned.best_epoch,
-        "history": tuned.history,
-    }
-
-
-def _retuned_row(
-    row: Mapping[str, Any], code: Code, encoded: EncodedLayer, error: MatrixError
-) -> dict[str, Any]:
-    """A layer's row after its floats have changed."""
-    numel = math.prod(row["shape"])
-    return {
-        **row,
-        "bits_per_weight": 8 * encoded.nbytes / numel,
-        "ratio": 4 * numel / encoded.nbytes,
-        "sqnr_db": error.sqnr_db,
-        "row_sqnr_db": error.row_sqnr_db,
-        "bytes": encoded.nbytes,
-        "codes": codes_block(code, encoded),
-    }
+def finetuning_record(lesson: Lesson, tuned: Tuned) -> FinetuningRecord:
+    """The record of a fine-tuning: its settings, its images and its epochs."""
+    return FinetuningRecord(
+        **lesson.settings.model_dump(exclude={"data", "images"}),
+        data=lesson.data.name,
+        images=lesson.data.images,
+        best_epoch=tuned.best_epoch,
+        history=tuple(EpochRecord(**epoch) for epoch in tuned.history),
+    )
 
 
 def encoded_again(

@@ -21,8 +21,9 @@ from vqzoo.errors import ArtifactError, UsageError, VqzooError
 from vqzoo.hub.errors import NO_TOKEN, hub_errors
 from vqzoo.models.sources import parse_hub_id
 from vqzoo.plugin.manager import installed_plugins
-from vqzoo.report.card import REPO_PLACEHOLDER, read_record, render_card
+from vqzoo.report.card import REPO_PLACEHOLDER, render_card
 from vqzoo.report.card_plot import draw_bytes
+from vqzoo.report.record_file import read_record
 
 TAG = "vqzoo"
 # Nothing else of an artifact's folder is published, and nothing else of a repository is pulled.

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -15,7 +14,8 @@ from vqzoo.errors import NothingCompressed, PluginError
 from vqzoo.plugin.method import SkipLayer
 from vqzoo.plugin.selector import LayerInfo
 from vqzoo.progress import Watcher
-from vqzoo.report.record import layer_row
+from vqzoo.report.layer_record import LayerRecord, layer_record
+from vqzoo.report.steps import FinetuningRecord, RepairRecord, StageRecord
 from vqzoo.runs.prepare import Prepared
 from vqzoo.runs.workspace import Workspace, save_layer, saved_layer
 
@@ -37,12 +37,12 @@ class CompressedNetwork:
 
     module: nn.Module
     layers: list[EncodedLayer]
-    rows: list[dict[str, Any]]
+    rows: list[LayerRecord]
     skipped: dict[str, str]
-    stages: list[dict[str, Any]] = field(default_factory=list)
-    finetuning: dict[str, Any] | None = None
+    stages: list[StageRecord] = field(default_factory=list)
+    finetuning: FinetuningRecord | None = None
     finetuning_seconds: float = 0.0
-    repair: dict[str, Any] | None = None
+    repair: RepairRecord | None = None
 
 
 def compress_layers(
@@ -57,7 +57,7 @@ def compress_layers(
     if work.resumed:
         watcher.say(f"Taking up {work.partial} where it was left.")
     layers: list[EncodedLayer] = []
-    rows: list[dict[str, Any]] = []
+    rows: list[LayerRecord] = []
     skipped = dict(ready.skipped)
     total = len(ready.plans)
     finished = [saved_layer(work, index) for index in range(total)]
@@ -86,7 +86,10 @@ def compress_layers(
             encoded, row = saved
         layers.append(encoded)
         rows.append(row)
-        ready.plugins.notify("vqzoo_layer_compressed", layer=row, done=index + 1, total=total)
+        # Observers are plugins: their contract is report.json's plain dict.
+        ready.plugins.notify(
+            "vqzoo_layer_compressed", layer=row.to_dict(), done=index + 1, total=total
+        )
     if not layers:
         first = ready.plans[0].layer.name
         raise NothingCompressed(f"no layer could be compressed; {first}: {skipped[first]}")
@@ -95,7 +98,7 @@ def compress_layers(
 
 def _compress_one(
     ready: Prepared, index: int, watcher: Watcher, inputs: Tensor | None
-) -> tuple[EncodedLayer, dict[str, Any]]:
+) -> tuple[EncodedLayer, LayerRecord]:
     plan, recipe = ready.plans[index], ready.recipe
     model = ready.opened.module
     if ready.calibration is not None and inputs is None:
@@ -120,7 +123,7 @@ def _compress_one(
         ready.plugins,
         [(step.name, step.options) for step in compressed.transforms],
     )
-    return encoded, layer_row(compressed, encoded)
+    return encoded, layer_record(compressed, encoded)
 
 
 def _calibrate(

@@ -70,8 +70,8 @@ def _build_one(recipe: ZooRecipe, watcher: Watcher, folder: Path, push_to: str |
             name=recipe.name,
             state="there" if _stamp(folder) == before else "built",
             detail=str(folder),
-            bytes=record["bytes"]["file"],
-            ratio=record["ratio"]["layers"],
+            bytes=record.bytes.file,
+            ratio=record.ratio.layers,
         )
         if push_to is None:
             return built

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from vqzoo.artifact.encode import FIXED_WIDTH, EncodedLayer, encode_layout
-from vqzoo.artifact.writer import file_bytes, metadata_text
+from vqzoo.artifact.file_size import artifact_bytes
 from vqzoo.compression.compress import choose_options
 from vqzoo.compression.selection import LayerPlan, plan_layers
 from vqzoo.compression.view import compressible_layers, weight_key
@@ -22,8 +22,6 @@ from vqzoo.plugin.method import Options, SkipLayer
 from vqzoo.plugin.quantizer import Quantizer
 from vqzoo.plugin.selector import LayerInfo
 from vqzoo.runs.recipe import Recipe
-
-_SHA256 = "0" * 64  # any other is as long
 
 
 class SizeUnknownError(VqzooError):
@@ -71,17 +69,13 @@ def expected_size(recipe: Recipe, plugins: Plugins) -> ExpectedSize:
     }
     compressed = {key: layer for key, layer in expected.items() if layer is not None}
     dense, aliases = _untouched(model, set(compressed))
-    tensors = dict(dense)
-    for layer in compressed.values():
-        tensors |= layer.tensors
-    metadata = metadata_text(list(compressed.values()), aliases, _SHA256, _SHA256)
     numel = {weight_key(plan.layer.name): plan.layer.numel for plan in plans}
     return ExpectedSize(
         layers=len(compressed),
         dense_layers=4 * sum(numel[key] for key in compressed),
         compressed=sum(layer.nbytes for layer in compressed.values()),
         rest=sum(tensor.numel() * tensor.element_size() for tensor in dense.values()),
-        file=file_bytes(tensors, {"vqzoo": metadata}),
+        file=artifact_bytes(dense, aliases, list(compressed.values())),
         exact=plugins.packings.get(recipe.packing).name == FIXED_WIDTH,
     )
 
