@@ -12,6 +12,7 @@ from torch import nn
 from vqzoo.artifact.encode import tensors_sha256
 from vqzoo.errors import UsageError, VqzooError, one_line
 from vqzoo.models.availability import is_cached, is_reachable
+from vqzoo.models.checkpoint import load_checkpoint
 from vqzoo.models.embedded import EMBEDDED_RELATIVES
 from vqzoo.models.names import check_name, full_name
 from vqzoo.models.registration import register_models
@@ -113,7 +114,8 @@ def find_model(
         module = _create(full, pretrained, arguments)
         source: str = weights
         if checkpoint is not None:
-            _load_checkpoint(module, checkpoint, full)
+            for note in load_checkpoint(module, checkpoint, full):
+                watcher.say(note)
             source = f"checkpoint:{checkpoint.name}"
         module = module.float().eval().requires_grad_(False)
         digest = tensors_sha256(module.state_dict())
@@ -134,27 +136,3 @@ def _create(name: str, pretrained: bool, arguments: Mapping[str, Any]) -> nn.Mod
     except Exception as error:
         what = "load the weights of" if pretrained else "make"
         raise VqzooError(f"cannot {what} {name}: {one_line(error)}") from error
-
-
-def _load_checkpoint(module: nn.Module, path: Path, name: str) -> None:
-    if not path.is_file():
-        raise UsageError(f"checkpoint {path} does not exist")
-    try:
-        state = timm.models.load_state_dict(str(path), device="cpu", weights_only=True)
-    except Exception as error:
-        raise VqzooError(f"cannot read checkpoint {path}: {one_line(error)}") from error
-    own = module.state_dict()
-    missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-    wrong = [
-        f"{key} has shape {tuple(state[key].shape)} instead of {tuple(own[key].shape)}"
-        for key in own.keys() & state.keys()
-        if state[key].shape != own[key].shape
-    ]
-    problems = [
-        *([f"{len(missing)} missing ({missing[0]} ...)"] if missing else []),
-        *([f"{len(unexpected)} unknown ({unexpected[0]} ...)"] if unexpected else []),
-        *sorted(wrong)[:1],
-    ]
-    if problems:
-        raise VqzooError(f"checkpoint {path} does not fit {name}: {'; '.join(problems)}")
-    module.load_state_dict(state)
