@@ -84,11 +84,6 @@ class SingularValues(Quantizer):
         for rank in range(1, min(m, n) + 1):
             yield SingularValuesOptions(rank=rank)
 
-    def stored_bits(self, m: int, n: int, options: SingularValuesOptions) -> int:
-        """Both factors."""
-        float_bits = 16 if options.dtype == "float16" else 32
-        return float_bits * (options.rank or min(m, n)) * (m + n)
-
     def layout(self, m: int, n: int, options: SingularValuesOptions) -> Code:
         """Both factors of a rank that is given; how many values keep an energy, the weights say.
 

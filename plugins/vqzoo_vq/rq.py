@@ -11,7 +11,7 @@ from torch import Tensor
 from vqzoo.numerics.clustering.residual import residual_kmeans
 from vqzoo.numerics.decoding.decode import decode_residual
 from vqzoo.numerics.decoding.lookup import look_up
-from vqzoo.plugin import Code, Floats, Indices, LayerContext, Options, Quantizer, index_bits
+from vqzoo.plugin import Code, Floats, Indices, LayerContext, Options, Quantizer
 from vqzoo_vq.blocks import (
     CodebookScope,
     Cut,
@@ -27,7 +27,6 @@ from vqzoo_vq.row_scale import (
     check_row_scale,
     fit_row_scale,
     row_sizes,
-    scale_bits,
     scale_layout,
     scale_rows,
 )
@@ -156,16 +155,6 @@ class ResidualQuantization(Quantizer):
                         yield ResidualQuantizationOptions(
                             stages=stages, d=d, k=2**bits, scale=scale
                         )
-
-    def stored_bits(self, m: int, n: int, options: ResidualQuantizationOptions) -> int:
-        """Codes, codebooks and scales."""
-        float_bits = 16 if options.dtype == "float16" else 32
-        shape = cut(m, n, options.d or n, "columns")
-        total = scale_bits(m, options.scale)
-        for group in codebook_groups(shape, options.k, options.codebook):
-            codes = 8 * math.ceil(options.stages * group.count * index_bits(group.k) / 8)
-            total += codes + options.stages * group.books * group.k * group.d * float_bits
-        return total
 
     def layout(self, m: int, n: int, options: ResidualQuantizationOptions) -> Code:
         """Codes and codebooks of the whole blocks and of the tail, and a scale a row."""
