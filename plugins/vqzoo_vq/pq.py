@@ -167,16 +167,13 @@ class ProductQuantization(Quantizer):
     def paper_bits(self, m: int, n: int, options: ProductQuantizationOptions) -> float:
         """32·k·n + m·s·log2 k, with m·s sub-vectors; 32·k·d with one codebook for the layer."""
         shape = cut(m, n, options.d, options.axis)
-        total = 0.0
-        for group in codebook_groups(shape, options.k, options.codebook):
-            total += 32 * group.k * group.books * group.d + group.count * math.log2(group.k)
-        return total
+        groups = codebook_groups(shape, options.k, options.codebook)
+        return sum(group.paper_bits for group in groups)
 
 
 def _cut_of(code: Code) -> Cut:
-    return cut(
-        *code.shape, int(code.facts["d"]), "rows" if code.facts["axis"] == "rows" else "columns"
-    )
+    axis: Axis = "rows" if code.facts["axis"] == "rows" else "columns"
+    return cut(*code.shape, int(code.facts["d"]), axis)
 
 
 def _cluster(

@@ -8,6 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from vqzoo.numerics.arrays import peak_exponent
 from vqzoo.numerics.clustering.residual import residual_kmeans
 from vqzoo.numerics.decoding.decode import decode_residual
 from vqzoo.numerics.decoding.lookup import look_up
@@ -71,7 +72,7 @@ class ResidualQuantization(Quantizer):
         for weight_of, suffix in zip(weights, shape.suffixes, strict=True):
             points = groups.pop(0)  # they are as large as the weight: let go of as soon as used
             k = min(options.k, points.shape[2])
-            exponent = _exponent(points)
+            exponent = _excess_exponent(points)
             if exponent:
                 points.mul_(2.0**-exponent)
             clusters = residual_kmeans(
@@ -178,17 +179,14 @@ class ResidualQuantization(Quantizer):
 
     def paper_bits(self, m: int, n: int, options: ResidualQuantizationOptions) -> float:
         """t·(32·k·n + m·log2 k) for whole rows; per block or for the layer with sub-vectors."""
-        total = 0.0
         shape = cut(m, n, options.d or n, "columns")
-        for group in codebook_groups(shape, options.k, options.codebook):
-            total += 32 * group.k * group.books * group.d + group.count * math.log2(group.k)
-        return options.stages * total
+        groups = codebook_groups(shape, options.k, options.codebook)
+        return options.stages * sum(group.paper_bits for group in groups)
 
 
-def _exponent(points: Tensor) -> int:
+def _excess_exponent(points: Tensor) -> int:
     """A power of two to take out of weights whose products with each other float32 cannot hold."""
-    least, largest = torch.aminmax(points)
-    exponent = math.frexp(max(-float(least), float(largest)))[1]
+    exponent = peak_exponent(points)
     return exponent if abs(exponent) > 32 else 0
 
 
