@@ -7,7 +7,7 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from vqzoo.numerics.products import gram, product
+from vqzoo_diba.products import gram, product
 
 _EXACT = 2048  # components up to which the Gram matrix is kept in float64
 _STEPS = 100  # of conjugate gradients, at most

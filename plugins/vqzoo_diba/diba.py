@@ -92,12 +92,6 @@ class DiagonalBinaryFactors(Quantizer):
             yield DiagonalBinaryOptions(k=k)
             k += max(1, k // _FINE)
 
-    def stored_bits(self, m: int, n: int, options: DiagonalBinaryOptions) -> int:
-        """A bit for each entry of the binary factors, and the diagonals."""
-        float_bits = 16 if options.dtype == "float16" else 32
-        binaries = -(-m * options.k // 8) + -(-options.k * n // 8)
-        return 8 * binaries + float_bits * (m + options.k + n)
-
     def layout(self, m: int, n: int, options: DiagonalBinaryOptions) -> Code:
         """Two binary factors and three diagonals."""
         parts: dict[str, Indices | Floats] = {

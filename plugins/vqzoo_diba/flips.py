@@ -7,8 +7,7 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from vqzoo.numerics.clustering.kmeans import Progress
-from vqzoo.numerics.threads import run_tasks
+from vqzoo.numerics.threads import Progress, run_tasks
 
 _ROWS = 128  # rows a task
 _BITS = 128  # bits tried on their own Gram matrix before the residual is brought up to date

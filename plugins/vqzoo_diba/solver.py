@@ -1,16 +1,16 @@
 """DiBA-Greedy: a matrix as a product of diagonal and binary factors."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from vqzoo.numerics.clustering.kmeans import Progress
-from vqzoo.numerics.products import one_torch_thread, product
+from vqzoo.numerics.arrays import peak_exponent
+from vqzoo.numerics.threads import Progress
 from vqzoo_diba.diagonals import core_correction, row_factors
 from vqzoo_diba.flips import flip_bits
+from vqzoo_diba.products import one_torch_thread, product
 
 _GROUP = 128  # columns of B1 fitted to what those before them leave
 _SMALL = 1 << 13  # weights that all starts take together
@@ -120,7 +120,7 @@ def solve_diba(
     """
     if k < 1:
         raise ValueError(f"k must be at least 1, not {k}")
-    exponent = math.frexp(float(matrix.abs().max()))[1]
+    exponent = peak_exponent(matrix)
     scaled = (matrix.detach().cpu().double() * 2.0**-exponent).float().contiguous()
     starts = min(_STARTS, max(1, _SMALL // matrix.numel()))
     groups = [slice(start, min(start + _GROUP, k)) for start in range(0, k, _GROUP)]

@@ -1,6 +1,5 @@
 """svd: a product of two thin factors."""
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Literal
 
@@ -9,6 +8,7 @@ from pydantic import Field, model_validator
 from scipy.linalg import eigh, eigvalsh
 from torch import Tensor
 
+from vqzoo.numerics.arrays import peak_exponent
 from vqzoo.plugin import Code, Floats, LayerContext, Options, Quantizer
 
 _COLUMNS = 512  # of a matrix at a time
@@ -84,11 +84,6 @@ class SingularValues(Quantizer):
         for rank in range(1, min(m, n) + 1):
             yield SingularValuesOptions(rank=rank)
 
-    def stored_bits(self, m: int, n: int, options: SingularValuesOptions) -> int:
-        """Both factors."""
-        float_bits = 16 if options.dtype == "float16" else 32
-        return float_bits * (options.rank or min(m, n)) * (m + n)
-
     def layout(self, m: int, n: int, options: SingularValuesOptions) -> Code:
         """Both factors of a rank that is given; how many values keep an energy, the weights say.
 
@@ -146,8 +141,7 @@ def _truncated(weight: Tensor, options: SingularValuesOptions) -> tuple[Tensor, 
 
 def _near_one(weight: Tensor) -> float:
     """A power of two that brings the largest weight near 1: its square is in float32's range."""
-    low, high = torch.aminmax(weight)
-    return 2.0 ** -math.frexp(max(-float(low), float(high)))[1]
+    return 2.0 ** -peak_exponent(weight)
 
 
 def _columns(weight: Tensor, scale: float) -> Iterator[Tensor]:

@@ -115,14 +115,6 @@ class RoundToNearest(Quantizer):
             for per in ("tensor", "row", "group"):
                 yield RoundToNearestOptions.model_validate({"format": name, "per": per})
 
-    def stored_bits(self, m: int, n: int, options: RoundToNearestOptions) -> int:
-        """Codes and scales."""
-        if options.format == "fp16":
-            return 16 * m * n
-        width = _group_width(m, n, options)
-        scales = 1 if options.per == "tensor" else m * math.ceil(n / width)
-        return 8 * math.ceil(m * n * _bits(options.format) / 8) + 16 * scales
-
     def layout(self, m: int, n: int, options: RoundToNearestOptions) -> Code:
         """Half-precision values; or an integer a weight, and scales."""
         if options.format == "fp16":

@@ -61,10 +61,6 @@ class Binary(Quantizer):
         yield BinaryOptions(scale="row")
         yield BinaryOptions(scale="tensor")
 
-    def stored_bits(self, m: int, n: int, options: BinaryOptions) -> int:
-        """A bit a weight, and the scales."""
-        return 8 * -(-m * n // 8) + 16 * {"none": 0, "tensor": 1, "row": m}[options.scale]
-
     def layout(self, m: int, n: int, options: BinaryOptions) -> Code:
         """A sign a weight, and the scales."""
         parts: dict[str, Indices | Floats] = {"codes": Indices.layout(2, m, n)}

@@ -1,5 +1,6 @@
 """Cutting a matrix into blocks of sub-vectors, and putting it together again."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -53,6 +54,11 @@ class Group:
     k: int
     d: int
     count: int
+
+    @property
+    def paper_bits(self) -> float:
+        """Bits as Gong et al. count them: 32 a number of a codebook, log2 k a code."""
+        return 32 * self.k * self.books * self.d + self.count * math.log2(self.k)
 
 
 def codebook_groups(shape: Cut, k: int, scope: CodebookScope) -> list[Group]:

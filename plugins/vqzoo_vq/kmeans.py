@@ -10,7 +10,7 @@ from torch import Tensor
 from vqzoo.numerics.clustering.scalar_kmeans import assign_scalar, scalar_centroids
 from vqzoo.numerics.decoding.decode import decode_scalar
 from vqzoo.numerics.decoding.lookup import look_up_scalar
-from vqzoo.plugin import Code, Floats, Indices, LayerContext, Options, Quantizer, index_bits
+from vqzoo.plugin import Code, Floats, Indices, LayerContext, Options, Quantizer
 from vqzoo.plugin.limits import MAX_CARDINALITY
 from vqzoo_vq.calibrated import column_moments
 from vqzoo_vq.distortion import ROW_SCALE_GAIN, gaussian_distortion
@@ -19,7 +19,6 @@ from vqzoo_vq.row_scale import (
     check_row_scale,
     fit_row_scale,
     row_sizes,
-    scale_bits,
     scale_layout,
     scale_rows,
 )
@@ -96,12 +95,6 @@ class ScalarKMeans(Quantizer):
         for bits in range(1, 13):
             for scale in get_args(Scale):
                 yield ScalarKMeansOptions(k=2**bits, scale=scale)
-
-    def stored_bits(self, m: int, n: int, options: ScalarKMeansOptions) -> int:
-        """Codes, codebook and scales."""
-        float_bits = 16 if options.dtype == "float16" else 32
-        codes = 8 * math.ceil(m * n * index_bits(options.k) / 8)
-        return codes + float_bits * options.k + scale_bits(m, options.scale)
 
     def layout(self, m: int, n: int, options: ScalarKMeansOptions) -> Code:
         """A code a weight, a codebook, and a scale a row."""

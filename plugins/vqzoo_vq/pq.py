@@ -13,7 +13,7 @@ from vqzoo.numerics.clustering.kmeans import assign, train_codebooks
 from vqzoo.numerics.clustering.metric_kmeans import assign_by_metric, metric_kmeans
 from vqzoo.numerics.decoding.decode import decode_pq
 from vqzoo.numerics.decoding.lookup import look_up
-from vqzoo.plugin import Code, Floats, Indices, LayerContext, Options, Quantizer, index_bits
+from vqzoo.plugin import Code, Floats, Indices, LayerContext, Options, Quantizer
 from vqzoo.plugin.limits import MAX_CARDINALITY
 from vqzoo_vq.blocks import (
     Axis,
@@ -31,7 +31,6 @@ from vqzoo_vq.row_scale import (
     check_row_scale,
     fit_row_scale,
     row_sizes,
-    scale_bits,
     scale_layout,
     scale_rows,
 )
@@ -149,16 +148,6 @@ class ProductQuantization(Quantizer):
                 for scale, scope in product(get_args(Scale), get_args(CodebookScope)):
                     yield ProductQuantizationOptions(d=d, k=2**bits, codebook=scope, scale=scale)
 
-    def stored_bits(self, m: int, n: int, options: ProductQuantizationOptions) -> int:
-        """Codes, codebooks and scales."""
-        float_bits = 16 if options.dtype == "float16" else 32
-        shape = cut(m, n, options.d, options.axis)
-        total = scale_bits(m, options.scale)
-        for group in codebook_groups(shape, options.k, options.codebook):
-            codes = 8 * math.ceil(group.count * index_bits(group.k) / 8)
-            total += codes + group.books * group.k * group.d * float_bits
-        return total
-
     def layout(self, m: int, n: int, options: ProductQuantizationOptions) -> Code:
         """Codes and codebooks of the whole blocks and of the tail, and a scale a row."""
         shape = cut(m, n, options.d, options.axis)
@@ -179,16 +168,13 @@ class ProductQuantization(Quantizer):
     def paper_bits(self, m: int, n: int, options: ProductQuantizationOptions) -> float:
         """32·k·n + m·s·log2 k, with m·s sub-vectors; 32·k·d with one codebook for the layer."""
         shape = cut(m, n, options.d, options.axis)
-        total = 0.0
-        for group in codebook_groups(shape, options.k, options.codebook):
-            total += 32 * group.k * group.books * group.d + group.count * math.log2(group.k)
-        return total
+        groups = codebook_groups(shape, options.k, options.codebook)
+        return sum(group.paper_bits for group in groups)
 
 
 def _cut_of(code: Code) -> Cut:
-    return cut(
-        *code.shape, int(code.facts["d"]), "rows" if code.facts["axis"] == "rows" else "columns"
-    )
+    axis: Axis = "rows" if code.facts["axis"] == "rows" else "columns"
+    return cut(*code.shape, int(code.facts["d"]), axis)
 
 
 def _cluster(

@@ -11,7 +11,6 @@ from vqzoo.plugin import Code, Floats
 from vqzoo_vq.calibrated import outputs
 
 Scale = Literal["none", "row"]
-SCALE_BITS = 16
 
 
 def row_sizes(weight: Tensor, scale: Scale) -> Tensor | None:
@@ -57,11 +56,6 @@ def check_row_scale(code: Code) -> None:
     """Raises ValueError unless the part `scale`, where there is one, has a scale a row."""
     if "scale" in code.parts:
         code.require_floats("scale", code.shape[:1])
-
-
-def scale_bits(m: int, scale: Scale) -> int:
-    """Stored bits of the scales of an m-row matrix."""
-    return SCALE_BITS * m if scale == "row" else 0
 
 
 def scale_rows(matrix: Tensor, scales: Tensor | None) -> Tensor:

@@ -8,10 +8,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from vqzoo.numerics.arrays import peak_exponent
 from vqzoo.numerics.clustering.residual import residual_kmeans
 from vqzoo.numerics.decoding.decode import decode_residual
 from vqzoo.numerics.decoding.lookup import look_up
-from vqzoo.plugin import Code, Floats, Indices, LayerContext, Options, Quantizer, index_bits
+from vqzoo.plugin import Code, Floats, Indices, LayerContext, Options, Quantizer
 from vqzoo.plugin.limits import MAX_CARDINALITY
 from vqzoo_vq.blocks import (
     CodebookScope,
@@ -28,7 +29,6 @@ from vqzoo_vq.row_scale import (
     check_row_scale,
     fit_row_scale,
     row_sizes,
-    scale_bits,
     scale_layout,
     scale_rows,
 )
@@ -73,7 +73,7 @@ class ResidualQuantization(Quantizer):
         for weight_of, suffix in zip(weights, shape.suffixes, strict=True):
             points = groups.pop(0)  # they are as large as the weight: let go of as soon as used
             k = min(options.k, points.shape[2])
-            exponent = _exponent(points)
+            exponent = _excess_exponent(points)
             if exponent:
                 points.mul_(2.0**-exponent)
             clusters = residual_kmeans(
@@ -158,16 +158,6 @@ class ResidualQuantization(Quantizer):
                             stages=stages, d=d, k=2**bits, scale=scale
                         )
 
-    def stored_bits(self, m: int, n: int, options: ResidualQuantizationOptions) -> int:
-        """Codes, codebooks and scales."""
-        float_bits = 16 if options.dtype == "float16" else 32
-        shape = cut(m, n, options.d or n, "columns")
-        total = scale_bits(m, options.scale)
-        for group in codebook_groups(shape, options.k, options.codebook):
-            codes = 8 * math.ceil(options.stages * group.count * index_bits(group.k) / 8)
-            total += codes + options.stages * group.books * group.k * group.d * float_bits
-        return total
-
     def layout(self, m: int, n: int, options: ResidualQuantizationOptions) -> Code:
         """Codes and codebooks of the whole blocks and of the tail, and a scale a row."""
         shape = cut(m, n, options.d or n, "columns")
@@ -190,17 +180,14 @@ class ResidualQuantization(Quantizer):
 
     def paper_bits(self, m: int, n: int, options: ResidualQuantizationOptions) -> float:
         """t·(32·k·n + m·log2 k) for whole rows; per block or for the layer with sub-vectors."""
-        total = 0.0
         shape = cut(m, n, options.d or n, "columns")
-        for group in codebook_groups(shape, options.k, options.codebook):
-            total += 32 * group.k * group.books * group.d + group.count * math.log2(group.k)
-        return options.stages * total
+        groups = codebook_groups(shape, options.k, options.codebook)
+        return options.stages * sum(group.paper_bits for group in groups)
 
 
-def _exponent(points: Tensor) -> int:
+def _excess_exponent(points: Tensor) -> int:
     """A power of two to take out of weights whose products with each other float32 cannot hold."""
-    least, largest = torch.aminmax(points)
-    exponent = math.frexp(max(-float(least), float(largest)))[1]
+    exponent = peak_exponent(points)
     return exponent if abs(exponent) > 32 else 0
 
 

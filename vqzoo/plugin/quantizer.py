@@ -2,12 +2,14 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, ClassVar
 
 from pydantic import ValidationError
 from torch import Tensor
 
-from vqzoo.plugin.code import Code
+from vqzoo.plugin.code import Code, stored_bits
 from vqzoo.plugin.method import LayerContext, Method
 
 
@@ -55,12 +57,18 @@ class Quantizer(Method):
         return ()
 
     def stored_bits(self, m: int, n: int, options: Any) -> int:
-        """Bits that `quantize` will store with these options, to the byte."""
-        raise NotImplementedError(f"{self.name} offers candidates but does not count their bits")
+        """Bits that `quantize` will store with these options, to the byte: those of `layout`.
+
+        Override it only where the layout is not known but its size is.
+
+        Raises:
+            NotImplementedError: as `layout`.
+        """
+        return stored_bits(self.layout(m, n, options))
 
     def layout(self, m: int, n: int, options: Any) -> Code:
         """The Code that `quantize` will give with these options, its tensors on the meta device:
-        names, shapes, dtypes, cardinalities and facts. `vqzoo zoo build --dry-run` counts by it.
+        names, shapes, dtypes, cardinalities and facts. Sizes are computed from it.
 
         Raises:
             NotImplementedError: the method cannot say so beforehand, or not with these options.
@@ -84,17 +92,21 @@ class Quantizer(Method):
         candidates: dict[Any, None] = {}
         for candidate in self.candidates(m, n):
             try:
-                options = self.Options(**{**candidate.model_dump(), **given})
+                fixed = {**candidate.model_dump(), **given}
+                options = self.Options(**fixed) if given else candidate
             except ValidationError:
                 continue  # at odds with what the user fixed
             candidates[self.fit(m, n, options, _silent)] = None
-        sized = [(self.stored_bits(m, n, options), options) for options in candidates]
-        if not sized:
-            return None
-        fitting = [pair for pair in sized if pair[0] * ratio <= 32 * m * n]
-        if not fitting:
-            return min(sized, key=lambda pair: pair[0])[1]
-        return min(fitting, key=lambda pair: (self.expected_error(m, n, pair[1]), pair[0]))[1]
+        error_first = ((self.expected_error(m, n, options), options) for options in candidates)
+        ranked = sorted(error_first, key=itemgetter(0))
+        too_large: list[tuple[int, Any]] = []
+        for _, equals in groupby(ranked, key=itemgetter(0)):  # sizes only down to the first to fit
+            sized = [(self.stored_bits(m, n, options), options) for _, options in equals]
+            bits, smallest = min(sized, key=itemgetter(0))
+            if bits * ratio <= 32 * m * n:
+                return smallest
+            too_large += sized
+        return min(too_large, key=itemgetter(0), default=(0, None))[1]
 
     def stages(self, options: Any) -> Sequence[tuple[str, Mapping[str, Any]]]:
         """What to compress with and fine-tune first, where the network is fine-tuned at all.
