@@ -1,5 +1,6 @@
 """A method as the core sees it: registered, called through the core's own isolation."""
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,6 +30,8 @@ from vqzoo.testing.rounding import Rounding
 
 ORIGIN = Origin("under-test", "under-test", "0")
 
+Results = dict[tuple[Case, str, bytes], tuple[MethodCode, Tensor] | None]
+
 
 @dataclass(frozen=True)
 class Subject(ABC):
@@ -37,10 +40,13 @@ class Subject(ABC):
     Attributes:
         plugins: the installed ones, with whatever else claims its name taken away.
         notes: what it said through `context.note`.
+        results: what `compress` returned, by case, options and bytes of the matrix. The subjects
+            of one check share it: every rule asks for the same matrices.
     """
 
     plugins: Plugins
     notes: list[str] = field(default_factory=list, kw_only=True)
+    results: Results = field(default_factory=dict, kw_only=True)
 
     @property
     @abstractmethod
@@ -108,7 +114,18 @@ class Subject(ABC):
     def compress(
         self, matrix: Tensor, options: Any, case: Case = REFERENCE
     ) -> tuple[MethodCode, Tensor] | None:
-        """A code and the matrix that it decodes to; None where the method skips it."""
+        """A code and the matrix that it decodes to; None where the method skips it.
+
+        Both are copies: what writes into them spoils no other rule's.
+        """
+        key = (case, repr(options), matrix.numpy().tobytes())
+        if key not in self.results:
+            self.results[key] = self._compress(matrix, options, case)
+        return copy.deepcopy(self.results[key])
+
+    def _compress(
+        self, matrix: Tensor, options: Any, case: Case
+    ) -> tuple[MethodCode, Tensor] | None:
         try:
             compressed = self.quantize(matrix, options, case)
         except SkipLayer as reason:
@@ -215,19 +232,36 @@ class TransformSubject(Subject):
         return quantize_matrix(self.plugins, rounding, matrix, Options(), context)
 
 
-def subject_of(quantizer: Quantizer | type[Quantizer]) -> QuantizerSubject:
-    """Register a quantizer beside what is installed, in place of what has its name."""
+def subject_of(
+    quantizer: Quantizer | type[Quantizer], results: Results | None = None
+) -> QuantizerSubject:
+    """Register a quantizer beside what is installed, in place of what has its name.
+
+    Args:
+        quantizer: the class, or an instance.
+        results: those of the other subjects of the same check; none by default.
+    """
     made = quantizer() if isinstance(quantizer, type) else quantizer
-    return QuantizerSubject(_plugins_with(quantizers=[made]), made)
+    shared = {} if results is None else results
+    return QuantizerSubject(_plugins_with(quantizers=[made]), made, results=shared)
 
 
 def transform_subject_of(
-    transform: Transform | type[Transform], trials: Sequence[Mapping[str, Any]]
+    transform: Transform | type[Transform],
+    trials: Sequence[Mapping[str, Any]],
+    results: Results | None = None,
 ) -> TransformSubject:
-    """Register a transform beside what is installed, in place of what has its name."""
+    """Register a transform beside what is installed, in place of what has its name.
+
+    Args:
+        transform: the class, or an instance.
+        trials: options to try it with.
+        results: those of the other subjects of the same check; none by default.
+    """
     made = transform() if isinstance(transform, type) else transform
     plugins = _plugins_with(transforms=[made], quantizers=[Rounding()])
-    return TransformSubject(plugins, made, trials or ({},))
+    shared = {} if results is None else results
+    return TransformSubject(plugins, made, trials or ({},), results=shared)
 
 
 def _plugins_with(**added: Sequence[Any]) -> Plugins:
