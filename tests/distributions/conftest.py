@@ -1,4 +1,4 @@
-"""An environment of its own for other people's distributions."""
+"""A virtual environment of its own for each distribution that a test installs."""
 
 import os
 import shlex
@@ -35,22 +35,29 @@ class Environment:
             check=False,
         )
 
-    def install(self, what: Path) -> None:
-        """Install a distribution or a wheel without looking anything up."""
-        words = ["-m", "pip", "install", "--quiet", "--no-deps", "--no-index"]
-        done = self.run("python", *words, "--no-build-isolation", str(what))
-        assert done.returncode == 0, done.stderr
+    def install(self, source: Path) -> None:
+        """Install a distribution's folder or wheel, with the pip of the running environment."""
+        run_pip("--python", str(self.scripts / "python"), "install", str(source))
 
     def vqzoo(self, *words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
         """Run vqzoo there."""
         return self.run("python", "-m", "vqzoo.cli.main", *words, cwd=cwd)
 
 
+def run_pip(*words: str) -> None:
+    """Run pip, quietly, without dependencies and without network."""
+    quiet = ["--quiet", "--no-deps", "--no-index", "--no-build-isolation"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pip", *words, *quiet], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.fixture
 def environment(tmp_path: Path) -> Environment:
     """A fresh environment; torch, vqzoo and hatchling are those of the running one."""
     folder = tmp_path / "environment"
-    venv.create(folder, system_site_packages=True, with_pip=True)
+    venv.create(folder, system_site_packages=True)
     purelib = sysconfig.get_path("purelib", vars={"base": str(folder)})
     here = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
     lines = [f"import site; site.addsitedir({path!r})" for path in sorted(here)]
@@ -62,14 +69,15 @@ def environment(tmp_path: Path) -> Environment:
 _SMALL = ("--layers", "classifier.6", "--images", "100")
 
 
-def type_in_readme(environment: Environment, folder: Path, cwd: Path) -> list[str]:
-    """Run what a distribution's README tells readers to type, but for installing it.
+def type_in_readme(environment: Environment, folder: Path, cwd: Path) -> dict[str, str]:
+    """Run what a distribution's README tells readers to type, except for `pip`.
 
     Returns:
-        The commands that were run.
+        command -> what it printed.
     """
     text = (folder / "README.md").read_text(encoding="utf-8")
     commands = [line.strip() for line in text.splitlines() if line.startswith("    ")]
+    printed = {}
     for line in commands:
         words = shlex.split(line)
         if words[0] == "pip":
@@ -81,7 +89,8 @@ def type_in_readme(environment: Environment, folder: Path, cwd: Path) -> list[st
             small = _SMALL if words[1] == "run" else ()
             done = environment.vqzoo(*words[1:], *small, cwd=cwd)
         assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
-    return commands
+        printed[line] = done.stdout + done.stderr
+    return printed
 
 
 Build = Callable[[Path], Path]
@@ -93,15 +102,8 @@ def build(tmp_path: Path) -> Build:
 
     def wheel(source: Path) -> Path:
         target = tmp_path / "wheels"
-        words = ["-m", "pip", "wheel", "--quiet", "--no-deps", "--no-index"]
-        done = subprocess.run(
-            [sys.executable, *words, "--no-build-isolation", "-w", str(target), str(source)],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        (made,) = target.glob("*.whl")
-        return made
+        run_pip("wheel", "-w", str(target), str(source))
+        (built,) = target.glob("*.whl")
+        return built
 
     return wheel

@@ -1,9 +1,7 @@
 """Plugins come in through entry points; a broken one is a warning, and everything else goes on."""
 
 import ast
-import os
 import re
-import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -328,31 +326,21 @@ def test_vqzoo_plugins_with_an_unknown_name(monkeypatch: pytest.MonkeyPatch) -> 
         installed_plugins()
 
 
-def run_vqzoo(*arguments: str, plugins: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "VQZOO_PLUGINS": plugins, "NO_COLOR": "1", "COLUMNS": "200"}
-    return subprocess.run(
-        [sys.executable, "-m", "vqzoo.cli.main", *arguments],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-
-
-@pytest.mark.parametrize("arguments", [("--help",), ("methods",), ("plugins",)])
-def test_the_command_line_works_without_any_plugin(arguments: tuple[str, ...]) -> None:
-    done = run_vqzoo(*arguments, plugins="")
-    assert done.returncode == 0, done.stderr
+@pytest.mark.usefixtures("fresh_cache")
+@pytest.mark.parametrize("command", ["--help", "methods", "plugins"])
+def test_the_command_line_works_without_any_plugin(command: str, vqzoo) -> None:
+    done = vqzoo(command, VQZOO_PLUGINS="")
+    assert done.exit_code == 0, done.stderr
     assert done.stdout.strip()
-    assert "Traceback" not in done.stderr
 
 
-def test_the_command_line_lists_what_is_there() -> None:
+@pytest.mark.usefixtures("fresh_cache")
+def test_the_command_line_lists_the_methods_of_the_plugins_that_are_loaded(vqzoo) -> None:
     method = installed_plugins().quantizers.names()[0]
     entry_point = installed_plugins().quantizers.get(method).origin.entry_point
-    done = run_vqzoo("methods", plugins=entry_point)
-    assert done.returncode == 0
+    forget_plugins()
+    done = vqzoo("methods", VQZOO_PLUGINS=entry_point)
+    assert done.exit_code == 0, done.stderr
     assert re.search(rf"\b{method}\b", done.stdout)
 
 
