@@ -1,9 +1,10 @@
-"""docs/example_plugin is built as a wheel, installed and used; an error names it where it is not."""
+"""docs/example_plugin works as an installed wheel; where it is missing, the error names it."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Build, Environment, type_in_readme
+from environments import Environment, type_in_readme
 
 import vqzoo
 from vqzoo.errors import ArtifactError
@@ -13,7 +14,7 @@ SOURCE = Path(vqzoo.__file__).parents[1] / "docs" / "example_plugin"
 
 @pytest.mark.slow
 def test_from_a_wheel_to_an_artifact(
-    environment: Environment, build: Build, tmp_path: Path
+    environment: Environment, build: Callable[[Path], Path], tmp_path: Path
 ) -> None:
     environment.install(build(SOURCE))
     tests = ["-m", "pytest", "-q", "-p", "no:cacheprovider", str(SOURCE / "tests")]

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from conftest import Environment, type_in_readme
+from environments import Environment, type_in_readme
 from typer.testing import CliRunner
 
 from vqzoo.cli.main import app
