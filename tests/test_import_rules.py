@@ -1,5 +1,6 @@
 """The import rules of pyproject.toml hold: which package may import which."""
 
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,20 @@ def test_every_import_rule_holds(capsys: pytest.CaptureFixture[str]) -> None:
     printed = capsys.readouterr().out
     assert status == 0, printed
     assert "Imports go down only" in printed
+
+
+def test_the_rules_name_every_built_in_plugin() -> None:
+    plugins = {
+        path.name for path in (ROOT / "plugins").iterdir() if (path / "__init__.py").is_file()
+    }
+    assert len(plugins) >= 5
+    rules = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    assert set(rules["root_packages"]) == {"vqzoo"} | plugins
+    contracts = {contract["name"]: contract for contract in rules["contracts"]}
+    assert set(contracts["vqzoo imports no plugin"]["forbidden_modules"]) == plugins
+    seeing = contracts["Plugins see vqzoo.plugin, vqzoo.numerics and vqzoo.errors alone"]
+    assert set(seeing["source_modules"]) == plugins
+    assert set(contracts["Plugins do not import each other"]["modules"]) == plugins
 
 
 def test_a_broken_rule_is_noticed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,6 @@
 """Bad input: one clear line, the right exit code, nothing half-written."""
 
+import resource
 from pathlib import Path
 
 import pytest
@@ -88,32 +89,17 @@ def _save_nan_checkpoint(path: Path) -> None:
 
 
 def test_a_full_disk_leaves_nothing_that_looks_finished(vqzoo, tmp_path: Path) -> None:
-    import resource
-    import subprocess
-    import sys
-
-    command = [
-        sys.executable,
-        "-m",
-        "vqzoo.cli.main",
-        *RUN.split(),
-        "--layers",
-        "all",
-        "--out",
-        "a",
-    ]
-    result = subprocess.run(
-        command,
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-        # files of at most 20 kB stand for a disk that fills up while the artifact is written
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)),
-    )
-    assert result.returncode == 1, result.stderr
+    """Files of at most 20 kB stand for a disk that fills up while the artifact is written."""
+    command = [*RUN.split(), "--layers", "all", "--out", "a"]
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        result = vqzoo(*command)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert result.exit_code == 1
     assert result.stderr.splitlines()[-1].startswith("error: ")
     assert not (tmp_path / "a").exists()
-    finished = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert finished.returncode == 0, finished.stderr
+    finished = vqzoo(*command)
+    assert finished.exit_code == 0, finished.stderr
     assert (tmp_path / "a/config.json").exists()

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,16 +13,17 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import vqzoo
+from vqzoo.artifact.encode import encode_layer
 from vqzoo.artifact.reader import open_artifact
+from vqzoo.artifact.writer import write_artifact
 from vqzoo.cli.main import app
 from vqzoo.comparison.accuracy import Comparison, Point, largest_ratios
 from vqzoo.data import fmnist
-from vqzoo.finetuning.settings import Finetuning
+from vqzoo.models.timm_config import timm_config
+from vqzoo.plugin.manager import installed_plugins
 from vqzoo.progress import SilentWatcher, TrainingSteps
-from vqzoo.runs.finetune_request import FinetuneRequest
 from vqzoo.runs.recipe import make_recipe
 from vqzoo.runs.run import run
-from vqzoo.runs.source_artifact import open_dense_model
 
 STAGED = '''
 from vqzoo.plugin import hookimpl
@@ -259,14 +259,19 @@ def test_other_weights_than_those_compressed_are_refused() -> None:
     invoke(*asked, "--checkpoint", "mine.pth", "--out", "b")
 
 
-def test_weights_that_nothing_names_are_not_guessed(tmp_path: Path) -> None:
-    vqzoo.compress(timm.create_model("test_resnet"), "rtn").save(tmp_path / "a")
-    made = open_artifact(tmp_path / "a")
-    made.config["pretrained_cfg"].pop("tag", None)
-    block = made.block.model_copy(update={"weights": "pretrained"})
-    asked = FinetuneRequest("a", Finetuning())
-    with pytest.raises(vqzoo.errors.UsageError, match="give --checkpoint"):
-        open_dense_model(replace(made, block=block), None, asked, SilentWatcher())
+def test_weights_that_no_record_or_tag_names_are_not_guessed() -> None:
+    small = vqzoo.compress(timm.create_model("test_resnet"), "rtn")
+    ((layer, code),) = [(one.layer, one.compressed) for one in small.layers]
+    key, options, plugins = f"{layer.name}.weight", small.layers[0].options, installed_plugins()
+    encoded = encode_layer(key, layer.shape, torch.float32, code, options, "bits", plugins)
+    config = timm_config(small.module, {}, pretrained=True)
+    config["pretrained_cfg"].pop("tag", None)
+    Path("a").mkdir()
+    write_artifact(Path("a"), small.module, [encoded], config, method="rtn", weights="pretrained")
+    result = CliRunner().invoke(app, ["finetune", "a", "--data", "imagefolder:pictures"])
+    assert result.exit_code == 2
+    assert "which weights of test_resnet were compressed is not recorded" in result.stderr
+    assert "--checkpoint" in result.stderr
 
 
 def test_the_command_asks_for_the_same_again() -> None:

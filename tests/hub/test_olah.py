@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,12 +28,16 @@ mirrors-path = ["{home}/mirrors"]
 [accessibility]
 offline = true
 """
-LOAD = """
+PULL_AND_LOAD = """
 import sys, torch, vqzoo
-model = vqzoo.load(sys.argv[1])
-torch.save((model(torch.load(sys.argv[2])), model.vqzoo_commit), sys.argv[3])
+from typer.testing import CliRunner
+from vqzoo.cli.main import app
+repo, commit = sys.argv[1:]
+pulled = CliRunner().invoke(app, ["pull", repo, "--out", "pulled"])
+assert pulled.exit_code == 0, pulled.stderr
+model = vqzoo.load(f"{repo}@{commit}")
+torch.save((model(torch.load("images.pt")), model.vqzoo_commit), "logits.pt")
 """
-Vqzoo = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def git(repo: Path, *words: str) -> str:
@@ -98,7 +102,7 @@ def wait_for(port: int, server: subprocess.Popen[bytes], output: Path) -> None:
 
 
 def test_what_was_pushed_is_the_same_from_olah(
-    olah: str, hub: HubServer, made: Path, tmp_path: Path, vqzoo: Vqzoo
+    olah: str, hub: HubServer, made: Path, tmp_path: Path
 ) -> None:
     pushed = push(made, REPO).commit
     files = dict(hub.repos[REPO].commits[pushed].files)
@@ -106,19 +110,16 @@ def test_what_was_pushed_is_the_same_from_olah(
     environment = {**hub.environment(tmp_path / "home", token=""), "HF_ENDPOINT": olah}
     asked = len(hub.exchanges)
 
-    done = vqzoo("pull", REPO, "--out", "pulled", **environment)
-    assert done.returncode == 0, done.stderr
-    found = {path.name: path.read_bytes() for path in (tmp_path / "pulled").iterdir()}
-    assert found == hub.files(REPO)
-
     images = torch.randn(2, 3, 160, 160)
     torch.save(images, tmp_path / "images.pt")
     subprocess.run(
-        [sys.executable, "-c", LOAD, f"{REPO}@{commit}", "images.pt", "logits.pt"],
+        [sys.executable, "-c", PULL_AND_LOAD, REPO, commit],
         cwd=tmp_path,
         env={**os.environ, **environment},
         check=True,
     )
+    pulled = {path.name: path.read_bytes() for path in (tmp_path / "pulled").iterdir()}
+    assert pulled == hub.files(REPO)
     logits, loaded = torch.load(tmp_path / "logits.pt")
     assert torch.equal(logits, load(made)(images))
     assert loaded == commit

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from test_manager import GOOD
+from installing import GOOD
 
 from vqzoo.errors import UsageError
 from vqzoo.plugin.files import plugin_files

@@ -8,7 +8,7 @@ from vqzoo.testing.rules import declaration as rules_declaration
 from vqzoo.testing.rules import error as rules_error
 from vqzoo.testing.rules import storage as rules_storage
 from vqzoo.testing.rules.common import COMMON_RULES
-from vqzoo.testing.subject import QuantizerSubject, subject_of
+from vqzoo.testing.subject import QuantizerSubject, Results, subject_of
 
 QUANTIZER_RULES: tuple[Callable[[QuantizerSubject], None], ...] = (
     *COMMON_RULES,
@@ -36,4 +36,5 @@ def check_quantizer(quantizer: Quantizer | type[Quantizer]) -> None:
         >>> def test_the_contract(): check_quantizer(MyQuantizer)
     """
     name = quantizer.__name__ if isinstance(quantizer, type) else type(quantizer).__name__
-    check_rules(name, QUANTIZER_RULES, lambda: subject_of(quantizer))
+    results: Results = {}
+    check_rules(name, QUANTIZER_RULES, lambda: subject_of(quantizer, results))

@@ -1,5 +1,6 @@
 """A method under test as the core sees it: registered, and called through the core's isolation."""
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,6 +30,8 @@ from vqzoo.testing.rounding import Rounding
 
 ORIGIN = Origin("under-test", "under-test", "0")
 
+Results = dict[tuple[Case, str, bytes], tuple[MethodCode, Tensor] | None]
+
 
 @dataclass(frozen=True)
 class Subject(ABC):
@@ -37,10 +40,13 @@ class Subject(ABC):
     Attributes:
         plugins: the installed plugins, without any other method of the same name.
         notes: the notes that it gave through `context.note`.
+        results: what `compress` returned, by case, options and bytes of the matrix. The subjects
+            of one check share it, because every rule compresses the same matrices.
     """
 
     plugins: Plugins
     notes: list[str] = field(default_factory=list, kw_only=True)
+    results: Results = field(default_factory=dict, kw_only=True)
 
     @property
     @abstractmethod
@@ -108,7 +114,18 @@ class Subject(ABC):
     def compress(
         self, matrix: Tensor, options: Any, case: Case = REFERENCE
     ) -> tuple[MethodCode, Tensor] | None:
-        """A code and the matrix that it decodes to; None if the method skips the matrix."""
+        """A code and the matrix that it decodes to; None if the method skips the matrix.
+
+        Both are copies, so a rule that writes into them does not affect the others.
+        """
+        key = (case, repr(options), matrix.numpy().tobytes())
+        if key not in self.results:
+            self.results[key] = self._compress(matrix, options, case)
+        return copy.deepcopy(self.results[key])
+
+    def _compress(
+        self, matrix: Tensor, options: Any, case: Case
+    ) -> tuple[MethodCode, Tensor] | None:
         try:
             compressed = self.quantize(matrix, options, case)
         except SkipLayer as reason:
@@ -215,19 +232,36 @@ class TransformSubject(Subject):
         return quantize_matrix(self.plugins, rounding, matrix, Options(), context)
 
 
-def subject_of(quantizer: Quantizer | type[Quantizer]) -> QuantizerSubject:
-    """Register a quantizer among the installed plugins, in place of any of the same name."""
+def subject_of(
+    quantizer: Quantizer | type[Quantizer], results: Results | None = None
+) -> QuantizerSubject:
+    """Register a quantizer among the installed plugins, in place of any of the same name.
+
+    Args:
+        quantizer: the class, or an instance.
+        results: the results that the subjects of one check share; none by default.
+    """
     instance = quantizer() if isinstance(quantizer, type) else quantizer
-    return QuantizerSubject(_plugins_with(quantizers=[instance]), instance)
+    shared = {} if results is None else results
+    return QuantizerSubject(_plugins_with(quantizers=[instance]), instance, results=shared)
 
 
 def transform_subject_of(
-    transform: Transform | type[Transform], trial_options: Sequence[Mapping[str, Any]]
+    transform: Transform | type[Transform],
+    trial_options: Sequence[Mapping[str, Any]],
+    results: Results | None = None,
 ) -> TransformSubject:
-    """Register a transform among the installed plugins, in place of any of the same name."""
+    """Register a transform among the installed plugins, in place of any of the same name.
+
+    Args:
+        transform: the class, or an instance.
+        trial_options: options to try it with.
+        results: the results that the subjects of one check share; none by default.
+    """
     instance = transform() if isinstance(transform, type) else transform
     plugins = _plugins_with(transforms=[instance], quantizers=[Rounding()])
-    return TransformSubject(plugins, instance, trial_options or ({},))
+    shared = {} if results is None else results
+    return TransformSubject(plugins, instance, trial_options or ({},), results=shared)
 
 
 def _plugins_with(**added: Sequence[Any]) -> Plugins:

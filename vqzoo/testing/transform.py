@@ -7,7 +7,7 @@ from vqzoo.plugin.transform import Transform
 from vqzoo.testing.broken import check_rules
 from vqzoo.testing.rules import transform as rules_transform
 from vqzoo.testing.rules.common import COMMON_RULES
-from vqzoo.testing.subject import TransformSubject, transform_subject_of
+from vqzoo.testing.subject import Results, TransformSubject, transform_subject_of
 
 TRANSFORM_RULES: tuple[Callable[[TransformSubject], None], ...] = (
     *COMMON_RULES,
@@ -32,4 +32,5 @@ def check_transform(transform: Transform | type[Transform], *options: Mapping[st
         >>> def test_the_contract(): check_transform(MyRotation, {}, {"power": 0.5})
     """
     name = transform.__name__ if isinstance(transform, type) else type(transform).__name__
-    check_rules(name, TRANSFORM_RULES, lambda: transform_subject_of(transform, options))
+    results: Results = {}
+    check_rules(name, TRANSFORM_RULES, lambda: transform_subject_of(transform, options, results))
