@@ -264,7 +264,7 @@ def test_weights_that_nothing_names_are_not_guessed(tmp_path: Path) -> None:
     made = open_artifact(tmp_path / "a")
     made.config["pretrained_cfg"].pop("tag", None)
     block = made.block.model_copy(update={"weights": "pretrained"})
-    asked = FinetuneRequest("a", Finetuning())
+    asked = FinetuneRequest(source="a", settings=Finetuning())
     with pytest.raises(vqzoo.errors.UsageError, match="give --checkpoint"):
         open_dense_model(replace(made, block=block), None, asked, SilentWatcher())
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vqzoo.cli.options import DEVICE, ArtifactPlugins, Images, OnlyJson, Threads
+from vqzoo.cli.options import ArtifactPlugins, OnlyJson, Threads
 from vqzoo.cli.terminal import command, stderr, stdout
 
 
@@ -49,7 +49,9 @@ def evaluate(
             "[dim]default: the model's own, where vqzoo ships it[/]"
         ),
     ] = None,
-    images: Images = None,
+    images: Annotated[
+        int | None, typer.Option(min=1, help="Measure on this many images, evenly spaced.")
+    ] = None,
     checkpoint: Annotated[
         Path | None,
         typer.Option(help="Weights for the first MODEL: .safetensors or a torch state dict."),
@@ -62,7 +64,7 @@ def evaluate(
         ),
     ] = Mode.DECODED,
     plugin: ArtifactPlugins = None,
-    device: Annotated[str, DEVICE] = "cpu",
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
     threads: Threads = None,
     json_: OnlyJson = False,
 ) -> None:
