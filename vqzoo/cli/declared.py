@@ -9,7 +9,7 @@ from typing import Annotated, Any, get_args, get_origin
 import typer
 from pydantic import BaseModel
 
-from vqzoo.cli.names import complete_method
+from vqzoo.cli.completion import complete_method
 from vqzoo.command_options import DeclaredOption, declared_options
 
 _COMPLETION = {"--method": complete_method}

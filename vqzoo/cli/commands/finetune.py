@@ -49,13 +49,13 @@ def finetune(
     """
     from vqzoo.cli.progress import TerminalWatcher
     from vqzoo.cli.tables import print_record
-    from vqzoo.cli.threads import limit_threads
     from vqzoo.finetuning.finetune import parse_settings
+    from vqzoo.numerics.threads import use_threads
     from vqzoo.runs.finetune_artifact import finetune_artifact
 
     settings = parse_settings(fields.pop("settings", {}))
     request = FinetuneRequest(source=artifact, settings=settings, **fields)
-    with limit_threads(threads), TerminalWatcher(stderr()) as watcher:
+    with use_threads(threads), TerminalWatcher(stderr()) as watcher:
         finished = finetune_artifact(request, watcher, out=out, force=force)
     if json_:
         print(finished.record.to_json())

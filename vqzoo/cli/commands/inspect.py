@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vqzoo.cli.terminal import command, printable, stdout
+from vqzoo.cli.terminal import command, print_text, printable, stdout
 
 if TYPE_CHECKING:
     from vqzoo.artifact.reader import Artifact
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def inspect(
     artifact: Annotated[Path, typer.Argument(help="An artifact's folder.", show_default=False)],
 ) -> None:
-    """Show what an artifact holds, from its headers alone: no weights are read."""
+    """Show what an artifact contains, from its headers alone: no weights are read."""
     from rich.markup import escape
     from rich.table import Table
 
@@ -45,22 +45,25 @@ def inspect(
     dense = opened.dense_tensors()
     console = stdout()
     block, cfg = opened.block, opened.config
-    console.print(
+    print_text(
+        console,
         f"[bold]{escape(printable(str(cfg.get('architecture'))))}[/], "
         f"method {escape(printable(block.method))}, weights {escape(printable(block.weights))}, "
-        f"format {block.format_version}"
+        f"format {block.format_version}",
+        markup=True,
     )
     console.print(table)
-    console.print(
-        f"{len(dense)} tensors left as they were, "
+    print_text(
+        console,
+        f"{len(dense)} tensors are not compressed, "
         f"{megabytes(sum(tensor.nbytes for tensor in dense.values()))}; "
         f"whole file {megabytes(opened.header.file_bytes)}. "
-        "Checksums are verified when it is loaded."
+        "Checksums are verified when the artifact is loaded.",
     )
 
 
 def _packings(opened: "Artifact", key: str) -> tuple[str, str]:
-    """The packings of a weight's codes, and the bits that one takes."""
+    """The packings of a weight's codes, and the bits per code."""
     from rich.markup import escape
 
     from vqzoo.artifact.parts import layer_parts

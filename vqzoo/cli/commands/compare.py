@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vqzoo.cli.commands.evaluate import Task
 from vqzoo.cli.declared import takes
-from vqzoo.cli.evaluate import Task
 from vqzoo.cli.options import OnlyJson, Threads, need_epochs
-from vqzoo.cli.terminal import command, stderr, stdout
+from vqzoo.cli.terminal import command, print_text, stderr, stdout
 from vqzoo.errors import UsageError
 from vqzoo.runs.recipe import Recipe, split_selectors
 
@@ -75,11 +75,11 @@ def compare(
     database.
     """
     from vqzoo.cli.progress import TerminalWatcher
-    from vqzoo.cli.threads import limit_threads
     from vqzoo.comparison.accuracy import Comparison, largest_ratios
     from vqzoo.comparison.accuracy import compare as compare_methods
     from vqzoo.comparison.plot import draw, draw_retrieval
     from vqzoo.comparison.retrieval import compare_by_retrieval
+    from vqzoo.numerics.threads import use_threads
     from vqzoo.plugin.files import plugin_files
     from vqzoo.plugin.manager import installed_plugins
 
@@ -99,7 +99,7 @@ def compare(
             raise UsageError("--finetune goes with --task accuracy")
     picture = folder / ("compare.png" if task is Task.ACCURACY else "retrieval.png")
     comparison: Comparison | RetrievalComparison
-    with limit_threads(threads), TerminalWatcher(stderr()) as watcher:
+    with use_threads(threads), TerminalWatcher(stderr()) as watcher:
         if task is Task.ACCURACY:
             comparison = compare_methods(base, names, targets, watcher, folder, force=force)
             draw(comparison, picture)
@@ -114,14 +114,13 @@ def compare(
     console = stdout()
     console.print(table)
     if dense is not None:
-        console.print(
-            f"dense: {dense:.2f}% on {comparison.images:,} images of {comparison.data}",
-            markup=False,
+        print_text(
+            console, f"dense: {dense:.2f}% on {comparison.images:,} images of {comparison.data}"
         )
     if isinstance(comparison, Comparison) and helped:
         for method, ratio in largest_ratios(comparison, 1.0).items():
-            console.print(f"{method}: up to {ratio:.1f}x with less than 1 point lost", markup=False)
-    console.print(f"plot: {picture}", markup=False, soft_wrap=True)
+            print_text(console, f"{method}: up to {ratio:.1f}x with less than 1 point lost")
+    print_text(console, f"plot: {picture}")
 
 
 def _accuracy_table(comparison: "Comparison") -> "Table":
@@ -157,11 +156,11 @@ def _retrieval_table(comparison: "RetrievalComparison") -> "Table":
     return table
 
 
-def _table(*figures: str) -> "Table":
+def _table(*titles: str) -> "Table":
     from rich.table import Table
 
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("method")
-    for title in figures:
+    for title in titles:
         table.add_column(title, justify="right", no_wrap=True)
     return table

@@ -63,7 +63,7 @@ def run(
     """
     from vqzoo.cli.progress import TerminalWatcher
     from vqzoo.cli.tables import print_record, print_stages
-    from vqzoo.cli.threads import limit_threads
+    from vqzoo.numerics.threads import use_threads
     from vqzoo.runs.run import run as run_recipe
 
     if model is not None:
@@ -75,7 +75,7 @@ def run(
         if request.plugins:
             raise UsageError("what a plugin file makes is not published: leave out --push")
         check_push(push, request.weights)
-    with limit_threads(threads), TerminalWatcher(stderr()) as watcher:
+    with use_threads(threads), TerminalWatcher(stderr()) as watcher:
         finished = run_recipe(
             request,
             watcher,
