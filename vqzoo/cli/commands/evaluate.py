@@ -52,7 +52,10 @@ def evaluate(
         ),
     ] = None,
     images: Annotated[
-        int | None, typer.Option(min=1, help="Measure on this many images, evenly spaced.")
+        int | None,
+        typer.Option(
+            min=1, help="Measure on this many images, evenly spaced. [dim]default: all[/]"
+        ),
     ] = None,
     checkpoint: Annotated[
         Path | None,

@@ -46,7 +46,14 @@ def push(
 
 @command
 def pull(
-    repo: Annotated[str, typer.Argument(metavar="ORG/NAME[@REVISION]", show_default=False)],
+    repo: Annotated[
+        str,
+        typer.Argument(
+            metavar="ORG/NAME[@REVISION]",
+            help="A repository on the Hub; a revision is a branch, tag or commit.",
+            show_default=False,
+        ),
+    ],
     out: Annotated[
         Path | None,
         typer.Option(
@@ -65,7 +72,7 @@ def search(
     words: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[FILTER]",
+            metavar="FILTER",
             help="Words in the repository's name, model, method or tags.",
             show_default=False,
         ),

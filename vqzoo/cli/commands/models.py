@@ -12,7 +12,7 @@ def models(
     pattern: Annotated[
         str | None,
         typer.Argument(
-            metavar="[FILTER]",
+            metavar="FILTER",
             help="Part of a name, or a pattern such as 'resnet*'.",
             show_default=False,
         ),

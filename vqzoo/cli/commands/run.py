@@ -68,7 +68,10 @@ def run(
 
     if model is not None:
         fields["model"] = model
-    request = make_recipe(_override(read_recipe(recipe) if recipe else {}, fields))
+    fields = _override(read_recipe(recipe) if recipe else {}, fields)
+    if "model" not in fields:
+        raise UsageError("give a model, as in `vqzoo run alexnet_mini.fmnist --method pq`")
+    request = make_recipe(fields)
     if push is not None:
         from vqzoo.hub.repository import check_push
 

@@ -35,7 +35,7 @@ def build(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[NAMES]", help="Recipes to build; all by default.", show_default=False
+            metavar="NAMES", help="Recipes to build; all by default.", show_default=False
         ),
     ] = None,
     recipes: Annotated[
