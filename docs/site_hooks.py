@@ -49,7 +49,7 @@ def _mathml(latex: str, *, display: bool) -> str:
 
 def options_table(method: str) -> str:
     """A method's options as a Markdown table."""
-    from vqzoo.cli.methods import option_rows
+    from vqzoo.cli.commands.methods import option_rows
     from vqzoo.plugin.manager import installed_plugins
 
     rows = option_rows(installed_plugins().method(method).item)

@@ -45,4 +45,4 @@ def test_a_broken_rule_is_noticed(tmp_path: Path, capsys: pytest.CaptureFixture[
     rules = tmp_path / "rules.ini"
     rules.write_text(FORBIDDEN)
     assert lint_imports(config_filename=str(rules), no_cache=True) == 1
-    assert "vqzoo.cli.run -> vqzoo.runs" in capsys.readouterr().out
+    assert "vqzoo.cli.commands.run -> vqzoo.runs" in capsys.readouterr().out

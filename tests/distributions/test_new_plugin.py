@@ -48,7 +48,7 @@ def test_every_file_is_filled_in(tmp_path: Path) -> None:
     "name", ["My-Method", "my_method", "-x", "x-", "9lives", "../up", "", "class"]
 )
 def test_a_name_that_would_not_do(name: str, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="will not do"):
+    with pytest.raises(UsageError, match="is not a valid name"):
         write_plugin(name, tmp_path)
     assert list(tmp_path.iterdir()) == []
 

@@ -1,4 +1,4 @@
-"""Results go to stdout, everything else to stderr."""
+"""What commands print: results on stdout, everything else on stderr."""
 
 import functools
 import inspect
@@ -21,14 +21,27 @@ _PIPED_WIDTH = 120
 
 
 def stdout() -> Console:
-    """Where results go; a pipe gets lines of 120 columns unless COLUMNS says otherwise."""
+    """The console for results; tables in a pipe are 120 columns wide unless COLUMNS is set."""
     piped = not sys.stdout.isatty() and "COLUMNS" not in os.environ
     return Console(width=_PIPED_WIDTH if piped else None, highlight=False)
 
 
 def stderr() -> Console:
-    """Where progress, notes and errors go."""
+    """The console for progress, notes and errors."""
     return Console(stderr=True, highlight=False)
+
+
+def print_text(console: Console, text: str, *, markup: bool = False) -> None:
+    """Print a paragraph: wrapped between words in a terminal, on one line anywhere else.
+
+    What a script greps for, or a person pastes, so has no line breaks of ours.
+
+    Args:
+        console: where to print.
+        text: without control characters; see `printable`.
+        markup: whether the text contains rich's markup.
+    """
+    console.print(text, markup=markup, soft_wrap=not console.is_terminal)
 
 
 def flowing(function: Callable[P, R]) -> Callable[P, R]:
@@ -39,7 +52,10 @@ def flowing(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def command(function: Callable[P, R]) -> Callable[P, R]:
-    """Tell what users can mend in one line: exit code 2 for usage, 1 for a failed run."""
+    """Report the errors of a command in one line each.
+
+    The exit code is 2 where the request makes no sense, 1 where the run failed, 130 after Ctrl-C.
+    """
 
     @functools.wraps(flowing(function))
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -55,10 +71,10 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(1) from None
         except OSError as error:
-            where = f" {error.filename}" if error.filename else ""
-            raise _failed(f"{error.strerror or error}:{where}".rstrip(":"), 1) from None
+            file = f" {error.filename}" if error.filename else ""
+            raise _failed(f"{error.strerror or error}:{file}".rstrip(":"), 1) from None
         except KeyboardInterrupt:
-            raise _failed("interrupted; the same command goes on where it was left", 130) from None
+            raise _failed("interrupted; run the same command again to resume", 130) from None
 
     return wrapped
 

@@ -17,16 +17,16 @@ from vqzoo.plugin.manager import installed_plugins
 from vqzoo.progress import Watcher
 from vqzoo.report.record_file import read_record
 from vqzoo.runs.before_after import measure_baseline
+from vqzoo.runs.command_line import finetune_command
 from vqzoo.runs.compress_layers import CompressedNetwork
-from vqzoo.runs.finetune_request import (
-    FinetuneRequest,
-    default_target,
-    finetune_command,
-    finetune_digest,
-)
+from vqzoo.runs.finetune_request import FinetuneRequest, finetune_digest
 from vqzoo.runs.finish import FinishedRun, RunFacts, finish_run
 from vqzoo.runs.prepare import parse_device
-from vqzoo.runs.source_artifact import open_dense_model, read_stored_layers
+from vqzoo.runs.source_artifact import (
+    default_target,
+    open_dense_model,
+    read_stored_layers,
+)
 from vqzoo.runs.workspace import abandon_if_empty, finetuning_checkpoint, open_workspace
 
 

@@ -1,53 +1,94 @@
-"""What `vqzoo finetune` is asked to do, and the names that follow from it."""
+"""What `vqzoo finetune` is asked to do."""
 
-import shlex
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from vqzoo.artifact.files import canonical_json, sha256_text
-from vqzoo.artifact.reader import Artifact
+from vqzoo.command_options import CommandOption, OptionGroup, public_data_name
 from vqzoo.finetuning.settings import Finetuning
-from vqzoo.models.dense import OpenedModel
-from vqzoo.models.sources import local_path, split_source
-from vqzoo.network.load import names_repository
-from vqzoo.plugin.manager import Plugins
-from vqzoo.report.record import Record
-from vqzoo.runs.command_line import public_data_name
+
+if TYPE_CHECKING:  # torch comes with these, and `vqzoo finetune --help` does without
+    from vqzoo.artifact.reader import Artifact
+    from vqzoo.models.dense import OpenedModel
+    from vqzoo.plugin.manager import Plugins
 
 
-@dataclass(frozen=True)
-class FinetuneRequest:
-    """An artifact to fine-tune, and how.
+class FinetuneRequest(BaseModel):
+    """An artifact, how to fine-tune it, and what to measure it on.
+
+    The fields stand in the order of the canonical command.
 
     Attributes:
         source: the artifact's folder, or its repository on the Hub.
-        settings: how to fine-tune, and on which images.
+        settings: how to fine-tune, and on what.
         teacher: a timm model to learn from; None for the dense model that the record names.
-        checkpoint: weights of the dense model, where timm does not have them.
-        data: the images to measure on; None for the dense model's own.
-        images: measure on at most this many images.
-        seed: seed of the order and augmentation of the training images.
+        checkpoint: weights of the dense model, where it has none that timm knows.
+        data: what to measure on; None for the dense model's own.
+        images: measure on at most this many.
+        seed: order and augmentation of the training images.
         device: where to train and to measure.
         plugins: plugin files that the artifact was made with.
     """
 
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
     source: str
-    settings: Finetuning
-    teacher: str | None = None
-    checkpoint: Path | None = None
-    data: str | None = None
-    images: int | None = None
-    seed: int = 0
-    device: str = "cpu"
-    plugins: tuple[Path, ...] = ()
+    settings: Annotated[Finetuning, OptionGroup()]
+    teacher: Annotated[
+        str | None,
+        CommandOption(
+            "--teacher",
+            help="A timm model with the same classes to learn from.",
+            default="the dense model that was compressed",
+            metavar="MODEL",
+        ),
+    ] = None
+    checkpoint: Annotated[
+        Path | None,
+        CommandOption(
+            "--checkpoint", help="Weights of the dense model, where they came from a file."
+        ),
+    ] = None
+    data: Annotated[
+        str | None,
+        CommandOption(
+            "--eval-data",
+            help="What to measure on, as in `vqzoo run --data`.",
+            default="the model's own, where vqzoo ships it",
+            write=public_data_name,
+        ),
+    ] = None
+    images: Annotated[
+        int | None,
+        Field(ge=1),
+        CommandOption(
+            "--images", help="Measure on this many images, evenly spaced.", default="all"
+        ),
+    ] = None
+    seed: Annotated[
+        int, Field(ge=0), CommandOption("--seed", help="The same seed gives the same bytes.")
+    ] = 0
+    device: Annotated[
+        str, CommandOption("--device", help="cpu, cuda, cuda:1, mps.", recorded=False)
+    ] = "cpu"
+    plugins: Annotated[
+        tuple[Path, ...],
+        CommandOption(
+            "--plugin",
+            help="A plugin file that the artifact was made with; repeatable.",
+            metavar="FILE.py",
+        ),
+    ] = ()
 
 
 def finetune_digest(
     request: FinetuneRequest,
-    artifact: Artifact,
-    dense: OpenedModel,
-    teacher: OpenedModel,
-    plugins: Plugins,
+    artifact: "Artifact",
+    dense: "OpenedModel",
+    teacher: "OpenedModel",
+    plugins: "Plugins",
 ) -> str:
     """A hash of the request and of the weights and plugin versions that it resolved to."""
     fields = {
@@ -60,45 +101,3 @@ def finetune_digest(
         "versions": {s.origin.distribution: s.origin.version for s in plugins.statuses},
     }
     return sha256_text(canonical_json(fields))
-
-
-def default_target(source: str) -> Path:
-    """`<source>-finetuned`, beside the source folder or, for a repository, named after it in the
-    working directory."""
-    if names_repository(source):
-        return Path(split_source(source)[1].partition("@")[0] + "-finetuned")
-    folder = _source_folder(source)
-    return folder.with_name(folder.name + "-finetuned")
-
-
-def finetune_command(request: FinetuneRequest, record: Record | None) -> str:
-    """A command that makes the fine-tuned artifact again, without local folders.
-
-    Where the source's record is known, the command that made the source comes first.
-    """
-    published = names_repository(request.source)
-    source = request.source if published else _source_folder(request.source).name
-    words = ["vqzoo", "finetune", source, "--epochs", str(request.settings.epochs)]
-    if request.settings.data is not None:
-        words += ["--data", public_data_name(request.settings.data)]
-    words += request.settings.words()
-    if request.teacher is not None:
-        words += ["--teacher", request.teacher]
-    if request.checkpoint is not None:
-        words += ["--checkpoint", request.checkpoint.name]
-    if request.data is not None:
-        words += ["--eval-data", public_data_name(request.data)]
-    if request.images is not None:
-        words += ["--images", str(request.images)]
-    if request.seed:
-        words += ["--seed", str(request.seed)]
-    for path in request.plugins:
-        words += ["--plugin", path.name]
-    compression = [f"{record.command} --out {shlex.quote(source)}"] if record is not None else []
-    return " && ".join([*compression, shlex.join(words)])
-
-
-def _source_folder(source: str) -> Path:
-    """An artifact's folder, with "." and ".." resolved to real names."""
-    folder = local_path(source)
-    return folder.resolve() if folder.name in ("", "..") else folder

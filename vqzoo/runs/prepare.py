@@ -20,7 +20,8 @@ from vqzoo.models.timm_config import timm_config
 from vqzoo.plugin.manager import Plugins, installed_plugins
 from vqzoo.plugin.method import Method
 from vqzoo.progress import Watcher
-from vqzoo.runs.recipe import Recipe, Rule, recipe_hash
+from vqzoo.runs.recipe import Recipe, recipe_hash
+from vqzoo.runs.rules import Rule
 from vqzoo.runs.workspace import default_folder
 
 

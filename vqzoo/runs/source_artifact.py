@@ -1,6 +1,7 @@
-"""An artifact as the starting point of fine-tuning: its dense model and its stored layers."""
+"""An artifact as the starting point of fine-tuning: its folder, dense model and stored layers."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from safetensors import safe_open
 from torch import nn
@@ -12,6 +13,8 @@ from vqzoo.artifact.schema import IndicesEntry, LayerEntry
 from vqzoo.compression.view import compressible_layers, layer_name, weight_key
 from vqzoo.errors import UsageError
 from vqzoo.models.dense import OpenedModel, find_model
+from vqzoo.models.sources import local_path, split_source
+from vqzoo.network.load import names_repository
 from vqzoo.progress import Watcher
 from vqzoo.report.layer_record import LayerDescription, transform_records
 from vqzoo.report.record import Record
@@ -31,6 +34,21 @@ class StoredLayers:
     layers: list[EncodedLayer]
     descriptions: list[LayerDescription]
     packing: str
+
+
+def source_folder(source: str) -> Path:
+    """An artifact's folder, with "." and ".." resolved to real names."""
+    folder = local_path(source)
+    return folder.resolve() if folder.name in ("", "..") else folder
+
+
+def default_target(source: str) -> Path:
+    """`<source>-finetuned`, beside the source folder or, for a repository, named after it in the
+    working directory."""
+    if names_repository(source):
+        return Path(split_source(source)[1].partition("@")[0] + "-finetuned")
+    folder = source_folder(source)
+    return folder.with_name(folder.name + "-finetuned")
 
 
 def open_dense_model(

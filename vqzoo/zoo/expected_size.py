@@ -1,4 +1,4 @@
-"""How large an artifact will be, before there are weights."""
+"""The size of an artifact, computed without its weights."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -25,21 +25,21 @@ from vqzoo.runs.recipe import Recipe
 
 
 class SizeUnknownError(VqzooError):
-    """A recipe's artifact has a size that only its weights can tell."""
+    """The size of a recipe's artifact depends on its weights."""
 
 
 @dataclass(frozen=True)
 class ExpectedSize:
-    """Bytes of an artifact, to the byte, or at most so many.
+    """The size of an artifact in bytes: exact, or an upper bound.
 
     Attributes:
-        layers: weights that are compressed.
-        dense_layers: those weights in fp32.
-        compressed: their codes, codebooks and scales.
-        rest: what stays dense, buffers included.
-        file: `vqzoo.safetensors`, its header included.
-        exact: False for a packing whose streams are as long as the codes make them, which is at
-            most the fixed width.
+        layers: the number of compressed weights.
+        dense_layers: bytes of those weights in fp32.
+        compressed: bytes of their codes, codebooks and scales.
+        rest: bytes of everything that stays dense, buffers included.
+        file: bytes of `vqzoo.safetensors`, header included.
+        exact: False for a packing whose stream length depends on the codes; the sizes are then
+            those of fixed width, which a stream never exceeds.
     """
 
     layers: int
@@ -51,12 +51,12 @@ class ExpectedSize:
 
 
 def expected_size(recipe: Recipe, plugins: Plugins) -> ExpectedSize:
-    """Plan a recipe on a model without weights and count.
+    """Plan a recipe on a model without weights, and count the bytes.
 
     Raises:
-        UsageError: the recipe names what does not exist.
-        SizeUnknownError: it asks for transforms, or for a method that cannot say beforehand what it
-            stores.
+        UsageError: the recipe names something that does not exist.
+        SizeUnknownError: the size depends on the weights: the recipe has transforms, or a method
+            without a layout.
         PluginError: a method failed.
     """
     register_models(plugins)
@@ -87,17 +87,17 @@ def _model_without_weights(recipe: Recipe) -> nn.Module:
         with torch.device("meta"):
             return timm.create_model(recipe.model, pretrained=False, **arguments)
     except (TypeError, RuntimeError, OSError) as error:
-        raise UsageError(f"{recipe.model} cannot be made: {one_line(error)}") from error
+        raise UsageError(f"cannot create model {recipe.model}: {one_line(error)}") from error
 
 
 def _untouched(model: nn.Module, replaced: set[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """As the writer's `untouched_tensors`; on the meta device an object is its own place."""
+    """The writer's `untouched_tensors` on the meta device, where aliases are the same object."""
     state = model.state_dict(keep_vars=True)
-    first = {id(state[key]): key for key in state if key in replaced}
+    first_keys = {id(state[key]): key for key in state if key in replaced}
     dense: dict[str, Tensor] = {}
     aliases: dict[str, str] = {}
     for key, tensor in state.items():
-        owner = first.setdefault(id(tensor), key)
+        owner = first_keys.setdefault(id(tensor), key)
         if owner != key:
             aliases[key] = owner
         elif key not in replaced:
@@ -106,16 +106,18 @@ def _untouched(model: nn.Module, replaced: set[str]) -> tuple[dict[str, Tensor],
 
 
 def _layer(plan: LayerPlan, packing: str, plugins: Plugins) -> EncodedLayer | None:
-    """What a weight will be stored as; None where it stays dense."""
+    """The stored form of a weight, without values; None where the weight stays dense."""
     layer, choice = plan.layer, plan.choice
     if choice.transforms:
         names = ", ".join(transform.name for transform in choice.transforms)
-        raise SizeUnknownError(f"{layer.name}: what {names} leaves to {choice.method} is not known")
+        raise SizeUnknownError(
+            f"{layer.name}: what {names} leaves to {choice.method} depends on the weights"
+        )
     entry = plugins.quantizers.get(choice.method)
     try:
         with isolated(on_layer(entry, layer.name)):
             options = choose_options(entry.item, layer.matrix_shape, choice, lambda text: None)
-            found = encode_layout(
+            encoded = encode_layout(
                 weight_key(layer.name),
                 layer.shape,
                 MethodCode(choice.method, _layout(entry.item, layer, options)),
@@ -125,7 +127,7 @@ def _layer(plan: LayerPlan, packing: str, plugins: Plugins) -> EncodedLayer | No
             )
     except SkipLayer:
         return None
-    return found if found.nbytes < 4 * layer.numel else None
+    return encoded if encoded.nbytes < 4 * layer.numel else None
 
 
 def _layout(quantizer: Quantizer, layer: LayerInfo, options: Options) -> Code:

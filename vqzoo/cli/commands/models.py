@@ -12,13 +12,13 @@ def models(
     pattern: Annotated[
         str | None,
         typer.Argument(
-            metavar="[FILTER]",
+            metavar="FILTER",
             help="Part of a name, or a pattern such as 'resnet*'.",
             show_default=False,
         ),
     ] = None,
 ) -> None:
-    """List the models that have weights: those that come with vqzoo, and timm's."""
+    """List the models with pretrained weights: those that come with vqzoo, and timm's."""
     import timm
 
     from vqzoo.errors import UsageError
@@ -26,8 +26,8 @@ def models(
     from vqzoo.models.registration import register_models
 
     register_models()
-    wanted = pattern if pattern and set(pattern) & set("*?[") else f"*{pattern or ''}*"
-    names = timm.list_pretrained(wanted)
+    is_glob = pattern and set(pattern) & set("*?[")
+    names = timm.list_pretrained(pattern if is_glob else f"*{pattern or ''}*")
     if not names:
         raise UsageError(f"no model matches {pattern!r}")
     console = stdout()

@@ -15,21 +15,28 @@ def push(
         Path, typer.Argument(metavar="DIR", help="An artifact's folder.", show_default=False)
     ],
     repo: Annotated[
-        str, typer.Argument(metavar="ORG/NAME", help="Made if it is not there.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="ORG/NAME",
+            help="The repository; created if it does not exist.",
+            show_default=False,
+        ),
     ],
     private: Annotated[
         bool, typer.Option("--private", help="Make the repository private.")
     ] = False,
-    revision: Annotated[str | None, typer.Option(help="A branch, made if it is not there.")] = None,
+    revision: Annotated[
+        str | None, typer.Option(help="A branch; created if it does not exist.")
+    ] = None,
     create_pr: Annotated[
         bool, typer.Option("--create-pr", help="Open a pull request instead.")
     ] = False,
 ) -> None:
     """Publish an artifact on the Hub, with its card.
 
-    What the repository has already is not uploaded again; a push that breaks off leaves the
-    repository as it was, and the same command goes on. Tokens, mirrors and the cache are those of
-    every tool of the Hub: `hf auth login`, HF_TOKEN, HF_ENDPOINT, HF_HOME.
+    Files that the repository already has are not uploaded again. An interrupted push leaves the
+    repository as it was; run the same command again to resume. Tokens, mirrors and the cache are
+    configured as for every Hub tool: `hf auth login`, HF_TOKEN, HF_ENDPOINT, HF_HOME.
     """
     from vqzoo.hub.repository import push as push_artifact
 
@@ -39,13 +46,22 @@ def push(
 
 @command
 def pull(
-    repo: Annotated[str, typer.Argument(metavar="ORG/NAME[@REVISION]", show_default=False)],
+    repo: Annotated[
+        str,
+        typer.Argument(
+            metavar="ORG/NAME[@REVISION]",
+            help="A repository on the Hub; a revision is a branch, tag or commit.",
+            show_default=False,
+        ),
+    ],
     out: Annotated[
         Path | None,
-        typer.Option(help="Copy the artifact to this folder. [dim]default: the Hub's cache[/]"),
+        typer.Option(
+            help="Copy the artifact to this folder. [dim]default: leave it in the Hub's cache[/]"
+        ),
     ] = None,
 ) -> None:
-    """Fetch an artifact from the Hub, verify it, and print where it lies."""
+    """Download an artifact from the Hub, verify it, and print its folder."""
     from vqzoo.hub.repository import pull as pull_artifact
 
     print(pull_artifact(repo, out=out).artifact.folder)
@@ -56,8 +72,8 @@ def search(
     words: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[FILTER]",
-            help="Words in a repository's name, its model, method or tags.",
+            metavar="FILTER",
+            help="Words in the repository's name, model, method or tags.",
             show_default=False,
         ),
     ] = None,
@@ -74,11 +90,11 @@ def search(
     from vqzoo.hub.search import search as search_hub
     from vqzoo.report.formatting import megabytes
 
-    found = search_hub(" ".join(words or []))
+    listings = search_hub(" ".join(words or []))
     if json_:
-        print(json.dumps([asdict(listed) for listed in found], indent=2))
+        print(json.dumps([asdict(listing) for listing in listings], indent=2))
         return
-    if not found:
+    if not listings:
         stderr().print("No artifact matches.")
         return
     table = Table(box=None, header_style="bold", pad_edge=False)
@@ -88,14 +104,14 @@ def search(
     for title in ("size", "ratio", "top-1"):
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("measured on")
-    for listed in found:
+    for listing in listings:
         table.add_row(
-            escape(printable(listed.repo)) + (" [dim]private[/]" if listed.private else ""),
-            escape(printable(listed.model or "?")),
-            escape(printable(listed.method or "?")),
-            "?" if listed.bytes is None else megabytes(listed.bytes),
-            "?" if listed.ratio is None else f"{listed.ratio:.1f}x",
-            "not measured" if listed.top1 is None else f"{listed.top1:.2f}%",
-            escape(printable(listed.data or "")),
+            escape(printable(listing.repo)) + (" [dim]private[/]" if listing.private else ""),
+            escape(printable(listing.model or "?")),
+            escape(printable(listing.method or "?")),
+            "?" if listing.bytes is None else megabytes(listing.bytes),
+            "?" if listing.ratio is None else f"{listing.ratio:.1f}x",
+            "not measured" if listing.top1 is None else f"{listing.top1:.2f}%",
+            escape(printable(listing.data or "")),
         )
     stdout().print(table)

@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vqzoo.cli.names import complete_method
-from vqzoo.cli.terminal import command, stdout
+from vqzoo.cli.completion import complete_method
+from vqzoo.cli.terminal import command, print_text, stdout
 
 if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
     from rich.console import Console
 
     from vqzoo.plugin.registry import Registered
@@ -19,12 +20,12 @@ def methods(
     name: Annotated[
         str | None,
         typer.Argument(
-            help="Explain this one.", autocompletion=complete_method, show_default=False
+            help="A method to explain.", autocompletion=complete_method, show_default=False
         ),
     ] = None,
     plugin: Annotated[
         list[Path] | None,
-        typer.Option(metavar="FILE.py", help="A plugin in a single file, repeatable."),
+        typer.Option(metavar="FILE.py", help="A plugin in a single file; repeatable."),
     ] = None,
 ) -> None:
     """List the methods, or explain one: its options, their defaults, its source."""
@@ -55,14 +56,15 @@ def _explain(console: "Console", entry: "Registered[Any]") -> None:
     from rich.table import Table
 
     method = entry.item
-    console.print(f"[bold]{escape(entry.name)}[/]: {escape(method.summary)}")
+    print_text(console, f"[bold]{escape(entry.name)}[/]: {escape(method.summary)}", markup=True)
     if method.__doc__:
-        console.print(escape(method.__doc__.strip().splitlines()[0]))
+        print_text(console, method.__doc__.strip().splitlines()[0])
     if method.source:
-        console.print(f"Source: {escape(method.source)}")
-    console.print(
-        f"Plugin: {escape(entry.origin.distribution)} {escape(entry.origin.version)}, "
-        f"method version {escape(method.version)}"
+        print_text(console, f"Source: {method.source}")
+    print_text(
+        console,
+        f"Plugin: {entry.origin.distribution} {entry.origin.version}, "
+        f"method version {method.version}",
     )
     table = Table(box=None, header_style="bold", pad_edge=False)
     for title in ("option", "default", "values", "meaning"):
@@ -81,7 +83,7 @@ def option_rows(method: Any) -> list[tuple[str, str, str, str]]:
     return [
         (
             name,
-            "required" if field.is_required() else str(field.default),
+            _default_text(field),
             _values(properties[name]),
             field.description or "",
         )
@@ -89,8 +91,14 @@ def option_rows(method: Any) -> list[tuple[str, str, str, str]]:
     ]
 
 
+def _default_text(field: "FieldInfo") -> str:
+    if field.is_required():
+        return "required"
+    return "-" if field.default is None else str(field.default)
+
+
 def _values(schema: dict[str, Any]) -> str:
-    """What an option may be, from its JSON schema."""
+    """The values that an option takes, from its JSON schema."""
     if "anyOf" in schema:
         return ", ".join(_values(one) for one in schema["anyOf"] if one.get("type") != "null")
     if "enum" in schema:
