@@ -16,6 +16,7 @@ _OPTIONS = re.compile(r"<!-- options of (\S+) -->")
 _NEW_PLUGIN = re.compile(r"<!-- new-plugin (\S+) (\S+) -->")
 _FILE = re.compile(r"<!-- file (\S+) -->")
 _COMMANDS = "<!-- commands -->"
+_RECORD_FIELDS = "<!-- record fields -->"
 _MARKUP = re.compile(r"\[/?(?:bold|dim)?\]")
 _SLOW_FENCE = re.compile(r"^```(\w+) slow$", re.MULTILINE)
 _FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
@@ -30,6 +31,8 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
     markdown = _NEW_PLUGIN.sub(lambda match: new_plugin_file(match[1], match[2]), markdown)
     markdown = _FILE.sub(lambda match: source_file(match[1]), markdown)
     markdown = _SLOW_FENCE.sub(r'```{.\1 title="takes minutes"}', markdown)
+    if _RECORD_FIELDS in markdown:
+        markdown = markdown.replace(_RECORD_FIELDS, record_fields())
     return markdown.replace(_COMMANDS, commands()) if _COMMANDS in markdown else markdown
 
 
@@ -74,6 +77,60 @@ def source_file(path: str) -> str:
 
 def _block(title: str, text: str) -> str:
     return f'```python title="{title}"\n{text}```'
+
+
+def record_fields() -> str:
+    """A table of the fields of each JSON object in report.json, from its schema."""
+    from vqzoo.report.record import Record
+
+    schema = Record.model_json_schema()
+    sections = [_fields_table(schema)]
+    for name, paths in _object_paths(schema, schema["$defs"]).items():
+        definition = schema["$defs"][name]
+        heading = ", ".join(f"`{path}`" for path in paths)
+        description = _plain(definition["description"])
+        sections.append(f"## {heading}\n\n{description}\n\n{_fields_table(definition)}")
+    return "\n\n".join(sections)
+
+
+def _object_paths(
+    schema: dict[str, Any], definitions: dict[str, Any], prefix: str = ""
+) -> dict[str, list[str]]:
+    """Definition -> the paths at which its objects occur, such as `layers[].codes`."""
+    paths: dict[str, list[str]] = {}
+    for key, field in schema["properties"].items():
+        brackets = "[]" if field.get("type") == "array" else ""
+        for option in [field, *field.get("anyOf", []), field.get("items", {})]:
+            if "$ref" in option:
+                name, path = option["$ref"].rpartition("/")[2], f"{prefix}{key}{brackets}"
+                paths.setdefault(name, []).append(path)
+                inner = _object_paths(definitions[name], definitions, f"{path}.")
+                for other, places in inner.items():
+                    paths.setdefault(other, []).extend(places)
+    return paths
+
+
+def _fields_table(schema: dict[str, Any]) -> str:
+    rows = []
+    for key, field in schema["properties"].items():
+        optional = "" if key in schema["required"] else ", optional"
+        rows.append((f"`{key}`", _json_type(field) + optional, _plain(field["description"])))
+    return _table(("key", "type", "meaning"), rows)
+
+
+def _json_type(field: dict[str, Any]) -> str:
+    """The JSON type of a field in words: "number or null", "list of objects"."""
+    if "anyOf" in field:
+        types = [_json_type(option) for option in field["anyOf"]]
+        return " or ".join(name for name in types if name != "integer" or "number" not in types)
+    if "$ref" in field:
+        return "object"
+    if field["type"] == "array":
+        return f"list of {_json_type(field['items'])}s"
+    if "additionalProperties" in field:
+        values = field["additionalProperties"]
+        return "object of scalars" if "anyOf" in values else f"object of {values['type']}s"
+    return str(field["type"])
 
 
 def commands() -> str:

@@ -11,7 +11,7 @@ class CalibrationRecord(Block):
     data: str
     """The images, without local folders."""
     images: Count | None
-    """Number of images; null for a data set that is streamed."""
+    """Number of images; null if unknown."""
 
 
 class Divergence(Block):
@@ -93,7 +93,7 @@ class FinetuningRecord(Block):
     batch_size: Count
     """Images per step."""
     images: Count | None
-    """Number of training images; null for a data set that is streamed."""
+    """Number of training images; null if unknown."""
     augment: bool
     """Whether training images were augmented."""
     patience: Count | None
