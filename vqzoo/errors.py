@@ -6,6 +6,10 @@
     ├── ArtifactError        an artifact is damaged, inconsistent or unsupported
     └── PluginError          a plugin broke its contract
 
+    VqzooWarning             the run goes on, but the user should know
+    ├── PluginWarning        a plugin was left out
+    └── KernelCacheWarning   compiled kernels cannot be cached
+
 One more exception belongs to the plugin contract and stands outside this tree:
 `vqzoo.plugin.SkipLayer`, which a method raises to leave a layer dense.
 """
@@ -36,6 +40,18 @@ class ArtifactError(VqzooError):
 
 class PluginError(VqzooError):
     """A plugin broke its contract; the message names it, and the layer if one is known."""
+
+
+class VqzooWarning(UserWarning):
+    """The run goes on, but the user should know; commands print it in one line."""
+
+
+class PluginWarning(VqzooWarning):
+    """A plugin could not be used; the others still are."""
+
+
+class KernelCacheWarning(VqzooWarning):
+    """Compiled kernels cannot be cached on this machine, so every process compiles them."""
 
 
 @dataclass(frozen=True)

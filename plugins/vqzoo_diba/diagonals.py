@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
+from vqzoo.numerics.compiled import compiled
 from vqzoo_diba.products import gram, product
 
 _EXACT = 2048  # components up to which the Gram matrix is kept in float64
@@ -61,7 +61,7 @@ def _conjugate_gradients(normal: Tensor, target: Tensor) -> Tensor:
     return torch.from_numpy(_solve(normal.numpy(), target.numpy()))
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _solve(normal: Any, target: Any) -> Any:
     solution, rest, step = np.zeros_like(target), target.copy(), np.zeros_like(target)
     image, direction = np.empty_like(target), np.zeros_like(target)

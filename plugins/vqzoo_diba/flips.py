@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
+from vqzoo.numerics.compiled import compiled
 from vqzoo.numerics.threads import Progress, run_tasks
 
 _ROWS = 128  # rows a task
@@ -65,7 +65,7 @@ def flip_bits(
     run_tasks(work, range(0, m, _ROWS), progress)
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _flip(products: Any, gram: Any, scales: Any, least: Any, bits: Any, change: Any) -> Any:
     """Sweep over the bits of each row until none flips; count the flips.
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from installing import GOOD, Install
 
+from vqzoo.errors import PluginWarning, UsageError
 from vqzoo.plugin import CONTRACT_VERSION
-from vqzoo.plugin.manager import PluginWarning, load_plugins
+from vqzoo.plugin.manager import load_plugins
 
 BROKEN = {
     "import": ("raise ImportError('no libfoo')", "ImportError: no libfoo"),
@@ -109,6 +110,9 @@ def test_one_of_two_plugins_in_a_distribution_breaks(install: Install) -> None:
     with pytest.warns(PluginWarning, match="brokenplugin of both is left out: KeyError"):
         plugins = load_plugins(points)
     assert plugins.quantizers.names() == ["m1"]
+    for registry in plugins.registries:
+        with pytest.raises(UsageError, match=r"brokenplugin of both .*KeyError"):
+            registry.get("absent")
 
 
 def test_an_entry_point_declared_twice(install: Install) -> None:

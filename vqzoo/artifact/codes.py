@@ -87,6 +87,7 @@ def _installed_method(key: str, entry: CodeEntry, plugins: "Plugins") -> str:
     raise ArtifactError(
         f"{key!r} needs method {entry.method!r:.80}, which no installed plugin provides; the "
         f"artifact names the package {entry.plugin!r:.80} (unverified)"
+        f"{plugins.quantizers.unloaded()}"
     )
 
 

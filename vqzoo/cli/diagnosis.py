@@ -14,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vqzoo.errors import cause
+from vqzoo.errors import PluginWarning, cause
 from vqzoo.report.formatting import megabytes
 
 if TYPE_CHECKING:
@@ -205,7 +205,7 @@ def _cache(name: str, folder: Path, size: int) -> Finding:
 
 
 def _plugins() -> Iterator[Finding]:
-    from vqzoo.plugin.manager import PluginWarning, installed_plugins
+    from vqzoo.plugin.manager import installed_plugins
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PluginWarning)  # the statuses have the same text

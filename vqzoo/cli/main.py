@@ -17,7 +17,7 @@ from vqzoo.cli.commands.new_plugin import new_plugin
 from vqzoo.cli.commands.plugins import plugins
 from vqzoo.cli.commands.run import run
 from vqzoo.cli.commands.zoo import app as zoo
-from vqzoo.cli.terminal import flowing
+from vqzoo.cli.terminal import flowing, replace_what_cannot_be_encoded
 
 app = typer.Typer(
     name="vqzoo",
@@ -71,6 +71,7 @@ app.command("doctor")(doctor)
 
 def main() -> None:
     """Run the program."""
+    replace_what_cannot_be_encoded()
     app()
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pluggy
 
-from vqzoo.errors import UsageError, cause
+from vqzoo.errors import PluginWarning, UsageError, cause
 from vqzoo.plugin import hookspecs
 from vqzoo.plugin.contract import check_contract
 from vqzoo.plugin.files import file_origin, files_in_use, import_file
@@ -29,10 +29,6 @@ from vqzoo.plugin.transform import Transform
 
 GROUP = "vqzoo"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
-
-
-class PluginWarning(UserWarning):
-    """A plugin could not be used; the others still are."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +62,11 @@ class Plugins:
     def __deepcopy__(self, memo: dict[int, Any]) -> "Plugins":
         """Return itself: a copied network uses the same plugins, and modules cannot be copied."""
         return self
+
+    @property
+    def registries(self) -> tuple[Registry[Any], ...]:
+        """One registry for each kind of item."""
+        return (self.quantizers, self.transforms, self.selectors, self.packings)
 
     def method(self, name: str) -> Registered[Any]:
         """The quantizer or transform called `name` or `distribution:name`.
@@ -147,6 +148,8 @@ def load_plugins(points: Iterable[EntryPoint]) -> Plugins:
             problem = cause(error)
             _warn(f"plugin {origin.entry_point} of {origin.distribution} is left out: {problem}")
             plugins.statuses.append(PluginStatus(origin, point.value, problem))
+            for registry in plugins.registries:
+                registry.add_failure(f"{origin.entry_point} of {origin.distribution} ({problem})")
         else:
             plugins.statuses.append(PluginStatus(origin, point.value, None, tuple(brings)))
     return plugins

@@ -39,10 +39,15 @@ class Registry(Generic[Item]):
     def __init__(self, kind: str) -> None:
         self.kind = kind
         self._claims: dict[str, list[Registered[Item]]] = {}
+        self._failures: list[str] = []
 
     def add(self, name: str, item: Item, origin: Origin) -> None:
         """Register `item`; a name that is already taken becomes ambiguous."""
         self._claims.setdefault(name, []).append(Registered(name, item, origin))
+
+    def add_failure(self, text: str) -> None:
+        """Remember a plugin that could not be loaded, and so might have provided any name."""
+        self._failures.append(text)
 
     def get(self, name: str) -> Registered[Item]:
         """The item called `name` or `distribution:name`.
@@ -77,12 +82,20 @@ class Registry(Generic[Item]):
         for name in self.names():
             yield from self._claims[name]
 
+    def unloaded(self) -> str:
+        """A clause that names the plugins that failed to load; empty if all of them loaded."""
+        if not self._failures:
+            return ""
+        return f"; a plugin that could not be loaded may provide it: {', '.join(self._failures)}"
+
     def _unknown(self, name: str) -> str:
         names = self.names()
         if not names:
-            return f"no {self.kind} called {name!r}: no plugin provides any (see `vqzoo plugins`)"
+            have = "no plugin provides any (see `vqzoo plugins`)"
+            return f"no {self.kind} called {name!r}: {have}{self.unloaded()}"
         hint = did_you_mean(name.rpartition(":")[2], names)
-        return f"no {self.kind} called {name!r}{hint} There are: {', '.join(names)}"
+        have = f"There are: {', '.join(names)}"
+        return f"no {self.kind} called {name!r}{hint} {have}{self.unloaded()}"
 
 
 def only_claim(kind: str, claims: Sequence[Registered[Item]]) -> Registered[Item]:

@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 
 from vqzoo.artifact.folder import check_target
+from vqzoo.artifact.lock import folder_lock
 from vqzoo.data.evaluation_data import open_data
 from vqzoo.data.training_data import TrainingData, open_training_data
 from vqzoo.errors import UsageError
@@ -70,51 +71,54 @@ def _finetune(
     data = open_data(spec, dense.module, images=request.images) if spec else None
     digest = finetune_digest(request, artifact, dense, teacher, plugins)
     target = out or default_target(request.source)
-    check_target(target, digest, force=force)
-    baseline = measure_baseline(dense.module, data, device, watcher)
+    with folder_lock(target):
+        check_target(target, digest, force=force)
+        baseline = measure_baseline(dense.module, data, device, watcher)
 
-    work = open_workspace(target, digest)
-    stored = read_stored_layers(artifact, record, module)
-    lesson = Lesson(dense.module, teacher.module, training, request.settings, request.seed, device)
-    finetuning_start = time.perf_counter()
-    try:
-        learned = learn(
-            module,
-            stored.layers,
-            stored.descriptions,
-            lesson,
-            stored.packing,
-            plugins,
-            watcher,
-            finetuning_checkpoint(work),
+        work = open_workspace(target, digest)
+        stored = read_stored_layers(artifact, record, module)
+        lesson = Lesson(
+            dense.module, teacher.module, training, request.settings, request.seed, device
         )
-    except BaseException:
-        abandon_if_empty(work)
-        raise
-    network = CompressedNetwork(
-        module=learned.module,
-        layers=learned.layers,
-        rows=learned.records,
-        skipped=record.skipped if record is not None else {},
-        finetuning=finetuning_record(lesson, learned.tuned).model_copy(
-            update={"teacher": teacher.name, "seed": request.seed}
-        ),
-        finetuning_seconds=time.perf_counter() - finetuning_start,
-        repair=record.repair if record is not None else None,
-    )
-    facts = RunFacts(
-        dense=dense,
-        config=artifact.config,
-        weights=artifact.block.weights,
-        method=artifact.block.method,
-        options=record.options if record is not None else {},
-        seed=record.seed if record is not None else request.seed,
-        digest=digest,
-        command=finetune_command(request, record),
-        calibration=record.calibration if record is not None else None,
-        started=started,
-    )
-    return finish_run(facts, network, baseline, work, plugins, watcher)
+        finetuning_start = time.perf_counter()
+        try:
+            learned = learn(
+                module,
+                stored.layers,
+                stored.descriptions,
+                lesson,
+                stored.packing,
+                plugins,
+                watcher,
+                finetuning_checkpoint(work),
+            )
+        except BaseException:
+            abandon_if_empty(work)
+            raise
+        network = CompressedNetwork(
+            module=learned.module,
+            layers=learned.layers,
+            rows=learned.records,
+            skipped=record.skipped if record is not None else {},
+            finetuning=finetuning_record(lesson, learned.tuned).model_copy(
+                update={"teacher": teacher.name, "seed": request.seed}
+            ),
+            finetuning_seconds=time.perf_counter() - finetuning_start,
+            repair=record.repair if record is not None else None,
+        )
+        facts = RunFacts(
+            dense=dense,
+            config=artifact.config,
+            weights=artifact.block.weights,
+            method=artifact.block.method,
+            options=record.options if record is not None else {},
+            seed=record.seed if record is not None else request.seed,
+            digest=digest,
+            command=finetune_command(request, record),
+            calibration=record.calibration if record is not None else None,
+            started=started,
+        )
+        return finish_run(facts, network, baseline, work, plugins, watcher)
 
 
 def _open_training(request: FinetuneRequest, dense: OpenedModel) -> TrainingData:

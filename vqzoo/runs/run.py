@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 
 from vqzoo.artifact.folder import check_target
+from vqzoo.artifact.lock import folder_lock
 from vqzoo.data.training_data import TrainingData
 from vqzoo.finetuning.encoded import Lesson
 from vqzoo.plugin.files import plugin_files
@@ -63,10 +64,16 @@ def _run(
 ) -> FinishedRun:
     started = time.perf_counter()
     prepared = prepare(recipe, watcher, out, fall_back=fall_back)
-    recipe, dense = prepared.recipe, prepared.opened
     if reuse and (record := finished_record(prepared.target, prepared.digest)) is not None:
         return FinishedRun(prepared.target, record)
-    check_target(prepared.target, prepared.digest, force=force)
+    with folder_lock(prepared.target):
+        check_target(prepared.target, prepared.digest, force=force)
+        return _execute(prepared, watcher, keep_going, started)
+
+
+def _execute(prepared: Prepared, watcher: Watcher, keep_going: bool, started: float) -> FinishedRun:
+    """Do the work of a run that nothing keeps from starting."""
+    recipe, dense = prepared.recipe, prepared.opened
     baseline = measure_baseline(dense.module, prepared.data, prepared.device, watcher)
 
     compression_start = time.perf_counter()

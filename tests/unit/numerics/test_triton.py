@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from vqzoo.errors import VqzooWarning
 from vqzoo.numerics.accelerated import accelerators
 
 HERE = Path(__file__).parent
@@ -43,7 +44,7 @@ def test_plain_torch_is_used_without_triton(monkeypatch: pytest.MonkeyPatch) -> 
 
 @needs_triton
 def test_plain_torch_is_used_with_a_warning_if_triton_fails() -> None:
-    with pytest.warns(RuntimeWarning, match="cuda:99 .* plain torch"):
+    with pytest.warns(VqzooWarning, match="cuda:99 .* plain torch"):
         assert accelerators.kernels_for(torch.device("cuda", 99), 4) is accelerators.TORCH
 
 

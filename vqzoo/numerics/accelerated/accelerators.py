@@ -9,6 +9,7 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
+from vqzoo.errors import VqzooWarning
 from vqzoo.numerics.accelerated import torch_kernels
 from vqzoo.numerics.accelerated.scaled_points import ScaledPoints, around_zero
 
@@ -43,7 +44,7 @@ def has_triton(device: torch.device) -> bool:
         warnings.warn(
             f"Triton does not work on {device} ({type(error).__name__}: {error}): "
             "k-means runs in plain torch there, which is slower",
-            RuntimeWarning,
+            VqzooWarning,
             stacklevel=2,
         )
         return False

@@ -4,7 +4,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
 from vqzoo.numerics.accelerated.torch_histogram import bins_on_device, codes_on_device
@@ -12,6 +11,7 @@ from vqzoo.numerics.arrays import Codes, Doubles, Floats, as_float32, code_dtype
 from vqzoo.numerics.clustering.scalar.histogram import BINS, Bins, bins_of
 from vqzoo.numerics.clustering.scalar.intervals import optimal_cuts, running_sums
 from vqzoo.numerics.clustering.scalar.windows import cuts_between_values
+from vqzoo.numerics.compiled import compiled
 from vqzoo.numerics.threads import run_tasks
 
 FEW = 1 << 18  # values that get a bin each in exact mode
@@ -208,7 +208,7 @@ def _table(limits: Floats) -> _Table:
     return _Table(low, scale, codes, limits[codes], crowded)
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _cells(values, low, scale, top, cells):  # type: ignore[no-untyped-def]
     for i in range(values.shape[0]):
         place = (values[i] - low) * scale
@@ -216,7 +216,7 @@ def _cells(values, low, scale, top, cells):  # type: ignore[no-untyped-def]
         cells[i] = np.uint32(np.int32(place if place < top else top))
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _assign(values, limits, low, scale, table, table_limits, crowded, codes):  # type: ignore[no-untyped-def]
     """Write the codes of values (n,) to codes (n,), uint8 or int32."""
     top = np.float32(table.shape[0] - 1)

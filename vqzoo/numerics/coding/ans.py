@@ -13,7 +13,6 @@ chunk belongs to lane i mod lanes. All states end at 2^32, where the encoder beg
 
 import numpy as np
 import torch
-from numba import njit
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -28,6 +27,7 @@ from vqzoo.numerics.coding.chunks import (
 from vqzoo.numerics.coding.entropy import symbol_counts
 from vqzoo.numerics.coding.frequencies import cost_bits, frequencies
 from vqzoo.numerics.coding.symbol_table import best_order, read_table, table_bits, write_table
+from vqzoo.numerics.compiled import compiled
 
 _MIN_SCALE, _MAX_SCALE = 8, 24
 _DIRECT = 16  # the largest scale with a table entry for each of the 2^scale slots
@@ -42,7 +42,7 @@ _SYMBOL = np.uint64(0xFFFF)
 _FREQUENCY = np.uint64(0xFFFFFF)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _encode(codes, freqs, starts, scale, lanes, words):  # type: ignore[no-untyped-def]
     """Write a chunk to the end of `words`; return the position where it begins."""
     states = np.full(lanes, _LOW, np.uint64)
@@ -67,7 +67,7 @@ def _encode(codes, freqs, starts, scale, lanes, words):  # type: ignore[no-untyp
     return at
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _step(x, entry, scale, words, at):  # type: ignore[no-untyped-def]
     """The state once its symbol has been removed, and the position of the next word to read."""
     x = ((entry >> _16) & _FREQUENCY) * (x >> scale) + (entry >> _40)
@@ -76,7 +76,7 @@ def _step(x, entry, scale, words, at):  # type: ignore[no-untyped-def]
     return (refilled if short else x), at + np.intp(short)
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _four_lanes(words, at, table, scale, states, narrow, wide):  # type: ignore[no-untyped-def]
     """Decode with a table of symbol | frequency << 16 | (slot - b) << 40, for as long as four more
     words are certain; return the number of codes and the position of the next word."""
@@ -107,7 +107,7 @@ def _four_lanes(words, at, table, scale, states, narrow, wide):  # type: ignore[
     return i, at
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _search(  # type: ignore[no-untyped-def]
     words, at, i, symbols, freqs, starts, ranks, scale, states, narrow, wide
 ):

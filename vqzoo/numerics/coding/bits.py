@@ -6,10 +6,10 @@ padded with zeros.
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
 from vqzoo.numerics.arrays import narrow_and_wide
+from vqzoo.numerics.compiled import compiled
 from vqzoo.numerics.kernels.unpack import unpack_range
 from vqzoo.numerics.threads import run_tasks
 
@@ -21,7 +21,7 @@ def stream_bytes(count: int, bits: int) -> int:
     return (count * bits + 7) // 8
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _pack(codes, bits, stream):  # type: ignore[no-untyped-def]
     held = np.uint64(0)
     filled = 0

@@ -1,16 +1,16 @@
 """Symbol counts and entropy of codes."""
 
 import numpy as np
-from numba import njit
 from torch import Tensor
 
 from vqzoo.numerics.arrays import Ints
+from vqzoo.numerics.compiled import compiled
 from vqzoo.numerics.threads import run_tasks
 
 _TASK = 1 << 20  # codes a task
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _count(codes, counts):  # type: ignore[no-untyped-def]
     for i in range(codes.shape[0]):
         counts[codes[i]] += 1

@@ -7,7 +7,6 @@ byte b div 8.
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
 from vqzoo.numerics.arrays import Bytes, Codes, Ints, narrow_and_wide
@@ -21,6 +20,7 @@ from vqzoo.numerics.coding.chunks import (
 from vqzoo.numerics.coding.entropy import symbol_counts
 from vqzoo.numerics.coding.prefix_code import canonical_starts, code_lengths
 from vqzoo.numerics.coding.symbol_table import best_order, read_table, write_table
+from vqzoo.numerics.compiled import compiled
 from vqzoo.numerics.kernels.codegen import load_word
 
 _LOOKUP = 12  # bits that index the lookup table
@@ -29,7 +29,7 @@ _LOOKUPS = 4  # of 12 bits, in the 57 bits that a word has at least, whichever b
 _SLACK = _HELD * _LOOKUPS  # codes that one round may write
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _encode(codes, words, lengths, data):  # type: ignore[no-untyped-def]
     held = np.uint64(0)
     filled = 0
@@ -46,7 +46,7 @@ def _encode(codes, words, lengths, data):  # type: ignore[no-untyped-def]
         data[at] = np.uint8((held << np.uint64(8 - filled)) & np.uint64(255))
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _rank(starts, high, low, above):  # type: ignore[no-untyped-def]
     """The last of the codes from low to above - 1 that is <= the 32 bits `high`; the first is."""
     while above - low > 1:
@@ -58,7 +58,7 @@ def _rank(starts, high, low, above):  # type: ignore[no-untyped-def]
     return low
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _fill(symbols, starts, lengths, table):  # type: ignore[no-untyped-def]
     """Write the table's entry for each 12 bits: up to three symbols of 16 bits, their number << 48,
     their total of bits << 52.
@@ -82,7 +82,7 @@ def _fill(symbols, starts, lengths, table):  # type: ignore[no-untyped-def]
         table[prefix] = entry | np.uint64(held) << np.uint64(48) | np.uint64(used) << np.uint64(52)
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _careful(data, at, symbols, starts, lengths):  # type: ignore[no-untyped-def]
     """The symbol at bit `at` and the position after it; zeros follow the data."""
     word = np.int64(0)
@@ -92,7 +92,7 @@ def _careful(data, at, symbols, starts, lengths):  # type: ignore[no-untyped-def
     return symbols[rank], at + lengths[rank]
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _decode(data, table, symbols, starts, lengths, narrow, wide):  # type: ignore[no-untyped-def]
     """Decode a chunk; return whether it ends where its codes do, padded with zero bits."""
     small = narrow.shape[0] > 0
@@ -142,7 +142,7 @@ def _decode(data, table, symbols, starts, lengths, narrow, wide):  # type: ignor
     return at & 7 == 0 or (int(data[size - 1]) << (at & 7)) & 255 == 0
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _swapped(word):  # type: ignore[no-untyped-def]
     """A uint64 with its bytes in reverse order; LLVM compiles this to one instruction."""
     out = np.uint64(0)

@@ -8,23 +8,23 @@ lowest bits of the number; zero bits fill the last byte.
 """
 
 import numpy as np
-from numba import njit
 
 from vqzoo.numerics.arrays import Bytes, Ints
+from vqzoo.numerics.compiled import compiled
 
 MAX_ORDER = 24
 _NUMBERS = 1 << 24
 _MAX_ZEROS = 24  # of a gamma code, whose numbers go up to 2^25
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _put(stream, at, value, bits):  # type: ignore[no-untyped-def]
     for b in range(bits):
         stream[(at + b) >> 3] |= np.uint8(((value >> b) & 1) << ((at + b) & 7))
     return at + bits
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _put_gamma(stream, at, value):  # type: ignore[no-untyped-def]
     zeros = 0
     while value >> (zeros + 1):
@@ -33,7 +33,7 @@ def _put_gamma(stream, at, value):  # type: ignore[no-untyped-def]
     return _put(stream, at, value, zeros)
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _write(symbols, numbers, order, stream):  # type: ignore[no-untyped-def]
     at = _put_gamma(stream, 0, symbols.shape[0])
     before = -1
@@ -45,7 +45,7 @@ def _write(symbols, numbers, order, stream):  # type: ignore[no-untyped-def]
     return at
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _take(stream, at, bits):  # type: ignore[no-untyped-def]
     """`bits` bits and the position after them, which is -1 if the stream ends before."""
     if at < 0 or at + bits > 8 * stream.shape[0]:
@@ -56,7 +56,7 @@ def _take(stream, at, bits):  # type: ignore[no-untyped-def]
     return value, at + bits
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _take_gamma(stream, at):  # type: ignore[no-untyped-def]
     for zeros in range(_MAX_ZEROS + 1):
         one, at = _take(stream, at, 1)
@@ -68,7 +68,7 @@ def _take_gamma(stream, at):  # type: ignore[no-untyped-def]
     return 0, -1
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _read(stream, at, order, cardinality, symbols, numbers):  # type: ignore[no-untyped-def]
     """The position after the table; -1 if the table ends early, -2 if a number is out of range."""
     symbol = -1

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numba import njit
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from vqzoo.numerics.arrays import narrow_and_wide
+from vqzoo.numerics.compiled import compiled
 from vqzoo.numerics.decoding.decode import decode_residual, decode_scalar
 from vqzoo.numerics.threads import run_tasks
 
@@ -123,7 +123,7 @@ def sum_by_code(codes: Tensor, values: Tensor, shape: tuple[int, int, int, int])
     return torch.from_numpy(total).float()
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _add_by_code(  # type: ignore[no-untyped-def]
     narrow, wide, m, stages, k, d, shared, blocks, rows, values, row_stride, sums
 ):

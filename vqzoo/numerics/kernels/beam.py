@@ -1,8 +1,8 @@
 """Beam search for residual codes, and the sums that refitting the codebooks needs."""
 
 import numpy as np
-from numba import njit
 
+from vqzoo.numerics.compiled import compiled
 from vqzoo.numerics.kernels.int_vectors import (
     above,
     any_below,
@@ -27,7 +27,7 @@ _LARGEST = np.int32(2**31 - 1)
 _PASS = 8  # partial codes that one pass selects
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _half_norms(residuals, start, d):  # type: ignore[no-untyped-def]
     """|r|²/2 of `LANES` residuals (d, LANES) at flat position `start`."""
     norms = splat(np.float32(0.0))
@@ -37,7 +37,7 @@ def _half_norms(residuals, start, d):  # type: ignore[no-untyped-def]
     return norms
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _insert(proposal, best):  # type: ignore[no-untyped-def]
     """Insert a proposal in order into rows 1 to _PASS of `best`, and drop the last one there."""
     for row in range(1, _PASS + 1):
@@ -46,7 +46,7 @@ def _insert(proposal, best):  # type: ignore[no-untyped-def]
         proposal = greater(other, proposal)
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _extend(residuals, entry, d, negated, halves, stage, tag_bits, code_bits, best):  # type: ignore[no-untyped-def]
     """Propose the extensions of partial code `entry` of `LANES` points by a stage's centroids.
 
@@ -95,7 +95,7 @@ def _extend(residuals, entry, d, negated, halves, stage, tag_bits, code_bits, be
             last = load_ints(best, _PASS * LANES)
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def beam_encode(points, start, stop, k, negated, halves, width, codes):  # type: ignore[no-untyped-def]
     """Write codes (stages, stop - start) of points (d, n)[:, start:stop], found by a beam of
     `width` partial codes.
@@ -182,7 +182,7 @@ def beam_encode(points, start, stop, k, negated, halves, width, codes):  # type:
                     codes[last, begin - start + i] = tile_codes[i]
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def subtract_decoded(codes, codebooks, points):  # type: ignore[no-untyped-def]
     """Subtract from points (d, n) what codes (stages, n) and codebooks (stages, k, d) decode to."""
     stages, n = codes.shape
@@ -192,7 +192,7 @@ def subtract_decoded(codes, codebooks, points):  # type: ignore[no-untyped-def]
                 points[dim, i] -= codebooks[stage, codes[stage, i], dim]
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def add_residuals(points, weights, codes, codebooks, start, stop, sums, masses):  # type: ignore[no-untyped-def]
     """Add w·(x - x̂) and w of points (d, n)[:, start:stop] to the entries of their codes.
 

@@ -6,8 +6,8 @@ whole loops, since numba updates the arrays' reference counts at every call.
 """
 
 import numpy as np
-from numba import njit
 
+from vqzoo.numerics.compiled import compiled
 from vqzoo.numerics.kernels.lines import (
     LINE,
     add_lines,
@@ -25,7 +25,7 @@ _PITCH = BAND + LINE  # floats from row to row of the buffer: not a power of two
 _CHUNK = 4096  # scalar codes that are checked, then looked up while they are in the cache
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _all_below(k, narrow, wide, small, start, stop):  # type: ignore[no-untyped-def]
     """Whether codes start to stop - 1, of `narrow` if small, else of `wide`, are 0, ..., k - 1."""
     if small:
@@ -40,7 +40,7 @@ def _all_below(k, narrow, wide, small, start, stop):  # type: ignore[no-untyped-
     return low >= 0 and high < k
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _quad(column, m, stages, k, d, shared):  # type: ignore[no-untyped-def]
     """Of the four columns from `column` on: the positions of their first code and centroid."""
     block = column // d
@@ -48,7 +48,7 @@ def _quad(column, m, stages, k, d, shared):  # type: ignore[no-untyped-def]
     return block * stages * m, book + column - block * d
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _fill_lines(  # type: ignore[no-untyped-def]
     codes, m, stages, k, d, codebooks, shared, columns, rows, out, stride, aligned
 ):
@@ -91,7 +91,7 @@ def _fill_lines(  # type: ignore[no-untyped-def]
                         store_line(load_line(buffer, at + column), out, to + column)
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _fill_blocks(codes, m, stages, k, d, codebooks, shared, blocks, rows, out, stride):  # type: ignore[no-untyped-def]
     """Fill blocks and rows (start, stop) of `out`, for every d."""
     for top in range(rows[0], rows[1], _ROWS):
@@ -112,7 +112,7 @@ def _fill_blocks(codes, m, stages, k, d, codebooks, shared, blocks, rows, out, s
                     to += stride
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _fill_band(codes, m, stages, k, d, codebooks, shared, blocks, rows, out, stride, aligned):  # type: ignore[no-untyped-def]
     """Fill blocks and rows (start, stop) of `out`: as whole lines as far as they fit."""
     first, last = blocks
@@ -122,7 +122,7 @@ def _fill_band(codes, m, stages, k, d, codebooks, shared, blocks, rows, out, str
     _fill_blocks(codes, m, stages, k, d, codebooks, shared, (lined, last), rows, out, stride)
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def decode_blocks(  # type: ignore[no-untyped-def]
     narrow, wide, m, stages, k, d, codebooks, shared, blocks, rows, out, stride, aligned
 ):
@@ -149,13 +149,13 @@ def decode_blocks(  # type: ignore[no-untyped-def]
     return True
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _look_up(codes, centroids, out, start, stop):  # type: ignore[no-untyped-def]
     for i in range(start, stop):
         out[np.uint64(i)] = centroids[np.uint64(code_at(codes, i))]
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def decode_values(narrow, wide, start, stop, centroids, out):  # type: ignore[no-untyped-def]
     """out[start:stop] = centroids[codes[start:stop]]; False at an unknown code."""
     k = centroids.shape[0]

@@ -1,8 +1,8 @@
 """Lloyd's k-means as kernels: k-means++, then iterations of sweeps, updates and relocation."""
 
 import numpy as np
-from numba import njit
 
+from vqzoo.numerics.compiled import compiled
 from vqzoo.numerics.kernels.nearest import padded_count, prepare
 from vqzoo.numerics.kernels.padded_points import center, pad_weights, row_stride, uncenter
 from vqzoo.numerics.kernels.relocation import patience, relocate, widest
@@ -11,7 +11,7 @@ from vqzoo.numerics.kernels.sweeps import add_squares, add_upper, squared_norms,
 from vqzoo.numerics.kernels.vectors import LANES
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def update(sums, counts, centroids):  # type: ignore[no-untyped-def]
     """Move each centroid to the mean of its cluster; that of an empty cluster stays."""
     k, d = centroids.shape
@@ -21,7 +21,7 @@ def update(sums, counts, centroids):  # type: ignore[no-untyped-def]
                 centroids[j, dim] = sums[j, dim] / counts[j]
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _copy(source, target):  # type: ignore[no-untyped-def]
     """target = source, (k, d); numba takes seconds to compile the slice assignment."""
     for j in range(source.shape[0]):
@@ -29,7 +29,7 @@ def _copy(source, target):  # type: ignore[no-untyped-def]
             target[j, dim] = source[j, dim]
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def lloyd(x, stride, n, d, weights, iterations, tolerance, centroids):  # type: ignore[no-untyped-def]
     """Run Lloyd's iterations from centroids (k, d) until the error falls by less than `tolerance`.
 
@@ -81,7 +81,7 @@ def lloyd(x, stride, n, d, weights, iterations, tolerance, centroids):  # type: 
                 update(sums, counts, centroids)
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def lloyd_many(points, weights, seed, first, iterations, tolerance, centroids):  # type: ignore[no-untyped-def]
     """k-means++ and `lloyd` on points (problems, d, n), the problems from `first` on of a batch.
 

@@ -6,8 +6,8 @@ the smallest s_j, which takes d multiply-adds a pair. No distance is ever writte
 """
 
 import numpy as np
-from numba import njit
 
+from vqzoo.numerics.compiled import compiled
 from vqzoo.numerics.kernels.padded_points import scale_of
 from vqzoo.numerics.kernels.vectors import (
     LANES,
@@ -24,13 +24,13 @@ GROUP = 4  # centroids that share one load of the points
 _FAR = np.float32(3e38)
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def padded_count(k: int) -> int:
     """k, rounded up to whole groups of `GROUP` centroids."""
     return (k + GROUP - 1) // GROUP * GROUP
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def prepare(centroids, negated, halves):  # type: ignore[no-untyped-def]
     """Lay out centroids (k, d) for `nearest`.
 
@@ -48,7 +48,7 @@ def prepare(centroids, negated, halves):  # type: ignore[no-untyped-def]
         halves[j] = 0.5 * square if j < k else _FAR
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def nearest(points, stride, start, d, negated, halves, codes, scores):  # type: ignore[no-untyped-def]
     """Find the nearest centroids of the `LANES` points at flat position `start` of `points`.
 
@@ -84,7 +84,7 @@ def nearest(points, stride, start, d, negated, halves, codes, scores):  # type: 
     store(scores, 0, best)
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def fill_tile(points, start, stop, offset, scale, tile):  # type: ignore[no-untyped-def]
     """Copy points (d, n)[:, start:stop], shifted and scaled, to tile (d · LANES); pad with 0."""
     count = stop - start
@@ -96,7 +96,7 @@ def fill_tile(points, start, stop, offset, scale, tile):  # type: ignore[no-unty
             tile[dim * LANES + i] = 0.0
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def assign_many(points, centroids, start, codes8, codes32):  # type: ignore[no-untyped-def]
     """Write the codes of points (problems, d, n) among centroids (problems, k, d).
 

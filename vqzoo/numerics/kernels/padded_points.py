@@ -5,12 +5,13 @@ x is contiguous float32, with coordinate l of point i at l·stride + i and `stri
 """
 
 import numpy as np
-from numba import njit
+
+from vqzoo.numerics.compiled import compiled
 
 PART = 64  # points that are padded to and summed together, on every processor: whole vectors
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def row_stride(n):  # type: ignore[no-untyped-def]
     """Floats from one dimension of n points to the next: whole parts, and no multiple of 4 KiB.
 
@@ -20,7 +21,7 @@ def row_stride(n):  # type: ignore[no-untyped-def]
     return stride + PART if stride % 1024 == 0 else stride
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def scale_of(largest):  # type: ignore[no-untyped-def]
     """The power of two that scales a magnitude to near 1, so that its square fits float32."""
     if largest <= 0.0:
@@ -29,7 +30,7 @@ def scale_of(largest):  # type: ignore[no-untyped-def]
     return np.float32(2.0 ** -min(max(exponent, -100.0), 100.0))
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def center(points, offset, x, stride):  # type: ignore[no-untyped-def]
     """Copy points (d, n) into x, centred and scaled; fill `offset` (d) and return the scale.
 
@@ -55,7 +56,7 @@ def center(points, offset, x, stride):  # type: ignore[no-untyped-def]
     return scale
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def uncenter(scaled, scale, offset, centroids):  # type: ignore[no-untyped-def]
     """Undo `center` on the scaled centroids (k, d); write `centroids`."""
     for j in range(scaled.shape[0]):
@@ -63,7 +64,7 @@ def uncenter(scaled, scale, offset, centroids):  # type: ignore[no-untyped-def]
             centroids[j, dim] = scaled[j, dim] / scale + offset[dim]
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def pad_weights(weights, masses):  # type: ignore[no-untyped-def]
     """Copy weights (n) into masses (stride), zeros from n on; weights all zero become all 1."""
     n = weights.shape[0]

@@ -1,8 +1,8 @@
 """Relocation of centroids: two clusters are merged so that another one can be split."""
 
 import numpy as np
-from numba import njit
 
+from vqzoo.numerics.compiled import compiled
 from vqzoo.numerics.kernels.vectors import (
     LANES,
     add,
@@ -27,7 +27,7 @@ _LAST_RELOCATION = 7
 _PATIENCE = 0.7
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def patience(iteration, iterations):  # type: ignore[no-untyped-def]
     """The `patience` of `relocate` after an iteration, counted from 0; 0 means no relocation."""
     if iteration == iterations - 1:
@@ -35,7 +35,7 @@ def patience(iteration, iterations):  # type: ignore[no-untyped-def]
     return _PATIENCE if _FIRST_RELOCATION <= iteration <= _LAST_RELOCATION else 0.0
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def widest(sums, counts, squares, axes, borders):  # type: ignore[no-untyped-def]
     """Write where to split each cluster: along its widest dimension, at its mean."""
     for j in range(sums.shape[0]):
@@ -49,7 +49,7 @@ def widest(sums, counts, squares, axes, borders):  # type: ignore[no-untyped-def
                 borders[j] = mean
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _between(sums, counts, i, other_sums, other_counts, j):  # type: ignore[no-untyped-def]
     """The rise of the error when two clusters are merged (Ward 1963)."""
     a, b = counts[i], other_counts[j]
@@ -62,7 +62,7 @@ def _between(sums, counts, i, other_sums, other_counts, j):  # type: ignore[no-u
     return square * a * b / (a + b)
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def merge_partners(sums, counts):  # type: ignore[no-untyped-def]
     """(k,): the cheapest cluster for each to merge with; arbitrary where no other has points."""
     k, d = sums.shape
@@ -108,7 +108,7 @@ def merge_partners(sums, counts):  # type: ignore[no-untyped-def]
     return partners
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def relocate(sums, counts, upper_sums, upper_counts, patience):  # type: ignore[no-untyped-def]
     """Merge two clusters and split another one, wherever that pays; return the number of moves.
 

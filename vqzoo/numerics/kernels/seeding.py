@@ -4,10 +4,11 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped]
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from vqzoo.numerics.compiled import compiled
 from vqzoo.numerics.kernels.codegen import address, fold, spread
 from vqzoo.numerics.kernels.padded_points import PART
 
@@ -15,7 +16,7 @@ _WIDTH = PART // 2  # two vectors of this width fit the registers of AVX
 _WIDE = ir.VectorType(ir.FloatType(), _WIDTH)
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def next_uniform(state):  # type: ignore[no-untyped-def]
     """The next number in [0, 1) of a generator with one uint64 of state (SplitMix64, Steele et al.
     2014)."""
@@ -27,7 +28,7 @@ def next_uniform(state):  # type: ignore[no-untyped-def]
     return np.float64(z >> np.uint64(11)) * (1.0 / 9007199254740992.0)
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def generator(seed, problem):  # type: ignore[no-untyped-def]
     """The initial state of `next_uniform` for problem number `problem` of a batch."""
     state = np.empty(1, np.uint64)
@@ -87,7 +88,7 @@ def _add_center(
     return types.float32(x, types.intp, types.intp, center, weights, distances), generate
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _draw(weights, distances, masses, everything, state):  # type: ignore[no-untyped-def]
     """Draw a point by weight times squared distance, of which `masses` are the sums by part, and
     `everything` the sum; -1 where all are zero."""
@@ -108,7 +109,7 @@ def _draw(weights, distances, masses, everything, state):  # type: ignore[no-unt
     return chosen
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def seed_plus_plus(x, stride, d, weights, state, centroids):  # type: ignore[no-untyped-def]
     """k-means++ (Arthur, Vassilvitskii 2007): draw points by weight · squared distance.
 

@@ -4,13 +4,13 @@ Points x, their `stride` and their weights are those of `padded_points`.
 """
 
 import numpy as np
-from numba import njit
 
+from vqzoo.numerics.compiled import compiled
 from vqzoo.numerics.kernels.nearest import nearest
 from vqzoo.numerics.kernels.vectors import LANES, load, multiply, total
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def squared_norms(x, stride, d, weights):  # type: ignore[no-untyped-def]
     """Σ w·|x|²."""
     result = 0.0
@@ -21,7 +21,7 @@ def squared_norms(x, stride, d, weights):  # type: ignore[no-untyped-def]
     return result
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def sweep(x, stride, start, stop, d, weights, negated, halves, codes, sums, counts):  # type: ignore[no-untyped-def]
     """Assign points start:stop (whole vectors) and add them to the sums of their clusters.
 
@@ -33,7 +33,7 @@ def sweep(x, stride, start, stop, d, weights, negated, halves, codes, sums, coun
     return result
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _assign(x, stride, start, stop, d, weights, negated, halves, codes):  # type: ignore[no-untyped-def]
     """Separate from `_add_up`: in one loop, the accumulators of `nearest` would leave registers."""
     tile_codes = np.empty(LANES, np.int32)
@@ -47,7 +47,7 @@ def _assign(x, stride, start, stop, d, weights, negated, halves, codes):  # type
     return 2.0 * result
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _add_up(x, stride, start, stop, weights, codes, sums, counts):  # type: ignore[no-untyped-def]
     for i in range(start, stop):
         code = codes[i]
@@ -57,7 +57,7 @@ def _add_up(x, stride, start, stop, weights, codes, sums, counts):  # type: igno
             sums[code, dim] += w * x[dim * stride + i]
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def add_squares(x, stride, start, stop, weights, codes, squares):  # type: ignore[no-untyped-def]
     """Add w·x² of points start:stop to squares (k, d), float64."""
     for dim in range(squares.shape[1]):
@@ -66,7 +66,7 @@ def add_squares(x, stride, start, stop, weights, codes, squares):  # type: ignor
             squares[codes[i], dim] += weights[i] * v * v
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def add_upper(x, stride, start, stop, weights, codes, axes, borders, sums, counts):  # type: ignore[no-untyped-def]
     """The sums of `sweep`, but only of points above their cluster's border."""
     for i in range(start, stop):

@@ -1,12 +1,12 @@
 """Unpack fixed-width codes from a range of a bit stream."""
 
 import numpy as np
-from numba import njit
 
+from vqzoo.numerics.compiled import compiled
 from vqzoo.numerics.kernels.codegen import load_word
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _unpack_nibbles(stream, start, count, codes):  # type: ignore[no-untyped-def]
     """Unpack four-bit codes from byte `start` on; unsigned indices let the compiler vectorize."""
     for pair in range(count // 2):
@@ -17,7 +17,7 @@ def _unpack_nibbles(stream, start, count, codes):  # type: ignore[no-untyped-def
         codes[count - 1] = stream[start + count // 2] & np.uint8(15)
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def unpack_range(stream, bits, start, count, narrow, wide):  # type: ignore[no-untyped-def]
     """Unpack codes start to start + count - 1 of a stream into whichever of narrow (uint8) and
     wide (int32) is not empty. `start` is a multiple of 8, so that codes begin at a byte."""

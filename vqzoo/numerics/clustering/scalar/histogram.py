@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from vqzoo.numerics.arrays import Doubles, Floats, Ints
+from vqzoo.numerics.compiled import compiled
 from vqzoo.numerics.threads import run_tasks
 
 BINS = 1 << 16
@@ -117,7 +117,7 @@ def core_of(ordered: Floats) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _tail_bin(distance, width):  # type: ignore[no-untyped-def]
     """0, 1, ... on a logarithmic scale of distance/width >= 0, 128 bins an octave."""
     ratio = np.float64(distance) / np.float64(width)
@@ -125,7 +125,7 @@ def _tail_bin(distance, width):  # type: ignore[no-untyped-def]
     return int(place) if place < TAIL - 1 else TAIL - 1  # NaN becomes the last bin
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _bin_of(value, low, high, scale):  # type: ignore[no-untyped-def]
     """The number of a value's bin; `scale` is the number of the core's bins over its width."""
     at = (value - low) * scale
@@ -136,12 +136,12 @@ def _bin_of(value, low, high, scale):  # type: ignore[no-untyped-def]
     return BINS - TAIL + _tail_bin(value - high, high - low)
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _scale(low, high):  # type: ignore[no-untyped-def]
     return np.float32((BINS - 2 * TAIL) / (np.float64(high) - np.float64(low)))
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _core_numbers(values, low, scale, numbers):  # type: ignore[no-untyped-def]
     """Write the numbers of the core's bins; -1 or one past the last for values outside and NaN."""
     last = np.float32(BINS - 2 * TAIL)
@@ -151,7 +151,7 @@ def _core_numbers(values, low, scale, numbers):  # type: ignore[no-untyped-def]
         numbers[i] = np.int32(at if at < last else last)
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _count(values, weights, low, high, origin):  # type: ignore[no-untyped-def]
     """(BINS, 2) float64: Σ w and Σ w·(v - origin) of every bin, adjacent in memory."""
     sums = np.zeros((BINS, 2), np.float64)
@@ -173,7 +173,7 @@ def _count(values, weights, low, high, origin):  # type: ignore[no-untyped-def]
     return sums
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _gather(values, weights, low, high, selected):  # type: ignore[no-untyped-def]
     """The values, and their weights, of bins whose entry of `selected` is 1."""
     weighted = weights.shape[0] > 0
@@ -199,7 +199,7 @@ def _gather(values, weights, low, high, selected):  # type: ignore[no-untyped-de
     return gathered[:n].copy(), gathered_weights[: n if weighted else 0].copy()
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _numbers(values, low, high):  # type: ignore[no-untyped-def]
     result = np.empty(values.shape[0], np.int64)
     scale = _scale(low, high)

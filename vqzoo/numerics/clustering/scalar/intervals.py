@@ -6,12 +6,13 @@ the price, the fewer runs. Each λ takes O(n log n); a search over λ finds the 
 """
 
 import numpy as np
-from numba import njit
+
+from vqzoo.numerics.compiled import compiled
 
 _COARSE = 8  # values that count as one in the first, coarse search for the price
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def running_sums(mass, moment):  # type: ignore[no-untyped-def]
     """The sums that `run_cost` needs of n values (or bins of values) of masses w and moments w·v.
 
@@ -32,7 +33,7 @@ def running_sums(mass, moment):  # type: ignore[no-untyped-def]
     return sums
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def run_cost(sums, i, j):  # type: ignore[no-untyped-def]
     """The squared error of values i to j - 1 as one run, not counting the error within bins.
 
@@ -45,7 +46,7 @@ def run_cost(sums, i, j):  # type: ignore[no-untyped-def]
     return (sums[j, 2] - sums[i, 2]) + (sums[j, 3] - sums[i, 3]) - s * s / m
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _priced_path(sums, price, best, previous, starts, owners):  # type: ignore[no-untyped-def]
     """Write the cheapest path 0 → n at `price` a run to previous[j]; return its number of runs.
 
@@ -95,7 +96,7 @@ def _priced_path(sums, price, best, previous, starts, owners):  # type: ignore[n
     return runs
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _cuts(previous, runs):  # type: ignore[no-untyped-def]
     cuts = np.empty(runs + 1, np.int64)
     j = previous.shape[0] - 1
@@ -105,14 +106,14 @@ def _cuts(previous, runs):  # type: ignore[no-untyped-def]
     return cuts
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _highest_price(sums):  # type: ignore[no-untyped-def]
     """A price at which one run is as cheap as any other number: twice the error of one run."""
     n = sums.shape[0] - 1
     return max(run_cost(sums, 0, n), 1e-300) * 2.0
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _search(sums, k, guess):  # type: ignore[no-untyped-def]
     """The optimal cut into k < n runs, and its price; `guess` is of the price, 0 for none."""
     n = sums.shape[0] - 1
@@ -156,7 +157,7 @@ def _search(sums, k, guess):  # type: ignore[no-untyped-def]
     return np.concatenate((more[:k], more[-1:])), price
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def optimal_cuts(sums, k):  # type: ignore[no-untyped-def]
     """The optimal cut of n sorted values into k runs, 1 <= k <= n.
 

@@ -6,11 +6,11 @@ window, this is repeated with windows around the new cuts, wider for those at a 
 """
 
 import numpy as np
-from numba import njit
 
 from vqzoo.numerics.arrays import Doubles, Floats, Ints
 from vqzoo.numerics.clustering.scalar.histogram import Bins, Grid, values_in
 from vqzoo.numerics.clustering.scalar.intervals import run_cost, running_sums
+from vqzoo.numerics.compiled import compiled
 
 _WIDTH = 2  # bins on each side of a cut
 
@@ -60,7 +60,7 @@ def cuts_between_values(
         width[stuck] += _WIDTH
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _items(values, weights, places, near, bin_mass, bin_moment, origin):  # type: ignore[no-untyped-def]
     """The bins as items in ascending order, those that are `near` split into distinct values.
 
@@ -95,7 +95,7 @@ def _items(values, weights, places, near, bin_mass, bin_moment, origin):  # type
     return starts, mass[:items], moment[:items]
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _best_cuts(sums, low, high):  # type: ignore[no-untyped-def]
     """The best ascending cuts, the q-th of them within low[q] to high[q].
 
