@@ -137,6 +137,11 @@ def test_stages_come_first_and_are_told() -> None:
     assert dense["bytes"] == made["bytes"]["dense"]
     assert first["options"]["fc"]["k"] == 8
     assert first["bytes"] > last["bytes"] == made["bytes"]["file"]
+    packed = invoke(*asked, *TUNE, "--plugin", "staged.py", "--packing", "huffman", "--out", "c")
+    fixed_width, huffman = packed["stages"][-2:]
+    assert [stage["packing"] for stage in packed["stages"][1:]] == ["bits", "bits", "huffman"]
+    assert fixed_width["bytes"] == last["bytes"]
+    assert huffman["bytes"] == Path("c/vqzoo.safetensors").stat().st_size
     assert not list(Path().glob("*.partial"))
     alone = invoke("run", "test_resnet", "--weights", "random", "-m", "km", "-o", "k=8", *TUNE,
                    "--out", "b")  # fmt: skip
