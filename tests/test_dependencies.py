@@ -30,15 +30,22 @@ EXTRAS = {
     "tools": (),
     "docs": ("docs",),
     "tests": ("test", "onnx"),
-    "tests/benchmarks": ("test", "bench", "cuda-bench"),
+    "tests/benchmarks": ("test", "cuda-bench"),
 }
 
 
 def declared(*extras: str) -> set[str]:
     """Normalized names of the distributions that the project and the extras declare."""
-    lists = [PROJECT["dependencies"], *(PROJECT["optional-dependencies"][e] for e in extras)]
-    names = {re.match(r"[\w.-]+", text)[0] for texts in lists for text in texts}
-    return {name.lower().replace("_", "-") for name in names}
+    names: set[str] = set()
+    requirements = list(PROJECT["dependencies"])
+    for extra in extras:
+        requirements += PROJECT["optional-dependencies"][extra]
+    for requirement in requirements:
+        if inner := re.match(r"vqzoo\[(.+)\]", requirement):
+            names |= declared(*inner[1].split(","))
+        elif name := re.match(r"[\w.-]+", requirement):
+            names.add(name[0].lower().replace("_", "-"))
+    return names
 
 
 def third_party_imports(folder: Path, *, without: Path | None = None) -> dict[str, Path]:

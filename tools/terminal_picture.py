@@ -19,6 +19,8 @@ from tempfile import TemporaryDirectory
 from rich.console import Console
 from rich.text import Text
 
+from vqzoo.artifact.files import write_text
+
 _COLUMNS = 80
 _WEB_FONT = re.compile(r"@font-face \{.*?\}\s*", re.DOTALL)
 
@@ -52,7 +54,7 @@ def main(arguments: list[str]) -> None:
     if len(arguments) < 2:
         sys.exit("usage: python -m tools.terminal_picture FILE.svg COMMAND ...")
     target, *command = arguments
-    Path(target).write_text(picture(command, output_of(command)), encoding="utf-8")
+    write_text(Path(target), picture(command, output_of(command)))
 
 
 if __name__ == "__main__":

@@ -66,7 +66,7 @@ def test_into_the_empty_working_directory(
         call(line)
         assert Path("config.json").is_file()
         fails(line, 2, "not empty")
-    fails(f"eval {artifact} --checkpoint mine.safetensors", 2, "weights of its own")
+    fails(f"eval {artifact} --checkpoint mine.safetensors", 2, "already has weights")
 
 
 @pytest.mark.parametrize(

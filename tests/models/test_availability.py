@@ -13,7 +13,7 @@ import torch
 from timm.models import PretrainedCfg
 
 from vqzoo.errors import UsageError, VqzooError
-from vqzoo.models.availability import answers, is_cached
+from vqzoo.models.availability import is_cached, responds
 from vqzoo.models.dense import find_model, resolve_name
 from vqzoo.models.registration import register_models
 from vqzoo.progress import SilentWatcher
@@ -45,18 +45,18 @@ def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def test_any_answer_counts_and_silence_does_not(server: str) -> None:
-    assert answers(server)
+    assert responds(server)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         started = time.monotonic()
-        assert not answers(f"http://127.0.0.1:{silent.getsockname()[1]}", timeout=0.3)
+        assert not responds(f"http://127.0.0.1:{silent.getsockname()[1]}", timeout=0.3)
         assert time.monotonic() - started < 5
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         port = closed.getsockname()[1]
-    assert not answers(f"http://127.0.0.1:{port}", timeout=2)
-    assert not answers("file:///etc/hosts")
+    assert not responds(f"http://127.0.0.1:{port}", timeout=2)
+    assert not responds("file:///etc/hosts")
 
 
 def test_weights_on_disk_need_no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -130,6 +130,6 @@ def test_a_checkpoint_that_would_run_code_is_refused(tmp_path: Path) -> None:
             return (Path.touch, (tmp_path / "owned",))  # type: ignore[return-value]
 
     torch.save({"fc.weight": Bomb()}, tmp_path / "bomb.pth")
-    with pytest.raises(VqzooError, match=r"cannot read checkpoint .*bomb\.pth"):
+    with pytest.raises(VqzooError, match=r"bomb\.pth holds a .* vqzoo does not unpickle"):
         find_model("test_resnet", SilentWatcher(), checkpoint=tmp_path / "bomb.pth")
     assert not (tmp_path / "owned").exists()

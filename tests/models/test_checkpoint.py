@@ -189,5 +189,5 @@ def test_a_file_that_is_missing_or_no_checkpoint(untrained: nn.Module, tmp_path:
         load_checkpoint(untrained, tmp_path / "none.pth", "test_resnet")
     for name in ("a.pth", "a.safetensors"):
         (tmp_path / name).write_bytes(b"not a checkpoint")
-        with pytest.raises(VqzooError, match="cannot read checkpoint"):
+        with pytest.raises(VqzooError, match="cannot be read"):
             load_checkpoint(untrained, tmp_path / name, "test_resnet")

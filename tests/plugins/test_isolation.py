@@ -155,7 +155,7 @@ def test_what_a_file_made_needs_the_file_again(folder: Path) -> None:
     pushed = CliRunner().invoke(app, [*MODEL, "--out", "b", "--push", "someone/something"])
     assert pushed.exit_code == 2
     assert not Path("b").exists()
-    with pytest.raises(vqzoo.errors.UsageError, match=r"made with the plugin file wild.py"):
+    with pytest.raises(vqzoo.errors.UsageError, match=r"needs the plugin file wild.py"):
         vqzoo.push("a", "someone/something")
 
 

@@ -1,9 +1,9 @@
-"""Reads a checkpoint as it is found and loads it into a model, or says why it does not fit.
+"""Load a checkpoint into a model, whatever wrote it, or say why it does not fit.
 
 Training scripts wrap a network's weights in many ways: under `state_dict` or `model`, behind the
 prefixes that DataParallel, `torch.compile` and Lightning add, beside an average of the weights, or
-with heads that only training needs. The loader reports each liberty that it takes in one line. It
-refuses a checkpoint that would leave a weight of the model unset.
+with heads that only training needs. The loader reports each step that it takes to undo this in one
+line. It refuses a checkpoint that would leave a weight of the model unset.
 """
 
 import argparse
@@ -45,15 +45,15 @@ def load_checkpoint(module: nn.Module, path: Path, name: str) -> list[str]:
     """Load a checkpoint's weights into `module`.
 
     Args:
-        module: a network that timm made; it is changed only if every weight gets a value.
-        path: .safetensors, or what `torch.save` wrote; it is read with `weights_only=True`.
-        name: the model's name, for error messages.
+        module: a model that timm created; it is changed only if every weight gets a value.
+        path: .safetensors, or a file written by `torch.save`, read with `weights_only=True`.
+        name: name of the model, for error messages.
 
     Returns:
-        One line for each thing that was unwrapped, renamed or left out.
+        One line for each container, prefix or key that was unwrapped, removed or ignored.
 
     Raises:
-        UsageError: there is no such file.
+        UsageError: the file does not exist.
         VqzooError: the file cannot be read, or does not fit the model.
     """
     if not path.is_file():
@@ -79,11 +79,11 @@ def _read(path: Path) -> Any:
         with torch.serialization.safe_globals([argparse.Namespace]):  # many scripts keep their args
             return torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
-        raise VqzooError(f"cannot read checkpoint {path}: {one_line(error)}") from error
-    except Exception as error:  # pickle.UnpicklingError, and what a hostile file may provoke
+        raise VqzooError(f"checkpoint {path} cannot be read: {one_line(error)}") from error
+    except Exception as error:  # pickle.UnpicklingError, and any other from a hostile file
         refused = re.search(r"GLOBAL ([\w.]+)", str(error))
         if refused is None:
-            raise VqzooError(f"cannot read checkpoint {path}: {one_line(error)}") from error
+            raise VqzooError(f"checkpoint {path} cannot be read: {one_line(error)}") from error
         raise VqzooError(
             f"checkpoint {path} holds a {refused[1]} object, which vqzoo does not unpickle: save "
             "model.state_dict() alone"
@@ -94,7 +94,7 @@ def _unwrap(value: Any, path: Path, notes: list[str]) -> State:
     """The innermost mapping of names to tensors."""
     for _ in range(_MAX_NESTING):
         if not isinstance(value, Mapping):
-            raise VqzooError(f"checkpoint {path} holds a {type(value).__name__}, no state dict")
+            raise VqzooError(f"checkpoint {path} holds a {type(value).__name__}, not a state dict")
         container = next((c for c in _CONTAINERS if isinstance(value.get(c), Mapping)), None)
         if container is None:
             break
@@ -108,7 +108,7 @@ def _unwrap(value: Any, path: Path, notes: list[str]) -> State:
 
 
 def _without_prefix(state: State, expected: Mapping[str, Tensor], notes: list[str]) -> State:
-    """The tensors behind the prefix that makes most keys the model's; averages win a tie."""
+    """Remove the prefix whose removal gives most keys of the model; averages win a tie."""
     counts: Counter[str] = Counter()
     for key in state:
         parts = key.split(".")
@@ -137,7 +137,7 @@ def _without_prefix(state: State, expected: Mapping[str, Tensor], notes: list[st
 
 
 def _without_extras(state: State, expected: Mapping[str, Tensor], notes: list[str]) -> State:
-    """The state dict without what eval mode never uses."""
+    """The state dict without tensors that eval mode never uses."""
     kept = dict(state)
     for pattern, what in ((_AUXILIARY, "auxiliary heads"), (_PROFILER, "a profiler's counters")):
         extra = [key for key in kept if key not in expected and pattern.search(key)]
@@ -159,14 +159,14 @@ def _fits(state: State, expected: Mapping[str, Tensor]) -> bool:
 def _converted(
     state: State, module: nn.Module, expected: Mapping[str, Tensor], notes: list[str]
 ) -> State:
-    """What the model's own checkpoint filter in timm makes of a state dict, if that helps."""
+    """The state dict after the checkpoint filter of the model's family in timm, if that helps."""
     convert = _checkpoint_filter(module)
     if convert is None:
         return state
     try:
         converted = convert(dict(state), module)
     except (KeyError, IndexError, AttributeError, TypeError, ValueError, RuntimeError):
-        return state  # not a layout that the filter knows: the state dict says what is wrong
+        return state  # a layout that the filter does not know
     if not isinstance(converted, Mapping):
         return state
     converted = {str(k): t for k, t in converted.items() if isinstance(t, Tensor)}
@@ -179,7 +179,7 @@ def _converted(
 
 
 def _checkpoint_filter(module: nn.Module) -> Callable[[State, nn.Module], Any] | None:
-    """timm keeps a family's filter beside the family's class."""
+    """The checkpoint filter of a family, which timm defines beside the class."""
     architecture = (getattr(module, "pretrained_cfg", None) or {}).get("architecture")
     if not architecture or not timm.is_model(architecture):
         return None
@@ -205,7 +205,7 @@ def _misfit(state: State, expected: Mapping[str, Tensor]) -> _Misfit:
 
 
 def _first_problem(state: State, expected: Mapping[str, Tensor], module: nn.Module) -> str:
-    """What keeps a state dict from fitting, in one line; empty where it fits."""
+    """The reason why a state dict does not fit, in one line; empty if it fits."""
     misfit = _misfit(state, expected)
     head = _classifier_keys(module)
     for key in misfit.reshaped:
@@ -236,7 +236,7 @@ def _classifier_keys(module: nn.Module) -> set[str]:
 
 
 def _batch_counts(state: State, expected: Mapping[str, Tensor]) -> State:
-    """The batch norms' counters that a checkpoint lacks; nothing in eval mode reads them."""
+    """The counters of batch norms that a checkpoint lacks; eval mode does not read them."""
     return {
         key: tensor
         for key, tensor in expected.items()

@@ -7,10 +7,10 @@ from vqzoo.models.sources import split_source
 
 
 def check_name(name: str) -> None:
-    """Refuse names that timm does not know.
+    """Refuse a name that is not in timm's registry.
 
     Raises:
-        UsageError: gives the close matches.
+        UsageError: quotes near matches, or the tags that the architecture has.
     """
     if split_source(name)[0] is not None:
         return
@@ -20,12 +20,12 @@ def check_name(name: str) -> None:
         raise UsageError(f"there is no model {name!r}{hint} `vqzoo models` lists them")
     if tag and name not in timm.list_pretrained(f"{architecture}.*"):
         tags = timm.list_pretrained(f"{architecture}.*")
-        has = ", ".join(tags) if tags else "none"
-        raise UsageError(f"{architecture} has no weights tagged {tag!r}; it has: {has}")
+        known = ", ".join(tags) if tags else "none"
+        raise UsageError(f"{architecture} has no weights tagged {tag!r}; it has: {known}")
 
 
 def full_name(name: str) -> str:
-    """`architecture.tag`: the tag that timm takes by default where none was given."""
+    """`architecture.tag`, with timm's default tag for a name without one."""
     if split_source(name)[0] is not None or "." in name:
         return name
     cfg = timm.models.get_pretrained_cfg(name, allow_unregistered=False)
