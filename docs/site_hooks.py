@@ -154,7 +154,8 @@ def _command(name: str, command: Any, parent: Any) -> str:
     """A command's section: how to call it, its help, and a table of arguments and options."""
     context = command.context_class(command, info_name=name, parent=parent)
     rows = []
-    for parameter in command.get_params(context):
+    parameters = command.get_params(context)
+    for parameter in sorted(parameters, key=lambda each: each.param_type_name != "argument"):
         if parameter.name == "help":
             continue
         spelling = ", ".join(f"`{option}`" for option in parameter.opts)

@@ -54,7 +54,7 @@ def test_a_packing() -> None:
     with plugin_files([EXAMPLES / "deflate.py"]):
         check_packing(installed_plugins().packings.get("deflate").item)
     record("deflate.py", *RUN, "-m", "km", "-o", "k=20", "--packing", "deflate")
-    with pytest.raises(vqzoo.errors.ArtifactError, match="packed by 'deflate'"):
+    with pytest.raises(vqzoo.errors.ArtifactError, match="packing 'deflate', which is not"):
         vqzoo.load("a")
     vqzoo.load("a", plugins=[EXAMPLES / "deflate.py"])
 

@@ -1,9 +1,9 @@
 """E8P: 65,536 points of a shifted E8 lattice, 2 bits a weight (Tseng et al. 2024, section 4.2).
 
-A point is a vector of magnitudes out of 256, with signs, plus or minus 1/4 in every coordinate.
-The magnitudes are odd multiples of 1/2. The signs make the sum of the coordinates even, so seven
-of them determine the eighth. Code: bits 0-7 magnitudes, 8-14 signs of the first seven coordinates
-(1 is minus), 15 the shift (1 is minus).
+A point is a vector of magnitudes out of 256, with signs, plus or minus 1/4 in every coordinate. The
+magnitudes are odd multiples of 1/2. The coordinates add up to an even number, so seven signs
+determine the eighth. Code: bits 0-7 magnitudes, 8-14 signs of the first seven coordinates (1 is
+minus), 15 the shift (1 is minus).
 """
 
 from functools import cache
