@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,15 @@ def pytest_xdist_setupnodes(specs: list[object]) -> None:
         os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def plain_environment() -> Iterator[None]:
+    """Output looks the same from every terminal, and all installed plugins are loaded."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR", "VQZOO_PLUGINS"):
+            patch.delenv(name, raising=False)
+        yield
+
+
 Vqzoo = Callable[..., Any]
 
 
@@ -70,7 +79,7 @@ def vqzoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Vqzoo:
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished artifact of a small network with weights of its own, as `vqzoo run` leaves it."""
+    """The artifact of a finished run on a small network; its weights are a checkpoint."""
     folder = tmp_path_factory.mktemp("made")
     torch.manual_seed(5)
     save_file(timm.create_model("test_resnet").state_dict(), folder / "mine.safetensors")
@@ -86,5 +95,5 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def artifact(made: Path, tmp_path: Path) -> Path:
-    """A copy of it that a test may change."""
+    """A copy of that artifact, which a test may change."""
     return Path(shutil.copytree(made, tmp_path / "artifact"))

@@ -275,7 +275,7 @@ def test_weights_that_no_record_or_tag_names_are_not_guessed() -> None:
     write_artifact(Path("a"), small.module, [encoded], config, method="rtn", weights="pretrained")
     result = CliRunner().invoke(app, ["finetune", "a", "--data", "imagefolder:pictures"])
     assert result.exit_code == 2
-    assert "which weights of test_resnet were compressed is not recorded" in result.stderr
+    assert "does not record which weights of test_resnet were compressed" in result.stderr
     assert "--checkpoint" in result.stderr
 
 

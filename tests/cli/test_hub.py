@@ -52,6 +52,7 @@ def call(line: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_run_push_search_pull_evaluate_and_load_as_the_card_says(
     hub: HubServer, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,6 +1,8 @@
-"""Fine-tuning by distillation: the loss, what learns, what stays, what is repeated and taken up."""
+"""Fine-tuning by distillation: the loss, what is trained, what stays, and resuming."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -18,14 +20,13 @@ from vqzoo.data.batches import Batch, Data
 from vqzoo.data.seeds import epoch_generator
 from vqzoo.data.training_data import TrainingData, given_batches, open_training_data
 from vqzoo.errors import UsageError, VqzooError
-from vqzoo.finetuning import loop
-from vqzoo.finetuning.loop import Tuned, tune
+from vqzoo.finetuning.loop import FinetuningResult, tune
 from vqzoo.finetuning.loss import distillation_loss
 from vqzoo.finetuning.settings import Finetuning
 from vqzoo.finetuning.student import make_student
 from vqzoo.plugin.code import Indices, MethodCode
 from vqzoo.plugin.manager import installed_plugins
-from vqzoo.progress import SilentWatcher
+from vqzoo.progress import SilentWatcher, TrainingSteps, Watcher
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -84,8 +85,9 @@ def tuned(
     *,
     validation: bool = True,
     checkpoint: Path | None = None,
+    watcher: Watcher | None = None,
     **settings: object,
-) -> tuple[dict[str, MethodCode], Tuned]:
+) -> tuple[dict[str, MethodCode], FinetuningResult]:
     batches = batches_of(model)
     small = vqzoo.compress(model, method, layers="all", **(options or {"k": 4, "d": 4}))
     codes = {layer.layer.name: layer.compressed for layer in small.layers}
@@ -97,7 +99,7 @@ def tuned(
         given_batches(batches[:-1], held_out),
         Finetuning(**{"epochs": 2, **settings}),
         installed_plugins(),
-        SilentWatcher(),
+        watcher or SilentWatcher(),
         checkpoint=checkpoint,
     )
     return codes, result
@@ -221,7 +223,7 @@ def test_learning_rates_follow_the_size_of_a_tensor_and_a_cosine() -> None:
                 assert group["lr"] == pytest.approx(expected, rel=1e-5, abs=1e-12)
 
 
-def same(one: Tuned, two: Tuned) -> bool:
+def same(one: FinetuningResult, two: FinetuningResult) -> bool:
     first, second = one.module.state_dict(), two.module.state_dict()
     return one.history == two.history and all(torch.equal(first[k], second[k]) for k in first)
 
@@ -230,32 +232,39 @@ class Killed(Exception):
     pass
 
 
-def test_it_repeats_and_is_taken_up_in_the_middle_of_an_epoch(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+class Steps(SilentWatcher):
+    """Counts training steps, and ends training after the step number `last`."""
+
+    def __init__(self, last: int | None = None) -> None:
+        self.count = 0
+        self.last = last
+
+    @contextmanager
+    def training(self, text: str) -> Iterator[TrainingSteps]:
+        def show(done: int, total: int | None, progress: str) -> None:
+            self.count += 1
+            if self.count == self.last:
+                raise Killed
+
+        yield show
+
+
+def test_it_repeats_and_resumes_after_the_last_whole_epoch(tmp_path: Path) -> None:
     model = small_net()
     whole = tuned(model, epochs=3, checkpoint=tmp_path / "whole.pt")[1]
     state = torch.random.get_rng_state()
     assert same(whole, tuned(model, epochs=3)[1])
     assert torch.equal(state, torch.random.get_rng_state())
 
-    steps, real = [], loop._step
-
-    def step(*args: object) -> torch.Tensor:
-        steps.append(1)
-        if len(steps) == 4:  # two steps an epoch: in the second one
-            raise Killed
-        return real(*args)
-
-    monkeypatch.setattr(loop, "_step", step)
+    file = tmp_path / "broken.pt"
     with pytest.raises(Killed):
-        tuned(model, epochs=3, checkpoint=tmp_path / "broken.pt")
-    taken_up = tuned(model, epochs=3, checkpoint=tmp_path / "broken.pt")[1]
-    assert len(steps) == 4 + 4
-    assert same(whole, taken_up)
-    again = tuned(model, epochs=3, checkpoint=tmp_path / "broken.pt")[1]
-    assert len(steps) == 4 + 4
-    assert same(whole, again)
+        tuned(model, epochs=3, checkpoint=file, watcher=Steps(last=4))  # the last of epoch 2
+    rest = Steps()
+    assert same(whole, tuned(model, epochs=3, checkpoint=file, watcher=rest)[1])
+    assert rest.count == 4  # epochs 2 and 3, of two steps each
+    nothing = Steps()
+    assert same(whole, tuned(model, epochs=3, checkpoint=file, watcher=nothing)[1])
+    assert nothing.count == 0
 
 
 def test_a_checkpoint_that_was_cut_short_is_made_again(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ print(json.dumps([peak() - before, sum(t.nbytes for t in model.state_dict().valu
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is Linux's VmHWM")
 def test_pulling_and_loading_takes_the_memory_of_one_model(hub: HubServer, tmp_path: Path) -> None:
     vqzoo.register_models()

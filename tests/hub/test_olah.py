@@ -101,6 +101,7 @@ def wait_for(port: int, server: subprocess.Popen[bytes], output: Path) -> None:
     raise AssertionError(f"olah does not serve: {output.read_text()}")
 
 
+@pytest.mark.slow
 def test_what_was_pushed_is_the_same_from_olah(
     olah: str, hub: HubServer, made: Path, tmp_path: Path
 ) -> None:

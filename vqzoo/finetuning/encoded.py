@@ -1,4 +1,4 @@
-"""Fine-tuning of layers as a file holds them."""
+"""Fine-tuning of encoded layers, from packed parts to packed parts."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from vqzoo.compression.decode import decode
 from vqzoo.compression.distortion import matrix_error
 from vqzoo.compression.view import layer_name, weight_key
 from vqzoo.data.training_data import TrainingData
-from vqzoo.finetuning.loop import Tuned, tune
+from vqzoo.finetuning.loop import FinetuningResult, tune
 from vqzoo.finetuning.settings import Finetuning
 from vqzoo.plugin.code import MethodCode
 from vqzoo.plugin.manager import Plugins
@@ -26,14 +26,14 @@ from vqzoo.report.steps import EpochRecord, FinetuningRecord
 
 
 @dataclass(frozen=True)
-class Lesson:
-    """What a network learns from, and how.
+class FinetuningTask:
+    """The inputs of fine-tuning besides the compressed layers.
 
     Attributes:
-        dense: the network that was compressed: what errors are measured against.
-        teacher: the network to answer like; `dense` itself unless another was asked for.
-        data: images to learn from and to validate on.
-        settings: how.
+        dense: the network that was compressed; errors are measured against its weights.
+        teacher: the network whose logits are the targets; often `dense` itself.
+        data: images to train and to validate on.
+        settings: how to train.
         seed: see `tune`.
         device: where to train.
     """
@@ -47,73 +47,78 @@ class Lesson:
 
 
 @dataclass(frozen=True)
-class Learned:
-    """A fine-tuned network, to be written.
+class FinetunedLayers:
+    """Fine-tuned layers, encoded again, and the rest of the network.
 
     Attributes:
-        module: everything that `layers` do not replace.
+        module: holds every tensor that `layers` do not replace.
         codes: layer -> code.
-        layers: the compressed weights, packed as they were to be.
-        records: what the record says of them.
-        tuned: how it went.
+        layers: the compressed weights, packed.
+        records: what the record says about each of `layers`.
+        result: what `tune` returned.
     """
 
     module: nn.Module
     codes: Mapping[str, MethodCode]
     layers: list[EncodedLayer]
     records: list[LayerRecord]
-    tuned: Tuned
+    result: FinetuningResult
 
 
-def learn(
+def finetune_layers(
     module: nn.Module,
     layers: Sequence[EncodedLayer],
     descriptions: Sequence[LayerDescription],
-    lesson: Lesson,
+    task: FinetuningTask,
     packing: str,
     plugins: Plugins,
     watcher: Watcher,
     checkpoint: Path,
-) -> Learned:
-    """Fine-tune encoded layers.
+) -> FinetunedLayers:
+    """Unpack encoded layers, fine-tune the network, and encode the layers again.
 
     Args:
-        module: holds everything that `layers` do not replace; it is not changed.
+        module: holds every tensor that `layers` do not replace; it is not changed.
         layers: the compressed weights.
         descriptions: how each of `layers` was compressed.
-        packing: how codes become bytes again.
+        task: what to train on, and how.
+        packing: name of the packing for the new codes.
+        plugins: the loaded plugins.
+        watcher: progress callbacks.
         checkpoint: see `tune`.
+
+    Raises:
+        VqzooError: see `tune`.
     """
     codes = {layer_name(layer.key): code_of(layer, plugins) for layer in layers}
-    tuned = tune(
+    result = tune(
         decoded_network(module, codes, plugins),
         codes,
-        lesson.teacher,
-        lesson.data,
-        lesson.settings,
+        task.teacher,
+        task.data,
+        task.settings,
         plugins,
         watcher,
-        seed=lesson.seed,
-        device=lesson.device,
+        seed=task.seed,
+        device=task.device,
         checkpoint=checkpoint,
     )
     encoded = [
-        encoded_again(layer, tuned.codes[layer_name(layer.key)], packing, plugins)
-        for layer in layers
+        reencode(layer, result.codes[layer_name(layer.key)], packing, plugins) for layer in layers
     ]
     records = []
     for description, before, after in zip(descriptions, layers, encoded, strict=True):
-        code = tuned.codes[layer_name(before.key)]
-        dense = lesson.dense.get_parameter(before.key).detach().float()
+        code = result.codes[layer_name(before.key)]
+        dense = task.dense.get_parameter(before.key).detach().float()
         error = matrix_error(dense.reshape(code.code.shape), decode(code, plugins))
         records.append(measured_layer(description, code.code, after, error))
-    return Learned(tuned.module, tuned.codes, encoded, records, tuned)
+    return FinetunedLayers(result.module, result.codes, encoded, records, result)
 
 
 def decoded_network(
     module: nn.Module, codes: Mapping[str, MethodCode], plugins: Plugins
 ) -> nn.Module:
-    """A copy of `module` with decoded weights in the layers that `codes` names."""
+    """Copy `module` with decoded weights in the layers that `codes` names."""
     network = copy.deepcopy(module)
     with torch.no_grad():
         for name, code in codes.items():
@@ -122,21 +127,19 @@ def decoded_network(
     return network
 
 
-def finetuning_record(lesson: Lesson, tuned: Tuned) -> FinetuningRecord:
-    """The record of a fine-tuning: its settings, its images and its epochs."""
+def finetuning_record(task: FinetuningTask, result: FinetuningResult) -> FinetuningRecord:
+    """The record of fine-tuning: its settings, its images and its epochs."""
     return FinetuningRecord(
-        **lesson.settings.model_dump(exclude={"data", "images"}),
-        data=lesson.data.name,
-        images=lesson.data.images,
-        best_epoch=tuned.best_epoch,
-        history=tuple(EpochRecord(**epoch) for epoch in tuned.history),
+        **task.settings.model_dump(exclude={"data", "images"}),
+        data=task.data.name,
+        images=task.data.images,
+        best_epoch=result.best_epoch,
+        history=tuple(EpochRecord(**epoch) for epoch in result.history),
     )
 
 
-def encoded_again(
-    layer: EncodedLayer, code: MethodCode, packing: str, plugins: Plugins
-) -> EncodedLayer:
-    """A layer with another code of the same kind."""
+def reencode(layer: EncodedLayer, code: MethodCode, packing: str, plugins: Plugins) -> EncodedLayer:
+    """Encode another code of the same method in place of a layer's own."""
     entry = LayerEntry.model_validate(layer.entry)
     return encode_layer(
         layer.key,
@@ -151,5 +154,5 @@ def encoded_again(
 
 
 def code_of(layer: EncodedLayer, plugins: Plugins) -> MethodCode:
-    """A layer's code, read from its packed parts."""
+    """Unpack a layer's code."""
     return build_code(layer.key, LayerEntry.model_validate(layer.entry), layer.tensors, plugins)

@@ -8,7 +8,7 @@ from vqzoo.artifact.lock import folder_lock
 from vqzoo.data.evaluation_data import open_data
 from vqzoo.data.training_data import TrainingData, open_training_data
 from vqzoo.errors import UsageError
-from vqzoo.finetuning.encoded import Lesson, finetuning_record, learn
+from vqzoo.finetuning.encoded import FinetuningTask, finetune_layers, finetuning_record
 from vqzoo.models.dense import OpenedModel, find_model
 from vqzoo.models.embedded import default_data
 from vqzoo.network.build import build_model
@@ -77,16 +77,16 @@ def _finetune(
 
         work = open_workspace(target, digest)
         stored = read_stored_layers(artifact, record, module)
-        lesson = Lesson(
+        task = FinetuningTask(
             dense.module, teacher.module, training, request.settings, request.seed, device
         )
         finetuning_start = time.perf_counter()
         try:
-            learned = learn(
+            finetuned = finetune_layers(
                 module,
                 stored.layers,
                 stored.descriptions,
-                lesson,
+                task,
                 stored.packing,
                 plugins,
                 watcher,
@@ -96,11 +96,11 @@ def _finetune(
             abandon_if_empty(work)
             raise
         network = CompressedNetwork(
-            module=learned.module,
-            layers=learned.layers,
-            rows=learned.records,
+            module=finetuned.module,
+            layers=finetuned.layers,
+            rows=finetuned.records,
             skipped=record.skipped if record is not None else {},
-            finetuning=finetuning_record(lesson, learned.tuned).model_copy(
+            finetuning=finetuning_record(task, finetuned.result).model_copy(
                 update={"teacher": teacher.name, "seed": request.seed}
             ),
             finetuning_seconds=time.perf_counter() - finetuning_start,

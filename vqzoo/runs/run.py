@@ -6,7 +6,7 @@ from pathlib import Path
 from vqzoo.artifact.folder import check_target
 from vqzoo.artifact.lock import folder_lock
 from vqzoo.data.training_data import TrainingData
-from vqzoo.finetuning.encoded import Lesson
+from vqzoo.finetuning.encoded import FinetuningTask
 from vqzoo.plugin.files import plugin_files
 from vqzoo.progress import Watcher
 from vqzoo.report.steps import CalibrationRecord
@@ -115,5 +115,5 @@ def _compress(
         network = compress_layers(prepared, work, watcher, keep_going)
         return repair_network(prepared, network, watcher)
     dense = prepared.opened.module
-    lesson = Lesson(dense, dense, training, settings, prepared.recipe.seed, prepared.device)
-    return compress_in_stages(prepared, lesson, work, watcher, keep_going)
+    task = FinetuningTask(dense, dense, training, settings, prepared.recipe.seed, prepared.device)
+    return compress_in_stages(prepared, task, work, watcher, keep_going)

@@ -17,7 +17,13 @@ from vqzoo.artifact.writer import dense_bytes, untouched_tensors
 from vqzoo.compression.compress import choose_options
 from vqzoo.compression.selection import LayerPlan, MethodChoice
 from vqzoo.compression.view import layer_name
-from vqzoo.finetuning.encoded import Learned, Lesson, encoded_again, finetuning_record, learn
+from vqzoo.finetuning.encoded import (
+    FinetunedLayers,
+    FinetuningTask,
+    finetune_layers,
+    finetuning_record,
+    reencode,
+)
 from vqzoo.plugin.isolation import isolated, on_layer
 from vqzoo.plugin.method import SkipLayer
 from vqzoo.progress import Watcher
@@ -28,7 +34,7 @@ from vqzoo.runs.workspace import Workspace, finetuning_checkpoint, stage_workspa
 
 
 def compress_in_stages(
-    prepared: Prepared, lesson: Lesson, work: Workspace, watcher: Watcher, keep_going: bool
+    prepared: Prepared, task: FinetuningTask, work: Workspace, watcher: Watcher, keep_going: bool
 ) -> CompressedNetwork:
     """Compress and fine-tune, each stage starting from the decoded network of the one before.
 
@@ -56,26 +62,26 @@ def compress_in_stages(
             watcher.say(f"stage {index + 1} of {len(stage_plans)}: {_methods(plans)}")
         network = compress_layers(stage, stage_work, watcher, keep_going)
         start = time.perf_counter()
-        learned = learn(
+        finetuned = finetune_layers(
             module,
             network.layers,
             [layer.description() for layer in network.rows],
-            lesson,
+            task,
             packing,
             prepared.plugins,
             watcher,
             finetuning_checkpoint(stage_work),
         )
         seconds += time.perf_counter() - start
-        stages += _stage_records(stage, learned)
-        module = learned.module
+        stages += _stage_records(stage, finetuned)
+        module = finetuned.module
     return CompressedNetwork(
         module=module,
-        layers=learned.layers,
-        rows=learned.records,
+        layers=finetuned.layers,
+        rows=finetuned.records,
         skipped=network.skipped,
         stages=stages,
-        finetuning=finetuning_record(lesson, learned.tuned),
+        finetuning=finetuning_record(task, finetuned.result),
         finetuning_seconds=seconds,
     )
 
@@ -105,27 +111,27 @@ def _earlier_stages(prepared: Prepared) -> list[list[LayerPlan]]:
     return stages
 
 
-def _stage_records(stage: Prepared, learned: Learned) -> list[StageRecord]:
+def _stage_records(stage: Prepared, finetuned: FinetunedLayers) -> list[StageRecord]:
     """The record of a stage at fixed width, and one in the run's packing if that is another."""
     packing = stage.recipe.packing
-    layers = {packing: learned.layers}
+    layers = {packing: finetuned.layers}
     if packing != FIXED_WIDTH:
         fixed_width = [
-            encoded_again(layer, learned.codes[layer_name(layer.key)], FIXED_WIDTH, stage.plugins)
-            for layer in learned.layers
+            reencode(layer, finetuned.codes[layer_name(layer.key)], FIXED_WIDTH, stage.plugins)
+            for layer in finetuned.layers
         ]
-        layers = {FIXED_WIDTH: fixed_width, packing: learned.layers}
-    tuned = learned.tuned
+        layers = {FIXED_WIDTH: fixed_width, packing: finetuned.layers}
+    tuned = finetuned.result
     best = next(entry for entry in tuned.history if entry["epoch"] == tuned.best_epoch)
     return [
         StageRecord(
             method=_methods(stage.plans),
-            options={layer.name: layer.options for layer in learned.records},
+            options={layer.name: layer.options for layer in finetuned.records},
             best_epoch=tuned.best_epoch,
             validation_loss=best["validation_loss"],
             validation_top1=best["validation_top1"],
             packing=name,
-            bytes=_weights_file_bytes(learned.module, encoded),
+            bytes=_weights_file_bytes(finetuned.module, encoded),
         )
         for name, encoded in layers.items()
     ]

@@ -48,6 +48,7 @@ def test_plain_torch_is_used_with_a_warning_if_triton_fails() -> None:
         assert accelerators.kernels_for(torch.device("cuda", 99), 4) is accelerators.TORCH
 
 
+@pytest.mark.slow
 @needs_triton
 def test_interpreted() -> None:
     result = run(
@@ -57,6 +58,7 @@ def test_interpreted() -> None:
     assert result.returncode == 0, result.stdout + result.stderr
 
 
+@pytest.mark.slow
 @needs_triton
 def test_compiled(tmp_path: Path) -> None:
     result = run(f"{HERE}/compiled_triton.py", TRITON_CACHE_DIR=str(tmp_path))
