@@ -25,7 +25,7 @@ def test_a_file_is_loaded_only_inside_the_block(tmp_path: Path) -> None:
         assert len(entry.origin.version) == 12
         assert installed_plugins().quantizers.get("file:mymethod.py:mine") == entry
         assert set(before.quantizers.names()) < set(installed_plugins().quantizers.names())
-        assert installed_plugins().statuses[-1].brings == ("method mine",)
+        assert installed_plugins().statuses[-1].provides == ("method mine",)
     assert installed_plugins() is before
     assert "mine" not in before.quantizers.names()
 

@@ -85,7 +85,7 @@ def test_a_broken_plugin_is_a_warning_and_the_others_load(kind: str, install: In
     by_name = {status.origin.entry_point: status for status in plugins.statuses}
     assert cause in (by_name["brokenplugin"].problem or "")
     assert by_name["goodplugin"].problem is None
-    assert by_name["goodplugin"].brings == ("method whole-good",)
+    assert by_name["goodplugin"].provides == ("method whole-good",)
     assert by_name["goodplugin"].origin.version == "1.2"
 
 
