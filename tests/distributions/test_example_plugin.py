@@ -32,6 +32,6 @@ def test_from_a_wheel_to_an_artifact(
     with pytest.raises(ArtifactError) as caught:
         vqzoo.load(artifact)
     message = str(caught.value)
-    assert "needs method 'e8', which no installed plugin brings" in message
+    assert "needs method 'e8', which no installed plugin provides" in message
     assert "'vqzoo-e8'" in message
     assert "\n" not in message

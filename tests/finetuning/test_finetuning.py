@@ -46,14 +46,14 @@ def test_the_loss_is_hintons(
     if labelled:
         hard = -np.log(softmax(student)[np.arange(batch), labels]).mean()
         expected = alpha * expected + (1 - alpha) * hard
-    found = distillation_loss(
+    loss = distillation_loss(
         torch.tensor(student),
         torch.tensor(teacher),
         torch.tensor(labels) if labelled else None,
         temperature=temperature,
         alpha=alpha,
     )
-    assert float(found) == pytest.approx(expected, rel=1e-9, abs=1e-12)
+    assert float(loss) == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
 
 def small_net() -> nn.Module:
@@ -116,7 +116,7 @@ METHODS = {
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_floats_learn_and_codes_stay(method: str) -> None:
+def test_floats_are_trained_and_codes_stay(method: str) -> None:
     model = small_net()
     before, after = tuned(model, method, METHODS[method])
     first, best = after.history[0], after.history[after.best_epoch]
@@ -138,7 +138,7 @@ def test_floats_learn_and_codes_stay(method: str) -> None:
             assert torch.equal(state[key], dense[key])
 
 
-def test_what_is_kept_is_what_is_decoded_from_the_codes() -> None:
+def test_the_weights_are_those_decoded_from_the_codes() -> None:
     from vqzoo.compression.decode import decode
 
     _, after = tuned(small_net())
@@ -148,7 +148,7 @@ def test_what_is_kept_is_what_is_decoded_from_the_codes() -> None:
 
 
 @pytest.mark.parametrize("train", ["codebooks", "norms", "all"])
-def test_what_learns_besides_codes(train: str) -> None:
+def test_what_is_trained_besides_codes(train: str) -> None:
     model = small_net()
     _, after = tuned(model, train=train)
     state, dense = after.module.state_dict(), model.state_dict()
@@ -164,12 +164,12 @@ def test_what_learns_besides_codes(train: str) -> None:
     )
 
 
-def test_nothing_to_learn_is_said() -> None:
+def test_nothing_to_train_is_an_error() -> None:
     with pytest.raises(VqzooError, match="nothing to fine-tune"):
         tuned(small_net(), "binary", {"scale": "none"}, train="codebooks")
 
 
-def test_the_start_is_kept_where_nothing_is_better() -> None:
+def test_the_start_is_kept_if_no_epoch_is_better() -> None:
     before, after = tuned(small_net(), lr=5.0, train="codebooks")
     assert after.best_epoch == 0
     for layer, code in after.codes.items():
@@ -178,7 +178,7 @@ def test_the_start_is_kept_where_nothing_is_better() -> None:
                 assert torch.equal(part.stored, before[layer].code.parts[name].stored)
 
 
-def test_patience_ends_it_early() -> None:
+def test_patience_ends_training_early() -> None:
     _, after = tuned(small_net(), lr=5.0, epochs=9, patience=2)
     assert [entry["epoch"] for entry in after.history] == [0, 1, 2]
 
@@ -190,12 +190,12 @@ def test_without_validation_the_last_epoch_counts() -> None:
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
-def test_optimizers(optimizer: str) -> None:
+def test_optimizers_improve_on_the_start(optimizer: str) -> None:
     _, after = tuned(small_net(), optimizer=optimizer, lr=1e-3)
     assert after.best_epoch > 0
 
 
-def test_a_loss_that_is_not_finite_ends_it() -> None:
+def test_a_loss_that_is_not_finite_is_an_error() -> None:
     model = small_net()
     batches = batches_of(model)
     batches[1][0][:] = torch.nan
@@ -214,10 +214,10 @@ def test_learning_rates_follow_the_size_of_a_tensor_and_a_cosine() -> None:
     codes = {layer.layer.name: layer.compressed for layer in small.layers}
     student = make_student(small.module, codes, installed_plugins(), "codebooks")
     for optimizer, power in (("adam", 1), ("sgd", 2)):
-        made = make_optimizer(student, Finetuning(lr=0.1, optimizer=optimizer))
+        adjusted = make_optimizer(student, Finetuning(lr=0.1, optimizer=optimizer))
         for done, factor in ((0.0, 1.0), (1 / 3, 0.75), (1.0, 0.0)):
-            set_rates(made, done)
-            for group in made.param_groups:
+            set_rates(adjusted, done)
+            for group in adjusted.param_groups:
                 size = math.sqrt(float(group["params"][0].detach().square().mean()))
                 expected = 0.1 * size**power * factor
                 assert group["lr"] == pytest.approx(expected, rel=1e-5, abs=1e-12)
@@ -267,7 +267,7 @@ def test_it_repeats_and_resumes_after_the_last_whole_epoch(tmp_path: Path) -> No
     assert nothing.count == 0
 
 
-def test_a_checkpoint_that_was_cut_short_is_made_again(tmp_path: Path) -> None:
+def test_a_truncated_checkpoint_is_replaced(tmp_path: Path) -> None:
     model = small_net()
     whole = tuned(model, checkpoint=tmp_path / "a.pt")[1]
     (tmp_path / "a.pt").write_bytes((tmp_path / "a.pt").read_bytes()[:1000])

@@ -1,4 +1,4 @@
-"""Plugins that exist for one test."""
+"""Plugins that are installed for one test."""
 
 import sys
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from vqzoo.plugin.manager import forget_plugins
 
 @pytest.fixture
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
-    """Lay distributions down on a path of their own; gives back their entry points."""
+    """Write distributions into a folder on the path; a call returns their entry points."""
     monkeypatch.syspath_prepend(str(tmp_path))
     before = set(sys.modules)
 
@@ -27,8 +27,8 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
         (info / "entry_points.txt").write_text("[vqzoo]\n" + "\n".join(lines) + "\n")
         for name, text in modules.items():
             (tmp_path / f"{name}.py").write_text(text)
-        found = [d for d in distributions(path=[str(tmp_path)]) if d.name == distribution]
-        return [point for d in found for point in d.entry_points]
+        installed = distributions(path=[str(tmp_path)])
+        return [point for d in installed if d.name == distribution for point in d.entry_points]
 
     yield add
     for name in set(sys.modules) - before:
@@ -38,7 +38,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
 
 @pytest.fixture
 def fresh_cache() -> Iterator[None]:
-    """`installed_plugins` forgets what it found, before and after."""
+    """Make `installed_plugins` load the plugins anew, before and after the test."""
     forget_plugins()
     yield
     forget_plugins()

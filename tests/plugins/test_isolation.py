@@ -1,4 +1,4 @@
-"""A plugin that fails or returns nonsense is named, caught, and never written to an artifact."""
+"""A plugin that fails or returns nonsense is named in one line, and no artifact is written."""
 
 import json
 from pathlib import Path
@@ -58,17 +58,17 @@ def fails(*arguments: str) -> str:
 
 
 @pytest.mark.parametrize("how", BROKEN)
-def test_a_quantizer_that_breaks(how: str, folder: Path) -> None:
+def test_a_quantizer_that_fails(how: str, folder: Path) -> None:
     assert f"error: {BROKEN[how]}" in fails("-o", f"how={how}")
 
 
-def test_options_that_break(folder: Path) -> None:
+def test_options_that_fail(folder: Path) -> None:
     assert "the Options of wild failed: RuntimeError: no such mood" in fails("-o", "how=options")
 
 
-def test_a_transform_that_breaks(folder: Path) -> None:
-    told = "the matrix that turn (plugin file:wild.py) on layer fc made holds NaN"
-    assert told in fails("--transform", "turn")
+def test_a_transform_that_fails(folder: Path) -> None:
+    message = "the matrix that turn (plugin file:wild.py) on layer fc made holds NaN"
+    assert message in fails("--transform", "turn")
 
 
 @pytest.fixture
@@ -80,32 +80,32 @@ def pictures(folder: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    ("how", "told"),
+    ("how", "message"),
     [
         ("learning", "AttributeError: reconstruct"),
         ("applied", "AttributeError: apply"),
         ("trainable", "SystemExit: 3"),
     ],
 )
-def test_a_quantizer_that_breaks_in_fine_tuning(how: str, told: str, pictures: str) -> None:
+def test_a_quantizer_that_fails_in_fine_tuning(how: str, message: str, pictures: str) -> None:
     learn = ["--finetune", "1", "--train-data", pictures, "--layers", "fc,conv1.0"]
     result = CliRunner().invoke(app, [*MODEL, "--out", "a", "-o", f"how={how}", *learn])
     assert result.exit_code == 1, result.output
-    assert result.stderr.splitlines()[-1] == f"error: wild (plugin file:wild.py) failed: {told}"
+    assert result.stderr.splitlines()[-1] == f"error: wild (plugin file:wild.py) failed: {message}"
     assert not Path("a").exists()
 
 
-def test_a_quantizer_that_breaks_in_repair(pictures: str) -> None:
+def test_a_quantizer_that_fails_in_repair(pictures: str) -> None:
     result = CliRunner().invoke(
         app, [*MODEL, "--out", "a", "-o", "how=again", "--repair", pictures]
     )
     assert result.exit_code == 1, result.output
-    told = "error: wild (plugin file:wild.py) failed: AttributeError: decode again"
-    assert result.stderr.splitlines()[-1] == told
+    message = "error: wild (plugin file:wild.py) failed: AttributeError: decode again"
+    assert result.stderr.splitlines()[-1] == message
     assert not Path("a").exists()
 
 
-def test_packings_that_break(folder: Path) -> None:
+def test_packings_that_fail(folder: Path) -> None:
     lossy = fails("--packing", "lossy")
     assert "packing lossy (plugin file:wild.py) of fc.weight::codes is not lossless" in lossy
     assert "worse (plugin file:wild.py) of fc.weight::codes failed: OSError: disk" in fails(
@@ -113,14 +113,14 @@ def test_packings_that_break(folder: Path) -> None:
     )
 
 
-def test_selectors_that_break(folder: Path) -> None:
+def test_selectors_that_fail(folder: Path) -> None:
     dreamt = fails("--layers", "dreamer")
     assert "dreamer (plugin file:wild.py) chose ['a.layer.of.my.dreams'], not in" in dreamt
     crashed = fails("--layers", "crash")
     assert "layer selector crash (plugin file:wild.py) failed: TypeError" in crashed
 
 
-def test_keep_going_leaves_that_layer_dense_and_does_the_others(folder: Path) -> None:
+def test_keep_going_leaves_that_layer_dense_and_compresses_the_others(folder: Path) -> None:
     broken = [*MODEL, "--layers", "all", "-o", "only=fc", "-o", "how=raises", "--out", "a"]
     stopped = CliRunner().invoke(app, broken)
     assert stopped.exit_code == 1
@@ -136,12 +136,12 @@ def test_keep_going_leaves_that_layer_dense_and_does_the_others(folder: Path) ->
     assert torch.isfinite(again.get_parameter("fc.weight")).all()
 
 
-def test_keep_going_with_nothing_left_fails(folder: Path) -> None:
+def test_keep_going_fails_if_no_layer_is_compressed(folder: Path) -> None:
     text = fails("-o", "how=raises", "--keep-going")
     assert "no layer could be compressed; fc: failed: wild" in text
 
 
-def test_what_a_file_made_needs_the_file_again(folder: Path) -> None:
+def test_an_artifact_of_a_plugin_file_needs_the_file_to_load(folder: Path) -> None:
     result = CliRunner().invoke(app, [*MODEL, "--out", "a", "--json"])
     assert result.exit_code == 0, result.output
     record = json.loads(result.stdout)
@@ -167,7 +167,7 @@ def test_another_file_is_another_request(folder: Path) -> None:
     assert first["versions"]["file:wild.py"] != second["versions"]["file:wild.py"]
 
 
-def test_a_file_from_python(folder: Path) -> None:
+def test_a_plugin_file_in_python(folder: Path) -> None:
     import timm
 
     model = timm.create_model("test_resnet")
@@ -178,7 +178,7 @@ def test_a_file_from_python(folder: Path) -> None:
         assert torch.equal(weight, loaded.state_dict()[name])
 
 
-def test_methods_lists_what_a_file_brings(folder: Path) -> None:
+def test_methods_lists_what_a_file_provides(folder: Path) -> None:
     result = CliRunner().invoke(app, ["methods", "wild", "--plugin", "wild.py"])
     assert result.exit_code == 0
     assert "how it misbehaves" in result.stdout

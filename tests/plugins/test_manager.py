@@ -49,7 +49,7 @@ BROKEN = {
         "vqzoo_contract = 99\n" + GOOD.format(method="x"),
         "written for contract 99, this vqzoo supports up to 1: upgrade vqzoo",
     ),
-    "a newer contract with hooks of its own": (
+    "a newer contract with new hooks": (
         "vqzoo_contract = 2\nfrom vqzoo.plugin import hookimpl\n@hookimpl\n"
         "def vqzoo_from_the_future(): return []",
         "written for contract 2",
@@ -69,7 +69,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("kind", BROKEN)
-def test_a_broken_plugin_is_a_warning_and_the_others_go_on(kind: str, install: Install) -> None:
+def test_a_broken_plugin_is_a_warning_and_the_others_load(kind: str, install: Install) -> None:
     text, cause = BROKEN[kind]
     points = install("acme-broken", brokenplugin=text)
     points += install("good-plugin", goodplugin=GOOD.format(method="whole-good"))
@@ -85,16 +85,16 @@ def test_a_broken_plugin_is_a_warning_and_the_others_go_on(kind: str, install: I
     by_name = {status.origin.entry_point: status for status in plugins.statuses}
     assert cause in (by_name["brokenplugin"].problem or "")
     assert by_name["goodplugin"].problem is None
-    assert by_name["goodplugin"].brings == ("method whole-good",)
+    assert by_name["goodplugin"].provides == ("method whole-good",)
     assert by_name["goodplugin"].origin.version == "1.2"
 
 
-def test_a_plugin_that_states_the_contract_of_today(install: Install) -> None:
+def test_a_plugin_that_names_the_current_contract(install: Install) -> None:
     text = f"vqzoo_contract = {CONTRACT_VERSION}\n" + GOOD.format(method="fine")
     assert load_plugins(install("good-plugin", goodplugin=text)).quantizers.names() == ["fine"]
 
 
-def test_nothing_of_a_broken_plugin_stays_behind(install: Install) -> None:
+def test_nothing_of_a_broken_plugin_stays_registered(install: Install) -> None:
     text, _ = BROKEN["unknown argument"]
     with pytest.warns(PluginWarning):
         plugins = load_plugins(install("acme-broken", brokenplugin=text))
@@ -121,14 +121,14 @@ def test_an_entry_point_declared_twice(install: Install) -> None:
         assert load_plugins(points + points).quantizers.get("fine").item.name == "fine"
 
 
-def test_a_module_that_is_not_there(install: Install, tmp_path: Path) -> None:
+def test_a_module_that_does_not_exist(install: Install, tmp_path: Path) -> None:
     points = install("gone", goneplugin="")
     (tmp_path / "goneplugin.py").unlink()
     with pytest.warns(PluginWarning, match="ModuleNotFoundError.*goneplugin"):
         assert load_plugins(points).quantizers.names() == []
 
 
-def test_an_entry_point_without_distribution_or_sense() -> None:
+def test_an_entry_point_without_a_distribution_or_a_valid_module() -> None:
     points = [EntryPoint("lost", "not a module", "vqzoo"), EntryPoint("os", "os", "vqzoo")]
     with pytest.warns(PluginWarning, match="lost of unknown is left out"):
         plugins = load_plugins(points)
@@ -152,7 +152,7 @@ def test_a_distribution_without_a_name(install: Install, tmp_path: Path) -> None
         assert load_plugins(points).quantizers.names() == ["fine"]
 
 
-def test_an_observer_that_raises_is_a_warning_and_the_next_is_called(install: Install) -> None:
+def test_an_observer_that_raises_is_a_warning_and_the_next_one_is_called(install: Install) -> None:
     observer = """
 from vqzoo.plugin import hookimpl
 seen = []

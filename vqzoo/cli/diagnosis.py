@@ -221,7 +221,7 @@ def _plugins() -> Iterator[Finding]:
                 "package": origin.distribution,
                 "version": origin.version,
                 "module": status.module,
-                "provides": list(status.brings),
+                "provides": list(status.provides),
                 "problem": status.problem,
             },
         )
@@ -232,7 +232,7 @@ def _plugins() -> Iterator[Finding]:
 def provided(status: "PluginStatus") -> str:
     """What a plugin provides, by kind: "method km, pq; packing bits"."""
     names: dict[str, list[str]] = {}
-    for item in status.brings:
+    for item in status.provides:
         kind, _, name = item.rpartition(" ")
         names.setdefault(kind, []).append(name)
     return "; ".join(f"{kind} {', '.join(of_kind)}" for kind, of_kind in names.items())

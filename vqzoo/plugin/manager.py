@@ -39,13 +39,13 @@ class PluginStatus:
         origin: the entry point and its distribution.
         module: the module that the entry point names, or the path of a plugin file.
         problem: why it was not loaded; None if it was.
-        brings: what it provides, ("method pq", "packing rans").
+        provides: what it provides, ("method pq", "packing rans").
     """
 
     origin: Origin
     module: str
     problem: str | None
-    brings: tuple[str, ...] = ()
+    provides: tuple[str, ...] = ()
 
 
 @dataclass
@@ -143,7 +143,7 @@ def load_plugins(points: Iterable[EntryPoint]) -> Plugins:
     for point in sorted(points, key=lambda point: (_origin(point).distribution, point.name)):
         origin = _origin(point)
         try:
-            brings = _register(plugins, point.load(), origin)
+            provides = _register(plugins, point.load(), origin)
         except (Exception, SystemExit) as error:
             problem = cause(error)
             _warn(f"plugin {origin.entry_point} of {origin.distribution} is left out: {problem}")
@@ -151,7 +151,7 @@ def load_plugins(points: Iterable[EntryPoint]) -> Plugins:
             for registry in plugins.registries:
                 registry.add_failure(f"{origin.entry_point} of {origin.distribution} ({problem})")
         else:
-            plugins.statuses.append(PluginStatus(origin, point.value, None, tuple(brings)))
+            plugins.statuses.append(PluginStatus(origin, point.value, None, tuple(provides)))
     return plugins
 
 
@@ -164,7 +164,7 @@ def _load_file(plugins: Plugins, path: Path, sha256: str) -> None:
     origin = file_origin(path, sha256)
     module = import_file(path, sha256)
     try:
-        brings = _register(plugins, module, origin)
+        provides = _register(plugins, module, origin)
     except (Exception, SystemExit) as error:
         raise UsageError(f"plugin file {path} is refused: {cause(error)}") from error
     if not plugins.hooks.get_hookcallers(module):
@@ -172,7 +172,7 @@ def _load_file(plugins: Plugins, path: Path, sha256: str) -> None:
             f"plugin file {path} implements no hook: add a function vqzoo_quantizers, marked "
             "@hookimpl, that returns [MyMethod()]"
         )
-    plugins.statuses.append(PluginStatus(origin, str(path), None, tuple(brings)))
+    plugins.statuses.append(PluginStatus(origin, str(path), None, tuple(provides)))
 
 
 def _register(plugins: Plugins, plugin: Any, origin: Origin) -> list[str]:
