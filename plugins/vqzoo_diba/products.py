@@ -1,4 +1,4 @@
-"""Matrix products whose bits do not depend on the number of threads."""
+"""Matrix products that are the same to the bit with any number of threads."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ _ROWS = 256  # rows of the result a task
 
 @contextmanager
 def one_torch_thread() -> Iterator[None]:
-    """Within the block torch's own operators use one thread; `run_tasks` still uses them all."""
+    """Make torch's operators use one thread within the block; `run_tasks` still uses them all."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -23,7 +23,7 @@ def one_torch_thread() -> Iterator[None]:
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:
-    """a @ b, (m, k) by (k, n), in tasks of whole rows; call it under `one_torch_thread`."""
+    """a @ b, (m, k) by (k, n), in tasks of whole rows; call it within `one_torch_thread`."""
     result = a.new_empty(a.shape[0], b.shape[1])
 
     def work(start: int) -> None:
@@ -35,7 +35,7 @@ def product(a: Tensor, b: Tensor) -> Tensor:
 
 
 def gram(a: Tensor) -> Tensor:
-    """aᵀ·a, (k, k) of (m, k), in tasks of the upper triangle; under `one_torch_thread`."""
+    """aᵀ·a, (k, k) of (m, k), in tasks of the upper triangle; call it within `one_torch_thread`."""
     k = a.shape[1]
     result = a.new_empty(k, k)
 

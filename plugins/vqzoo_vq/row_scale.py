@@ -1,4 +1,4 @@
-"""One scale a row, so that rows of very different size can share a codebook."""
+"""A scale for each row, so that rows of very different sizes can share a codebook."""
 
 import math
 from typing import Literal
@@ -14,15 +14,15 @@ Scale = Literal["none", "row"]
 
 
 def row_sizes(weight: Tensor, scale: Scale) -> Tensor | None:
-    """(m, 1): the rows' root mean square, 1 for rows of zeros, by which to divide them before they
-    are clustered; None where they stay as they are."""
+    """(m, 1): the rows' root mean squares, by which they are divided before clustering (1 for rows
+    of zeros); None without row scales."""
     if scale == "none":
         return None
     sizes = []
-    for rows, room in row_chunks(weight):
-        peak = torch.abs(rows, out=room).amax(dim=1, keepdim=True)
-        peak = peak.where(peak > 0, 1.0)  # taken out first: squares of the weights could overflow
-        norm = torch.linalg.vector_norm(torch.div(rows, peak, out=room), dim=1, keepdim=True)
+    for rows, buffer in row_chunks(weight):
+        peak = torch.abs(rows, out=buffer).amax(dim=1, keepdim=True)
+        peak = peak.where(peak > 0, 1.0)  # divided by first: the weights' squares could overflow
+        norm = torch.linalg.vector_norm(torch.div(rows, peak, out=buffer), dim=1, keepdim=True)
         rms = peak * norm / math.sqrt(weight.shape[1])
         sizes.append(rms.where(rms > 0, 1.0))
     return torch.cat(sizes)
@@ -30,7 +30,7 @@ def row_sizes(weight: Tensor, scale: Scale) -> Tensor | None:
 
 def fit_row_scale(weight: Tensor, normalized: Tensor, inputs: Tensor | None = None) -> Floats:
     """The scales of least squared error, <w_i, q_i> / <q_i, q_i>, for rows q_i of the decoded
-    normalized matrix; (m,) in float16. With calibration inputs, of the layer's output."""
+    normalized matrix: (m,), float16. With calibration inputs, the error is the output's."""
     weight, normalized = outputs(weight, inputs), outputs(normalized, inputs)
     energy = _row_products(normalized, normalized)
     scales = _row_products(weight, normalized) / energy.where(energy > 0, 1.0)
@@ -40,26 +40,26 @@ def fit_row_scale(weight: Tensor, normalized: Tensor, inputs: Tensor | None = No
 def _row_products(a: Tensor, b: Tensor) -> Tensor:
     """<a_i, b_i> for the rows of two matrices."""
     sums, start = [], 0
-    for rows, room in row_chunks(a):
+    for rows, buffer in row_chunks(a):
         stop = start + len(rows)
-        sums.append(torch.mul(rows, b[start:stop], out=room).sum(dim=1))
+        sums.append(torch.mul(rows, b[start:stop], out=buffer).sum(dim=1))
         start = stop
     return torch.cat(sums)
 
 
 def scale_layout(m: int, scale: Scale) -> dict[str, Floats]:
-    """The part `scale` of an m-row matrix, where there is one, without values."""
+    """The layout of the part `scale` of an m-row matrix, if there is one."""
     return {"scale": Floats.layout("float16", m)} if scale == "row" else {}
 
 
 def check_row_scale(code: Code) -> None:
-    """Raises ValueError unless the part `scale`, where there is one, has a scale a row."""
+    """Raise ValueError unless the part `scale`, if there is one, has a scale for each row."""
     if "scale" in code.parts:
         code.require_floats("scale", code.shape[:1])
 
 
 def scale_rows(matrix: Tensor, scales: Tensor | None) -> Tensor:
-    """Multiply rows by their scales; in place when nothing is to be differentiated."""
+    """Multiply rows by their scales; in place unless a gradient is needed."""
     if scales is None:
         return matrix
     if torch.is_grad_enabled() and (matrix.requires_grad or scales.requires_grad):
