@@ -1,5 +1,8 @@
-"""What a push left on the loopback Hub, read from another server: olah, an independent
-implementation of the Hub's reading half, which serves the artifact from a git repository with LFS."""
+"""A pushed artifact, read from another server.
+
+olah is an independent implementation of the Hub's reading half. It serves the artifact from a git
+repository with LFS.
+"""
 
 import os
 import shutil
