@@ -10,7 +10,6 @@ from vqzoo.artifact.encode import EncodedLayer, encode_layer
 from vqzoo.calibration.layer_inputs import layer_inputs
 from vqzoo.compression.compress import compress_layer
 from vqzoo.compression.view import weight_key
-from vqzoo.data.seeds import epoch_generator
 from vqzoo.errors import NothingCompressed, PluginError
 from vqzoo.plugin.method import SkipLayer
 from vqzoo.plugin.selector import LayerInfo
@@ -134,7 +133,7 @@ def _calibrate(
         return layer_inputs(
             ready.opened.module,
             waiting,
-            data.batches(epoch_generator(ready.recipe.seed, 0)),
+            data,
             data.images or ready.recipe.calibration_images,
             seed=ready.recipe.seed,
             device=ready.device,

@@ -19,9 +19,10 @@ from vqzoo.artifact.schema import REPORT_FILE, IndicesEntry, LayerEntry
 from vqzoo.artifact.writer import dense_bytes, write_artifact
 from vqzoo.compression.view import compressible_layers
 from vqzoo.data.evaluation_data import open_data
-from vqzoo.data.training_data import TrainingData, open_training_data
+from vqzoo.data.training_data import TrainingData
 from vqzoo.errors import UsageError
 from vqzoo.finetuning.encoded import Lesson, finetuning_block, layer_name, learn
+from vqzoo.finetuning.images import open_images
 from vqzoo.finetuning.settings import Finetuning
 from vqzoo.models.dense import EMBEDDED_DATA, OpenedModel, find_model
 from vqzoo.network.build import build_model
@@ -233,7 +234,7 @@ def _open_training(asked: FinetuneRequest, dense: OpenedModel) -> TrainingData:
     spec = asked.settings.data or EMBEDDED_DATA.get(dense.name)
     if spec is None:
         raise UsageError(f"{dense.name} has no training images here: give --data imagefolder:PATH")
-    return open_training_data(spec, dense.module, asked.settings, seed=asked.seed)
+    return open_images(spec, dense.module, asked.settings, asked.seed)
 
 
 def _digest(

@@ -3,7 +3,6 @@
 import json
 import math
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,7 @@ from vqzoo.artifact.folder import check_target
 from vqzoo.artifact.schema import DENSE_FILE, REPORT_FILE
 from vqzoo.artifact.writer import dense_bytes, untouched_tensors, write_artifact, write_tensors
 from vqzoo.calibration.repair import repair
-from vqzoo.data.batches import Batch
-from vqzoo.data.seeds import epoch_generator
-from vqzoo.data.training_data import TrainingData
+from vqzoo.data.batches import Data
 from vqzoo.finetuning.encoded import Lesson, code_of, decoded_network, layer_name
 from vqzoo.network.load import load
 from vqzoo.plugin.files import plugin_files
@@ -180,16 +177,13 @@ def _repair(ready: Prepared, made: CompressedNetwork, watcher: Watcher) -> Compr
     codes = {layer_name(layer): code_of(layer, ready.plugins) for layer in made.layers}
     compressed = decoded_network(made.module, codes, ready.plugins)
 
-    def batches() -> Iterator[Batch]:
-        return data.batches(epoch_generator(ready.recipe.seed, 0))
-
     images = data.images or ready.recipe.calibration_images
     with watcher.images(f"repairing on {data.name}") as steps:
         repaired = repair(
             made.module,
             compressed,
             codes,
-            batches,
+            data.batches,
             images,
             device=ready.device,
             progress=steps,
@@ -207,5 +201,5 @@ def _repair(ready: Prepared, made: CompressedNetwork, watcher: Watcher) -> Compr
     return replace(made, module=repaired.module, repair=told)
 
 
-def _data_block(data: TrainingData | None) -> dict[str, Any] | None:
+def _data_block(data: Data | None) -> dict[str, Any] | None:
     return None if data is None else {"data": data.name, "images": data.images}
