@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from vqzoo.evaluation.accuracy import evaluate
     from vqzoo.finetuning.finetune import finetune
     from vqzoo.hub.repository import pull, push
-    from vqzoo.network.compressed_model import CompressedModel, compress
+    from vqzoo.network.compress import compress
+    from vqzoo.network.compressed_model import CompressedModel
     from vqzoo.network.load import load
     from vqzoo.plugin.hookspecs import hookimpl
 
@@ -38,7 +39,7 @@ __all__ = [
 
 _HOMES = {
     "CompressedModel": "vqzoo.network.compressed_model",
-    "compress": "vqzoo.network.compressed_model",
+    "compress": "vqzoo.network.compress",
     "evaluate": "vqzoo.evaluation.accuracy",
     "finetune": "vqzoo.finetuning.finetune",
     "hookimpl": "vqzoo.plugin.hookspecs",

@@ -107,7 +107,7 @@ def test_a_few_bytes_claim_any_number_of_codes(tmp_path: Path) -> None:
 
 
 def test_the_record_holds_entropies(tmp_path: Path) -> None:
-    from vqzoo.compression.compress import CompressedLayer
+    from vqzoo.compression.layer import CompressedLayer
     from vqzoo.report.record import codes_block
 
     torch.manual_seed(0)

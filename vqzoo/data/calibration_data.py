@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from vqzoo.data import fmnist
 from vqzoo.data.batches import (
@@ -66,7 +66,7 @@ def collect_calibration_data(batches: Iterable[Any], images: int = CALIBRATION_I
 
     Args:
         batches: batches of images (float, B x C x H x W), or pairs of images and labels, such as a
-            `torch.utils.data.DataLoader` gives.
+            `torch.utils.data.DataLoader` gives; or a tensor, which is one batch.
         images: use at most this many.
 
     Raises:
@@ -74,7 +74,7 @@ def collect_calibration_data(batches: Iterable[Any], images: int = CALIBRATION_I
     """
     collected: list[Batch] = []
     missing = images
-    for batch in map(as_batch, batches):
+    for batch in map(as_batch, [batches] if isinstance(batches, Tensor) else batches):
         chosen = batch.images[:missing]
         if len(chosen):
             collected.append(Batch(chosen, None))

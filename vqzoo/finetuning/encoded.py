@@ -1,6 +1,5 @@
 """Fine-tuning of layers as a file holds them."""
 
-import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from vqzoo.artifact.encode import EncodedLayer, encode_layer
 from vqzoo.artifact.schema import LayerEntry
 from vqzoo.compression.decode import decode
 from vqzoo.compression.distortion import MatrixError, matrix_error
-from vqzoo.compression.view import weight_key
+from vqzoo.compression.view import copy_with_weights
 from vqzoo.data.training_data import TrainingData
 from vqzoo.finetuning.loop import Tuned, tune
 from vqzoo.finetuning.settings import Finetuning
@@ -113,12 +112,7 @@ def decoded_network(
     module: nn.Module, codes: Mapping[str, MethodCode], plugins: Plugins
 ) -> nn.Module:
     """A copy of `module` with decoded weights in the layers that `codes` names."""
-    network = copy.deepcopy(module)
-    with torch.no_grad():
-        for name, code in codes.items():
-            weight = network.get_parameter(weight_key(name))
-            weight.copy_(decode(code, plugins).view(weight.shape))
-    return network
+    return copy_with_weights(module, {name: decode(code, plugins) for name, code in codes.items()})
 
 
 def finetuning_block(lesson: Lesson, tuned: Tuned) -> dict[str, Any]:

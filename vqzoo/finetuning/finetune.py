@@ -10,9 +10,9 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from vqzoo.compression.compress import CompressedLayer
 from vqzoo.compression.decode import decode
 from vqzoo.compression.distortion import MatrixError, matrix_error
+from vqzoo.compression.layer import CompressedLayer
 from vqzoo.compression.view import weight_key
 from vqzoo.data.batches import Data
 from vqzoo.data.training_data import TrainingData, given_batches

@@ -14,8 +14,8 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from vqzoo.artifact.codes import build_code
 from vqzoo.artifact.reader import Artifact, part_keys
+from vqzoo.compression.coded_layer import run_from_code
 from vqzoo.compression.decode import decode
-from vqzoo.compression.layers import run_from_code
 from vqzoo.compression.view import compressible_layers, weight_key
 from vqzoo.errors import ArtifactError, one_line
 from vqzoo.models.names import register_models

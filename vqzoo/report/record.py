@@ -8,7 +8,7 @@ from typing import Any
 
 from vqzoo.artifact.encode import EncodedLayer
 from vqzoo.artifact.schema import SEPARATOR
-from vqzoo.compression.compress import CompressedLayer
+from vqzoo.compression.layer import CompressedLayer
 from vqzoo.evaluation.accuracy import Agreement, Evaluation, paired_difference
 from vqzoo.numerics.coding.entropy import entropy_bits
 from vqzoo.plugin.code import Code, Indices

@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from vqzoo.compression.compress import check_weights, parse_options
+from vqzoo.compression.check import check_weights
+from vqzoo.compression.options import validate_options
 from vqzoo.compression.selection import LayerPlan, plan_layers
 from vqzoo.compression.view import compressible_layers
 from vqzoo.data.calibration_data import open_calibration_data
@@ -155,7 +156,7 @@ def _typed(recipe: Recipe, plugins: Plugins) -> Recipe:
     """
 
     def typed(item: Method, texts: Mapping[str, Any]) -> dict[str, Any]:
-        options = parse_options(item, texts)
+        options = validate_options(item, texts)
         return {name: getattr(options, name) for name in texts}
 
     def update(request: Recipe | Rule) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from vqzoo.artifact.files import write_text
 from vqzoo.artifact.folder import check_target
 from vqzoo.artifact.schema import DENSE_FILE, REPORT_FILE
 from vqzoo.artifact.writer import dense_bytes, untouched_tensors, write_artifact, write_tensors
-from vqzoo.calibration.repair import repair
+from vqzoo.calibration.repair import repair_with
 from vqzoo.data.batches import Data
 from vqzoo.finetuning.encoded import Lesson, code_of, decoded_network, layer_name
 from vqzoo.network.load import load
@@ -177,23 +177,15 @@ def _repair(ready: Prepared, made: CompressedNetwork, watcher: Watcher) -> Compr
     codes = {layer_name(layer): code_of(layer, ready.plugins) for layer in made.layers}
     compressed = decoded_network(made.module, codes, ready.plugins)
 
-    images = data.images or ready.recipe.calibration_images
-    with watcher.images(f"repairing on {data.name}") as steps:
-        repaired = repair(
-            made.module,
-            compressed,
-            codes,
-            data.batches,
-            images,
-            device=ready.device,
-            progress=steps,
-        )
+    repaired = repair_with(
+        data, made.module, compressed, codes, device=ready.device, watcher=watcher
+    )
     before, after = (d if math.isfinite(d) else None for d in repaired.divergence)
     counts = f"{len(repaired.norms)} batch norms and {len(repaired.biases)} biases"
     watcher.say(f"Repaired {counts}: {nats(before)} from the dense answers, now {nats(after)}.")
     told = {
         "data": data.name,
-        "images": images,
+        "images": data.images,
         "biases": repaired.biases,
         "norms": repaired.norms,
         "divergence": {"before": before, "after": after},

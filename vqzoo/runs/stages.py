@@ -15,7 +15,7 @@ from torch import nn
 
 from vqzoo.artifact.encode import EncodedLayer
 from vqzoo.artifact.writer import dense_bytes, write_artifact
-from vqzoo.compression.compress import choose_options
+from vqzoo.compression.options import choose_options
 from vqzoo.compression.selection import LayerPlan, MethodChoice
 from vqzoo.finetuning.encoded import (
     Learned,
@@ -59,7 +59,7 @@ def compress_in_stages(
             recipe=ready.recipe.model_copy(update={"packing": packing}),
         )
         if index == 0 and work.resumed:
-            watcher.say(f"Taking up {work.partial} where it was left.")
+            watcher.say(f"Resuming {work.partial}.")
         if len(planned) > 1:
             watcher.say(f"stage {index + 1} of {len(planned)}: {_methods(plans)}")
         made = compress_layers(stage, room, watcher, keep_going)

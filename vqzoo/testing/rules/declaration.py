@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from vqzoo.compression.compress import parse_options
+from vqzoo.compression.options import validate_options
 from vqzoo.errors import UsageError
 from vqzoo.plugin.method import SkipLayer
 from vqzoo.testing.broken import require
@@ -32,7 +32,7 @@ def options_are_scalars_that_text_can_give(subject: Subject) -> None:
             require(scalar, f"option {name} is a {type(value).__name__}")
         given = {n: str(v) for n, v in options.model_dump().items() if v is not None}
         require(
-            parse_options(subject.method, given) == options,
+            validate_options(subject.method, given) == options,
             f"reading {given} gives other options than {options!r}",
         )
 
@@ -40,7 +40,7 @@ def options_are_scalars_that_text_can_give(subject: Subject) -> None:
 def unknown_options_are_refused(subject: Subject) -> None:
     """A misspelt option is an error, never ignored: `Options` forbids what it does not know."""
     try:
-        parse_options(subject.method, {"no_such_option_": 1})
+        validate_options(subject.method, {"no_such_option_": 1})
     except UsageError:
         return
     require(False, "Options took the unknown option no_such_option_")
@@ -50,7 +50,7 @@ def fitting_is_told_and_done_once(subject: QuantizerSubject) -> None:
     """`fit` says through `note` what it clamped, and fitting what already fits changes nothing."""
     for case in SHAPES:
         for given in subject.quantizer.ladder:
-            asked = parse_options(subject.quantizer, given)
+            asked = validate_options(subject.quantizer, given)
             _check_fit(subject, asked, case)
 
 
