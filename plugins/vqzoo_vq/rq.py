@@ -8,6 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from vqzoo.numerics.arrays import empty
 from vqzoo.numerics.clustering.residual import residual_kmeans
 from vqzoo.numerics.decoding.decode import decode_residual
 from vqzoo.numerics.decoding.lookup import look_up
@@ -123,7 +124,8 @@ class ResidualQuantization(Quantizer):
         """Look the centroids up and add, in parallel, straight into place."""
         shape = _cut_of(code)
         if out is None:
-            out = params["codebook" + shape.suffixes[0]].new_empty(code.shape)
+            device = params["codebook" + shape.suffixes[0]].device
+            out = empty(code.shape, torch.float32, device)
         start = 0
         for suffix, (blocks, d) in zip(shape.suffixes, shape.widths, strict=True):
             place = out[:, start : start + blocks * d]
