@@ -1,18 +1,21 @@
-"""What several tests share: the command line as users run it, and small models."""
+"""What several tests share: workers, the command line as users run it, and a small artifact."""
 
 import os
 import shutil
-import subprocess
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
 import torch
+from huggingface_hub import constants
 from hypothesis import settings
 from safetensors.torch import save_file
+from typer.testing import CliRunner
 
+from vqzoo.cli.main import app
+from vqzoo.numerics.threads import thread_count
 from vqzoo.progress import SilentWatcher
 from vqzoo.runs.recipe import make_recipe
 from vqzoo.runs.run import run
@@ -21,29 +24,62 @@ from vqzoo.runs.run import run
 settings.register_profile("vqzoo", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("vqzoo")
 
-Vqzoo = Callable[..., subprocess.CompletedProcess[str]]
+MOST_WORKERS = 8  # of about 1 GB each
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """`-n auto`: a worker per core for folders, none for single files, which end sooner without."""
+    if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
+        return None  # xdist itself reads it
+    if all(".py" in argument for argument in config.args):
+        return 0
+    return min(MOST_WORKERS, thread_count())
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes(specs: list[object]) -> None:
+    """Give each worker one thread of torch's: idle OpenMP threads spin, and would slow the others.
+
+    Workers and the processes that they start inherit the environment.
+    """
+    if len(specs) > 1:
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def plain_environment() -> Iterator[None]:
+    """Output looks the same from every terminal, and all installed plugins are loaded."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR", "VQZOO_PLUGINS"):
+            patch.delenv(name, raising=False)
+        yield
+
+
+Vqzoo = Callable[..., Any]
 
 
 @pytest.fixture
-def vqzoo(tmp_path: Path) -> Vqzoo:
-    """Run `vqzoo` in a process of its own, in an empty folder, without network."""
+def vqzoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Vqzoo:
+    """Run `vqzoo` in `tmp_path`, its output piped, without network; keywords set its environment.
 
-    def call(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "vqzoo.cli.main", *arguments],
-            cwd=tmp_path,
-            env={**os.environ, "HF_HUB_OFFLINE": "1", **environment},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+    It gives the `Result` of typer's `CliRunner`; an exception that is no exit is raised.
+    """
+
+    def call(*arguments: str, **environment: str) -> Any:
+        with monkeypatch.context() as patch:
+            patch.chdir(tmp_path)
+            patch.setattr(constants, "HF_HUB_OFFLINE", True)
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            return CliRunner().invoke(app, arguments, catch_exceptions=False)
 
     return call
 
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished artifact of a small network with weights of its own, as `vqzoo run` leaves it."""
+    """The artifact of a finished run on a small network; its weights are a checkpoint."""
     folder = tmp_path_factory.mktemp("made")
     torch.manual_seed(5)
     save_file(timm.create_model("test_resnet").state_dict(), folder / "mine.safetensors")
@@ -59,5 +95,5 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def artifact(made: Path, tmp_path: Path) -> Path:
-    """A copy of it that a test may change."""
+    """A copy of that artifact, which a test may change."""
     return Path(shutil.copytree(made, tmp_path / "artifact"))

@@ -1,14 +1,14 @@
 """Train the embedded network: `python -m tools.train_alexnet_mini --data DIR --out FILE`.
 
-DIR holds Fashion-MNIST's training split (train-images-idx3-ubyte.gz and
-train-labels-idx1-ubyte.gz). 5,000 of its images are held out to report accuracy by (they are the
-ones that ship in the package, see `vqzoo.data.fmnist`); the network learns from the other 55,000.
-Nothing is chosen by the held-out images: what is saved are the averaged weights after the last
-epoch. The test split is never read here.
+DIR holds the training split of Fashion-MNIST (train-images-idx3-ubyte.gz and
+train-labels-idx1-ubyte.gz). 5,000 of its images, those that ship in the package (see
+`vqzoo.data.fmnist`), are held out to report the accuracy; the network is trained on the other
+55,000. The held-out images do not influence the result: the averaged weights after the last epoch
+are saved. The test split is never read.
 
 The recipe: AdamW, linear warm-up and cosine decay, label smoothing, random crops, flips and
-erasing, dropout, an exponential moving average of the weights. The result is float16 safetensors
-with the recipe's record as metadata.
+erasing, dropout, and an exponential moving average of the weights. The result is float16
+safetensors with the recipe and its outcome as metadata.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import contextlib
 import copy
 import json
 import math
-import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -29,9 +28,9 @@ import torch
 import torch.nn.functional as F
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from vqzoo.artifact.writer import write_tensors
 from vqzoo.data.augment import augment
 from vqzoo.data.fmnist import LabelledImages, held_out_indices, train_split
 from vqzoo.errors import UsageError, VqzooError, one_line
@@ -40,7 +39,7 @@ from vqzoo.models.alexnet_mini import FMNIST_MEAN, FMNIST_STD, alexnet_mini
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is trained and how; the saved file records it."""
+    """The hyperparameters of training, recorded in the saved file."""
 
     seed: int = 0
     epochs: int = 40
@@ -58,7 +57,14 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Step:
-    """One training step's outcome; `accuracy` (percent, held-out) at the end of an epoch only."""
+    """The outcome of a training step.
+
+    Attributes:
+        epoch: from 0.
+        step: within the epoch, from 0.
+        loss: of the batch.
+        accuracy: top-1 on the held-out images in percent; None except at the end of an epoch.
+    """
 
     epoch: int
     step: int
@@ -73,11 +79,21 @@ def train(
     device: torch.device,
     on_step: Callable[[Step], None],
 ) -> nn.Module:
-    """Train `alexnet_mini` on `data` and return the averaged network, float32, in eval mode.
+    """Train `alexnet_mini`.
 
-    Matrix products run in bfloat16 (autocast), weights and optimizer state stay float32. Repeats
-    exactly under `recipe.seed` on the same machine and number of threads; the caller's random
-    state is left as it was.
+    Matrix products run in bfloat16 (autocast), weights and optimizer state stay float32. The same
+    `recipe.seed` gives the same weights on the same machine with the same number of threads. The
+    caller's random state is not changed.
+
+    Args:
+        data: the images to train on.
+        held_out: the images to measure the accuracy on after each epoch.
+        recipe: the hyperparameters.
+        device: the device to train on.
+        on_step: called after each step.
+
+    Returns:
+        The averaged network, float32, in eval mode.
     """
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(recipe.seed)
@@ -102,13 +118,13 @@ def train(
                 optimizer.step()
                 _update_average(average, model, done, recipe.ema_decay)
                 last = step == steps_per_epoch - 1
-                reached = accuracy(average, held_out, device) if last else None
-                on_step(Step(epoch, step, loss.detach(), reached))
+                top1 = accuracy(average, held_out, device) if last else None
+                on_step(Step(epoch, step, loss.detach(), top1))
     return average
 
 
 def schedule(step: int, steps_per_epoch: int, recipe: Recipe) -> float:
-    """The learning rate's factor: linear warm-up, then half a cosine down to 0."""
+    """The factor of the learning rate: linear warm-up, then half a cosine down to 0."""
     warmup = recipe.warmup_epochs * steps_per_epoch
     if step < warmup:
         return (step + 1) / warmup
@@ -117,10 +133,18 @@ def schedule(step: int, steps_per_epoch: int, recipe: Recipe) -> float:
 
 
 def erase(images: Tensor, side: int, probability: float) -> Tensor:
-    """Put the mean (0) in a square of `side` pixels, cut at the border, of some of the images.
+    """Set a square of each image to the mean (0) with the given probability.
 
-    Random erasing (Zhong et al. 2017, arXiv 1708.04896) with one size, as in Cutout (DeVries,
-    Taylor 2017). Takes and gives (N, C, H, W), normalized. Draws from torch's global generators.
+    Random erasing (Zhong et al. 2017, arXiv 1708.04896) with squares of one size, as in Cutout
+    (DeVries, Taylor 2017). Draws from torch's global generator of the images' device.
+
+    Args:
+        images: (N, C, H, W), normalized.
+        side: of the square in pixels; a square may extend past the border.
+        probability: with which an image gets a square.
+
+    Returns:
+        (N, C, H, W).
     """
     n, _, height, width = images.shape
     top = torch.randint(1 - side, height, (n, 1), device=images.device)
@@ -134,7 +158,8 @@ def erase(images: Tensor, side: int, probability: float) -> Tensor:
 
 
 def normalize(images: Tensor) -> Tensor:
-    """uint8 images to float32, with Fashion-MNIST's mean and standard deviation taken out."""
+    """Convert uint8 images to float32, normalized by the mean and standard deviation of
+    Fashion-MNIST."""
     mean = 255 * torch.tensor(FMNIST_MEAN, device=images.device).view(1, -1, 1, 1)
     std = 255 * torch.tensor(FMNIST_STD, device=images.device).view(1, -1, 1, 1)
     return (images.float() - mean) / std
@@ -142,24 +167,24 @@ def normalize(images: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def accuracy(model: nn.Module, data: LabelledImages, device: torch.device) -> float:
-    """Top-1 of `model` (in eval mode) on `data`, in percent, computed in float32."""
-    right = 0
+    """Top-1 accuracy in percent, computed in float32; `model` must be in eval mode."""
+    correct = 0
     for start in range(0, len(data), 500):
         images, labels = data[start : start + 500]
         logits = model(normalize(images.to(device)))
-        right += int((logits.argmax(1) == labels.to(device)).sum())
-    return 100 * right / len(data)
+        correct += int((logits.argmax(1) == labels.to(device)).sum())
+    return 100 * correct / len(data)
 
 
 def _shuffled_batches(
     images: Tensor, labels: Tensor, recipe: Recipe
 ) -> Iterator[tuple[Tensor, Tensor]]:
     order = torch.randperm(len(labels), device=labels.device)
-    for chosen in order.split(recipe.batch_size):
-        if len(chosen) == recipe.batch_size:
-            x = normalize(augment(images[chosen], recipe.crop_padding))
+    for batch in order.split(recipe.batch_size):
+        if len(batch) == recipe.batch_size:
+            x = normalize(augment(images[batch], recipe.crop_padding))
             x = erase(x, recipe.erase_side, recipe.erase_probability)
-            yield x.contiguous(memory_format=torch.channels_last), labels[chosen]
+            yield x.contiguous(memory_format=torch.channels_last), labels[batch]
 
 
 def _parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, object]]:
@@ -173,7 +198,7 @@ def _parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, object
 
 @torch.no_grad()
 def _update_average(average: nn.Module, model: nn.Module, step: int, decay: float) -> None:
-    # A short memory at first, so that the random start is soon forgotten.
+    # The decay grows from 0.1, so that the average forgets the random initial weights.
     weight = 1 - min(decay, (1 + step) / (10 + step))
     torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), weight)
     for mean, buffer in zip(average.buffers(), model.buffers(), strict=True):
@@ -181,19 +206,17 @@ def _update_average(average: nn.Module, model: nn.Module, step: int, decay: floa
 
 
 def save(model: nn.Module, record: dict[str, object], path: Path) -> None:
-    """Write the weights as float16 safetensors, with `record` as the one metadata entry."""
+    """Write the weights as float16 safetensors, with `record` as the only metadata entry."""
     tensors = {
         name: (tensor.half() if tensor.is_floating_point() else tensor).cpu().contiguous()
         for name, tensor in model.state_dict().items()
     }
-    unfinished = path.with_name(path.name + ".partial")
-    save_file(tensors, unfinished, metadata={"vqzoo": json.dumps(record, sort_keys=True)})
-    os.replace(unfinished, path)
+    write_tensors(path, tensors, {"vqzoo": json.dumps(record, sort_keys=True)})
 
 
 @contextlib.contextmanager
 def _progress(recipe: Recipe, steps_per_epoch: int) -> Iterator[Callable[[Step], None]]:
-    """A bar with the loss's running mean, and one printed line an epoch."""
+    """Show a progress bar, and print one line with loss and accuracy per epoch."""
     console = Console(stderr=True)
     bar = Progress(
         TextColumn("{task.description}"),
@@ -223,7 +246,7 @@ def _progress(recipe: Recipe, steps_per_epoch: int) -> Iterator[Callable[[Step],
 def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m tools.train_alexnet_mini",
-        description="Train alexnet_mini on Fashion-MNIST's training split.",
+        description="Train alexnet_mini on the training split of Fashion-MNIST.",
     )
     parser.add_argument("--data", type=Path, required=True, help="folder of the IDX .gz files")
     parser.add_argument("--out", type=Path, required=True, help="the safetensors file to write")
@@ -234,25 +257,27 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Do what the parsed command line asks.
+    """Train and save as the command line says.
 
     Raises:
-        VqzooError: the data is not there, or the result has nowhere to go.
+        UsageError: an argument is invalid.
+        VqzooError: the data is missing or damaged.
     """
     if args.epochs < 1:
-        raise UsageError(f"--epochs {args.epochs}: at least 1")
+        raise UsageError(f"--epochs {args.epochs}: it must be at least 1")
     if not args.out.parent.is_dir():
-        raise UsageError(f"{args.out.parent} is not a folder: make it first")
+        raise UsageError(f"{args.out.parent} is not a folder: create it first")
     try:
         device = torch.device(args.device)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise UsageError(f"--device {args.device}: {one_line(error)}") from error
-    everything = train_split(args.data)
-    chosen = held_out_indices(everything.labels)
-    kept = torch.ones(len(everything), dtype=torch.bool)
-    kept[chosen] = False
-    data, held_out = LabelledImages(*everything[kept]), LabelledImages(*everything[chosen])
+    split = train_split(args.data)
+    held_out_images = held_out_indices(split.labels)
+    training_images = torch.ones(len(split), dtype=torch.bool)
+    training_images[held_out_images] = False
+    data = LabelledImages(*split[training_images])
+    held_out = LabelledImages(*split[held_out_images])
 
     recipe = Recipe(seed=args.seed, epochs=args.epochs)
     with _progress(recipe, len(data) // recipe.batch_size) as on_step:
@@ -271,7 +296,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command line; returns the exit code."""
+    """Run the command line and return the exit code."""
     try:
         run(_parse(argv))
     except VqzooError as error:

@@ -8,19 +8,17 @@
     vqzoo.push("my-artifact", "org/name")
     model = vqzoo.load("org/name")
 
-The names below are imported when they are first used, so that the command line starts at once.
-After `import vqzoo` timm knows vqzoo's architectures, too.
+The names below are imported on first use, so that the command line starts at once.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from vqzoo.models.timm_registration import register_with_timm
-
 if TYPE_CHECKING:
     from vqzoo.evaluation.accuracy import evaluate
     from vqzoo.finetuning.finetune import finetune
     from vqzoo.hub.repository import pull, push
+    from vqzoo.models.registration import register_models
     from vqzoo.network.compress import compress
     from vqzoo.network.compressed_model import CompressedModel
     from vqzoo.network.load import load
@@ -35,6 +33,7 @@ __all__ = [
     "load",
     "pull",
     "push",
+    "register_models",
 ]
 
 _HOMES = {
@@ -46,6 +45,7 @@ _HOMES = {
     "load": "vqzoo.network.load",
     "pull": "vqzoo.hub.repository",
     "push": "vqzoo.hub.repository",
+    "register_models": "vqzoo.models.registration",
 }
 
 
@@ -57,6 +57,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted([*__all__, *(name for name in globals() if name.startswith("__"))])
-
-
-register_with_timm()

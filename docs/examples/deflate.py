@@ -1,4 +1,4 @@
-"""A packing: codes in one or two bytes each, deflated."""
+"""A packing that stores each code in one or two bytes and compresses them with zlib."""
 
 import zlib
 
@@ -12,18 +12,18 @@ vqzoo_contract = 1
 
 
 class Deflate(Packing):
-    """Users write --packing deflate."""
+    """The packing of `--packing deflate`."""
 
     name = "deflate"
-    summary = "zlib over whole bytes: small where codes are skewed"
+    summary = "zlib over whole bytes: small if codes are skewed"
 
     def pack(self, values: Tensor, cardinality: int) -> Tensor:
-        """A 1-D uint8 tensor."""
+        """Return the stream, a 1-D uint8 tensor."""
         raw = values.numpy().astype(_dtype(cardinality)).tobytes()
         return torch.frombuffer(bytearray(zlib.compress(raw, 9)), dtype=torch.uint8)
 
     def unpack(self, stream: Tensor, cardinality: int, count: int) -> Tensor:
-        """The codes; a stream may come from anyone, so no more than `count` are inflated."""
+        """Return the codes. At most `count` are inflated: a stream may come from anyone."""
         dtype = np.dtype(_dtype(cardinality))
         inflater = zlib.decompressobj()
         try:
@@ -42,5 +42,5 @@ def _dtype(cardinality: int) -> str:
 
 @hookimpl
 def vqzoo_packings() -> list[Packing]:
-    """What this plugin brings."""
+    """Register the packing."""
     return [Deflate()]

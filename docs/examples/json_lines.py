@@ -1,4 +1,4 @@
-"""An observer: a line of JSON for each layer and each run, in the file that RUNS_LOG names."""
+"""An observer that writes a line of JSON for each layer and each run to the file RUNS_LOG."""
 
 import json
 import os
@@ -11,14 +11,14 @@ vqzoo_contract = 1
 
 @hookimpl
 def vqzoo_layer_compressed(layer: dict[str, Any], done: int, total: int) -> None:
-    """A layer was compressed; a hook takes those of its arguments that it names."""
+    """Log a compressed layer. A hook may leave out arguments that it does not need."""
     keys = ("name", "method", "bits_per_weight", "sqnr_db")
     _write({"done": done, "total": total} | {key: layer[key] for key in keys})
 
 
 @hookimpl
 def vqzoo_run_finished(record: dict[str, Any], folder: str) -> None:
-    """A run is through; `record` is what report.json holds."""
+    """Log a finished run; `record` is the content of report.json."""
     _write({"folder": folder, "ratio": record["ratio"], "accuracy": record["accuracy"]})
 
 

@@ -1,4 +1,4 @@
-"""A model: a small perceptron that timm, and so vqzoo, knows by name."""
+"""A model: a small perceptron, registered with timm under a name."""
 
 from typing import Any
 
@@ -37,11 +37,11 @@ class Perceptron(nn.Module):
 
 @register_model
 def example_perceptron(pretrained: bool = False, **kwargs: Any) -> Perceptron:
-    """vqzoo run example_perceptron --weights random"""
+    """Build the perceptron, as in `vqzoo run example_perceptron --weights random`."""
     model: Perceptron = build_model_with_cfg(Perceptron, "example_perceptron", pretrained, **kwargs)
     return model
 
 
 @hookimpl
 def vqzoo_models() -> None:
-    """`register_model` has done it when this module was imported."""
+    """Do nothing: importing this module has registered the model."""

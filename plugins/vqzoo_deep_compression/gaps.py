@@ -1,11 +1,10 @@
-"""Positions of the nonzeros of a sparse matrix as gaps of few bits.
+"""The positions of a sparse matrix's nonzeros, stored as gaps of few bits.
 
 A gap of b bits counts the zeros before the next nonzero. The largest symbol, 2^b - 1, is a filler:
-it passes over that many zeros and brings no nonzero (Han, Mao, Dally 2016, arXiv 1510.00149,
-section 2 and figure 2, where fillers also take a value, zero, of their own).
+it skips that many zeros without a nonzero after them (Han, Mao, Dally 2016, arXiv 1510.00149,
+section 2 and figure 2, where a filler also stores a value, zero).
 """
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,7 +16,7 @@ def gaps_of(positions: Tensor, bits: int) -> Tensor:
 
     Args:
         positions: (count,), int64, ascending, distinct, >= 0.
-        bits: of a gap, 1 to 16.
+        bits: bits a gap, 1 to 16.
 
     Returns:
         (count + fillers,) gaps, uint8 where bits <= 8, else int32.
@@ -25,7 +24,7 @@ def gaps_of(positions: Tensor, bits: int) -> Tensor:
     filler = (1 << bits) - 1
     zeros = torch.diff(positions, prepend=positions.new_tensor([-1])) - 1
     fillers = zeros // filler
-    ends = (fillers + 1).cumsum(0) - 1  # where each position's own gap goes
+    ends = (fillers + 1).cumsum(0) - 1  # the index of the gap that ends at each position
     total = int(ends[-1]) + 1 if len(ends) else 0
     gaps = torch.full((total,), filler, dtype=code_dtype(1 << bits))
     gaps[ends] = (zeros % filler).to(gaps.dtype)
@@ -33,28 +32,8 @@ def gaps_of(positions: Tensor, bits: int) -> Tensor:
 
 
 def positions_of(gaps: Tensor, bits: int) -> Tensor:
-    """Decode what `gaps_of` encoded: (count,), int64, ascending."""
+    """Decode the gaps of `gaps_of` to positions (count,), int64, ascending."""
     filler = (1 << bits) - 1
-    brings = gaps != filler
-    ends = (gaps.long() + brings).cumsum(0)
-    return ends[brings] - 1
-
-
-def largest(values: Tensor, count: int) -> Tensor:
-    """Positions of the `count` values of largest magnitude, ascending; of equal ones the first.
-
-    Args:
-        values: (n,), float32, on the CPU.
-        count: 0 to n.
-    """
-    if not 0 <= count <= len(values):
-        raise ValueError(f"count must be between 0 and {len(values)}, not {count}")
-    if count == 0:
-        return torch.empty(0, dtype=torch.int64)
-    magnitudes = values.abs()
-    place = len(values) - count
-    threshold = float(np.partition(magnitudes.numpy(), place)[place])
-    above = magnitudes > threshold
-    level = (magnitudes == threshold).nonzero()[:, 0][: count - int(above.sum())]
-    above[level] = True
-    return above.nonzero()[:, 0]
+    is_gap = gaps != filler
+    ends = (gaps.long() + is_gap).cumsum(0)
+    return ends[is_gap] - 1

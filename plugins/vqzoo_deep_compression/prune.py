@@ -1,12 +1,13 @@
-"""prune: weights of small magnitude become zero; any method may take care of the others."""
+"""prune: weights of small magnitude become zero; any method may compress the others."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 from torch import Tensor
 
 from vqzoo.plugin import Code, Floats, LayerContext, Quantizer
+from vqzoo.plugin.text import parse_call
 from vqzoo_deep_compression.survivors import (
     PruningOptions,
     count_survivors,
@@ -21,16 +22,16 @@ class PruneOptions(PruningOptions):
 
     then: str = Field(
         "",
-        description="a method for the survivors, a matrix of one row, with its options: km:k=16, "
-        "pq:k=256,d=4; without one they are stored as they are",
+        description="method and options that compress the survivors, as a matrix of one row: "
+        "km:k=16, pq:k=256,d=4; without it they are stored as they are",
     )
     dtype: Literal["float16", "float32"] = Field(
-        "float16", description="storage of survivors that no other method takes"
+        "float16", description="storage of the survivors, without then"
     )
 
     @model_validator(mode="after")
-    def _readable(self) -> "PruneOptions":
-        method_and_options(self.then)
+    def _check_then(self) -> "PruneOptions":
+        parse_call(self.then)
         return self
 
 
@@ -44,46 +45,30 @@ class Prune(Quantizer):
     ladder = ({"density": 0.05}, {"density": 0.2}, {"density": 0.5})
 
     def quantize(self, weight: Tensor, options: PruneOptions, context: LayerContext) -> Code:
-        """Keep the largest weights."""
+        """Keep the weights of largest magnitude."""
         positions = survivors(weight, options, context.kind)
         values = weight.reshape(-1).cpu()[positions]
         shape = (weight.shape[0], weight.shape[1])
         gaps = gaps_part(positions, options.gap_bits)
-        method, given = method_and_options(options.then)
+        method, method_options = parse_call(options.then)
         if method:
-            child = context.quantize(method, values[None], given)
+            child = context.quantize(method, values[None], method_options)
             return Code(shape, {"gaps": gaps}, {}, {"values": child})
         return Code(shape, {"gaps": gaps, "values": Floats.of(values, options.dtype)})
 
     def check(self, code: Code) -> None:
-        """A value for each survivor, here or in the child."""
+        """Require a value for each survivor, here or in the child."""
         count = count_survivors(code)
         child = code.children.get("values")
         if child is None:
             code.require_floats("values", (count,))
         elif child.code.shape != (1, count):
-            raise ValueError(f"{count} survivors, but values of shape {child.code.shape}")
+            raise ValueError(f"values have shape {child.code.shape}, not {(1, count)}")
 
     def reconstruct(self, code: Code, params: Mapping[str, Tensor]) -> Tensor:
-        """Put the survivors in their places."""
+        """Put the survivors at their positions."""
         return scatter(code, params["values"].reshape(-1))
 
     def decode(self, code: Code, params: Mapping[str, Tensor], out: Tensor | None = None) -> Tensor:
-        """The same into `out`."""
+        """The same, written to `out`."""
         return scatter(code, params["values"].reshape(-1), out)
-
-
-def method_and_options(text: str) -> tuple[str, dict[str, Any]]:
-    """Read `METHOD[:name=value,...]`.
-
-    Raises:
-        ValueError: an option without a value.
-    """
-    method, _, rest = text.partition(":")
-    given = {}
-    for pair in filter(None, rest.split(",")):
-        name, equals, value = pair.partition("=")
-        if not (name and equals):
-            raise ValueError(f"then: {pair!r} is not name=value, as in km:k=16")
-        given[name] = value
-    return method, given

@@ -1,30 +1,32 @@
-"""Which weights survive pruning, and where they stand."""
+"""The choice of the weights that survive pruning, and their positions."""
 
 import math
 
+import numpy as np
+import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
 from vqzoo.plugin import Code, Indices, Options, SkipLayer
-from vqzoo_deep_compression.gaps import gaps_of, largest, positions_of
+from vqzoo_deep_compression.gaps import gaps_of, positions_of
 
 CONV_DENSITY, DENSE_DENSITY = 0.35, 0.1
 
 
 class PruningOptions(Options):
-    """How many weights survive, and how their positions are stored."""
+    """Options that determine how many weights survive, and how their positions are stored."""
 
     density: float | None = Field(
         None,
         gt=0,
         le=1,
-        description=f"share of the weights that survives; {DENSE_DENSITY} of a Linear's and "
-        f"{CONV_DENSITY} of a convolution's where neither it nor threshold is given",
+        description=f"fraction of the weights that survive; without density and threshold, "
+        f"{DENSE_DENSITY} in a Linear and {CONV_DENSITY} in a convolution",
     )
     threshold: float | None = Field(
-        None, ge=0, description="magnitude above which weights survive, alike in every layer"
+        None, ge=0, description="magnitude above which weights survive, the same in every layer"
     )
-    gap_bits: int = Field(4, ge=2, le=8, description="bits of a relative position: 4 or 8")
+    gap_bits: int = Field(4, ge=2, le=8, description="bits of a relative position, 2 to 8")
 
     @model_validator(mode="after")
     def _one_of_two(self) -> "PruningOptions":
@@ -34,51 +36,71 @@ class PruningOptions(Options):
 
 
 def survivors(weight: Tensor, options: PruningOptions, kind: str) -> Tensor:
-    """Positions of the weights that survive, ascending, in the matrix read row by row.
+    """The positions of the weights that survive, ascending, in the matrix read row by row.
 
-    Zeros never do, so that what was pruned before stays pruned.
+    Zeros never survive, so that pruned weights stay pruned.
 
     Raises:
-        SkipLayer: none does.
+        SkipLayer: no weight survives.
     """
     flat = weight.reshape(-1)
     if options.threshold is not None:
-        found = (flat.abs() > options.threshold).nonzero()[:, 0]
+        positions = (flat.abs() > options.threshold).nonzero()[:, 0]
     else:
         density = options.density
         if density is None:
             density = DENSE_DENSITY if kind == "linear" else CONV_DENSITY
-        found = largest(flat.cpu(), max(1, round(density * flat.numel())))
-        found = found[flat[found] != 0]
-    if not len(found):
+        positions = largest(flat.cpu(), max(1, round(density * flat.numel())))
+        positions = positions[flat[positions] != 0]
+    if not len(positions):
         raise SkipLayer("no weight survives pruning")
-    return found
+    return positions
+
+
+def largest(values: Tensor, count: int) -> Tensor:
+    """The positions of the `count` values of largest magnitude, ascending; ties go to the first.
+
+    Args:
+        values: (n,), float32, on the CPU.
+        count: 0 to n.
+    """
+    if not 0 <= count <= len(values):
+        raise ValueError(f"count must be between 0 and {len(values)}, not {count}")
+    if count == 0:
+        return torch.empty(0, dtype=torch.int64)
+    magnitudes = values.abs()
+    place = len(values) - count
+    threshold = float(np.partition(magnitudes.numpy(), place)[place])
+    above = magnitudes > threshold
+    level = (magnitudes == threshold).nonzero()[:, 0][: count - int(above.sum())]
+    above[level] = True
+    return above.nonzero()[:, 0]
 
 
 def gaps_part(positions: Tensor, bits: int) -> Indices:
-    """The part `gaps`: relative positions."""
+    """The part `gaps`, which holds the positions."""
     return Indices(gaps_of(positions.cpu(), bits), 1 << bits)
 
 
 def count_survivors(code: Code) -> int:
-    """How many weights the part `gaps` places, all of them inside of the matrix.
+    """The number of positions in the part `gaps`, all of which lie in the matrix.
 
     Raises:
-        ValueError: the part is missing, or places weights outside.
+        ValueError: the part is missing, holds no position, or one outside the matrix.
     """
     gaps = code.require_indices("gaps", (-1,))
     if gaps.bits > 8 or gaps.cardinality != 1 << gaps.bits:
-        raise ValueError(f"gaps of {gaps.cardinality} symbols")
+        raise ValueError(f"gaps have {gaps.cardinality} symbols, not a power of two up to 256")
     positions = positions_of(gaps.values, gaps.bits)
     if not len(positions) or int(positions[-1]) >= math.prod(code.shape):
-        raise ValueError("gaps lead outside of the matrix, or nowhere")
+        raise ValueError("gaps hold no position, or one outside the matrix")
     return len(positions)
 
 
 def scatter(code: Code, values: Tensor, out: Tensor | None = None) -> Tensor:
-    """The matrix with `values` (count,) at the survivors' places.
+    """The matrix with `values` (count,) at the survivors' positions, and zeros elsewhere.
 
-    Differentiable without `out`; into it, where it is given and contiguous.
+    It is written to `out` if that is given and contiguous; otherwise it is differentiable.
     """
     gaps = code.require_indices("gaps", (-1,))
     positions = positions_of(gaps.values, gaps.bits)

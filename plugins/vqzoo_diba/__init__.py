@@ -1,4 +1,4 @@
-"""Diagonal and binary factors: Ono 2026."""
+"""DiBA: diagonal and binary factors (Ono 2026, arXiv 2605.05994)."""
 
 from vqzoo.plugin import Quantizer, hookimpl
 from vqzoo_diba.diba import DiagonalBinaryFactors
@@ -8,5 +8,5 @@ vqzoo_contract = 1
 
 @hookimpl
 def vqzoo_quantizers() -> list[Quantizer]:
-    """DiBA."""
+    """The quantizer diba."""
     return [DiagonalBinaryFactors()]

@@ -1,24 +1,24 @@
-"""The diagonals of D1·B1·D2·B2·D3 by least squares, the binary factors fixed."""
+"""The diagonals of D1·B1·D2·B2·D3 by least squares, with fixed binary factors."""
 
 from typing import Any
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
-from vqzoo.numerics.products import gram, product
+from vqzoo.numerics.compiled import compiled
+from vqzoo_diba.products import gram, product
 
-_EXACT = 2048  # components up to which the Gram matrix is kept in float64
+_EXACT = 2048  # components up to which the Gram matrix is in float64
 _STEPS = 100  # of conjugate gradients, at most
-_CONVERGED = 1e-6  # what is left of the gradient
+_CONVERGED = 1e-6  # the norm of the gradient that is left, relative to its start
 
 
 def row_factors(matrix: Tensor, approximation: Tensor) -> Tensor:
-    """What to multiply the rows of an approximation by: <A_i, R_i> / <R_i, R_i>.
+    """The factors <A_i, R_i> / <R_i, R_i> that scale the rows R_i of an approximation of A.
 
-    A row of zeros, or one at right angles to its target, keeps its scale: with a scale of zero no
-    flip could ever bring it back.
+    A row of zeros, or one orthogonal to its target, keeps its scale: from a scale of zero, no flip
+    could ever recover.
 
     Args:
         matrix: float32, (m, n).
@@ -35,11 +35,11 @@ def row_factors(matrix: Tensor, approximation: Tensor) -> Tensor:
 
 
 def core_correction(residual: Tensor, left: Tensor, right: Tensor) -> Tensor:
-    """What to add to D2: argmin over x of ‖residual − left·diag(x)·right‖_F².
+    """The correction of D2: argmin over x of ‖residual − left·diag(x)·right‖_F².
 
     The normal equations are k × k, with the Gram matrix (leftᵀ·left) ∘ (right·rightᵀ) and the right
-    side diag(leftᵀ·residual·rightᵀ). It is singular where components are zero or equal up to a
-    factor; conjugate gradients from zero then still find a least-squares solution, in float64 up
+    side diag(leftᵀ·residual·rightᵀ). The matrix is singular if components are zero or equal up to
+    a factor; conjugate gradients from zero still find a least-squares solution, in float64 for up
     to 2,048 components.
 
     Args:
@@ -61,20 +61,20 @@ def _conjugate_gradients(normal: Tensor, target: Tensor) -> Tensor:
     return torch.from_numpy(_solve(normal.numpy(), target.numpy()))
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _solve(normal: Any, target: Any) -> Any:
-    solution, rest, step = np.zeros_like(target), target.copy(), np.zeros_like(target)
+    solution, residual, step = np.zeros_like(target), target.copy(), np.zeros_like(target)
     image, direction = np.empty_like(target), np.zeros_like(target)
     norm = first = 0.0
-    for turn in range(_STEPS):
+    for iteration in range(_STEPS):
         previous, norm = norm, 0.0
         for i in range(len(target)):
-            step[i] = rest[i] / normal[i, i] if normal[i, i] > 0 else 0
-            norm += rest[i] * step[i]
-        first = norm if turn == 0 else first
+            step[i] = residual[i] / normal[i, i] if normal[i, i] > 0 else 0
+            norm += residual[i] * step[i]
+        first = norm if iteration == 0 else first
         image[:] = 0
         for i in range(len(target)):
-            direction[i] = step[i] + (norm / previous * direction[i] if turn else 0)
+            direction[i] = step[i] + (norm / previous * direction[i] if iteration else 0)
             for j in range(len(target)):
                 image[j] += direction[i] * normal[i, j]
         curvature = 0.0
@@ -84,5 +84,5 @@ def _solve(normal: Any, target: Any) -> Any:
             break
         for i in range(len(target)):
             solution[i] += norm / curvature * direction[i]
-            rest[i] -= norm / curvature * image[i]
+            residual[i] -= norm / curvature * image[i]
     return solution

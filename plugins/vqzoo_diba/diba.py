@@ -1,4 +1,4 @@
-"""diba: diagonal and binary factors in turn."""
+"""diba: alternating diagonal and binary factors."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Literal
@@ -9,25 +9,28 @@ from torch import Tensor
 from vqzoo.plugin import Code, Floats, Indices, LayerContext, Options, Quantizer
 from vqzoo_diba.solver import solve_diba
 
-_FINE = 512  # candidates for k differ by a 512th
+_FINE = 512  # candidates for k differ by 1/512
 
 
 class DiagonalBinaryOptions(Options):
     """Options of diba."""
 
     k: int = Field(256, ge=1, description="inner dimension: columns of B1, rows of B2")
-    iterations: int = Field(20, ge=0, le=1000, description="rounds over all components, at most")
+    iterations: int = Field(20, ge=0, le=1000, description="maximum of rounds over all components")
     tolerance: float = Field(
-        2e-3, ge=0, lt=1, description="stop where a round lowers the error by less than this share"
+        2e-3,
+        ge=0,
+        lt=1,
+        description="stop when a round lowers the error by less than this fraction",
     )
     dtype: Literal["float16", "float32"] = Field("float16", description="storage of the diagonals")
 
 
 class DiagonalBinaryFactors(Quantizer):
-    """W ≈ D1·B1·D2·B2·D3, D diagonal and B of zeros and ones."""
+    """W ≈ D1·B1·D2·B2·D3, with diagonal D and B of zeros and ones."""
 
     name = "diba"
-    summary = "diagonal and binary factors in turn: m + k + n multiplications a vector"
+    summary = "alternating diagonal and binary factors: m + k + n multiplications a vector"
     source = "Ono 2026, arXiv 2605.05994: DiBA-Greedy; with fine-tuning of the diagonals, DiBARD"
     Options = DiagonalBinaryOptions
     ladder = ({"k": 8}, {"k": 24}, {"k": 96})
@@ -35,8 +38,8 @@ class DiagonalBinaryFactors(Quantizer):
     def quantize(
         self, weight: Tensor, options: DiagonalBinaryOptions, context: LayerContext
     ) -> Code:
-        """Flips and least squares in turn."""
-        found = solve_diba(
+        """Solve by flips and least squares in turn."""
+        factors = solve_diba(
             weight,
             options.k,
             seed=context.seed,
@@ -45,10 +48,11 @@ class DiagonalBinaryFactors(Quantizer):
             progress=context.progress,
         )
         parts: dict[str, Indices | Floats] = {
-            "left": Indices(found.b1, 2),
-            "right": Indices(found.b2, 2),
+            "left": Indices(factors.b1, 2),
+            "right": Indices(factors.b2, 2),
         }
-        for name, diagonal in (("rows", found.d1), ("core", found.d2), ("columns", found.d3)):
+        diagonals = {"rows": factors.d1, "core": factors.d2, "columns": factors.d3}
+        for name, diagonal in diagonals.items():
             if options.dtype == "float16":
                 parts[name] = Floats.scales(diagonal)
             else:
@@ -56,7 +60,7 @@ class DiagonalBinaryFactors(Quantizer):
         return Code((weight.shape[0], weight.shape[1]), parts)
 
     def check(self, code: Code) -> None:
-        """Two binary factors and three diagonals that go together."""
+        """Require two binary factors and three diagonals of matching shapes."""
         m, n = code.shape
         k = code.require_floats("core", (-1,)).stored.numel()
         code.require_floats("rows", (m,))
@@ -71,32 +75,26 @@ class DiagonalBinaryFactors(Quantizer):
         return left @ (code.indices("right") * params["columns"])
 
     def apply(self, code: Code, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
-        """Through the factors: scale, add up, scale, add up, scale."""
+        """Multiply by the factors: scale, add, scale, add, scale."""
         inner = (x * params["columns"]) @ code.indices("right").T.to(x.dtype)
         return (inner * params["core"]) @ code.indices("left").T.to(x.dtype) * params["rows"]
 
     def fit(
         self, m: int, n: int, options: DiagonalBinaryOptions, note: Callable[[str], None]
     ) -> DiagonalBinaryOptions:
-        """No more components than stay below the dense weight."""
-        most = _most(m, n)
-        if options.k > most:
-            note(f"k={options.k} would store more than the weights: k={most}")
-            options = options.model_copy(update={"k": most})
+        """Limit k so that the binary factors are no larger than the dense weight."""
+        largest = _largest_k(m, n)
+        if options.k > largest:
+            note(f"k={options.k} would take more bits than the dense weight: k={largest}")
+            options = options.model_copy(update={"k": largest})
         return options
 
     def candidates(self, m: int, n: int) -> Iterable[DiagonalBinaryOptions]:
-        """Every k up to 512, and steps of a 512th from there to the size of the dense weight."""
-        k = 1
-        while k <= _most(m, n):
+        """Every k up to 512, then steps of 1/512 up to the size of the dense weight."""
+        k, largest = 1, _largest_k(m, n)
+        while k <= largest:
             yield DiagonalBinaryOptions(k=k)
             k += max(1, k // _FINE)
-
-    def stored_bits(self, m: int, n: int, options: DiagonalBinaryOptions) -> int:
-        """A bit for each entry of the binary factors, and the diagonals."""
-        float_bits = 16 if options.dtype == "float16" else 32
-        binaries = -(-m * options.k // 8) + -(-options.k * n // 8)
-        return 8 * binaries + float_bits * (m + options.k + n)
 
     def layout(self, m: int, n: int, options: DiagonalBinaryOptions) -> Code:
         """Two binary factors and three diagonals."""
@@ -109,15 +107,15 @@ class DiagonalBinaryFactors(Quantizer):
         return Code((m, n), parts)
 
     def expected_error(self, m: int, n: int, options: DiagonalBinaryOptions) -> float:
-        """It falls with the bits a weight: measured, by about half for every two."""
-        bits: float = 2 ** (-0.5 * options.k * (m + n) / (m * n))
-        return bits
+        """Halved by every two bits a weight, about as measured."""
+        error: float = 2 ** (-0.5 * options.k * (m + n) / (m * n))
+        return error
 
     def paper_bits(self, m: int, n: int, options: DiagonalBinaryOptions) -> float:
         """32·(m + k + n) + k·(m + n)."""
         return 32 * (m + options.k + n) + options.k * (m + n)
 
 
-def _most(m: int, n: int) -> int:
-    """The largest k whose binary factors take no more than 32 bits a weight, at least 1."""
+def _largest_k(m: int, n: int) -> int:
+    """The largest k whose binary factors take at most 32 bits a weight, but at least 1."""
     return max(1, 32 * m * n // (m + n))

@@ -1,19 +1,18 @@
-"""One-bit flips of a binary factor, each kept only if it lowers the squared error."""
+"""One-bit flips of a binary factor, each made only if it lowers the squared error."""
 
 from typing import Any
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
-from vqzoo.numerics.clustering.kmeans import Progress
-from vqzoo.numerics.threads import run_tasks
+from vqzoo.numerics.compiled import compiled
+from vqzoo.numerics.threads import Progress, run_tasks
 
 _ROWS = 128  # rows a task
-_BITS = 128  # bits tried on their own Gram matrix before the residual is brought up to date
+_BITS = 128  # bits that are tried on their Gram matrix before the residual is updated
 _SWEEPS = 8  # over these bits, at most
-_NOISE = 1e-7  # a change below this share of a row's error is rounding
+_NOISE = 1e-7  # a change below this fraction of a row's error is rounding
 
 
 def flip_bits(
@@ -27,10 +26,10 @@ def flip_bits(
 
     With e the residual of row i and s = 1 − 2·B[i, j], flipping B[i, j] changes ‖e‖² by
     −2·s·scales_i·<e, factors_j> + scales_i²·‖factors_j‖² (DiBA-Greedy, Ono 2026, arXiv
-    2605.05994). Rows are independent. Bits are taken in blocks: within a block the products
+    2605.05994). Rows are independent. Bits are tried in blocks: within a block the products
     <e, factors_j> follow from the block's Gram matrix, so that a test costs O(1) and a flip
-    O(block); then the residual takes over the block's flips by one matrix product. The result is
-    the same with any number of threads if torch computes with one.
+    O(block); then one matrix product applies the block's flips to the residual. The result is the
+    same with any number of threads if torch computes with one.
 
     Args:
         residual: float32, (m, n), contiguous; changed in place.
@@ -46,31 +45,31 @@ def flip_bits(
 
     def work(start: int) -> None:
         rows = slice(start, min(start + _ROWS, m))
-        rest = residual[rows]
+        row_residual = residual[rows]
         for block, gram in zip(blocks, grams, strict=True):
-            products = rest @ factors[block].T
-            tried = bits[rows, block].contiguous()
+            products = row_residual @ factors[block].T
+            block_bits = bits[rows, block].contiguous()
             change = torch.zeros_like(products)
             flipped = _flip(
                 products.numpy(),
                 gram.numpy(),
                 scales[rows].numpy(),
                 least[rows].numpy(),
-                tried.numpy(),
+                block_bits.numpy(),
                 change.numpy(),
             )
             if flipped:
-                bits[rows, block] = tried
-                rest.addmm_(change, factors[block], alpha=-1)
+                bits[rows, block] = block_bits
+                row_residual.addmm_(change, factors[block], alpha=-1)
 
     run_tasks(work, range(0, m, _ROWS), progress)
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _flip(products: Any, gram: Any, scales: Any, least: Any, bits: Any, change: Any) -> Any:
-    """Sweep over the bits of each row until none flips; count the flips.
+    """Sweep over the bits of each row until none flips; return the number of flips.
 
-    `change` receives scale·(new bit − old bit); `products` is spent.
+    `change` receives scale·(new bit − old bit); `products` is overwritten.
     """
     rows, count = products.shape
     flips = 0

@@ -1,22 +1,22 @@
 """DiBA-Greedy: a matrix as a product of diagonal and binary factors."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from vqzoo.numerics.clustering.kmeans import Progress
-from vqzoo.numerics.products import one_torch_thread, product
+from vqzoo.numerics.arrays import peak_exponent
+from vqzoo.numerics.threads import Progress
 from vqzoo_diba.diagonals import core_correction, row_factors
 from vqzoo_diba.flips import flip_bits
+from vqzoo_diba.products import one_torch_thread, product
 
-_GROUP = 128  # columns of B1 fitted to what those before them leave
-_SMALL = 1 << 13  # weights that all starts take together
+_GROUP = 128  # columns of B1 that are fitted together to the residual of those before them
+_SMALL = 1 << 13  # weights of all starts together
 _STARTS = 8  # at most
 _GROUP_ROUNDS = 5
-_POWERS = 20  # of the matrix, for its leading signs
+_POWERS = 20  # power iterations for the signs of the leading singular pair
 _TINY = 1e-30
 
 
@@ -38,13 +38,13 @@ class DiagonalBinary:
     b2: Tensor
     d3: Tensor
 
-    def left(self, some: slice) -> Tensor:
-        """P = D1·B1, some of its columns: float32, (m, k)."""
-        return self.d1[:, None] * self.b1[:, some]
+    def left(self, components: slice) -> Tensor:
+        """These columns of P = D1·B1: float32, (m, components)."""
+        return self.d1[:, None] * self.b1[:, components]
 
-    def right(self, some: slice) -> Tensor:
-        """Q = B2·D3, some of its rows: float32, (k, n)."""
-        return self.b2[some] * self.d3
+    def right(self, components: slice) -> Tensor:
+        """These rows of Q = B2·D3: float32, (components, n)."""
+        return self.b2[components] * self.d3
 
     def matrix(self) -> Tensor:
         """The product: float32, (m, n)."""
@@ -59,11 +59,11 @@ class DiagonalBinary:
 
 @dataclass(frozen=True)
 class DibaStep:
-    """Where the solver stands after a half step.
+    """The state of the solver after a half step.
 
     Attributes:
         name: "start", "flip B1", "fit D1", "flip B2", "fit D3" or "fit D2".
-        factors: what it has.
+        factors: the factors after it.
         error: ‖A − Â‖_F²; never more than after the half step before.
     """
 
@@ -74,7 +74,7 @@ class DibaStep:
 
 @dataclass(frozen=True)
 class _Fit:
-    """Factors, and what they leave of the matrix: A − Â and its squared norm."""
+    """Factors, their residual A − Â and its squared norm."""
 
     factors: DiagonalBinary
     residual: Tensor
@@ -97,21 +97,21 @@ def solve_diba(
     progress: Progress | None = None,
     report: Callable[[DibaStep], None] | None = None,
 ) -> DiagonalBinary:
-    """A ≈ D1·B1·D2·B2·D3 by DiBA-Greedy (Ono 2026, arXiv 2605.05994).
+    """Factor A ≈ D1·B1·D2·B2·D3 by DiBA-Greedy (Ono 2026, arXiv 2605.05994).
 
-    Starts from D1 and D3 with the rows' and columns' root mean squares and the signs of the leading
-    singular pair, and from groups of 128 random components, each group alternated on what the
-    groups before it leave. Of few weights, a row that a group left behind can dominate the error
-    to the end: up to 4,096 weights, the best of 2 to 8 such starts is taken. Then rounds over all
+    The start: D1 and D3 with the root mean squares of rows and columns and the signs of the leading
+    singular pair, and groups of 128 random components, each alternately fitted to the residual of
+    the groups before it. In a small matrix, a single badly fitted row can dominate the error to the
+    end: up to 4,096 weights, the best of 2 to 8 such starts is taken. Then rounds over all
     components: one-bit flips of B1, D1 by least squares, the mirror image of both, D2 by least
     squares. A half step that does not lower the error is undone.
 
     Args:
         matrix: float32, (m, n), finite.
         k: inner dimension, at least 1.
-        seed: of the random bits; the same seed gives the same factors with any number of threads.
-        iterations: rounds over all components, at most.
-        tolerance: stop where a round lowers the error by less than this share of it.
+        seed: seed of the random bits; it determines the factors, with any number of threads.
+        iterations: maximum of rounds over all components.
+        tolerance: stop when a round lowers the error by less than this fraction of it.
         progress: called as progress(done, total) from this thread.
         report: called after the start and after every half step of the rounds.
 
@@ -120,39 +120,37 @@ def solve_diba(
     """
     if k < 1:
         raise ValueError(f"k must be at least 1, not {k}")
-    exponent = math.frexp(float(matrix.abs().max()))[1]
+    exponent = peak_exponent(matrix)
     scaled = (matrix.detach().cpu().double() * 2.0**-exponent).float().contiguous()
     starts = min(_STARTS, max(1, _SMALL // matrix.numel()))
     groups = [slice(start, min(start + _GROUP, k)) for start in range(0, k, _GROUP)]
     flips = _FlipCount(2 * k * (starts * _GROUP_ROUNDS + iterations), progress)
     generator = torch.Generator().manual_seed(seed)
 
-    def take(name: str, better: _Fit) -> _Fit:
+    def reported(name: str, fit: _Fit) -> _Fit:
         if report is not None:
-            report(
-                DibaStep(name, _enlarged(better.factors, exponent), better.error * 4.0**exponent)
-            )
-        return better
+            report(DibaStep(name, _unscaled(fit.factors, exponent), fit.error * 4.0**exponent))
+        return fit
 
     with one_torch_thread():
-        tried = (_fit_groups(scaled, k, groups, generator, flips) for _ in range(starts))
-        fit = take("start", min(tried, key=lambda one: one.error))
+        candidates = (_fit_groups(scaled, k, groups, generator, flips) for _ in range(starts))
+        fit = reported("start", min(candidates, key=lambda candidate: candidate.error))
         transposed = scaled.T.contiguous()
         for _ in range(iterations):
             before = fit.error
-            fit = take("flip B1", _flip(fit, _ALL, flips))
-            fit = take("fit D1", _fit_rows(fit, scaled))
-            fit = take("flip B2", _flip(fit.transposed(), _ALL, flips).transposed())
-            fit = take("fit D3", _fit_rows(fit.transposed(), transposed).transposed())
-            fit = take("fit D2", _fit_core(fit, scaled, _ALL))
+            fit = reported("flip B1", _flip(fit, _ALL, flips))
+            fit = reported("fit D1", _fit_rows(fit, scaled))
+            fit = reported("flip B2", _flip(fit.transposed(), _ALL, flips).transposed())
+            fit = reported("fit D3", _fit_rows(fit.transposed(), transposed).transposed())
+            fit = reported("fit D2", _fit_core(fit, scaled, _ALL))
             if before - fit.error <= tolerance * before:
                 break
     flips.finish()
-    return _enlarged(fit.factors, exponent)
+    return _unscaled(fit.factors, exponent)
 
 
 class _FlipCount:
-    """Turns the rows that passes of flips have done into steps of the whole work.
+    """Converts the progress of passes of flips to steps of the whole work.
 
     A pass over some columns of B counts one step a column.
     """
@@ -160,19 +158,19 @@ class _FlipCount:
     def __init__(self, total: int, progress: Progress | None) -> None:
         self._total, self._done, self._progress = total, 0, progress
 
-    def passing(self, columns: int) -> Progress:
-        """The progress of one pass."""
+    def pass_progress(self, columns: int) -> Progress:
+        """The progress callback of one pass."""
         start = self._done
         self._done += columns
 
-        def passed(done: int, total: int) -> None:
+        def progress(done: int, total: int) -> None:
             if self._progress is not None:
                 self._progress(start + columns * done // total, self._total)
 
-        return passed
+        return progress
 
     def finish(self) -> None:
-        """The rounds that were not needed are done."""
+        """Report the end, even if not all rounds were needed."""
         if self._progress is not None:
             self._progress(self._total, self._total)
 
@@ -180,7 +178,7 @@ class _FlipCount:
 def _fit_groups(
     matrix: Tensor, k: int, groups: list[slice], generator: torch.Generator, flips: _FlipCount
 ) -> _Fit:
-    """One start: each group alternated on what those before it leave."""
+    """One start: each group is alternately fitted to the residual of the groups before it."""
     fit = _start(matrix, k, generator)
     for group in groups:
         fit = _fit_core(fit, matrix, group)
@@ -192,10 +190,10 @@ def _fit_groups(
 
 
 def _start(matrix: Tensor, k: int, generator: torch.Generator) -> _Fit:
-    """Random bits, D2 = 0, and in D1 and D3 the rows' and columns' sizes and leading signs.
+    """Random bits, D2 = 0, and D1 and D3 with the sizes and leading signs of rows and columns.
 
-    Least squares seldom turns a row's sign, and components of zeros and ones have one sign each:
-    without these, what rank one could do takes four of them.
+    Least squares seldom flips the sign of a row, and a component of zeros and ones has a single
+    sign: without the leading signs, it takes four components to replace one of rank one.
     """
     m, n = matrix.shape
     b1 = torch.randint(0, 2, (m, k), generator=generator, dtype=torch.uint8)
@@ -209,7 +207,7 @@ def _start(matrix: Tensor, k: int, generator: torch.Generator) -> _Fit:
 
 
 def _leading_signs(matrix: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
-    """Vectors with the signs of the first singular pair, nearly, by powers from a random one."""
+    """Vectors with about the signs of the leading singular pair, by power iteration."""
     for _ in range(_POWERS):
         left = matrix @ (right / right.norm().clamp(min=_TINY))
         right = matrix.T @ (left / left.norm().clamp(min=_TINY))
@@ -221,39 +219,40 @@ def _over_mean(sizes: Tensor) -> Tensor:
     return (sizes / mean if mean > 0 else sizes).float()
 
 
-def _flip(fit: _Fit, some: slice, flips: _FlipCount) -> _Fit:
-    """Flips in some columns of B1."""
+def _flip(fit: _Fit, components: slice, flips: _FlipCount) -> _Fit:
+    """Flip bits in some columns of B1."""
     factors, residual = fit.factors, fit.residual.clone()
-    bits = factors.b1[:, some].clone(memory_format=torch.contiguous_format)
-    rows = factors.d2[some, None] * factors.right(some)
+    bits = factors.b1[:, components].clone(memory_format=torch.contiguous_format)
+    rows = factors.d2[components, None] * factors.right(components)
     b1 = factors.b1.clone()
-    flip_bits(residual, factors.d1, bits, rows, flips.passing(bits.shape[1]))
-    b1[:, some] = bits
+    flip_bits(residual, factors.d1, bits, rows, flips.pass_progress(bits.shape[1]))
+    b1[:, components] = bits
     return _better(fit, _measured(replace(factors, b1=b1), residual))
 
 
 def _fit_rows(fit: _Fit, matrix: Tensor) -> _Fit:
-    """D1 by least squares.
+    """Fit D1 by least squares.
 
-    The product is computed afresh: taken from the residual, a row of zeros would be rounding.
+    The product is recomputed: derived from the residual, a row of zeros would hold rounding errors.
     """
     approximation = fit.factors.matrix()
-    by = row_factors(matrix, approximation)
-    factors = replace(fit.factors, d1=fit.factors.d1 * by)
-    return _better(fit, _measured(factors, matrix - by[:, None] * approximation))
+    scales = row_factors(matrix, approximation)
+    factors = replace(fit.factors, d1=fit.factors.d1 * scales)
+    return _better(fit, _measured(factors, matrix - scales[:, None] * approximation))
 
 
-def _fit_core(fit: _Fit, matrix: Tensor, some: slice) -> _Fit:
-    """Some of D2 by least squares; where it is all of D2 the residual is computed afresh."""
+def _fit_core(fit: _Fit, matrix: Tensor, components: slice) -> _Fit:
+    """Fit some of D2 by least squares; for all of D2 the residual is recomputed."""
     factors = fit.factors
-    left, right = factors.left(some), factors.right(some)
+    left, right = factors.left(components), factors.right(components)
     change = core_correction(fit.residual, left, right)
     d2 = factors.d2.clone()
-    d2[some] += change
+    d2[components] += change
     changed = replace(factors, d2=d2)
-    residual = (
-        matrix - changed.matrix() if some == _ALL else fit.residual - product(left * change, right)
-    )
+    if components == _ALL:
+        residual = matrix - changed.matrix()
+    else:
+        residual = fit.residual - product(left * change, right)
     return _better(fit, _measured(changed, residual))
 
 
@@ -265,7 +264,7 @@ def _better(old: _Fit, new: _Fit) -> _Fit:
     return new if new.error < old.error else old
 
 
-def _enlarged(factors: DiagonalBinary, exponent: int) -> DiagonalBinary:
-    """The factors of the matrix times 2^exponent, half of it in D1 and half in D3."""
+def _unscaled(factors: DiagonalBinary, exponent: int) -> DiagonalBinary:
+    """The factors of the matrix times 2^exponent, which is divided between D1 and D3."""
     half = exponent // 2
     return replace(factors, d1=factors.d1 * 2.0**half, d3=factors.d3 * 2.0 ** (exponent - half))

@@ -1,4 +1,4 @@
-"""Matrix factorization: the baseline of Gong et al. 2014."""
+"""Low-rank factorization, the baseline of Gong et al. 2014 (arXiv 1412.6115)."""
 
 from vqzoo.plugin import Quantizer, hookimpl
 from vqzoo_lowrank.svd import SingularValues
@@ -8,5 +8,5 @@ vqzoo_contract = 1
 
 @hookimpl
 def vqzoo_quantizers() -> list[Quantizer]:
-    """The baseline."""
+    """The quantizer svd."""
     return [SingularValues()]

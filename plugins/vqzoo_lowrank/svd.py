@@ -1,6 +1,5 @@
-"""svd: a product of two thin factors."""
+"""svd: the product of two thin factors."""
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Literal
 
@@ -9,9 +8,10 @@ from pydantic import Field, model_validator
 from scipy.linalg import eigh, eigvalsh
 from torch import Tensor
 
+from vqzoo.numerics.arrays import peak_exponent
 from vqzoo.plugin import Code, Floats, LayerContext, Options, Quantizer
 
-_COLUMNS = 512  # of a matrix at a time
+_COLUMNS = 512  # of a matrix that are worked on at once
 
 
 class SingularValuesOptions(Options):
@@ -19,7 +19,7 @@ class SingularValuesOptions(Options):
 
     rank: int | None = Field(None, ge=1, description="singular values kept")
     energy: float | None = Field(
-        None, gt=0, le=1, description="share of ‖W‖² to keep, instead of a rank"
+        None, gt=0, le=1, description="fraction of ‖W‖² to keep, instead of a rank"
     )
     dtype: Literal["float16", "float32"] = Field("float16", description="factor storage")
 
@@ -42,7 +42,7 @@ class SingularValues(Quantizer):
     def quantize(
         self, weight: Tensor, options: SingularValuesOptions, context: LayerContext
     ) -> Code:
-        """Truncate, and share each singular value between the factors so that both round well."""
+        """Truncate, and split each singular value between the factors so that both round well."""
         left, values, right = _truncated(weight, options)
         root = values.sqrt()
         parts = {
@@ -52,7 +52,7 @@ class SingularValues(Quantizer):
         return Code((weight.shape[0], weight.shape[1]), parts)
 
     def check(self, code: Code) -> None:
-        """Two factors of one rank."""
+        """Require two factors of the same rank."""
         m, n = code.shape
         rank = code.require_floats("left", (m, -1)).stored.shape[1]
         code.require_floats("right", (rank, n))
@@ -62,42 +62,37 @@ class SingularValues(Quantizer):
         return params["left"] @ params["right"]
 
     def decode(self, code: Code, params: Mapping[str, Tensor], out: Tensor | None = None) -> Tensor:
-        """The product, in place."""
+        """The product, written to `out`."""
         with torch.no_grad():
             return torch.mm(params["left"], params["right"], out=out)
 
     def apply(self, code: Code, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
-        """Through the factors: r·(m + n) multiplications a vector."""
+        """Multiply by the factors: r·(m + n) multiplications a vector."""
         return x @ params["right"].T @ params["left"].T
 
     def fit(
         self, m: int, n: int, options: SingularValuesOptions, note: Callable[[str], None]
     ) -> SingularValuesOptions:
-        """The rank is at most min(m, n)."""
+        """Limit the rank to min(m, n)."""
         if options.rank is not None and options.rank > min(m, n):
             note(f"rank={options.rank} is more than min(m, n)={min(m, n)}: rank={min(m, n)}")
             options = options.model_copy(update={"rank": min(m, n)})
         return options
 
     def candidates(self, m: int, n: int) -> Iterable[SingularValuesOptions]:
-        """Every rank that makes the matrix smaller."""
+        """Every rank."""
         for rank in range(1, min(m, n) + 1):
             yield SingularValuesOptions(rank=rank)
 
-    def stored_bits(self, m: int, n: int, options: SingularValuesOptions) -> int:
-        """Both factors."""
-        float_bits = 16 if options.dtype == "float16" else 32
-        return float_bits * (options.rank or min(m, n)) * (m + n)
-
     def layout(self, m: int, n: int, options: SingularValuesOptions) -> Code:
-        """Both factors of a rank that is given; how many values keep an energy, the weights say.
+        """Both factors.
 
         Raises:
-            NotImplementedError: a share of the energy is asked for.
+            NotImplementedError: an energy is given, whose rank depends on the weights.
         """
         if options.energy is not None:
             raise NotImplementedError(
-                f"the rank that keeps energy={options.energy:g} is known with the weights only"
+                f"the rank that keeps energy={options.energy:g} depends on the weights"
             )
         rank = options.rank or min(m, n)
         parts = {
@@ -107,22 +102,21 @@ class SingularValues(Quantizer):
         return Code((m, n), parts)
 
     def expected_error(self, m: int, n: int, options: SingularValuesOptions) -> float:
-        """What is left of a flat spectrum."""
+        """The error for a flat spectrum."""
         return 1 - (options.rank or min(m, n)) / min(m, n)
 
     def paper_bits(self, m: int, n: int, options: SingularValuesOptions) -> float | None:
-        """32·r·(m + n + 1); none where the rank came from the energy."""
+        """32·r·(m + n + 1); None without a rank."""
         return None if options.rank is None else 32 * options.rank * (m + n + 1)
 
 
 def _truncated(weight: Tensor, options: SingularValuesOptions) -> tuple[Tensor, Tensor, Tensor]:
     """U (m, r), S (r,) descending and Vᵀ (r, n), float32.
 
-    U is found twice: as eigenvectors of W·Wᵀ in float32, which tells apart what is above some 3e-4
-    of the largest singular value, then improved by one step of subspace iteration in float64
-    (Halko, Martinsson, Tropp 2011, section 4.5), which leaves singular values under 1e-8 of the
-    largest to rounding: they carry nothing that a truncation keeps. So nothing is held that is much
-    larger than the weight.
+    U is computed in two steps: as eigenvectors of W·Wᵀ in float32, which resolve singular values
+    above about 3e-4 of the largest, then by one step of subspace iteration in float64 (Halko,
+    Martinsson, Tropp 2011, section 4.5), which resolves those above 1e-8 of the largest; smaller
+    ones do not matter to a truncation. That way nothing much larger than the weight is allocated.
     """
     m, n = weight.shape
     if m > n:
@@ -132,11 +126,11 @@ def _truncated(weight: Tensor, options: SingularValuesOptions) -> tuple[Tensor, 
     left = _improved(weight, _leading(_gram(weight, scale), options), scale)
     gram = left.new_zeros(left.shape[1], left.shape[1])
     for part in _columns(weight, scale):
-        seen = left.T @ part.double()
-        gram.addmm_(seen, seen.T)
-    squares, turn = torch.linalg.eigh(gram)
-    left, values = left @ turn.flip(1), squares.flip(0).clamp_(min=0).sqrt_()
-    del gram, turn
+        projected = left.T @ part.double()
+        gram.addmm_(projected, projected.T)
+    squares, rotation = torch.linalg.eigh(gram)
+    left, values = left @ rotation.flip(1), squares.flip(0).clamp_(min=0).sqrt_()
+    del gram, rotation
     divisors = values.where(values > values[0] * 1e-8, torch.inf)[:, None]
     right = weight.new_empty(len(values), n)
     for part, place in zip(_columns(weight, scale), right.split(_COLUMNS, 1), strict=True):
@@ -145,13 +139,12 @@ def _truncated(weight: Tensor, options: SingularValuesOptions) -> tuple[Tensor, 
 
 
 def _near_one(weight: Tensor) -> float:
-    """A power of two that brings the largest weight near 1: its square is in float32's range."""
-    low, high = torch.aminmax(weight)
-    return 2.0 ** -math.frexp(max(-float(low), float(high)))[1]
+    """A power of two that scales the largest weight to near 1, so that its square fits float32."""
+    return 2.0 ** -peak_exponent(weight)
 
 
 def _columns(weight: Tensor, scale: float) -> Iterator[Tensor]:
-    """Some columns of the weight at a time, scaled."""
+    """Yield some columns of the weight at a time, scaled."""
     for part in weight.split(_COLUMNS, dim=1):
         yield part * scale
 
@@ -166,7 +159,7 @@ def _gram(weight: Tensor, scale: float) -> Tensor:
 
 
 def _leading(gram: Tensor, options: SingularValuesOptions) -> Tensor:
-    """Eigenvectors of a Gram matrix (m, m) for its largest eigenvalues, (m, r); overwrites it."""
+    """The eigenvectors (m, r) of the largest eigenvalues of a Gram matrix, which is overwritten."""
     m = gram.shape[0]
     if gram.device.type != "cpu":
         values, vectors = torch.linalg.eigh(gram)
@@ -178,16 +171,16 @@ def _leading(gram: Tensor, options: SingularValuesOptions) -> Tensor:
         rank = _rank(torch.from_numpy(values).flip(0), options)
     else:
         rank = min(options.rank, m)
-    # Only these, by relatively robust representations: torch's routine makes all of them, and takes
-    # room for two more matrices. Its own transpose, the matrix is in LAPACK's order.
-    _, found = eigh(
+    # Only these eigenvectors, by relatively robust representations: torch's routine computes all of
+    # them and allocates two more matrices. Transposed, the symmetric matrix is in LAPACK's order.
+    _, vectors = eigh(
         gram.numpy().T,
         subset_by_index=(m - rank, m - 1),
         driver="evr",
         overwrite_a=True,
         check_finite=False,
     )
-    return torch.from_numpy(found)
+    return torch.from_numpy(vectors)
 
 
 def _improved(weight: Tensor, left: Tensor, scale: float) -> Tensor:
@@ -198,12 +191,12 @@ def _improved(weight: Tensor, left: Tensor, scale: float) -> Tensor:
     for part in _columns(weight, scale):
         exact = part.double()
         product.addmm_(exact, exact.T @ basis)
-    del basis, part, exact  # the decomposition takes room for two more
+    del basis, part, exact  # the decomposition allocates two more
     return torch.linalg.qr(product)[0]
 
 
 def _rank(squares: Tensor, options: SingularValuesOptions) -> int:
-    """How many of the descending squared singular values to keep; all where nothing is asked."""
+    """The number of descending squared singular values to keep: all, without rank and energy."""
     if options.rank is not None:
         return min(options.rank, squares.numel())
     if options.energy is None:

@@ -1,4 +1,4 @@
-"""ans: codes at their entropy."""
+"""ans: codes at about their entropy."""
 
 from torch import Tensor
 
@@ -10,10 +10,10 @@ class Ans(Packing):
     """Interleaved rANS, in chunks."""
 
     name = "ans"
-    summary = "interleaved rANS: the codes' entropy, fractions of bits included"
+    summary = "interleaved rANS: about the entropy of the codes, in fractions of bits"
 
     def pack(self, values: Tensor, cardinality: int) -> Tensor:
-        """A head of a few bytes, the table of frequencies, the chunks; nothing for no codes."""
+        """A head of a few bytes, the table of frequencies, the chunks; empty for no codes."""
         return pack(values, cardinality)
 
     def unpack(self, stream: Tensor, cardinality: int, count: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""bits: every code in ceil(log2 k) bits."""
+"""bits: ceil(log2 k) bits for every code."""
 
 from torch import Tensor
 

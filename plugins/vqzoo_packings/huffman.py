@@ -1,4 +1,4 @@
-"""huffman: frequent codes in fewer bits."""
+"""huffman: fewer bits for frequent codes."""
 
 from torch import Tensor
 
@@ -10,10 +10,10 @@ class Huffman(Packing):
     """Canonical Huffman codes of at most 32 bits, in chunks."""
 
     name = "huffman"
-    summary = "canonical Huffman codes: frequent codes in fewer bits"
+    summary = "canonical Huffman codes: fewer bits for frequent codes"
 
     def pack(self, values: Tensor, cardinality: int) -> Tensor:
-        """A head of a few bytes, the table of lengths, the chunks; nothing for no codes."""
+        """A head of a few bytes, the table of lengths, the chunks; empty for no codes."""
         return pack(values, cardinality)
 
     def unpack(self, stream: Tensor, cardinality: int, count: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""The layer selectors dense, conv, all, largest:N and patterns."""
+"""The layer selectors dense, conv, all, largest:N and pattern."""
 
 from vqzoo.plugin import LayerSelector, hookimpl
 from vqzoo_selectors.kinds import All, Conv, Dense

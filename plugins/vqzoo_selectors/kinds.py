@@ -1,4 +1,4 @@
-"""Selectors by the kind of layer."""
+"""Selectors of layers by their kind."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,10 +7,10 @@ from vqzoo.plugin import LayerInfo, LayerSelector
 
 
 class Dense(LayerSelector):
-    """Linear layers: the paper's case."""
+    """Linear layers, which the paper compresses."""
 
     name = "dense"
-    summary = "Linear layers (the default: the paper's case)"
+    summary = "Linear layers (the default, as in the paper)"
 
     def select(self, layers: Sequence[LayerInfo], text: str) -> Mapping[str, str]:
         """All Linear layers."""
@@ -31,7 +31,7 @@ class Conv(LayerSelector):
 
 
 class All(LayerSelector):
-    """Everything that can be compressed."""
+    """All layers that can be compressed."""
 
     name = "all"
     summary = "every Linear, Conv1d and Conv2d layer"
@@ -45,4 +45,4 @@ class All(LayerSelector):
 def _refuse_argument(text: str) -> None:
     name, colon, _ = text.partition(":")
     if colon:
-        raise UsageError(f"{text!r}: {name} takes no argument")
+        raise UsageError(f"{text!r}: the selector {name} takes no argument")

@@ -1,4 +1,4 @@
-"""Round-to-nearest on a uniform grid: the baseline that everybody asks for."""
+"""Rounding to the nearest point of a uniform grid, the usual baseline."""
 
 from vqzoo.plugin import Quantizer, hookimpl
 from vqzoo_uniform.rtn import RoundToNearest
@@ -8,5 +8,5 @@ vqzoo_contract = 1
 
 @hookimpl
 def vqzoo_quantizers() -> list[Quantizer]:
-    """The baseline."""
+    """The quantizer rtn."""
     return [RoundToNearest()]

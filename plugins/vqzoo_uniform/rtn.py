@@ -20,9 +20,11 @@ class RoundToNearestOptions(Options):
     """Options of rtn."""
 
     format: Format = Field("int8", description="fp16, or a symmetric integer grid of 2 to 8 bits")
-    per: Literal["tensor", "row", "group"] = Field("row", description="what shares a scale")
+    per: Literal["tensor", "row", "group"] = Field(
+        "row", description="the weights that share a scale: all, a row, or a group within a row"
+    )
     group: int | None = Field(
-        None, ge=1, description="weights along a row that share one (per=group; 128 if not given)"
+        None, ge=1, description="weights of a group, with per=group (128 if not given)"
     )
 
 
@@ -30,7 +32,7 @@ class RoundToNearest(Quantizer):
     """W ≈ s · q with integers |q| <= 2^(b-1) - 1 and s = max |w| / (2^(b-1) - 1)."""
 
     name = "rtn"
-    summary = "round-to-nearest fp16 or int8..int2, a scale per tensor, row or group"
+    summary = "round to nearest: fp16, or int8..int2 with a scale per tensor, row or group"
     source = "Jacob et al. 2018, arXiv 1712.05877, section 2.1 (symmetric, zero point 0)"
     Options = RoundToNearestOptions
     ladder = tuple({"format": name} for name in ("int2", "int4", "int8", "fp16"))
@@ -38,26 +40,26 @@ class RoundToNearest(Quantizer):
     def quantize(
         self, weight: Tensor, options: RoundToNearestOptions, context: LayerContext
     ) -> Code:
-        """Round; the scale is rounded to fp16 first, so that no code is off because of it."""
+        """Round the scales to fp16 first, then the weights to multiples of the rounded scales."""
         shape = (weight.shape[0], weight.shape[1])
         if options.format == "fp16":
             return Code(shape, {"values": Floats.of(weight)})
         top = _top(options.format)
         width = _group_width(*shape, options)
         peaks = torch.cat(
-            [_peaks(torch.abs(rows, out=room), width) for rows, room in row_chunks(weight)]
+            [_peaks(torch.abs(rows, out=buffer), width) for rows, buffer in row_chunks(weight)]
         )
         peaks = peaks.amax().reshape(1, 1) if options.per == "tensor" else peaks
         scale = Floats.scales(peaks / top)
         codes = torch.empty(shape, dtype=torch.uint8, device=weight.device)
         steps = scale.values.expand(shape[0], -1)
         steps, start = steps.where(steps > 0, 1.0), 0
-        for rows, room in row_chunks(weight):
+        for rows, buffer in row_chunks(weight):
             stop = start + len(rows)
-            room.copy_(rows)
-            for group, step in _groups(room, steps[start:stop], width):
+            buffer.copy_(rows)
+            for group, step in _groups(buffer, steps[start:stop], width):
                 group.div_(step)
-            codes[start:stop] = room.round_().clamp_(-top, top).add_(top)
+            codes[start:stop] = buffer.round_().clamp_(-top, top).add_(top)
             start = stop
         parts: dict[str, Indices | Floats] = {
             "codes": Indices(codes, 2 * top + 1),
@@ -66,7 +68,7 @@ class RoundToNearest(Quantizer):
         return Code(shape, parts, {"group": width})
 
     def check(self, code: Code) -> None:
-        """Half-precision values; or an integer a weight, and scales for the groups of a row."""
+        """Require half-precision values; or an integer for each weight, and scales of groups."""
         m, n = code.shape
         if "values" in code.parts:
             code.require_floats("values", code.shape)
@@ -76,7 +78,7 @@ class RoundToNearest(Quantizer):
         code.require_floats("scale", (1, groups), (m, groups))
 
     def reconstruct(self, code: Code, params: Mapping[str, Tensor]) -> Tensor:
-        """Integers times their scale."""
+        """Multiply the integers by their scales."""
         if "values" in params:
             return params["values"]
         codes = code.parts["codes"]
@@ -85,7 +87,7 @@ class RoundToNearest(Quantizer):
         return integers * _spread(params["scale"], code.shape, int(code.facts["group"]))
 
     def decode(self, code: Code, params: Mapping[str, Tensor], out: Tensor | None = None) -> Tensor:
-        """Integers times their scale, in place."""
+        """Multiply the integers by their scales, in place."""
         if "values" in params:
             values = params["values"].detach()
             return values if out is None else out.copy_(values)
@@ -100,31 +102,23 @@ class RoundToNearest(Quantizer):
     def fit(
         self, m: int, n: int, options: RoundToNearestOptions, note: Callable[[str], None]
     ) -> RoundToNearestOptions:
-        """A group is at most a row."""
+        """Limit a group to a row."""
         if options.group is not None and options.per != "group":
-            note(f"group={options.group} means nothing with per={options.per}")
+            note(f"group={options.group} has no effect with per={options.per}")
         elif options.group is not None and options.group > n:
             note(f"group={options.group} is more than the {n} columns: group={n}")
             options = options.model_copy(update={"group": n})
         return options
 
     def candidates(self, m: int, n: int) -> Iterable[RoundToNearestOptions]:
-        """Every format with every sharing of scales."""
+        """Every format with every scope of scales."""
         yield RoundToNearestOptions(format="fp16")
         for name in ("int8", "int7", "int6", "int5", "int4", "int3", "int2"):
             for per in ("tensor", "row", "group"):
                 yield RoundToNearestOptions.model_validate({"format": name, "per": per})
 
-    def stored_bits(self, m: int, n: int, options: RoundToNearestOptions) -> int:
-        """Codes and scales."""
-        if options.format == "fp16":
-            return 16 * m * n
-        width = _group_width(m, n, options)
-        scales = 1 if options.per == "tensor" else m * math.ceil(n / width)
-        return 8 * math.ceil(m * n * _bits(options.format) / 8) + 16 * scales
-
     def layout(self, m: int, n: int, options: RoundToNearestOptions) -> Code:
-        """Half-precision values; or an integer a weight, and scales."""
+        """Half-precision values; or an integer for each weight, and scales."""
         if options.format == "fp16":
             return Code((m, n), {"values": Floats.layout("float16", m, n)})
         width = _group_width(m, n, options)
@@ -136,15 +130,15 @@ class RoundToNearest(Quantizer):
         return Code((m, n), parts, {"group": width})
 
     def expected_error(self, m: int, n: int, options: RoundToNearestOptions) -> float:
-        """step² / 12 for Gaussian weights, whose peak among N is about sqrt(2 ln N)."""
+        """step² / 12 for Gaussian weights, the largest of N of which is about sqrt(2 ln N)."""
         if options.format == "fp16":
             return 2.0**-24
-        sharing = m * n if options.per == "tensor" else _group_width(m, n, options)
-        peak_squared = 2 * math.log(max(sharing, 2))
+        count = m * n if options.per == "tensor" else _group_width(m, n, options)
+        peak_squared = 2 * math.log(max(count, 2))
         return min(1.0, peak_squared / (12 * _top(options.format) ** 2))
 
     def paper_bits(self, m: int, n: int, options: RoundToNearestOptions) -> float:
-        """b bits a weight and 32 a scale."""
+        """b bits for each weight and 32 for each scale."""
         if options.format == "fp16":
             return 16 * m * n
         width = _group_width(m, n, options)
@@ -161,13 +155,13 @@ def _top(name: Format) -> int:
 
 
 def _group_width(m: int, n: int, options: RoundToNearestOptions) -> int:
-    """Weights along a row that share a scale."""
+    """The number of weights along a row that share a scale."""
     return min(options.group or _GROUP, n) if options.per == "group" else n
 
 
 def _groups(matrix: Tensor, scale: Tensor, width: int) -> list[tuple[Tensor, Tensor]]:
-    """Views of the whole groups (m, groups, width) and of a shorter last one (m, 1, n % width),
-    and their scales (m or 1, groups, 1)."""
+    """Views of the whole groups (m, groups, width) and of a shorter last group (m, 1, n % width),
+    each with its scales (m or 1, groups, 1)."""
     whole = matrix.shape[1] // width
     body, tail = matrix[:, : whole * width], matrix[:, whole * width :]
     groups = [(body.unflatten(1, (whole, width)), scale[:, :whole, None])]
@@ -175,12 +169,12 @@ def _groups(matrix: Tensor, scale: Tensor, width: int) -> list[tuple[Tensor, Ten
 
 
 def _peaks(magnitudes: Tensor, width: int) -> Tensor:
-    """(m, groups): the largest of each group."""
+    """(m, groups): the largest magnitude of each group."""
     m, n = magnitudes.shape
     groups = _groups(magnitudes, magnitudes.new_empty(m, -(-n // width)), width)
     return torch.cat([group.amax(dim=2) for group, _ in groups], dim=1)
 
 
 def _spread(scale: Tensor, shape: tuple[int, int], width: int) -> Tensor:
-    """Scales (m or 1, groups) as they apply to the columns."""
+    """Scales (m or 1, groups) repeated for the columns, (m or 1, n)."""
     return scale.repeat_interleave(width, dim=1)[:, : shape[1]]

@@ -1,4 +1,4 @@
-"""Vector quantization of Gong et al. 2014 (arXiv 1412.6115): km, pq, rq and binary."""
+"""The vector quantization of Gong et al. 2014 (arXiv 1412.6115): km, pq, rq and binary."""
 
 from vqzoo.plugin import Quantizer, hookimpl
 from vqzoo_vq.binary import Binary

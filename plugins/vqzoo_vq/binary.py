@@ -15,7 +15,7 @@ class BinaryOptions(Options):
     """Options of binary."""
 
     scale: Literal["none", "tensor", "row"] = Field(
-        "row", description="none as in the paper (weights become ±1), or least squares scales"
+        "row", description="none as in the paper (weights become ±1), or least-squares scales"
     )
 
 
@@ -29,53 +29,49 @@ class Binary(Quantizer):
     ladder = ({"scale": "tensor"}, {"scale": "row"})
 
     def quantize(self, weight: Tensor, options: BinaryOptions, context: LayerContext) -> Code:
-        """Signs, and the mean magnitude: the scale of least squared error."""
+        """Store the signs and the mean magnitude, which is the scale of least squared error."""
         parts: dict[str, Indices | Floats] = {"codes": Indices((weight >= 0).view(torch.uint8), 2)}
         if options.scale == "tensor":
             parts["scale"] = Floats.of(weight.abs().mean(dtype=torch.float64).float().reshape(1))
         elif options.scale == "row":
-            means = [torch.abs(rows, out=room).mean(dim=1) for rows, room in row_chunks(weight)]
-            parts["scale"] = Floats.scales(torch.cat(means))
+            magnitudes = (torch.abs(rows, out=buffer) for rows, buffer in row_chunks(weight))
+            parts["scale"] = Floats.scales(torch.cat([part.mean(dim=1) for part in magnitudes]))
         return Code((weight.shape[0], weight.shape[1]), parts)
 
     def check(self, code: Code) -> None:
-        """One sign a weight, one scale or one a row."""
+        """Require a sign for each weight, and a single scale or one for each row."""
         code.require_indices("codes", code.shape)
         if "scale" in code.parts:
             code.require_floats("scale", (1,), code.shape[:1])
 
     def reconstruct(self, code: Code, params: Mapping[str, Tensor]) -> Tensor:
-        """±scale."""
+        """The signs times the scale."""
         signs = code.indices("codes").to(torch.float32).mul_(2).sub_(1)
         return signs * params["scale"][:, None] if "scale" in params else signs
 
     def decode(self, code: Code, params: Mapping[str, Tensor], out: Tensor | None = None) -> Tensor:
-        """±scale, in place."""
+        """The signs times the scale, in place."""
         codes = code.indices("codes")
         out = torch.empty(code.shape, device=codes.device) if out is None else out
         signs = out.copy_(codes).mul_(2).sub_(1)
         return signs.mul_(params["scale"].detach()[:, None]) if "scale" in params else signs
 
     def candidates(self, m: int, n: int) -> Iterable[BinaryOptions]:
-        """The two scales; without one the size of the weights is lost."""
+        """Both kinds of scales; without scales the size of the weights is lost."""
         yield BinaryOptions(scale="row")
         yield BinaryOptions(scale="tensor")
 
-    def stored_bits(self, m: int, n: int, options: BinaryOptions) -> int:
-        """A bit a weight, and the scales."""
-        return 8 * -(-m * n // 8) + 16 * {"none": 0, "tensor": 1, "row": m}[options.scale]
-
     def layout(self, m: int, n: int, options: BinaryOptions) -> Code:
-        """A sign a weight, and the scales."""
+        """A sign for each weight, and the scales."""
         parts: dict[str, Indices | Floats] = {"codes": Indices.layout(2, m, n)}
         if options.scale != "none":
             parts["scale"] = Floats.layout("float16", 1 if options.scale == "tensor" else m)
         return Code((m, n), parts)
 
     def expected_error(self, m: int, n: int, options: BinaryOptions) -> float:
-        """1 - 2/π for Gaussian weights; a row scale is never worse than one for all."""
+        """1 - 2/π for Gaussian weights; row scales are never worse than a single scale."""
         return {"none": 1.0, "tensor": 0.37, "row": 0.363}[options.scale]
 
     def paper_bits(self, m: int, n: int, options: BinaryOptions) -> float:
-        """m·n: a ratio of 32, as the paper counts."""
+        """m·n, a ratio of 32."""
         return m * n

@@ -1,5 +1,6 @@
-"""Cutting a matrix into blocks of sub-vectors, and putting it together again."""
+"""The division of a matrix into blocks of sub-vectors."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,13 +13,13 @@ CodebookScope = Literal["block", "layer"]
 
 @dataclass(frozen=True)
 class Cut:
-    """How an m × n matrix falls into sub-vectors of length d along one axis.
+    """The division of an m × n matrix into sub-vectors of length d along one axis.
 
     Attributes:
-        points: sub-vectors in a block: m when columns are cut, n when rows are.
-        blocks: whole blocks.
+        points: sub-vectors in a block: m if columns are cut, n if rows are.
+        blocks: number of whole blocks.
         d: their sub-vector length.
-        tail: length of the shorter last block, 0 where d divides.
+        tail: length of the shorter last block, 0 if d divides the axis.
     """
 
     points: int
@@ -28,25 +29,25 @@ class Cut:
 
     @property
     def widths(self) -> tuple[tuple[int, int], ...]:
-        """(number of blocks, sub-vector length) of the whole blocks and of the tail."""
+        """(number of blocks, sub-vector length) of the whole blocks and of the tail, if any."""
         return tuple(pair for pair in ((self.blocks, self.d), (1, self.tail)) if pair[0] * pair[1])
 
     @property
     def suffixes(self) -> tuple[str, ...]:
-        """Suffixes of the names of their parts: none for the whole blocks, `_tail` for the tail."""
-        named = (("", self.blocks), ("_tail", self.tail))
-        return tuple(suffix for suffix, present in named if present)
+        """The suffixes of the names of their parts: "" for whole blocks, "_tail" for the tail."""
+        suffixes = (("", self.blocks), ("_tail", self.tail))
+        return tuple(suffix for suffix, present in suffixes if present)
 
 
 @dataclass(frozen=True)
 class Group:
-    """Sub-vectors of one length: the whole blocks, or the tail.
+    """Sub-vectors of one length: those of the whole blocks, or of the tail.
 
     Attributes:
-        books: codebooks they have.
-        k: centroids of each, at most the sub-vectors that it serves.
+        books: number of their codebooks.
+        k: centroids of each codebook, at most the number of its sub-vectors.
         d: sub-vector length.
-        count: sub-vectors, of all blocks together.
+        count: number of sub-vectors in all blocks.
     """
 
     books: int
@@ -54,9 +55,14 @@ class Group:
     d: int
     count: int
 
+    @property
+    def paper_bits(self) -> float:
+        """Bits by Gong et al.'s formula: 32 for each value of a codebook, log2 k for each code."""
+        return 32 * self.k * self.books * self.d + self.count * math.log2(self.k)
+
 
 def codebook_groups(shape: Cut, k: int, scope: CodebookScope) -> list[Group]:
-    """The groups of a cut matrix whose codebooks were asked for k centroids."""
+    """The groups of a cut matrix whose codebooks are to have k centroids."""
     groups = []
     for blocks, d in shape.widths:
         books = blocks if scope == "block" else 1
@@ -75,11 +81,11 @@ def block_points(
     matrix: Tensor, d: int, axis: Axis, scope: CodebookScope, sizes: Tensor | None = None
 ) -> list[Tensor]:
     """The sub-vectors, dimension-major: one (batch, d, points) tensor for the whole blocks and one
-    for the tail; copies, of the matrix's size together.
+    for the tail. They are copies, together of the size of the matrix.
 
-    A codebook for each block makes each a problem of its own; one for the layer joins them into a
-    single problem, block by block. The tail, being shorter, always has its own. `sizes`, (m, 1),
-    divide the matrix's rows.
+    With a codebook for each block, each block is a problem of the batch; with one for the layer,
+    all blocks form a single problem. The tail, being shorter, is always a separate problem. The
+    rows of the matrix are divided by `sizes`, (m, 1).
     """
     divisors = None if sizes is None else sizes.expand_as(matrix)
     if axis == "columns":
@@ -93,20 +99,20 @@ def block_points(
         group = matrix.new_empty(
             (width, blocks, points) if joined else (blocks, width, points),
         )
-        place = group.transpose(0, 1) if joined else group
+        target = group.transpose(0, 1) if joined else group
         stop = start + blocks * width
         source = matrix[start:stop].unflatten(0, (blocks, width))
         if divisors is None:
-            place.copy_(source)
+            target.copy_(source)
         else:
-            torch.div(source, divisors[start:stop].unflatten(0, (blocks, width)), out=place)
+            torch.div(source, divisors[start:stop].unflatten(0, (blocks, width)), out=target)
         groups.append(group.view(1, width, -1) if joined else group)
         start = stop
     return groups
 
 
 def points_per_codebook(m: int, n: int, d: int, axis: Axis, scope: CodebookScope) -> int:
-    """Sub-vectors that the smallest whole codebook of a layer is trained on."""
+    """The number of sub-vectors of each codebook, not counting the tail's (unless it is alone)."""
     shape = cut(m, n, d, axis)
     if not shape.blocks:
         return shape.points

@@ -12,7 +12,8 @@ from vqzoo.numerics.arrays import empty
 from vqzoo.numerics.clustering.scalar_kmeans import assign_scalar, scalar_centroids
 from vqzoo.numerics.decoding.decode import decode_scalar
 from vqzoo.numerics.decoding.lookup import look_up_scalar
-from vqzoo.plugin import Code, Floats, Indices, LayerContext, Options, Quantizer, index_bits
+from vqzoo.plugin import Code, Floats, Indices, LayerContext, Options, Quantizer
+from vqzoo.plugin.limits import MAX_CARDINALITY
 from vqzoo_vq.calibrated import column_moments
 from vqzoo_vq.distortion import ROW_SCALE_GAIN, gaussian_distortion
 from vqzoo_vq.row_scale import (
@@ -20,7 +21,6 @@ from vqzoo_vq.row_scale import (
     check_row_scale,
     fit_row_scale,
     row_sizes,
-    scale_bits,
     scale_layout,
     scale_rows,
 )
@@ -29,8 +29,10 @@ from vqzoo_vq.row_scale import (
 class ScalarKMeansOptions(Options):
     """Options of km."""
 
-    k: int = Field(16, ge=1, le=65536, description="centroids: 16 is 4 bits a weight")
-    scale: Scale = Field("row", description="one fp16 scale a row, or none as in the paper")
+    k: int = Field(
+        16, ge=1, le=MAX_CARDINALITY, description="centroids: 16 take 4 bits for each weight"
+    )
+    scale: Scale = Field("row", description="an fp16 scale for each row, or none as in the paper")
     exact: bool = Field(False, description="optimal centroids by dynamic programming (slower)")
     dtype: Literal["float16", "float32"] = Field("float16", description="codebook storage")
 
@@ -46,7 +48,7 @@ class ScalarKMeans(Quantizer):
     calibrated = True
 
     def quantize(self, weight: Tensor, options: ScalarKMeansOptions, context: LayerContext) -> Code:
-        """Cluster all weights, the rows' sizes taken out first where asked."""
+        """Cluster all weights, with scale=row after dividing rows by their sizes."""
         sizes = row_sizes(weight, options.scale)
         normalized = weight
         if sizes is not None:
@@ -55,8 +57,8 @@ class ScalarKMeans(Quantizer):
         weights = None
         if context.inputs is not None:
             weights = column_moments(context.inputs).expand(weight.shape)
-        found = scalar_centroids(normalized, options.k, weights=weights, exact=options.exact)
-        codebook = Floats.of(found, options.dtype)
+        centroids = scalar_centroids(normalized, options.k, weights=weights, exact=options.exact)
+        codebook = Floats.of(centroids, options.dtype)
         codes = assign_scalar(normalized, codebook.values)
         parts: dict[str, Indices | Floats] = {
             "codes": Indices(codes, options.k),
@@ -68,18 +70,18 @@ class ScalarKMeans(Quantizer):
         return Code((weight.shape[0], weight.shape[1]), parts)
 
     def check(self, code: Code) -> None:
-        """One code a weight, a centroid for each of the codes."""
+        """Require a code for each weight, and a centroid for each code."""
         codes = code.require_indices("codes", code.shape)
         code.require_floats("codebook", (codes.cardinality,))
         check_row_scale(code)
 
     def reconstruct(self, code: Code, params: Mapping[str, Tensor]) -> Tensor:
-        """Look the centroids up."""
+        """Look up the centroids."""
         matrix = look_up_scalar(code.indices("codes"), params["codebook"])
         return scale_rows(matrix, params.get("scale"))
 
     def decode(self, code: Code, params: Mapping[str, Tensor], out: Tensor | None = None) -> Tensor:
-        """Look the centroids up, in parallel."""
+        """Look up the centroids, in parallel."""
         codes = code.indices("codes")
         if out is None:
             out = empty(code.shape, torch.float32, params["codebook"].device)
@@ -88,26 +90,20 @@ class ScalarKMeans(Quantizer):
     def fit(
         self, m: int, n: int, options: ScalarKMeansOptions, note: Callable[[str], None]
     ) -> ScalarKMeansOptions:
-        """k is at most the number of weights."""
+        """Limit k to the number of weights."""
         if options.k > m * n:
             note(f"k={options.k} is more than the {m * n} weights: k={m * n}")
             options = options.model_copy(update={"k": m * n})
         return options
 
     def candidates(self, m: int, n: int) -> Iterable[ScalarKMeansOptions]:
-        """Every code width that could pay."""
+        """Code widths of 1 to 12 bits, with and without row scales."""
         for bits in range(1, 13):
             for scale in get_args(Scale):
                 yield ScalarKMeansOptions(k=2**bits, scale=scale)
 
-    def stored_bits(self, m: int, n: int, options: ScalarKMeansOptions) -> int:
-        """Codes, codebook and scales."""
-        float_bits = 16 if options.dtype == "float16" else 32
-        codes = 8 * math.ceil(m * n * index_bits(options.k) / 8)
-        return codes + float_bits * options.k + scale_bits(m, options.scale)
-
     def layout(self, m: int, n: int, options: ScalarKMeansOptions) -> Code:
-        """A code a weight, a codebook, and a scale a row."""
+        """A code for each weight, a codebook, and a scale for each row."""
         parts: dict[str, Indices | Floats] = {
             "codes": Indices.layout(options.k, m, n),
             "codebook": Floats.layout(options.dtype, options.k),
@@ -115,7 +111,7 @@ class ScalarKMeans(Quantizer):
         return Code((m, n), parts | scale_layout(m, options.scale))
 
     def expected_error(self, m: int, n: int, options: ScalarKMeansOptions) -> float:
-        """Gaussian weights."""
+        """The error for Gaussian weights."""
         gain = ROW_SCALE_GAIN if options.scale == "row" else 1.0
         return gain * gaussian_distortion(1, math.log2(options.k))
 

@@ -14,7 +14,8 @@ from vqzoo.numerics.clustering.kmeans import assign, train_codebooks
 from vqzoo.numerics.clustering.metric_kmeans import assign_by_metric, metric_kmeans
 from vqzoo.numerics.decoding.decode import decode_pq
 from vqzoo.numerics.decoding.lookup import look_up
-from vqzoo.plugin import Code, Floats, Indices, LayerContext, Options, Quantizer, index_bits
+from vqzoo.plugin import Code, Floats, Indices, LayerContext, Options, Quantizer
+from vqzoo.plugin.limits import MAX_CARDINALITY
 from vqzoo_vq.blocks import (
     Axis,
     CodebookScope,
@@ -31,7 +32,6 @@ from vqzoo_vq.row_scale import (
     check_row_scale,
     fit_row_scale,
     row_sizes,
-    scale_bits,
     scale_layout,
     scale_rows,
 )
@@ -41,12 +41,12 @@ class ProductQuantizationOptions(Options):
     """Options of pq."""
 
     d: int = Field(4, ge=1, le=32, description="sub-vector length")
-    k: int = Field(256, ge=1, le=65536, description="centroids of a codebook")
-    axis: Axis = Field("columns", description="which axis is cut into sub-vectors")
+    k: int = Field(256, ge=1, le=MAX_CARDINALITY, description="centroids of a codebook")
+    axis: Axis = Field("columns", description="axis that is cut into sub-vectors")
     codebook: CodebookScope = Field(
         "layer", description="one codebook for the layer, or one for each block as in the paper"
     )
-    scale: Scale = Field("row", description="one fp16 scale a row, or none as in the paper")
+    scale: Scale = Field("row", description="an fp16 scale for each row, or none as in the paper")
     dtype: Literal["float16", "float32"] = Field("float16", description="codebook storage")
 
 
@@ -57,7 +57,7 @@ class ProductQuantization(Quantizer):
     summary = "product quantization: k-means on sub-vectors of length d"
     source = (
         "Gong et al. 2014, arXiv 1412.6115, section 3.2.2; "
-        "one codebook a layer: Stock et al. 2020, arXiv 1907.05686"
+        "one codebook for a layer: Stock et al. 2020, arXiv 1907.05686"
     )
     Options = ProductQuantizationOptions
     ladder = ({"d": 4, "k": 4}, {"d": 4, "k": 16}, {"d": 4, "k": 64})
@@ -66,7 +66,7 @@ class ProductQuantization(Quantizer):
     def quantize(
         self, weight: Tensor, options: ProductQuantizationOptions, context: LayerContext
     ) -> Code:
-        """Cluster the sub-vectors of each block, or of all."""
+        """Cluster the sub-vectors of each block, or of all blocks."""
         m, n = weight.shape
         shape = cut(m, n, options.d, options.axis)
         parts: dict[str, Indices | Floats] = {}
@@ -84,7 +84,7 @@ class ProductQuantization(Quantizer):
         return Code((m, n), {**parts, "scale": scale}, facts)
 
     def check(self, code: Code) -> None:
-        """A code a sub-vector, one codebook or one a block, for whole blocks and the tail."""
+        """Require a code for each sub-vector, and one codebook or one for each block."""
         axis = code.facts.get("axis")
         if axis not in ("columns", "rows"):
             raise ValueError(f"fact 'axis' is {axis!r}, not columns or rows")
@@ -96,7 +96,7 @@ class ProductQuantization(Quantizer):
         check_row_scale(code)
 
     def reconstruct(self, code: Code, params: Mapping[str, Tensor]) -> Tensor:
-        """Look the centroids up."""
+        """Look up the centroids."""
         shape = _cut_of(code)
         blocks = []
         for suffix in shape.suffixes:
@@ -107,7 +107,7 @@ class ProductQuantization(Quantizer):
         return scale_rows(matrix, params.get("scale"))
 
     def decode(self, code: Code, params: Mapping[str, Tensor], out: Tensor | None = None) -> Tensor:
-        """Look the centroids up, in parallel, straight into place."""
+        """Look up the centroids, in parallel, and write them straight to `out`."""
         shape = _cut_of(code)
         by_columns = code.facts["axis"] == "columns"
         if out is None:
@@ -116,8 +116,8 @@ class ProductQuantization(Quantizer):
         across = out if by_columns else out.new_empty(code.shape[1], code.shape[0])
         start = 0
         for suffix, (blocks, d) in zip(shape.suffixes, shape.widths, strict=True):
-            place = across[:, start : start + blocks * d]
-            decode_pq(code.indices("codes" + suffix), params["codebook" + suffix], place)
+            target = across[:, start : start + blocks * d]
+            decode_pq(code.indices("codes" + suffix), params["codebook" + suffix], target)
             start += blocks * d
         if not by_columns:
             out.copy_(across.T)
@@ -126,7 +126,7 @@ class ProductQuantization(Quantizer):
     def fit(
         self, m: int, n: int, options: ProductQuantizationOptions, note: Callable[[str], None]
     ) -> ProductQuantizationOptions:
-        """d is at most the length of the axis, k at most the number of sub-vectors."""
+        """Limit d to the length of the axis, and k to the number of sub-vectors."""
         length = n if options.axis == "columns" else m
         if options.d > length:
             note(f"d={options.d} is more than the {length} {options.axis}: d={length}")
@@ -144,24 +144,14 @@ class ProductQuantization(Quantizer):
         return options
 
     def candidates(self, m: int, n: int) -> Iterable[ProductQuantizationOptions]:
-        """Sub-vector lengths up to 16 and up to 4096 centroids, with either scope and scale."""
+        """Sub-vector lengths up to 16 and up to 4096 centroids, with both scopes and scales."""
         for d in (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 16):
             for bits in range(1, 13):
                 for scale, scope in product(get_args(Scale), get_args(CodebookScope)):
                     yield ProductQuantizationOptions(d=d, k=2**bits, codebook=scope, scale=scale)
 
-    def stored_bits(self, m: int, n: int, options: ProductQuantizationOptions) -> int:
-        """Codes, codebooks and scales."""
-        float_bits = 16 if options.dtype == "float16" else 32
-        shape = cut(m, n, options.d, options.axis)
-        total = scale_bits(m, options.scale)
-        for group in codebook_groups(shape, options.k, options.codebook):
-            codes = 8 * math.ceil(group.count * index_bits(group.k) / 8)
-            total += codes + group.books * group.k * group.d * float_bits
-        return total
-
     def layout(self, m: int, n: int, options: ProductQuantizationOptions) -> Code:
-        """Codes and codebooks of the whole blocks and of the tail, and a scale a row."""
+        """Codes and codebooks of the whole blocks and of the tail, and a scale for each row."""
         shape = cut(m, n, options.d, options.axis)
         groups = codebook_groups(shape, options.k, options.codebook)
         parts: dict[str, Indices | Floats] = {}
@@ -173,31 +163,29 @@ class ProductQuantization(Quantizer):
         return Code((m, n), parts | scale_layout(m, options.scale), facts)
 
     def expected_error(self, m: int, n: int, options: ProductQuantizationOptions) -> float:
-        """Gaussian weights."""
+        """The error for Gaussian weights."""
         gain = ROW_SCALE_GAIN if options.scale == "row" else 1.0
         return gain * gaussian_distortion(options.d, math.log2(options.k))
 
     def paper_bits(self, m: int, n: int, options: ProductQuantizationOptions) -> float:
         """32·k·n + m·s·log2 k, with m·s sub-vectors; 32·k·d with one codebook for the layer."""
         shape = cut(m, n, options.d, options.axis)
-        total = 0.0
-        for group in codebook_groups(shape, options.k, options.codebook):
-            total += 32 * group.k * group.books * group.d + group.count * math.log2(group.k)
-        return total
+        groups = codebook_groups(shape, options.k, options.codebook)
+        return sum(group.paper_bits for group in groups)
 
 
 def _cut_of(code: Code) -> Cut:
-    return cut(
-        *code.shape, int(code.facts["d"]), "rows" if code.facts["axis"] == "rows" else "columns"
-    )
+    axis: Axis = "rows" if code.facts["axis"] == "rows" else "columns"
+    return cut(*code.shape, int(code.facts["d"]), axis)
 
 
 def _cluster(
     weight: Tensor, shape: Cut, options: ProductQuantizationOptions, context: LayerContext
 ) -> Iterator[tuple[str, Tensor, Floats]]:
-    """Suffix, codes (blocks, points) and stored codebook of the whole blocks and of the tail.
+    """Yield suffix, codes (blocks, points) and stored codebook of the whole blocks and the tail.
 
-    A sub-vector of rows stands in one column: its weight is the column's moment.
+    With calibration inputs and axis=rows, a sub-vector lies in one column, whose second moment is
+    its weight.
     """
     sizes = row_sizes(weight, options.scale)
     groups = block_points(weight, options.d, options.axis, options.codebook, sizes)
@@ -217,14 +205,14 @@ def _cluster(
 def _cluster_by_output(
     weight: Tensor, shape: Cut, options: ProductQuantizationOptions, context: LayerContext
 ) -> Iterator[tuple[str, Tensor, Floats]]:
-    """The same by the error of the layer's output: blocks of columns have a metric each."""
+    """`_cluster` by the error of the layer's output: each block of columns has its own metric."""
     assert context.inputs is not None
     metrics = block_moments(context.inputs, shape)
     sizes = row_sizes(weight, options.scale)
     groups = block_points(weight, options.d, options.axis, "block", sizes)
     for points, metric, suffix in zip(groups, metrics, shape.suffixes, strict=True):
         shared = options.codebook == "layer"
-        found = metric_kmeans(
+        clusters = metric_kmeans(
             points,
             metric,
             min(options.k, shape.points * (len(points) if shared else 1)),
@@ -232,5 +220,5 @@ def _cluster_by_output(
             seed=context.seed,
             progress=context.progress,
         )
-        codebook = Floats.of(found.centroids, options.dtype)
+        codebook = Floats.of(clusters.centroids, options.dtype)
         yield suffix, assign_by_metric(points, metric, codebook.values), codebook

@@ -1,4 +1,4 @@
-"""One scale a row, so that rows of very different size can share a codebook."""
+"""A scale for each row, so that rows of very different sizes can share a codebook."""
 
 import math
 from typing import Literal
@@ -11,19 +11,18 @@ from vqzoo.plugin import Code, Floats
 from vqzoo_vq.calibrated import outputs
 
 Scale = Literal["none", "row"]
-SCALE_BITS = 16
 
 
 def row_sizes(weight: Tensor, scale: Scale) -> Tensor | None:
-    """(m, 1): the rows' root mean square, 1 for rows of zeros, by which to divide them before they
-    are clustered; None where they stay as they are."""
+    """(m, 1): the rows' root mean squares, by which they are divided before clustering (1 for rows
+    of zeros); None without row scales."""
     if scale == "none":
         return None
     sizes = weight.new_empty(weight.shape[0], 1)
 
     def measure(rows: slice, buffer: Tensor) -> None:
         peak = torch.abs(weight[rows], out=buffer[0]).amax(dim=1, keepdim=True)
-        peak = peak.where(peak > 0, 1.0)  # taken out first: squares of the weights could overflow
+        peak = peak.where(peak > 0, 1.0)  # divided by first: the weights' squares could overflow
         divided = torch.div(weight[rows], peak, out=buffer[0])
         norm = torch.linalg.vector_norm(divided, dim=1, keepdim=True)
         rms = peak * norm / math.sqrt(weight.shape[1])
@@ -35,7 +34,7 @@ def row_sizes(weight: Tensor, scale: Scale) -> Tensor | None:
 
 def fit_row_scale(weight: Tensor, normalized: Tensor, inputs: Tensor | None = None) -> Floats:
     """The scales of least squared error, <w_i, q_i> / <q_i, q_i>, for rows q_i of the decoded
-    normalized matrix; (m,) in float16. With calibration inputs, of the layer's output."""
+    normalized matrix: (m,), float16. With calibration inputs, the error is the output's."""
     weight, normalized = outputs(weight, inputs), outputs(normalized, inputs)
     energy = _row_products(normalized, normalized)
     scales = _row_products(weight, normalized) / energy.where(energy > 0, 1.0)
@@ -54,23 +53,18 @@ def _row_products(a: Tensor, b: Tensor) -> Tensor:
 
 
 def scale_layout(m: int, scale: Scale) -> dict[str, Floats]:
-    """The part `scale` of an m-row matrix, where there is one, without values."""
+    """The layout of the part `scale` of an m-row matrix, if there is one."""
     return {"scale": Floats.layout("float16", m)} if scale == "row" else {}
 
 
 def check_row_scale(code: Code) -> None:
-    """Raises ValueError unless the part `scale`, where there is one, has a scale a row."""
+    """Raise ValueError unless the part `scale`, if there is one, has a scale for each row."""
     if "scale" in code.parts:
         code.require_floats("scale", code.shape[:1])
 
 
-def scale_bits(m: int, scale: Scale) -> int:
-    """Stored bits of the scales of an m-row matrix."""
-    return SCALE_BITS * m if scale == "row" else 0
-
-
 def scale_rows(matrix: Tensor, scales: Tensor | None) -> Tensor:
-    """Multiply rows by their scales; in place when nothing is to be differentiated."""
+    """Multiply rows by their scales; in place unless a gradient is needed."""
     if scales is None:
         return matrix
     if torch.is_grad_enabled() and (matrix.requires_grad or scales.requires_grad):

@@ -8,11 +8,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from vqzoo.numerics.arrays import empty
+from vqzoo.numerics.arrays import empty, peak_exponent
 from vqzoo.numerics.clustering.residual import residual_kmeans
 from vqzoo.numerics.decoding.decode import decode_residual
 from vqzoo.numerics.decoding.lookup import look_up
-from vqzoo.plugin import Code, Floats, Indices, LayerContext, Options, Quantizer, index_bits
+from vqzoo.plugin import Code, Floats, Indices, LayerContext, Options, Quantizer
+from vqzoo.plugin.limits import MAX_CARDINALITY
 from vqzoo_vq.blocks import (
     CodebookScope,
     Cut,
@@ -28,7 +29,6 @@ from vqzoo_vq.row_scale import (
     check_row_scale,
     fit_row_scale,
     row_sizes,
-    scale_bits,
     scale_layout,
     scale_rows,
 )
@@ -37,16 +37,18 @@ from vqzoo_vq.row_scale import (
 class ResidualQuantizationOptions(Options):
     """Options of rq."""
 
-    stages: int = Field(2, ge=1, le=16, description="codebooks applied one after the other")
-    k: int = Field(256, ge=1, le=65536, description="centroids of a codebook")
+    stages: int = Field(2, ge=1, le=16, description="number of codebooks, applied in turn")
+    k: int = Field(256, ge=1, le=MAX_CARDINALITY, description="centroids of a codebook")
     d: int = Field(8, ge=0, description="sub-vector length; 0 for whole rows, as in the paper")
-    codebook: CodebookScope = Field("layer", description="codebooks for the layer, or each block")
-    scale: Scale = Field("row", description="one fp16 scale a row, or none as in the paper")
+    codebook: CodebookScope = Field(
+        "layer", description="codebooks for the layer, or for each block"
+    )
+    scale: Scale = Field("row", description="an fp16 scale for each row, or none as in the paper")
     dtype: Literal["float16", "float32"] = Field("float16", description="codebook storage")
 
 
 class ResidualQuantization(Quantizer):
-    """A sub-vector becomes a sum of centroids, one of each stage's codebook."""
+    """Each sub-vector becomes a sum of centroids, one from the codebook of each stage."""
 
     name = "rq"
     summary = "residual quantization: sums of centroids from several codebooks"
@@ -61,7 +63,7 @@ class ResidualQuantization(Quantizer):
     def quantize(
         self, weight: Tensor, options: ResidualQuantizationOptions, context: LayerContext
     ) -> Code:
-        """Cluster, and cluster what is left, stage by stage."""
+        """Cluster the sub-vectors, then their residuals, stage by stage."""
         m, n = weight.shape
         d = options.d or n
         shape = cut(m, n, d, "columns")
@@ -70,17 +72,17 @@ class ResidualQuantization(Quantizer):
             weight, d, "columns", options.codebook, row_sizes(weight, options.scale)
         )
         weights = _point_weights(context.inputs, shape, options.codebook)
-        for weight_of, suffix in zip(weights, shape.suffixes, strict=True):
-            points = groups.pop(0)  # they are as large as the weight: let go of as soon as used
+        for group_weights, suffix in zip(weights, shape.suffixes, strict=True):
+            points = groups.pop(0)  # as large as the weight, so released as soon as possible
             k = min(options.k, points.shape[2])
-            exponent = _exponent(points)
+            exponent = _excess_exponent(points)
             if exponent:
                 points.mul_(2.0**-exponent)
             clusters = residual_kmeans(
                 points,
                 k,
                 options.stages,
-                weights=weight_of,
+                weights=group_weights,
                 seed=context.seed,
                 progress=context.progress,
             )
@@ -100,7 +102,7 @@ class ResidualQuantization(Quantizer):
         return Code((m, n), {**parts, "scale": scale}, {"d": d})
 
     def check(self, code: Code) -> None:
-        """A code a stage and sub-vector, and the stages' codebooks, for whole blocks and tail."""
+        """Require a code for each stage and sub-vector, and the codebooks of all stages."""
         code.require_fact("d", 1, code.shape[1])
         shape = _cut_of(code)
         for suffix, (blocks, d) in zip(shape.suffixes, shape.widths, strict=True):
@@ -108,11 +110,11 @@ class ResidualQuantization(Quantizer):
             stages, k = codes.values.shape[1], codes.cardinality
             code.require_floats("codebook" + suffix, (1, stages, k, d), (blocks, stages, k, d))
             if not stages:
-                raise ValueError("there is no stage")
+                raise ValueError("the code has no stages")
         check_row_scale(code)
 
     def reconstruct(self, code: Code, params: Mapping[str, Tensor]) -> Tensor:
-        """Look the centroids of every stage up, and add."""
+        """Look up the centroids of every stage, and add them."""
         shape = _cut_of(code)
         blocks = [
             look_up(code.indices("codes" + suffix), params["codebook" + suffix])
@@ -121,22 +123,22 @@ class ResidualQuantization(Quantizer):
         return scale_rows(torch.cat(blocks, dim=1), params.get("scale"))
 
     def decode(self, code: Code, params: Mapping[str, Tensor], out: Tensor | None = None) -> Tensor:
-        """Look the centroids up and add, in parallel, straight into place."""
+        """Look up and add the centroids, in parallel, and write the sums straight to `out`."""
         shape = _cut_of(code)
         if out is None:
             device = params["codebook" + shape.suffixes[0]].device
             out = empty(code.shape, torch.float32, device)
         start = 0
         for suffix, (blocks, d) in zip(shape.suffixes, shape.widths, strict=True):
-            place = out[:, start : start + blocks * d]
-            decode_residual(code.indices("codes" + suffix), params["codebook" + suffix], place)
+            target = out[:, start : start + blocks * d]
+            decode_residual(code.indices("codes" + suffix), params["codebook" + suffix], target)
             start += blocks * d
         return scale_rows(out, params.get("scale"))
 
     def fit(
         self, m: int, n: int, options: ResidualQuantizationOptions, note: Callable[[str], None]
     ) -> ResidualQuantizationOptions:
-        """d is at most the number of columns, k at most the number of sub-vectors."""
+        """Limit d to the number of columns, and k to the number of sub-vectors."""
         if options.d > n:
             note(f"d={options.d} is more than the {n} columns: d={n}")
             options = options.model_copy(update={"d": n})
@@ -150,7 +152,7 @@ class ResidualQuantization(Quantizer):
         return options
 
     def candidates(self, m: int, n: int) -> Iterable[ResidualQuantizationOptions]:
-        """Two to four stages of up to 1024 centroids."""
+        """Two to four stages of 4 to 1024 centroids."""
         for stages in (2, 3, 4):
             for d in (2, 4, 6, 8, 10, 12, 16):
                 for bits in range(2, 11):
@@ -159,18 +161,8 @@ class ResidualQuantization(Quantizer):
                             stages=stages, d=d, k=2**bits, scale=scale
                         )
 
-    def stored_bits(self, m: int, n: int, options: ResidualQuantizationOptions) -> int:
-        """Codes, codebooks and scales."""
-        float_bits = 16 if options.dtype == "float16" else 32
-        shape = cut(m, n, options.d or n, "columns")
-        total = scale_bits(m, options.scale)
-        for group in codebook_groups(shape, options.k, options.codebook):
-            codes = 8 * math.ceil(options.stages * group.count * index_bits(group.k) / 8)
-            total += codes + options.stages * group.books * group.k * group.d * float_bits
-        return total
-
     def layout(self, m: int, n: int, options: ResidualQuantizationOptions) -> Code:
-        """Codes and codebooks of the whole blocks and of the tail, and a scale a row."""
+        """Codes and codebooks of the whole blocks and of the tail, and a scale for each row."""
         shape = cut(m, n, options.d or n, "columns")
         groups = codebook_groups(shape, options.k, options.codebook)
         parts: dict[str, Indices | Floats] = {}
@@ -184,24 +176,21 @@ class ResidualQuantization(Quantizer):
         return Code((m, n), parts | scale_layout(m, options.scale), facts)
 
     def expected_error(self, m: int, n: int, options: ResidualQuantizationOptions) -> float:
-        """Gaussian weights, each stage working on what the one before left."""
+        """The error for Gaussian weights and residuals."""
         stage = gaussian_distortion(options.d or n, math.log2(options.k))
         gain = ROW_SCALE_GAIN if options.scale == "row" else 1.0
         return gain * stage**options.stages
 
     def paper_bits(self, m: int, n: int, options: ResidualQuantizationOptions) -> float:
-        """t·(32·k·n + m·log2 k) for whole rows; per block or for the layer with sub-vectors."""
-        total = 0.0
+        """t·(32·k·n + m·log2 k) for whole rows; likewise for sub-vectors of a block or layer."""
         shape = cut(m, n, options.d or n, "columns")
-        for group in codebook_groups(shape, options.k, options.codebook):
-            total += 32 * group.k * group.books * group.d + group.count * math.log2(group.k)
-        return options.stages * total
+        groups = codebook_groups(shape, options.k, options.codebook)
+        return options.stages * sum(group.paper_bits for group in groups)
 
 
-def _exponent(points: Tensor) -> int:
-    """A power of two to take out of weights whose products with each other float32 cannot hold."""
-    least, largest = torch.aminmax(points)
-    exponent = math.frexp(max(-float(least), float(largest)))[1]
+def _excess_exponent(points: Tensor) -> int:
+    """The exponent of the largest weight if products of two weights could leave float32, else 0."""
+    exponent = peak_exponent(points)
     return exponent if abs(exponent) > 32 else 0
 
 
@@ -210,17 +199,17 @@ def _cut_of(code: Code) -> Cut:
 
 
 def _point_weights(inputs: Tensor | None, shape: Cut, scope: CodebookScope) -> list[Tensor | None]:
-    """What the sub-vectors of the whole blocks and of the tail count: the moment of their columns.
+    """The weights of the sub-vectors of the whole blocks and of the tail: their columns' moments.
 
-    None, or (batch, points) as `block_points` cuts them.
+    Each is (batch, points), in the order of `block_points`, or None without inputs.
     """
     if inputs is None:
         return [None for _ in shape.widths]
     weights: list[Tensor | None] = []
     start, moments = 0, column_moments(inputs)
     for blocks, d in shape.widths:
-        each = moments[start : start + blocks * d].view(blocks, d).mean(1)
-        weight = each[:, None].expand(blocks, shape.points)
+        block_means = moments[start : start + blocks * d].view(blocks, d).mean(1)
+        weight = block_means[:, None].expand(blocks, shape.points)
         weights.append(weight if scope == "block" or blocks == 1 else weight.reshape(1, -1))
         start += blocks * d
     return weights

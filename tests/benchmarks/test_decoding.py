@@ -8,35 +8,29 @@ from report import Result
 from torch import Tensor
 from weights import weight
 
-from vqzoo.numerics.coding.bits import pack
-from vqzoo.numerics.decoding.decode import (
-    decode_pq_stream,
-    decode_residual_stream,
-    decode_scalar_stream,
-)
+from vqzoo.numerics.decoding.decode import decode_pq, decode_residual, decode_scalar
 
 LAYER = "alexnet.fc6"
 
 
 def codes(k: int, *shape: int) -> Tensor:
-    return torch.randint(0, k, shape, generator=torch.Generator().manual_seed(0))
+    drawn = torch.randint(0, k, shape, generator=torch.Generator().manual_seed(0))
+    return drawn.to(torch.uint8)
 
 
 def decoders(m: int, n: int) -> dict[str, Callable[[Tensor], Tensor]]:
-    pq = pack(codes(256, n // 4, m), 8)
-    wide = pack(codes(256, n // 8, m), 8)
-    two = pack(codes(256, n // 8, 2, m), 8)
-    four, eight = pack(codes(16, m, n), 4), pack(codes(256, m, n), 8)
+    pq, shared, two = codes(256, n // 4, m), codes(256, n // 8, m), codes(256, n // 8, 2, m)
+    four, eight = codes(16, m, n), codes(256, m, n)
     books, one = torch.randn(n // 4, 256, 4), torch.randn(1, 256, 8)
     stages, table = torch.randn(1, 2, 256, 8), torch.randn(256)
     copied = torch.randn(m, n)
     return {
         "memcpy": lambda out: out.copy_(copied),
-        "pq d=4 k=256": lambda out: decode_pq_stream(pq, 8, books, n // 4, out),
-        "shared d=8 k=256": lambda out: decode_pq_stream(wide, 8, one, n // 8, out),
-        "rq d=8 k=256 t=2": lambda out: decode_residual_stream(two, 8, stages, n // 8, out),
-        "scalar k=16": lambda out: decode_scalar_stream(four, 4, table[:16], out),
-        "scalar k=256": lambda out: decode_scalar_stream(eight, 8, table, out),
+        "pq d=4 k=256": lambda out: decode_pq(pq, books, out),
+        "shared d=8 k=256": lambda out: decode_pq(shared, one, out),
+        "rq d=8 k=256 t=2": lambda out: decode_residual(two, stages, out),
+        "scalar k=16": lambda out: decode_scalar(four, table[:16], out),
+        "scalar k=256": lambda out: decode_scalar(eight, table, out),
     }
 
 

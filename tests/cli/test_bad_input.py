@@ -1,5 +1,6 @@
 """Bad input: one clear line, the right exit code, nothing half-written."""
 
+import resource
 from pathlib import Path
 
 import pytest
@@ -37,12 +38,12 @@ RUN = "run test_resnet --weights random -m pq"
         (f"{RUN} --data imagefolder:nowhere", 1, "nowhere"),
         (f"{RUN} --data imagefolder:empty", 1, "no images"),
         ("run test_resnet -m pq --checkpoint nowhere.pth", 2, "does not exist"),
-        ("run test_resnet -m pq --checkpoint text.pth", 1, "cannot read checkpoint text.pth"),
-        ("run test_resnet -m pq --checkpoint cut.safetensors", 1, "cannot read checkpoint"),
+        ("run test_resnet -m pq --checkpoint text.pth", 1, "checkpoint text.pth cannot be read"),
+        ("run test_resnet -m pq --checkpoint cut.safetensors", 1, "cut.safetensors cannot be read"),
         ("run test_resnet -m pq --checkpoint other.safetensors", 1, "does not fit test_resnet"),
         ("run test_resnet -m pq --checkpoint nan.safetensors --layers all", 1, "NaN"),
         (f"{RUN} --out file.txt", 2, "not an artifact"),
-        ("eval nowhere/else/either", 2, "no folder"),
+        ("eval nowhere/else/either", 2, "does not exist"),
         ("eval nowhere/else", 1, "HF_HUB_OFFLINE"),
         ("eval test_resnet.r160_in1k", 1, "--checkpoint"),
         ("eval empty --data fmnist", 1, "not an artifact"),
@@ -88,32 +89,17 @@ def _save_nan_checkpoint(path: Path) -> None:
 
 
 def test_a_full_disk_leaves_nothing_that_looks_finished(vqzoo, tmp_path: Path) -> None:
-    import resource
-    import subprocess
-    import sys
-
-    command = [
-        sys.executable,
-        "-m",
-        "vqzoo.cli.main",
-        *RUN.split(),
-        "--layers",
-        "all",
-        "--out",
-        "a",
-    ]
-    result = subprocess.run(
-        command,
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-        # files of at most 20 kB stand for a disk that fills up while the artifact is written
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)),
-    )
-    assert result.returncode == 1, result.stderr
+    """Files of at most 20 kB stand for a disk that fills up while the artifact is written."""
+    command = [*RUN.split(), "--layers", "all", "--out", "a"]
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        result = vqzoo(*command)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert result.exit_code == 1
     assert result.stderr.splitlines()[-1].startswith("error: ")
     assert not (tmp_path / "a").exists()
-    finished = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert finished.returncode == 0, finished.stderr
+    finished = vqzoo(*command)
+    assert finished.exit_code == 0, finished.stderr
     assert (tmp_path / "a/config.json").exists()

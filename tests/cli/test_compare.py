@@ -1,4 +1,4 @@
-"""`vqzoo compare`: plugin files, folders of another request, methods that take no ratio."""
+"""`vqzoo compare`: plugin files, existing folders, methods that take no ratio."""
 
 import json
 from pathlib import Path
@@ -59,17 +59,17 @@ def compared(*arguments: str) -> tuple[dict[str, Any], str]:
     return json.loads(result.stdout), result.stderr
 
 
-def test_a_plugin_file_competes_and_what_takes_no_ratio_is_left_out() -> None:
-    asked = ["--methods", "signs,one-ratio", "--plugin", "signs.py"]
-    found, told = compared(*asked)
-    assert [point["method"] for point in found["points"]] == ["one-ratio"]
-    assert "signs at 8x is left out: no layer could be compressed" in told
+def test_methods_of_a_plugin_file_compete_and_those_without_ratios_are_left_out() -> None:
+    arguments = ["--methods", "signs,one-ratio", "--plugin", "signs.py"]
+    comparison, stderr = compared(*arguments)
+    assert [point["method"] for point in comparison["points"]] == ["one-ratio"]
+    assert "signs at 8x is left out: no layer could be compressed" in stderr
     assert Path("c/compare.png").is_file()
 
 
-def test_all_methods_means_those_of_the_file_too() -> None:
-    found, _ = compared("--plugin", "signs.py", "--ratios", "8")
-    assert {"one-ratio", "km", "pq"} <= {point["method"] for point in found["points"]}
+def test_all_methods_include_those_of_a_plugin_file() -> None:
+    comparison, _ = compared("--plugin", "signs.py", "--ratios", "8")
+    assert {"one-ratio", "km", "pq"} <= {point["method"] for point in comparison["points"]}
 
 
 def test_nothing_to_compare_fails() -> None:
@@ -79,15 +79,15 @@ def test_nothing_to_compare_fails() -> None:
     assert not Path("c/compare.json").exists()
 
 
-def test_what_was_made_otherwise_is_replaced_only_when_forced() -> None:
-    asked = ["--methods", "km", "--ratios", "8"]
-    compared(*asked)
+def test_an_artifact_of_another_request_is_replaced_only_with_force() -> None:
+    arguments = ["--methods", "km", "--ratios", "8"]
+    compared(*arguments)
     weights = Path("c/km-8x/vqzoo.safetensors")
     before = weights.stat().st_mtime_ns
-    compared(*asked, "--force")
-    assert weights.stat().st_mtime_ns == before  # the same request: taken as it is
-    result = CliRunner().invoke(app, [*COMPARE, *asked, "--seed", "1"])
+    compared(*arguments, "--force")
+    assert weights.stat().st_mtime_ns == before  # the same request: the artifact is kept
+    result = CliRunner().invoke(app, [*COMPARE, *arguments, "--seed", "1"])
     assert result.exit_code == 2
     assert "--force replaces it" in result.stderr
-    compared(*asked, "--seed", "1", "--force")
+    compared(*arguments, "--seed", "1", "--force")
     assert weights.stat().st_mtime_ns != before

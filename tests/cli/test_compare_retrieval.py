@@ -1,4 +1,4 @@
-"""`vqzoo compare --task retrieval`: what it prints and draws, takes up again and refuses."""
+"""`vqzoo compare --task retrieval`: what it prints, draws, resumes and refuses."""
 
 import json
 from pathlib import Path
@@ -29,18 +29,18 @@ def printed(*arguments: str) -> str:
     return result.stdout
 
 
-def test_every_point_is_what_eval_says_of_its_artifact() -> None:
-    found = json.loads(printed(*RETRIEVAL, "--methods", "km,binary", "--json"))
-    assert found == json.loads(Path("c/retrieval.json").read_text())
-    assert [point["method"] for point in found["points"]] == ["km", "binary"]
-    assert (found["model"], found["data"], found["images"]) == (MINI, "fmnist", 60)
-    for point in found["points"]:
+def test_every_point_equals_what_eval_measures() -> None:
+    comparison = json.loads(printed(*RETRIEVAL, "--methods", "km,binary", "--json"))
+    assert comparison == json.loads(Path("c/retrieval.json").read_text())
+    assert [point["method"] for point in comparison["points"]] == ["km", "binary"]
+    assert (comparison["model"], comparison["data"], comparison["images"]) == (MINI, "fmnist", 60)
+    for point in comparison["points"]:
         artifact = str(Path("c", point["folder"]))
-        asked = ["eval", artifact, "--task", "retrieval", "--images", "60", "--reference", MINI]
-        alone: dict[str, Any] = json.loads(printed(*asked, "--json"))
+        arguments = ["eval", artifact, "--task", "retrieval", "--images", "60", "--reference", MINI]
+        alone: dict[str, Any] = json.loads(printed(*arguments, "--json"))
         reference = alone["reference"]
         assert point["map"] == alone["map"]
-        assert found["dense_map"] == reference["map"]
+        assert comparison["dense_map"] == reference["map"]
         assert {"map": point["change"], "ci95": point["ci95"]} == reference["difference"]
         assert point["asymmetric_map"] == reference["asymmetric"]["map"]
         report = json.loads(Path(artifact, "report.json").read_text())
@@ -49,21 +49,21 @@ def test_every_point_is_what_eval_says_of_its_artifact() -> None:
 
     table = printed(*RETRIEVAL, "--methods", "km,binary").splitlines()
     assert table[0].split() == ["method", "layers", "file", "mAP", "change", "asymmetric", "change"]
-    point = found["points"][1]
+    point = comparison["points"][1]
     assert f"{point['map']:.2f}%" in table[2]
     assert f"{point['change']:+.2f} ± {point['ci95']:.2f}" in table[2]
-    assert f"dense: {found['dense_map']:.2f}% on 60 images of fmnist" in table
+    assert f"dense: {comparison['dense_map']:.2f}% on 60 images of fmnist" in table
 
 
-def test_it_is_taken_up_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_comparison_is_resumed(monkeypatch: pytest.MonkeyPatch) -> None:
     measured: list[str] = []
     measure = compare_retrieval._point
 
-    def counted(found: Any, *rest: Any) -> Any:
-        measured.append(found.folder)
-        if found.folder == "rtn-16x":
+    def counted(point: Any, *rest: Any) -> Any:
+        measured.append(point.folder)
+        if point.folder == "rtn-16x":
             raise KeyboardInterrupt
-        return measure(found, *rest)
+        return measure(point, *rest)
 
     monkeypatch.setattr(compare_retrieval, "_point", counted)
     broken = CliRunner().invoke(app, [*RETRIEVAL, "--methods", "binary,rtn"])
@@ -79,12 +79,13 @@ def test_it_is_taken_up_again(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Path("c/binary-16x/vqzoo.safetensors").stat().st_mtime_ns == before
     assert json.loads(printed(*RETRIEVAL, "--methods", "binary,rtn", "--json")) == whole
     assert measured[3:] == []
-    # Another artifact in the same place is measured anew.
-    printed(*RETRIEVAL, "--methods", "binary", "--layers", "features.4", "--force")
+    # Another artifact in the same folder is measured again.
+    other = [word.replace("conv", "features.4") for word in RETRIEVAL]
+    printed(*other, "--methods", "binary", "--force")
     assert measured[3:] == ["again"]
 
 
-def test_accuracys_artifacts_serve_again() -> None:
+def test_artifacts_of_an_accuracy_comparison_are_reused() -> None:
     printed(*COMPARE, "--methods", "binary")
     artifact = Path("c/binary-16x/vqzoo.safetensors")
     before = artifact.stat().st_mtime_ns
@@ -101,7 +102,7 @@ def test_accuracys_artifacts_serve_again() -> None:
         (["--ratios", "0.5"], "ratio"),
     ],
 )
-def test_what_makes_no_sense_is_told_before_any_work(arguments: list[str], says: str) -> None:
+def test_invalid_requests_are_refused_before_any_work(arguments: list[str], says: str) -> None:
     Path("loose").mkdir()
     Image.fromarray(torch.zeros(28, 28, dtype=torch.uint8).numpy()).save("loose/a.png")
     result = CliRunner().invoke(app, [*RETRIEVAL, "--methods", "binary", *arguments])
@@ -111,8 +112,17 @@ def test_what_makes_no_sense_is_told_before_any_work(arguments: list[str], says:
     assert not Path("c").exists()
 
 
-def test_a_model_without_data_of_its_own() -> None:
-    asked = ["compare", "test_resnet", "--weights", "random", "--task", "retrieval", "--out", "c"]
-    result = CliRunner().invoke(app, asked)
+def test_a_model_without_embedded_data() -> None:
+    arguments = [
+        "compare",
+        "test_resnet",
+        "--weights",
+        "random",
+        "--task",
+        "retrieval",
+        "--out",
+        "c",
+    ]
+    result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 2
     assert "give --data" in result.stderr

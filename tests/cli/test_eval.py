@@ -60,39 +60,41 @@ def binary() -> str:
 
 
 def test_an_artifact_beside_its_dense_model() -> None:
-    asked = [binary(), "--images", "120", "--reference", MINI]
-    found = measured(*asked, *RETRIEVAL)
+    arguments = [binary(), "--images", "120", "--reference", MINI]
+    result = measured(*arguments, *RETRIEVAL)
     dense = measured(MINI, "--images", "120", *RETRIEVAL)
     alone = measured("b", "--images", "120", *RETRIEVAL)
     assert "reference" not in alone
-    assert alone == {key: value for key, value in found.items() if key != "reference"}
-    reference = found["reference"]
+    assert alone == {key: value for key, value in result.items() if key != "reference"}
+    reference = result["reference"]
     assert {key: reference[key] for key in dense} == dense
     assert (dense["images"], dense["queries"], dense["data"]) == (120, 120, "fmnist")
     change = reference["difference"]
-    assert change["map"] == pytest.approx(found["map"] - dense["map"])
+    assert change["map"] == pytest.approx(result["map"] - dense["map"])
     assert change["ci95"] > 0
-    crossed = reference["asymmetric"]
-    assert crossed["difference"]["map"] == pytest.approx(crossed["map"] - dense["map"])
-    assert crossed["map"] not in (found["map"], dense["map"])
+    asymmetric = reference["asymmetric"]
+    assert asymmetric["difference"]["map"] == pytest.approx(asymmetric["map"] - dense["map"])
+    assert asymmetric["map"] not in (result["map"], dense["map"])
 
-    lines = printed("eval", *asked, *RETRIEVAL).splitlines()
-    assert f"b: mAP {found['map']:.2f}%" in lines[0]
+    lines = printed("eval", *arguments, *RETRIEVAL).splitlines()
+    assert f"b: mAP {result['map']:.2f}%" in lines[0]
     assert "120 queries to 120 images of fmnist" in lines[0]
     assert f"{MINI}: mAP {dense['map']:.2f}%" in lines[1]
     assert f"{change['map']:+.2f} ± {change['ci95']:.2f} points" in lines[1]
-    assert f"mAP {crossed['map']:.2f}%" in lines[2]
+    assert f"mAP {asymmetric['map']:.2f}%" in lines[2]
 
 
 def test_accuracy_beside_a_reference() -> None:
-    asked = [binary(), "--images", "200", "--reference", MINI]
-    found = measured(*asked)
-    assert found["top1"] == vqzoo.evaluate(vqzoo.load("b"), images=200).top1
+    arguments = [binary(), "--images", "200", "--reference", MINI]
+    result = measured(*arguments)
+    assert result["top1"] == vqzoo.evaluate(vqzoo.load("b"), images=200).top1
     assert "reference" not in measured("b", "--images", "200")
     dense = measured(MINI, "--images", "200")
-    assert {key: found["reference"][key] for key in dense} == dense
-    assert found["reference"]["difference"]["top1"] == pytest.approx(found["top1"] - dense["top1"])
-    lines = printed("eval", *asked).splitlines()
+    assert {key: result["reference"][key] for key in dense} == dense
+    assert result["reference"]["difference"]["top1"] == pytest.approx(
+        result["top1"] - dense["top1"]
+    )
+    lines = printed("eval", *arguments).splitlines()
     assert f"{MINI}: top-1 {dense['top1']:.2f}%; difference " in lines[1]
     assert measured("b", "--images", "1", "--reference", MINI)["reference"]["difference"] == {
         "top1": 0.0,
@@ -101,8 +103,8 @@ def test_accuracy_beside_a_reference() -> None:
 
 
 def test_an_artifact_runs_from_its_codes(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = [binary(), "--images", "60"]
-    decoded = measured(*asked)
+    arguments = [binary(), "--images", "60"]
+    decoded = measured(*arguments)
     modes: list[str] = []
     plain = measure.load
 
@@ -111,35 +113,35 @@ def test_an_artifact_runs_from_its_codes(monkeypatch: pytest.MonkeyPatch) -> Non
         return plain(name, mode=mode)
 
     monkeypatch.setattr(measure, "load", load)
-    assert measured(*asked, "--mode", "codes") == decoded
+    assert measured(*arguments, "--mode", "codes") == decoded
     assert modes == ["codes"]
     assert "only artifacts run from codes" in refused(MINI, "--mode", "codes")
 
 
-def test_the_data_has_classes_of_its_own() -> None:
-    """Three of ten classes: nothing for the classifier, but groups to search for."""
+def test_data_may_have_other_classes_than_the_model() -> None:
+    """Three of ten classes do not fit the classifier, but can be searched for."""
     data = f"imagefolder:{images('three', 6, [0, 1, 5])}"
-    found = measured(MINI, *RETRIEVAL, "--data", data)
-    assert (found["images"], found["queries"], found["data"]) == (18, 18, "imagefolder:three")
-    assert found["map"] > 80
+    result = measured(MINI, *RETRIEVAL, "--data", data)
+    assert (result["images"], result["queries"], result["data"]) == (18, 18, "imagefolder:three")
+    assert result["map"] > 80
     assert "3 class folders, but the model has 10" in refused(MINI, "--data", data)
-    # Features of another width have no place in the reference's database.
+    # Features of another width cannot be searched for in the reference's database.
     printed("run", "test_resnet", "--weights", "random", "-m", "km", "-o", "k=4", "--out", "r")
     other = measured("r", *RETRIEVAL, "--data", data, "--reference", MINI)
-    assert other["reference"]["map"] == found["map"]
+    assert other["reference"]["map"] == result["map"]
     assert other["reference"]["asymmetric"] is None
 
 
-def test_a_checkpoint_is_the_dense_models() -> None:
+def test_a_checkpoint_belongs_to_the_dense_model() -> None:
     binary()
     torch.save(vqzoo.load("b").state_dict(), "same.pth")
-    asked = ["b", *RETRIEVAL, "--images", "60", "--reference", MINI, "--checkpoint", "same.pth"]
-    found = measured(*asked)
-    assert found["reference"]["map"] == found["map"]
-    assert found["reference"]["difference"] == {"map": 0.0, "ci95": 0.0}
+    arguments = ["b", *RETRIEVAL, "--images", "60", "--reference", MINI, "--checkpoint", "same.pth"]
+    result = measured(*arguments)
+    assert result["reference"]["map"] == result["map"]
+    assert result["reference"]["difference"] == {"map": 0.0, "ci95": 0.0}
 
 
-def test_what_cannot_be_searched() -> None:
+def test_data_that_cannot_be_searched_is_refused() -> None:
     images("one", 3, [4])
     assert "3 images of imagefolder:one are all of one class" in refused(
         MINI, *RETRIEVAL, "--data", "imagefolder:one"
@@ -148,4 +150,4 @@ def test_what_cannot_be_searched() -> None:
         MINI, *RETRIEVAL, "--data", "imagefolder:one/class 4"
     )
     assert "no two of 1 images of fmnist" in refused(MINI, *RETRIEVAL, "--images", "1")
-    assert "no folder" in refused(MINI, *RETRIEVAL, "--reference", "not/here/either")
+    assert "does not exist" in refused(MINI, *RETRIEVAL, "--reference", "not/here/either")

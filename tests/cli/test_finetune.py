@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +13,15 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import vqzoo
+from vqzoo.artifact.encode import encode_layer
 from vqzoo.artifact.reader import open_artifact
+from vqzoo.artifact.writer import write_artifact
 from vqzoo.cli.main import app
 from vqzoo.comparison.accuracy import Comparison, Point, largest_ratios
 from vqzoo.data import fmnist
-from vqzoo.finetuning.settings import Finetuning
+from vqzoo.models.timm_config import timm_config
+from vqzoo.plugin.manager import installed_plugins
 from vqzoo.progress import SilentWatcher, TrainingSteps
-from vqzoo.runs.finetune_artifact import FinetuneRequest, _find_dense
 from vqzoo.runs.recipe import make_recipe
 from vqzoo.runs.run import run
 
@@ -136,6 +137,11 @@ def test_stages_come_first_and_are_told() -> None:
     assert dense["bytes"] == made["bytes"]["dense"]
     assert first["options"]["fc"]["k"] == 8
     assert first["bytes"] > last["bytes"] == made["bytes"]["file"]
+    packed = invoke(*asked, *TUNE, "--plugin", "staged.py", "--packing", "huffman", "--out", "c")
+    fixed_width, huffman = packed["stages"][-2:]
+    assert [stage["packing"] for stage in packed["stages"][1:]] == ["bits", "bits", "huffman"]
+    assert fixed_width["bytes"] == last["bytes"]
+    assert huffman["bytes"] == Path("c/vqzoo.safetensors").stat().st_size
     assert not list(Path().glob("*.partial"))
     alone = invoke("run", "test_resnet", "--weights", "random", "-m", "km", "-o", "k=8", *TUNE,
                    "--out", "b")  # fmt: skip
@@ -187,7 +193,7 @@ def test_an_artifact_is_fine_tuned_into_a_new_one() -> None:
     invoke("run", "test_resnet", "--weights", "random", "-m", "km", "-o", "k=4", "--out", "a")
     asked = ["--epochs", "2", "--data", "imagefolder:pictures", "--batch-size", "4"]
     made = invoke("finetune", "a", *asked)
-    assert "fine-tuned by distillation on imagefolder:pictures" in Path(
+    assert "by distillation from the dense model on imagefolder:pictures" in Path(
         "a-finetuned/README.md"
     ).read_text().replace("\\", "")
     assert set(made["seconds"]) == {"finetune", "evaluate", "total"}
@@ -254,18 +260,23 @@ def test_other_weights_than_those_compressed_are_refused() -> None:
     assert "give --checkpoint" in result.stderr
     torch.save(timm.create_model("test_resnet").state_dict(), "other.pth")
     result = CliRunner().invoke(app, [*asked, "--checkpoint", "other.pth"])
-    assert "other weights" in result.stderr
+    assert "are not the ones that were compressed" in result.stderr
     invoke(*asked, "--checkpoint", "mine.pth", "--out", "b")
 
 
-def test_weights_that_nothing_names_are_not_guessed(tmp_path: Path) -> None:
-    vqzoo.compress(timm.create_model("test_resnet"), "rtn").save(tmp_path / "a")
-    made = open_artifact(tmp_path / "a")
-    made.config["pretrained_cfg"].pop("tag", None)
-    block = made.block.model_copy(update={"weights": "pretrained"})
-    asked = FinetuneRequest("a", Finetuning())
-    with pytest.raises(vqzoo.errors.UsageError, match="give --checkpoint"):
-        _find_dense(replace(made, block=block), None, asked, SilentWatcher())
+def test_weights_that_no_record_or_tag_names_are_not_guessed() -> None:
+    small = vqzoo.compress(timm.create_model("test_resnet"), "rtn")
+    ((layer, code),) = [(one.layer, one.compressed) for one in small.layers]
+    key, options, plugins = f"{layer.name}.weight", small.layers[0].options, installed_plugins()
+    encoded = encode_layer(key, layer.shape, torch.float32, code, options, "bits", plugins)
+    config = timm_config(small.module, {}, pretrained=True)
+    config["pretrained_cfg"].pop("tag", None)
+    Path("a").mkdir()
+    write_artifact(Path("a"), small.module, [encoded], config, method="rtn", weights="pretrained")
+    result = CliRunner().invoke(app, ["finetune", "a", "--data", "imagefolder:pictures"])
+    assert result.exit_code == 2
+    assert "does not record which weights of test_resnet were compressed" in result.stderr
+    assert "--checkpoint" in result.stderr
 
 
 def test_the_command_asks_for_the_same_again() -> None:

@@ -1,4 +1,4 @@
-"""The Hub from the command line, end to end, in processes of their own."""
+"""The Hub from the command line, end to end; the snippet of the card runs in its own process."""
 
 import json
 import os
@@ -14,7 +14,10 @@ import timm
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from typer.testing import CliRunner
 
+from vqzoo.cli.main import app
+from vqzoo.testing.hub.client import use_hub
 from vqzoo.testing.hub.server import HubServer
 
 REPO = "org/tiny-pq"
@@ -22,8 +25,9 @@ RUN = "run test_resnet --checkpoint mine.safetensors -m pq -o k=16 -o d=4 --data
 
 
 @pytest.fixture
-def hub(tmp_path: Path) -> Iterator[HubServer]:
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
     with HubServer(part_size=40_000) as server:
+        use_hub(server, tmp_path / "hf", monkeypatch)
         yield server
 
 
@@ -42,16 +46,17 @@ def home(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def call(line: str) -> str:
+    done = CliRunner().invoke(app, line.split())
+    assert done.exit_code == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
 def test_run_push_search_pull_evaluate_and_load_as_the_card_says(
-    vqzoo, hub: HubServer, home: Path
+    hub: HubServer, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    environment = hub.environment(home / "hf")
-
-    def call(line: str) -> str:
-        done = vqzoo(*line.split(), **environment)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
+    monkeypatch.chdir(home)
     record = json.loads(
         call(f"{RUN} --model-arg num_classes=3 --layers all --out made --push {REPO} --json")
     )
@@ -70,17 +75,17 @@ def test_run_push_search_pull_evaluate_and_load_as_the_card_says(
         assert (home / "mine" / name).read_bytes() == (home / "made" / name).read_bytes()
     measured = json.loads(call(f"eval {REPO} --data imagefolder:images --json"))
     assert measured["top1"] == record["accuracy"]["compressed"]["top1"]
-    _snippet_works(hub, home, environment)
+    assert_snippet_works(hub, home)
 
 
-def _snippet_works(hub: HubServer, home: Path, environment: dict[str, str]) -> None:
+def assert_snippet_works(hub: HubServer, home: Path) -> None:
     card = hub.files(REPO)["README.md"].decode()
     (snippet,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
     Image.open(home / "images/cats/0.png").save(home / "image.jpg")
     done = subprocess.run(
         [sys.executable, "-c", snippet + "print(tuple(logits.shape), model.vqzoo_commit)"],
         cwd=home,
-        env={**os.environ, **environment},
+        env={**os.environ, **hub.environment(home / "hf")},
         capture_output=True,
         text=True,
         check=False,

@@ -1,4 +1,4 @@
-"""`vqzoo run`: what it writes, prints, refuses and takes up again."""
+"""`vqzoo run`: what it writes, prints, refuses and resumes."""
 
 import json
 from pathlib import Path
@@ -55,7 +55,7 @@ def test_the_same_command_writes_the_same_bytes(folder: Path) -> None:
         assert (folder / "a" / file).read_bytes() == (folder / "b" / file).read_bytes()
 
 
-def test_files_are_as_readable_as_the_umask_has_it(folder: Path) -> None:
+def test_file_modes_follow_the_umask(folder: Path) -> None:
     Path("mine.txt").write_text("mine")
     invoke(*MODEL, "-m", "binary", "--out", "a", "--dense")
     modes = {path.stat().st_mode for path in [Path("mine.txt"), *Path("a").iterdir()]}
@@ -79,18 +79,18 @@ def test_dense_writes_weights_that_plain_timm_loads(folder: Path) -> None:
         assert torch.equal(plain(image), vqzoo.load("a")(image))
 
 
-def test_the_default_folder_says_model_method_and_request(folder: Path) -> None:
+def test_the_default_folder_names_model_method_and_request(folder: Path) -> None:
     invoke(*MODEL, "-m", "binary")
-    (made,) = folder.iterdir()
-    assert made.name.startswith("test_resnet-binary-")
+    (artifact,) = folder.iterdir()
+    assert artifact.name.startswith("test_resnet-binary-")
     result = CliRunner().invoke(app, [*MODEL, "-m", "binary"])
     assert result.exit_code == 2
     assert "--force" in result.stderr
     invoke(*MODEL, "-m", "binary", "--force")
-    assert [path.name for path in folder.iterdir()] == [made.name]
+    assert [path.name for path in folder.iterdir()] == [artifact.name]
 
 
-def test_a_folder_that_is_no_artifact_is_left_alone_even_when_forced(folder: Path) -> None:
+def test_a_folder_that_is_not_an_artifact_is_never_replaced(folder: Path) -> None:
     (folder / "mine").mkdir()
     (folder / "mine/thesis.tex").write_text("years of work")
     result = CliRunner().invoke(app, [*MODEL, "-m", "binary", "--out", "mine", "--force"])
@@ -113,7 +113,7 @@ class StopsAfter(SilentWatcher):
         self.said.append(text)
 
 
-def test_a_broken_off_run_is_taken_up_and_ends_in_the_same_bytes(folder: Path) -> None:
+def test_an_interrupted_run_resumes_and_ends_in_the_same_bytes(folder: Path) -> None:
     recipe = make_recipe(
         {"model": "test_resnet", "weights": "random", "method": "pq", "layers": ("all",)}
     )
@@ -123,10 +123,10 @@ def test_a_broken_off_run_is_taken_up_and_ends_in_the_same_bytes(folder: Path) -
     assert not Path("broken").exists()
     saved = sorted(Path("broken.partial/layers").iterdir())
     assert len(saved) == 3
-    saved[1].write_bytes(saved[1].read_bytes()[:-5])  # the power went off while it was written
+    saved[1].write_bytes(saved[1].read_bytes()[:-5])  # a power failure during the write
     times = saved[0].stat().st_mtime_ns
     again = StopsAfter(99)
-    with pytest.raises(UsageError, match="another run left off"):
+    with pytest.raises(UsageError, match="belongs to another run"):
         run(recipe.model_copy(update={"seed": 1}), again, out=Path("broken"))
     assert saved[0].stat().st_mtime_ns == times
     run(recipe, again, out=Path("broken"))
@@ -136,7 +136,7 @@ def test_a_broken_off_run_is_taken_up_and_ends_in_the_same_bytes(folder: Path) -
         assert Path("whole", file).read_bytes() == Path("broken", file).read_bytes()
 
 
-def test_a_calibrated_run_is_taken_up_and_reads_what_is_saved_once(
+def test_a_calibrated_run_resumes_and_reads_saved_layers_once(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = make_recipe(
@@ -164,7 +164,7 @@ def test_a_calibrated_run_is_taken_up_and_reads_what_is_saved_once(
         assert Path("whole", file).read_bytes() == Path("broken", file).read_bytes()
 
 
-def test_rules_give_layers_methods_of_their_own(folder: Path) -> None:
+def test_rules_choose_methods_by_layer(folder: Path) -> None:
     record = json.loads(
         invoke(
             "run", "test_resnet", "--weights", "random", "-m", "pq", "-o", "k=8", "--json",
@@ -182,7 +182,7 @@ def test_rules_give_layers_methods_of_their_own(folder: Path) -> None:
     assert vqzoo.load(next(folder.iterdir())) is not None
 
 
-def test_a_recipe_file_asks_and_the_command_line_has_the_last_word(folder: Path) -> None:
+def test_the_command_line_takes_precedence_over_a_recipe_file(folder: Path) -> None:
     Path("r.yaml").write_text(
         "model: test_resnet\nweights: random\nmethod: km\noptions: {k: 4}\nlayers: [all]\n"
         "rules:\n- {layers: fc, method: rtn, options: {format: int8}}\n"
@@ -205,7 +205,7 @@ def test_the_command_of_the_record_makes_the_same_artifact(folder: Path) -> None
     assert first.read_bytes() == second.read_bytes()
 
 
-def test_clamped_options_are_told_and_recorded(folder: Path) -> None:
+def test_clamped_options_are_reported_and_recorded(folder: Path) -> None:
     result = CliRunner().invoke(app, [*MODEL, "-m", "pq", "-o", "k=256", "-o", "d=4", "--json"])
     assert result.exit_code == 0, result.stderr
     line = "k=256 is more than the 96 sub-vectors: k=96"
@@ -215,7 +215,7 @@ def test_clamped_options_are_told_and_recorded(folder: Path) -> None:
     assert row["options"]["k"] == 96
 
 
-def test_a_layer_that_would_not_shrink_stays_dense_and_says_so(folder: Path) -> None:
+def test_a_layer_that_would_not_shrink_stays_dense_with_a_reason(folder: Path) -> None:
     result = CliRunner().invoke(app, [*MODEL, "-m", "svd", "-o", "rank=48", "--json"])
     assert result.exit_code == 0, result.stderr
     reason = json.loads(result.stdout)["skipped"]["layer3.0.conv1"]

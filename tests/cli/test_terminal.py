@@ -7,16 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 RUN = ["run", "test_resnet", "--weights", "random", "-m", "km", "-o", "k=4", "--layers", "all"]
-
-
-@pytest.fixture
-def artifact(vqzoo, tmp_path: Path) -> Path:
-    result = vqzoo(*RUN, "--out", "a")
-    assert result.returncode == 0, result.stderr
-    return tmp_path / "a"
 
 
 def test_help_and_inspect_import_neither_torch_nor_timm(artifact: Path) -> None:
@@ -38,7 +29,7 @@ def test_help_and_inspect_import_neither_torch_nor_timm(artifact: Path) -> None:
 
 def test_results_go_to_stdout_without_control_codes(vqzoo) -> None:
     result = vqzoo(*RUN, TERM="xterm-256color")
-    assert result.returncode == 0
+    assert result.exit_code == 0
     assert "\x1b" not in result.stdout + result.stderr
     assert "whole file" in result.stdout
     assert "fc" in result.stdout
@@ -113,12 +104,12 @@ def test_control_characters_of_an_artifact_are_not_printed(vqzoo, artifact: Path
     config["vqzoo"]["method"] = "\x1b]0;owned\x07[bold]km"
     (artifact / "config.json").write_text(json.dumps(config))
     refused = vqzoo("inspect", str(artifact))
-    assert refused.returncode == 1
+    assert refused.exit_code == 1
     assert "\x1b" not in refused.stdout + refused.stderr
 
     unseal_record(artifact)
     shown = vqzoo("inspect", str(artifact))
-    assert shown.returncode == 0
+    assert shown.exit_code == 0
     assert "\x1b" not in shown.stdout
     assert "[bold]km" in shown.stdout
 

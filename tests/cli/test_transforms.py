@@ -1,4 +1,4 @@
-"""Transforms on the command line, in recipes and in Python: options given, checked, recorded."""
+"""Transforms on the command line, in recipes and in Python: options are checked and recorded."""
 
 import json
 import shlex
@@ -15,7 +15,8 @@ import vqzoo
 from vqzoo.cli.main import app
 from vqzoo.errors import UsageError
 from vqzoo.runs.command_line import canonical_command
-from vqzoo.runs.recipe import make_recipe, parse_rule
+from vqzoo.runs.recipe import make_recipe
+from vqzoo.runs.rules import parse_rule
 
 PLUGIN = """
 from pydantic import Field
@@ -69,12 +70,12 @@ def entry(folder: str, key: str = "fc.weight") -> dict[str, Any]:
 
 
 def test_options_reach_the_transform_and_are_recorded() -> None:
-    found = record(*RUN, "--transform", "times:factor=8", "--transform", "times", "--out", "a")
+    report = record(*RUN, "--transform", "times:factor=8", "--transform", "times", "--out", "a")
     used = [
         {"name": "times", "options": {"factor": 8.0, "how": ""}},
         {"name": "times", "options": {"factor": 2.0, "how": ""}},
     ]
-    (layer,) = found["layers"]
+    (layer,) = report["layers"]
     assert layer["method"] == "km"
     assert layer["transforms"] == used
     assert entry("a")["transforms"] == used
@@ -83,8 +84,8 @@ def test_options_reach_the_transform_and_are_recorded() -> None:
 
 
 def test_the_command_of_the_record_asks_for_the_same_transforms() -> None:
-    asked = ["--transform", "times:factor=3e20", "--rule", "conv1.0=times:factor=4+times+rtn"]
-    command = record(*RUN, *asked, "--out", "a")["command"]
+    arguments = ["--transform", "times:factor=3e20", "--rule", "conv1.0=times:factor=4+times+rtn"]
+    command = record(*RUN, *arguments, "--out", "a")["command"]
     assert "conv1.0=times:factor=4.0+times+rtn" in command
     again = record(*shlex.split(command)[1:], "--out", "b")
     assert again["command"] == command
@@ -98,15 +99,15 @@ def test_recipes_name_transforms_as_text_or_with_options() -> None:
         "transforms: ['times:factor=8', {name: times, options: {factor: 16}}]\n"
         "rules:\n- {layers: conv1.0, method: rtn, transforms: [times]}\n"
     )
-    found = record("run", "--recipe", "r.yaml", "--plugin", "times.py")
+    report = record("run", "--recipe", "r.yaml", "--plugin", "times.py")
     factors = {
         row["name"]: [step["options"]["factor"] for step in row["transforms"]]
-        for row in found["layers"]
+        for row in report["layers"]
     }
     assert factors == {"conv1.0": [2.0], "fc": [8.0, 16.0]}
 
 
-def test_the_same_options_written_otherwise_are_the_same_request() -> None:
+def test_equal_options_are_the_same_request_however_they_are_written() -> None:
     first = record(*RUN, "--transform", "times:factor=8", "--out", "a")
     second = record(*RUN, "--transform", "times:factor=8.0", "--out", "b")
     other = record(*RUN, "--transform", "times:factor=9", "--out", "c")
@@ -123,20 +124,20 @@ def test_the_same_options_written_otherwise_are_the_same_request() -> None:
     ],
 )
 @pytest.mark.parametrize("where", ["--transform", "--rule"])
-def test_what_makes_no_sense_is_refused_in_one_line(where: str, transform: str, says: str) -> None:
-    given = transform if where == "--transform" else f"fc={transform}+km"
-    result = CliRunner().invoke(app, [*RUN, where, given])
+def test_invalid_transforms_are_refused_in_one_line(where: str, transform: str, says: str) -> None:
+    value = transform if where == "--transform" else f"fc={transform}+km"
+    result = CliRunner().invoke(app, [*RUN, where, value])
     assert result.exit_code == 2, result.output
     assert says in result.stderr
     assert [path.name for path in Path().iterdir()] == ["times.py"]
 
 
-def test_unknown_fields_of_a_recipes_transform_are_told_with_those_there_are() -> None:
+def test_unknown_fields_of_a_transform_are_refused_with_the_known_ones() -> None:
     with pytest.raises(UsageError, match=r"transforms.0.factor: unknown; there are: name, options"):
         make_recipe({"model": "m", "method": "km", "transforms": [{"name": "t", "factor": 1}]})
 
 
-def test_a_rule_with_large_floats_is_read_back() -> None:
+def test_the_text_of_a_rule_with_large_floats_is_read_back() -> None:
     rule = parse_rule("fc=times:factor=1e20+km")
     recipe = make_recipe({"model": "m", "rules": [rule]})
     typed = rule.transforms[0].model_copy(update={"options": {"factor": 1e20}})

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-import vqzoo.models.alexnet_mini  # noqa: F401 (registers the model)
+import vqzoo
 from vqzoo.data import fmnist, sources
 from vqzoo.data.batches import Batch, Data
 from vqzoo.data.calibration_data import collect_calibration_data, open_calibration_data
@@ -22,6 +22,7 @@ from vqzoo.errors import UsageError
 
 
 def mini() -> nn.Module:
+    vqzoo.register_models()
     return timm.create_model("alexnet_mini").eval()
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor, nn
 
-import vqzoo.models.alexnet_mini  # noqa: F401 (registers the model)
+import vqzoo
 from vqzoo.data import fmnist
 from vqzoo.data import sources as image_sources
 from vqzoo.data.evaluation_data import Data, open_data, spaced_positions
@@ -41,6 +41,7 @@ class Wanting(nn.Module):
 
 @pytest.fixture(scope="module")
 def mini() -> nn.Module:
+    vqzoo.register_models()
     return timm.create_model("alexnet_mini")
 
 

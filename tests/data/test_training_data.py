@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-import vqzoo.models.alexnet_mini  # noqa: F401 (registers the model)
+import vqzoo
 from vqzoo.data import fmnist
 from vqzoo.data.batches import Batch
 from vqzoo.data.seeds import epoch_generator
@@ -18,6 +18,7 @@ from vqzoo.errors import UsageError, VqzooError
 
 
 def mini() -> nn.Module:
+    vqzoo.register_models()
     return timm.create_model("alexnet_mini").eval()
 
 

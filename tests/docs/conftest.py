@@ -1,4 +1,4 @@
-"""What a reader of the docs has: images, artifacts, a Hub; and no network."""
+"""The working folder of a reader of the docs: images, artifacts, a Hub, and no network."""
 
 import shutil
 from collections.abc import Iterator
@@ -37,14 +37,14 @@ RECIPE = "model: test_resnet\ncheckpoint: mine.safetensors\nmethod: {}\noptions:
 
 @pytest.fixture(autouse=True)
 def few_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The embedded data set is its first images."""
+    """Reduce the embedded data set to its first images."""
     few = fmnist.LabelledImages(*fmnist.test_split()[torch.arange(_IMAGES)])
     monkeypatch.setattr(fmnist, "test_split", lambda: few)
 
 
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with what the pages take to be there."""
+    """A folder with the files that the pages assume."""
     folder = tmp_path_factory.mktemp("reader")
     shutil.copytree(ROOT / "docs/examples", folder, dirs_exist_ok=True)
     for name in ("mymethod", "sketch"):
@@ -66,7 +66,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def write_plugin_file(path: Path, name: str) -> None:
-    """The method that `vqzoo new-plugin` writes, as a single file."""
+    """Write the method of `vqzoo new-plugin` as a single file."""
     source = ROOT / "vqzoo/scaffold/template/src/package/quantizer.py.tmpl"
     words = {"name": name, "package": name, "class_name": name.capitalize()}
     text = Template(source.read_text()).substitute(words)
@@ -75,7 +75,7 @@ def write_plugin_file(path: Path, name: str) -> None:
 
 @pytest.fixture
 def reader(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A copy of that folder to work in, and a Hub on loopback; no weights are downloaded."""
+    """A copy of that folder to work in, and a Hub on loopback; nothing can be downloaded."""
     folder = Path(shutil.copytree(prepared, tmp_path / "reader"))
     monkeypatch.chdir(folder)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))

@@ -1,4 +1,4 @@
-"""What the pages show: blocks to run, and commands in their sentences."""
+"""The code blocks of README and docs, and the commands in their sentences."""
 
 import os
 import re
@@ -9,11 +9,11 @@ from pathlib import Path
 
 import vqzoo
 
-SLOW = "VQZOO_SLOW_DOCS" in os.environ  # set it to run what takes minutes, too
+RUN_SLOW_BLOCKS = "VQZOO_SLOW_DOCS" in os.environ
 ROOT = Path(vqzoo.__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 PAGES += sorted((ROOT / "docs/methods").glob("*.md"))
-PAGES += [  # their commands are typed in where the distributions are tested
+PAGES += [  # tests/distributions runs the commands of these two
     ROOT / "docs/example_plugin/README.md",
     ROOT / "vqzoo/scaffold/template/README.md.tmpl",
 ]
@@ -24,18 +24,23 @@ _INLINE = re.compile(r"`(vqzoo\s[^`]+)`")
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block: the words behind its fence, and its text."""
+    """A fenced block: the words of its info string, and its text."""
 
     info: tuple[str, ...]
     text: str
 
     @property
+    def language(self) -> str:
+        """The first word of its info string, or nothing."""
+        return self.info[0] if self.info else ""
+
+    @property
     def slow(self) -> bool:
-        """Whether it takes minutes, and says so."""
+        """Whether it takes minutes, as its info string says."""
         return "slow" in self.info
 
     def commands(self) -> Iterator[list[str]]:
-        """The words of each command of a shell block; `&&` joins several."""
+        """The words of each command of a shell block; `&&` joins commands on one line."""
         for line in self.text.splitlines():
             words: list[str] = []
             for word in [*shlex.split(line, comments=True), "&&"]:
@@ -48,29 +53,29 @@ class Block:
 
 @dataclass(frozen=True)
 class Chapter:
-    """Blocks that are run in order, in one folder."""
+    """A page or a section whose blocks run in order, in one folder."""
 
     title: str
     text: str
 
     def blocks(self) -> list[Block]:
-        """All of them."""
+        """Its fenced blocks."""
         return [Block(tuple(i.split()), text) for i, text in _FENCED.findall(self.text)]
 
     def sentences_commands(self) -> list[list[str]]:
-        """Commands outside the blocks; dots stand for whatever goes there."""
+        """The words of the commands outside the blocks, without dots that stand for arguments."""
         prose = _FENCED.sub("", self.text)
-        found = [" ".join(text.split()) for text in _INLINE.findall(prose)]
-        return [[word for word in shlex.split(text) if word not in ("...", "…")] for text in found]
+        texts = [" ".join(text.split()) for text in _INLINE.findall(prose)]
+        return [[word for word in shlex.split(text) if word not in ("...", "…")] for text in texts]
 
 
 def chapters() -> list[Chapter]:
-    """Each page; README's sections one by one, since a reader takes one of them up by itself."""
-    found = []
+    """Every page; of a README, every section, since readers may start at any of them."""
+    result = []
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
         parts = re.split(r"^(?=## )", text, flags=re.MULTILINE) if page.stem == "README" else [text]
         for part in parts:
             heading = part.partition("\n")[0].strip("# ")
-            found.append(Chapter(f"{page.stem}: {heading}", part))
-    return found
+            result.append(Chapter(f"{page.stem}: {heading}", part))
+    return result

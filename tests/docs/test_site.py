@@ -1,8 +1,9 @@
-"""What the site is made of is there, and complete."""
+"""The sources of the site are complete."""
 
 import importlib
 import re
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -18,14 +19,15 @@ from vqzoo.plugin.manager import installed_plugins
 
 ROOT = Path(vqzoo.__file__).parents[1]
 DOCS = ROOT / "docs"
+DESIGN = DOCS / "design.md"
 
 
 def nav_files(entries: list) -> list[str]:
-    found: list[str] = []
+    files: list[str] = []
     for entry in entries:
         for value in entry.values():
-            found += nav_files(value) if isinstance(value, list) else [value]
-    return found
+            files += nav_files(value) if isinstance(value, list) else [value]
+    return files
 
 
 def test_every_page_is_in_the_navigation() -> None:
@@ -36,7 +38,7 @@ def test_every_page_is_in_the_navigation() -> None:
         for path in DOCS.rglob("*.md")
         if path.relative_to(DOCS).parts[0] not in excluded
     }
-    assert pages <= set(nav_files(config["nav"]))  # a strict build finds what is not there
+    assert pages <= set(nav_files(config["nav"]))  # a strict build finds missing pages
 
 
 def built_in(name: str) -> bool:
@@ -69,7 +71,7 @@ def commands(group: Any, path: str) -> Iterator[tuple[str, Any]]:
             yield f"{path} {name}", command
 
 
-def test_the_reference_knows_every_command_and_option(site_hooks: ModuleType) -> None:
+def test_the_reference_lists_every_command_and_option(site_hooks: ModuleType) -> None:
     page = site_hooks.on_page_markdown((DOCS / "cli.md").read_text())
     table = site_hooks.options_table("pq")
     for name, command in commands(typer.main.get_command(app), "vqzoo"):
@@ -85,8 +87,8 @@ def test_the_reference_knows_every_command_and_option(site_hooks: ModuleType) ->
         assert f"| `{option}` |" in table
 
 
-def test_pages_show_the_files_that_are_tried(site_hooks: ModuleType) -> None:
-    """Every example of a plugin is shown whole, as it stands."""
+def test_pages_show_the_tested_examples(site_hooks: ModuleType) -> None:
+    """The page shows every example of a plugin, whole and unchanged."""
     page = site_hooks.on_page_markdown((DOCS / "write-a-plugin.md").read_text())
     assert "<!--" not in page
     examples = [*(DOCS / "examples").glob("*.py"), DOCS / "example_plugin/src/vqzoo_e8/__init__.py"]
@@ -96,3 +98,14 @@ def test_pages_show_the_files_that_are_tried(site_hooks: ModuleType) -> None:
         assert text in page
     with pytest.raises(FileNotFoundError):
         site_hooks.on_page_markdown("<!-- file docs/nowhere.py -->")
+
+
+def test_the_design_draws_the_import_rules() -> None:
+    """The drawing has the layers of pyproject.toml, in their order."""
+    rules = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    (contract,) = [c for c in rules["contracts"] if c["type"] == "layers"]
+    layers = [sorted(layer.split(" | ")) for layer in contract["layers"]]
+    drawing = re.search(r"^```text\n(cli .*?)^```$", DESIGN.read_text(), re.MULTILINE | re.DOTALL)
+    assert drawing is not None
+    lines = [re.split(r"\s{2,}", line)[0] for line in drawing[1].splitlines()]
+    assert [sorted(line.split(", ")) for line in lines] == layers

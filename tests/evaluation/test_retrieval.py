@@ -1,4 +1,4 @@
-"""Retrieval by a network's features: what is extracted, searched and refused."""
+"""Retrieval by a network's features: extraction, search and errors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sklearn.metrics import average_precision_score
 from sklearn.metrics.pairwise import cosine_similarity
 from torch import Tensor, nn
 
-import vqzoo.models.alexnet_mini  # noqa: F401 (registers the model)
+import vqzoo
 from vqzoo.data import fmnist
 from vqzoo.data.evaluation_data import Batch, Data, open_data
 from vqzoo.errors import UsageError, VqzooError
@@ -27,8 +27,8 @@ from vqzoo.evaluation.retrieval import (
 )
 
 
-class Given(nn.Module):
-    """A model whose 'images' are its features already, turned by a matrix."""
+class Linear(nn.Module):
+    """A model whose features are its 'images' times a matrix."""
 
     def __init__(self, turn: Tensor) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class Given(nn.Module):
         return x
 
 
-def made(vectors: np.ndarray, labels: np.ndarray | None, why: str = "") -> Data:
+def data_of(vectors: np.ndarray, labels: np.ndarray | None, why: str = "") -> Data:
     def batches() -> Iterator[Batch]:
         for start in range(0, len(vectors), 7):
             y = None if labels is None else torch.from_numpy(labels[start : start + 7])
@@ -70,17 +70,17 @@ def expected_precision(queries: np.ndarray, database: np.ndarray, labels: np.nda
 def test_features_are_searched_by_cosine_similarity() -> None:
     vectors, labels = drawn()
     turn = torch.randn(6, 6, generator=torch.Generator().manual_seed(1))
-    model = Given(turn).train()
-    features = extract_features(model, "given", made(vectors, labels))
+    model = Linear(turn).train()
+    features = extract_features(model, "linear", data_of(vectors, labels))
     assert model.dropout.training
     assert (features.vectors.dtype, features.data) == (torch.float32, "made")
     assert torch.equal(features.labels, torch.from_numpy(labels))
-    found = retrieve(features)
+    result = retrieve(features)
     turned = vectors @ turn.numpy()
     expected = expected_precision(turned, turned, labels)
-    assert found.average_precision.tolist() == pytest.approx(expected, abs=1e-9)
-    assert found.map == pytest.approx(100 * np.mean(expected))
-    assert (found.images, found.queries) == (40, 40)
+    assert result.average_precision.tolist() == pytest.approx(expected, abs=1e-9)
+    assert result.map == pytest.approx(100 * np.mean(expected))
+    assert (result.images, result.queries) == (40, 40)
 
     plain = Features("made", torch.from_numpy(vectors), torch.from_numpy(labels))
     crossed = retrieve(features, plain)
@@ -89,6 +89,7 @@ def test_features_are_searched_by_cosine_similarity() -> None:
 
 
 def test_an_alexnets_features_are_its_second_last_dense_layer() -> None:
+    vqzoo.register_models()
     model = timm.create_model("alexnet_mini.fmnist", pretrained=True).eval()
     seen: list[Tensor] = []
     hook = model.classifier[4].register_forward_hook(lambda _m, _x, out: seen.append(out.clone()))
@@ -116,16 +117,18 @@ def test_the_difference_is_paired_over_queries() -> None:
     noise = np.random.default_rng(1).normal(size=vectors.shape).astype(np.float32)
     other = Features("made", torch.from_numpy(vectors + noise), torch.from_numpy(labels))
     reference = retrieve(dense)
-    found = beside_dense(dense, reference, other)
-    a, b = (np.asarray(r.average_precision) for r in (reference, found.compressed))
+    result = beside_dense(dense, reference, other)
+    a, b = (np.asarray(r.average_precision) for r in (reference, result.compressed))
     interval = scipy.stats.norm.interval(
         0.95, *(100 * np.array([np.mean(b - a), scipy.stats.sem(b - a)]))
     )
-    assert found.change.points == pytest.approx(found.compressed.map - reference.map)
-    assert found.change.half_width == pytest.approx((interval[1] - interval[0]) / 2)
-    assert found.asymmetric is not None
-    assert torch.equal(found.asymmetric.average_precision, retrieve(other, dense).average_precision)
-    assert found.asymmetric_change == map_difference(reference, found.asymmetric)
+    assert result.change.points == pytest.approx(result.compressed.map - reference.map)
+    assert result.change.half_width == pytest.approx((interval[1] - interval[0]) / 2)
+    assert result.asymmetric is not None
+    assert torch.equal(
+        result.asymmetric.average_precision, retrieve(other, dense).average_precision
+    )
+    assert result.asymmetric_change == map_difference(reference, result.asymmetric)
 
     itself = beside_dense(dense, reference, dense)
     assert (itself.change.points, itself.change.half_width) == (0, 0)
@@ -135,26 +138,26 @@ def test_the_difference_is_paired_over_queries() -> None:
 def test_features_of_another_width_have_no_asymmetric_search() -> None:
     vectors, labels = (torch.from_numpy(array) for array in drawn())
     dense, narrow = Features("made", vectors, labels), Features("made", vectors[:, :3], labels)
-    found = beside_dense(dense, retrieve(dense), narrow)
-    assert found.asymmetric is None
-    assert found.asymmetric_change is None
+    result = beside_dense(dense, retrieve(dense), narrow)
+    assert result.asymmetric is None
+    assert result.asymmetric_change is None
 
 
-def test_features_that_are_not_finite_rank_last_and_find_nothing() -> None:
+def test_features_that_are_not_finite_are_as_similar_as_orthogonal_ones() -> None:
     vectors = np.eye(4, dtype=np.float32).repeat(3, axis=0)
     vectors[0] = math.nan
     labels = np.arange(4).repeat(3)
-    found = retrieve(extract_features(Given(torch.eye(4)), "given", made(vectors, labels)))
+    result = retrieve(extract_features(Linear(torch.eye(4)), "linear", data_of(vectors, labels)))
     # The broken query ties all 11 others, 2 of them relevant; its class mates find it tied, at 0,
     # with the 9 of other classes.
-    assert found.average_precision[:3].tolist() == pytest.approx([2 / 11, *[(1 + 2 / 11) / 2] * 2])
-    assert found.average_precision[3:].tolist() == [1.0] * 9
+    assert result.average_precision[:3].tolist() == pytest.approx([2 / 11, *[(1 + 2 / 11) / 2] * 2])
+    assert result.average_precision[3:].tolist() == [1.0] * 9
 
 
 @pytest.mark.parametrize(
     ("labels", "why", "says"),
     [
-        (None, "because", r"made has no labels \(because\).*folder for each class"),
+        (None, "because", r"made has no labels \(because\).*folder per class"),
         (np.arange(5), "", "no two of 5 images of made"),
         (np.zeros(5, np.int64), "", "5 images of made are all of one class"),
     ],
@@ -162,17 +165,17 @@ def test_features_that_are_not_finite_rank_last_and_find_nothing() -> None:
 def test_data_that_cannot_be_searched(labels: np.ndarray | None, why: str, says: str) -> None:
     with pytest.raises(UsageError, match=says):
         extract_features(
-            Given(torch.eye(3)), "given", made(np.ones((5, 3), np.float32), labels, why)
+            Linear(torch.eye(3)), "linear", data_of(np.ones((5, 3), np.float32), labels, why)
         )
 
 
 def test_no_image() -> None:
-    empty = made(np.ones((0, 3), np.float32), np.zeros(0, np.int64))
+    empty = data_of(np.ones((0, 3), np.float32), np.zeros(0, np.int64))
     with pytest.raises(VqzooError, match="holds no image"):
-        extract_features(Given(torch.eye(3)), "given", empty)
+        extract_features(Linear(torch.eye(3)), "linear", empty)
 
 
-class Maps(Given):
+class FeatureMaps(Linear):
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         return x[:, :, None, None]
 
@@ -180,16 +183,16 @@ class Maps(Given):
 @pytest.mark.parametrize(
     ("model", "says"),
     [
-        (nn.Linear(3, 3), "gives no features to search by"),
-        (Maps(torch.eye(3)), "one vector of features an image"),
+        (nn.Linear(3, 3), "gives no features for retrieval"),
+        (FeatureMaps(torch.eye(3)), "one feature vector per image"),
     ],
 )
 def test_models_without_features(model: nn.Module, says: str) -> None:
     with pytest.raises(UsageError, match=f"^odd .*{says}"):
-        extract_features(model, "odd", made(*drawn(8, 3)))
+        extract_features(model, "odd", data_of(*drawn(8, 3)))
 
 
-def test_other_images_are_no_database() -> None:
+def test_features_of_other_images_are_refused() -> None:
     vectors, labels = (torch.from_numpy(array) for array in drawn())
     a = Features("made", vectors, labels)
     with pytest.raises(ValueError, match="not the same images"):
@@ -198,7 +201,7 @@ def test_other_images_are_no_database() -> None:
         map_difference(retrieve(a), retrieve(Features("other", vectors, labels)))
 
 
-def test_a_network_without_classifier_retrieves_all_the_same() -> None:
+def test_a_network_without_a_classifier_gives_features() -> None:
     model = timm.create_model("test_resnet", num_classes=0).eval()
     split = fmnist.test_split()
     features = extract_features(

@@ -1,6 +1,8 @@
-"""Fine-tuning by distillation: the loss, what learns, what stays, what is repeated and taken up."""
+"""Fine-tuning by distillation: the loss, what is trained, what stays, and resuming."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -11,18 +13,16 @@ from hypothesis import strategies as st
 from torch import nn
 
 import vqzoo
-import vqzoo.models.alexnet_mini
 from vqzoo.data.batches import Batch, Data
 from vqzoo.data.training_data import given_batches
 from vqzoo.errors import UsageError, VqzooError
-from vqzoo.finetuning import loop
-from vqzoo.finetuning.loop import Tuned, tune
+from vqzoo.finetuning.loop import FinetuningResult, tune
 from vqzoo.finetuning.loss import distillation_loss
 from vqzoo.finetuning.settings import Finetuning
 from vqzoo.finetuning.student import make_student
 from vqzoo.plugin.code import Indices, MethodCode
 from vqzoo.plugin.manager import installed_plugins
-from vqzoo.progress import SilentWatcher
+from vqzoo.progress import SilentWatcher, TrainingSteps, Watcher
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -42,14 +42,14 @@ def test_the_loss_is_hintons(
     if labelled:
         hard = -np.log(softmax(student)[np.arange(batch), labels]).mean()
         expected = alpha * expected + (1 - alpha) * hard
-    found = distillation_loss(
+    loss = distillation_loss(
         torch.tensor(student),
         torch.tensor(teacher),
         torch.tensor(labels) if labelled else None,
         temperature=temperature,
         alpha=alpha,
     )
-    assert float(found) == pytest.approx(expected, rel=1e-9, abs=1e-12)
+    assert float(loss) == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
 
 def small_net() -> nn.Module:
@@ -81,8 +81,9 @@ def tuned(
     *,
     validation: bool = True,
     checkpoint: Path | None = None,
+    watcher: Watcher | None = None,
     **settings: object,
-) -> tuple[dict[str, MethodCode], Tuned]:
+) -> tuple[dict[str, MethodCode], FinetuningResult]:
     batches = batches_of(model)
     small = vqzoo.compress(model, method, layers="all", **(options or {"k": 4, "d": 4}))
     codes = {layer.layer.name: layer.compressed for layer in small.layers}
@@ -94,7 +95,7 @@ def tuned(
         given_batches(batches[:-1], held_out),
         Finetuning(**{"epochs": 2, **settings}),
         installed_plugins(),
-        SilentWatcher(),
+        watcher or SilentWatcher(),
         checkpoint=checkpoint,
     )
     return codes, result
@@ -111,7 +112,7 @@ METHODS = {
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_floats_learn_and_codes_stay(method: str) -> None:
+def test_floats_are_trained_and_codes_stay(method: str) -> None:
     model = small_net()
     before, after = tuned(model, method, METHODS[method])
     first, best = after.history[0], after.history[after.best_epoch]
@@ -133,7 +134,7 @@ def test_floats_learn_and_codes_stay(method: str) -> None:
             assert torch.equal(state[key], dense[key])
 
 
-def test_what_is_kept_is_what_is_decoded_from_the_codes() -> None:
+def test_the_weights_are_those_decoded_from_the_codes() -> None:
     from vqzoo.compression.decode import decode
 
     _, after = tuned(small_net())
@@ -143,7 +144,7 @@ def test_what_is_kept_is_what_is_decoded_from_the_codes() -> None:
 
 
 @pytest.mark.parametrize("train", ["codebooks", "norms", "all"])
-def test_what_learns_besides_codes(train: str) -> None:
+def test_what_is_trained_besides_codes(train: str) -> None:
     model = small_net()
     _, after = tuned(model, train=train)
     state, dense = after.module.state_dict(), model.state_dict()
@@ -159,12 +160,12 @@ def test_what_learns_besides_codes(train: str) -> None:
     )
 
 
-def test_nothing_to_learn_is_said() -> None:
+def test_nothing_to_train_is_an_error() -> None:
     with pytest.raises(VqzooError, match="nothing to fine-tune"):
         tuned(small_net(), "binary", {"scale": "none"}, train="codebooks")
 
 
-def test_the_start_is_kept_where_nothing_is_better() -> None:
+def test_the_start_is_kept_if_no_epoch_is_better() -> None:
     before, after = tuned(small_net(), lr=5.0, train="codebooks")
     assert after.best_epoch == 0
     for layer, code in after.codes.items():
@@ -173,7 +174,7 @@ def test_the_start_is_kept_where_nothing_is_better() -> None:
                 assert torch.equal(part.stored, before[layer].code.parts[name].stored)
 
 
-def test_patience_ends_it_early() -> None:
+def test_patience_ends_training_early() -> None:
     _, after = tuned(small_net(), lr=5.0, epochs=9, patience=2)
     assert [entry["epoch"] for entry in after.history] == [0, 1, 2]
 
@@ -185,12 +186,12 @@ def test_without_validation_the_last_epoch_counts() -> None:
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
-def test_optimizers(optimizer: str) -> None:
+def test_optimizers_improve_on_the_start(optimizer: str) -> None:
     _, after = tuned(small_net(), optimizer=optimizer, lr=1e-3)
     assert after.best_epoch > 0
 
 
-def test_a_loss_that_is_not_finite_ends_it() -> None:
+def test_a_loss_that_is_not_finite_is_an_error() -> None:
     model = small_net()
     batches = batches_of(model)
     batches[1][0][:] = torch.nan
@@ -209,16 +210,16 @@ def test_learning_rates_follow_the_size_of_a_tensor_and_a_cosine() -> None:
     codes = {layer.layer.name: layer.compressed for layer in small.layers}
     student = make_student(small.module, codes, installed_plugins(), "codebooks")
     for optimizer, power in (("adam", 1), ("sgd", 2)):
-        made = make_optimizer(student, Finetuning(lr=0.1, optimizer=optimizer))
+        adjusted = make_optimizer(student, Finetuning(lr=0.1, optimizer=optimizer))
         for done, factor in ((0.0, 1.0), (1 / 3, 0.75), (1.0, 0.0)):
-            set_rates(made, done)
-            for group in made.param_groups:
+            set_rates(adjusted, done)
+            for group in adjusted.param_groups:
                 size = math.sqrt(float(group["params"][0].detach().square().mean()))
                 expected = 0.1 * size**power * factor
                 assert group["lr"] == pytest.approx(expected, rel=1e-5, abs=1e-12)
 
 
-def same(one: Tuned, two: Tuned) -> bool:
+def same(one: FinetuningResult, two: FinetuningResult) -> bool:
     first, second = one.module.state_dict(), two.module.state_dict()
     return one.history == two.history and all(torch.equal(first[k], second[k]) for k in first)
 
@@ -227,35 +228,42 @@ class Killed(Exception):
     pass
 
 
-def test_it_repeats_and_is_taken_up_in_the_middle_of_an_epoch(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+class Steps(SilentWatcher):
+    """Counts training steps, and ends training after the step number `last`."""
+
+    def __init__(self, last: int | None = None) -> None:
+        self.count = 0
+        self.last = last
+
+    @contextmanager
+    def training(self, text: str) -> Iterator[TrainingSteps]:
+        def show(done: int, total: int | None, progress: str) -> None:
+            self.count += 1
+            if self.count == self.last:
+                raise Killed
+
+        yield show
+
+
+def test_it_repeats_and_resumes_after_the_last_whole_epoch(tmp_path: Path) -> None:
     model = small_net()
     whole = tuned(model, epochs=3, checkpoint=tmp_path / "whole.pt")[1]
     state = torch.random.get_rng_state()
     assert same(whole, tuned(model, epochs=3)[1])
     assert torch.equal(state, torch.random.get_rng_state())
 
-    steps, real = [], loop._step
-
-    def step(*args: object) -> torch.Tensor:
-        steps.append(1)
-        if len(steps) == 4:  # two steps an epoch: in the second one
-            raise Killed
-        return real(*args)
-
-    monkeypatch.setattr(loop, "_step", step)
+    file = tmp_path / "broken.pt"
     with pytest.raises(Killed):
-        tuned(model, epochs=3, checkpoint=tmp_path / "broken.pt")
-    taken_up = tuned(model, epochs=3, checkpoint=tmp_path / "broken.pt")[1]
-    assert len(steps) == 4 + 4
-    assert same(whole, taken_up)
-    again = tuned(model, epochs=3, checkpoint=tmp_path / "broken.pt")[1]
-    assert len(steps) == 4 + 4
-    assert same(whole, again)
+        tuned(model, epochs=3, checkpoint=file, watcher=Steps(last=4))  # the last of epoch 2
+    rest = Steps()
+    assert same(whole, tuned(model, epochs=3, checkpoint=file, watcher=rest)[1])
+    assert rest.count == 4  # epochs 2 and 3, of two steps each
+    nothing = Steps()
+    assert same(whole, tuned(model, epochs=3, checkpoint=file, watcher=nothing)[1])
+    assert nothing.count == 0
 
 
-def test_a_checkpoint_that_was_cut_short_is_made_again(tmp_path: Path) -> None:
+def test_a_truncated_checkpoint_is_replaced(tmp_path: Path) -> None:
     model = small_net()
     whole = tuned(model, checkpoint=tmp_path / "a.pt")[1]
     (tmp_path / "a.pt").write_bytes((tmp_path / "a.pt").read_bytes()[:1000])

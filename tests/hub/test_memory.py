@@ -1,4 +1,4 @@
-"""From a repository to a network that runs: memory for the model once, not twice."""
+"""Loading from a repository takes the memory of the model once, not twice."""
 
 import json
 import os
@@ -30,8 +30,10 @@ print(json.dumps([peak() - before, sum(t.nbytes for t in model.state_dict().valu
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is Linux's VmHWM")
 def test_pulling_and_loading_takes_the_memory_of_one_model(hub: HubServer, tmp_path: Path) -> None:
+    vqzoo.register_models()
     torch.manual_seed(0)
     for name, model in (("small", "test_resnet"), ("large", "alexnet")):  # 61 million parameters
         compressed = vqzoo.compress(timm.create_model(model), "km", layers="all", k=16)

@@ -1,4 +1,4 @@
-"""Where weights come from: the disk, the network, an embedded relative."""
+"""Weights come from the cache, the network or an embedded relative."""
 
 import socket
 import threading
@@ -13,13 +13,12 @@ import torch
 from timm.models import PretrainedCfg
 
 from vqzoo.errors import UsageError, VqzooError
-from vqzoo.models.availability import answers, is_cached
+from vqzoo.models.availability import is_cached, responds
 from vqzoo.models.dense import find_model, resolve_name
-from vqzoo.models.names import register_models
-from vqzoo.plugin.manager import installed_plugins
+from vqzoo.models.registration import register_models
 from vqzoo.progress import SilentWatcher
 
-register_models(installed_plugins())
+register_models()
 
 
 @pytest.fixture
@@ -45,22 +44,22 @@ def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
 
 
-def test_any_answer_counts_and_silence_does_not(server: str) -> None:
-    assert answers(server)
+def test_any_response_counts_and_silence_does_not(server: str) -> None:
+    assert responds(server)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         started = time.monotonic()
-        assert not answers(f"http://127.0.0.1:{silent.getsockname()[1]}", timeout=0.3)
+        assert not responds(f"http://127.0.0.1:{silent.getsockname()[1]}", timeout=0.3)
         assert time.monotonic() - started < 5
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         port = closed.getsockname()[1]
-    assert not answers(f"http://127.0.0.1:{port}", timeout=2)
-    assert not answers("file:///etc/hosts")
+    assert not responds(f"http://127.0.0.1:{port}", timeout=2)
+    assert not responds("file:///etc/hosts")
 
 
-def test_weights_on_disk_need_no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_cached_weights_need_no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     cfg = PretrainedCfg(url="https://example.invalid/some/alexnet-1234.pth")
     assert not is_cached(cfg)
@@ -88,14 +87,14 @@ def test_a_name_without_a_relative_is_an_error(offline: None) -> None:
         resolve_name("resnet18", pytest.fail)
 
 
-def test_names_that_timm_does_not_know_give_close_matches() -> None:
+def test_errors_about_unknown_names_give_near_matches() -> None:
     with pytest.raises(UsageError, match="did you mean resnet18"):
         resolve_name("resnet81", pytest.fail)
     with pytest.raises(UsageError, match=r"resnet18\.tv_in1k"):
         resolve_name("resnet18.nope", pytest.fail)
 
 
-def test_random_weights_come_from_the_seed_and_leave_torchs_alone() -> None:
+def test_random_weights_come_from_the_seed_and_do_not_change_torchs_state() -> None:
     torch.manual_seed(5)
     expected = torch.rand(1)
     torch.manual_seed(5)
@@ -110,7 +109,7 @@ def test_random_weights_come_from_the_seed_and_leave_torchs_alone() -> None:
 
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "weights.pth", "nested.pth"])
-def test_a_checkpoint_is_loaded_as_it_is(name: str, tmp_path: Path) -> None:
+def test_a_checkpoint_is_loaded_unchanged(name: str, tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
     model = timm.create_model("test_resnet")
@@ -131,6 +130,6 @@ def test_a_checkpoint_that_would_run_code_is_refused(tmp_path: Path) -> None:
             return (Path.touch, (tmp_path / "owned",))  # type: ignore[return-value]
 
     torch.save({"fc.weight": Bomb()}, tmp_path / "bomb.pth")
-    with pytest.raises(VqzooError, match=r"cannot read checkpoint .*bomb\.pth"):
+    with pytest.raises(VqzooError, match=r"bomb\.pth holds a .* vqzoo does not unpickle"):
         find_model("test_resnet", SilentWatcher(), checkpoint=tmp_path / "bomb.pth")
     assert not (tmp_path / "owned").exists()

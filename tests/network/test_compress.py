@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 import vqzoo
-import vqzoo.models.alexnet_mini
 from vqzoo.artifact.reader import open_artifact
 from vqzoo.data.calibration_data import open_calibration_data
 from vqzoo.errors import NothingCompressed, PluginError, UsageError

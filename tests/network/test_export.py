@@ -29,20 +29,24 @@ def test_plain_timm_loads_the_dense_folder(made: Path, tmp_path: Path) -> None:
         export(made, "dense", tmp_path / "dense")
 
 
-@pytest.mark.parametrize(
-    "imports", ["import timm, vqzoo", "import vqzoo, timm", "import vqzoo\nfrom timm import models"]
-)
-def test_timm_knows_what_vqzoo_registers(imports: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("imports", ["import timm, vqzoo", "import vqzoo, timm"])
+def test_timm_loads_vqzoos_architectures_once_they_are_registered(
+    imports: str, tmp_path: Path
+) -> None:
+    vqzoo.register_models()
     vqzoo.compress(timm.create_model("alexnet_mini"), "km", k=2).save(tmp_path / "a")
     export(tmp_path / "a", "dense", tmp_path / "dense")
-    program = f"{imports}\nimport timm\ntimm.create_model('local-dir:dense', pretrained=True)"
+    program = (
+        f"{imports}\n"
+        "vqzoo.register_models()\n"
+        "timm.create_model('local-dir:dense', pretrained=True)\n"
+    )
     subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True)
 
 
 def test_torchvision_loads_an_exported_alexnet(tmp_path: Path) -> None:
     torchvision = pytest.importorskip("torchvision")
-    import vqzoo.models.alexnet
-
+    vqzoo.register_models()
     model = timm.create_model("alexnet", num_classes=4)
     small = vqzoo.compress(model, "rtn", layers="classifier.6")
     small.save(tmp_path / "a")

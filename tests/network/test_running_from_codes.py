@@ -95,6 +95,7 @@ print(peak() - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is Linux's VmHWM")
 def test_loading_never_takes_the_memory_of_the_dense_weights(tmp_path: Path) -> None:
     model = timm.create_model("vit_small_patch16_224", num_classes=2)  # 22 million parameters

@@ -29,13 +29,13 @@ def squared_error(name: str, weight: Tensor, code: Code) -> float:
 
 
 def sqnr(name: str, weight: Tensor, code: Code) -> float:
-    found = matrix_error(weight, decoded(name, code)).sqnr_db
-    assert found is not None
-    return found
+    decibels = matrix_error(weight, decoded(name, code)).sqnr_db
+    assert decibels is not None
+    return decibels
 
 
 def lloyd_error(points: np.ndarray, k: int) -> float:
-    """Squared error of scikit-learn's best of three."""
+    """The squared error of the best of three runs of scikit-learn."""
     k = min(k, len(np.unique(points, axis=0)))
     return float(KMeans(k, n_init=3, random_state=0).fit(points).inertia_)
 
@@ -61,23 +61,23 @@ def test_exact_km_is_the_optimum_on_a_tiny_case(k: int) -> None:
 
 
 @pytest.mark.parametrize("name", ["km", "pq"])
-def test_every_code_names_the_nearest_stored_centroid(name: str) -> None:
-    """After the codebook was rounded to float16, not before."""
+def test_every_code_is_that_of_the_nearest_stored_centroid(name: str) -> None:
+    """The nearest after the codebook has been rounded to float16, not before."""
     weight = weights(30, 24)
     options: dict[str, Any] = {"k": 12, "scale": "none"} | ({"d": 3} if name == "pq" else {})
     code = quantize(name, weight, **options)
     book = code.floats()["codebook"].reshape(12, -1)
     points = weight.reshape(-1, book.shape[1])
     nearest = torch.cdist(points.double(), book.double()).amin(dim=1)
-    found = (points - decoded(name, code).reshape(-1, book.shape[1])).double().norm(dim=1)
-    torch.testing.assert_close(found, nearest, rtol=1e-4, atol=1e-7)
+    actual = (points - decoded(name, code).reshape(-1, book.shape[1])).double().norm(dim=1)
+    torch.testing.assert_close(actual, nearest, rtol=1e-4, atol=1e-7)
 
 
 @pytest.mark.parametrize(("axis", "shape"), [("columns", (60, 22)), ("rows", (22, 60))])
 def test_pq_with_a_codebook_a_block_is_as_good_as_scikit_learn(
     axis: str, shape: tuple[int, int]
 ) -> None:
-    """Blocks of 4, and a tail of 2, each clustered by itself."""
+    """Blocks of 4 and a tail of 2, each clustered separately."""
     weight = weights(*shape)
     code = quantize(
         "pq", weight, d=4, k=8, axis=axis, codebook="block", dtype="float32", scale="none"
@@ -94,7 +94,7 @@ def test_pq_with_one_codebook_is_as_good_as_scikit_learn() -> None:
     assert squared_error("pq", weight, code) <= reference * 1.05
 
 
-def test_a_whole_row_of_rq_in_one_stage_is_k_means_on_rows() -> None:
+def test_rq_of_whole_rows_in_one_stage_is_k_means_on_rows() -> None:
     weight = weights(80, 6)
     code = quantize("rq", weight, d=0, stages=1, k=8, dtype="float32", scale="none")
     reference = lloyd_error(weight.double().numpy(), 8)
@@ -103,11 +103,11 @@ def test_a_whole_row_of_rq_in_one_stage_is_k_means_on_rows() -> None:
 
 def test_the_residual_of_rq_falls_with_every_stage() -> None:
     weight = weights(64, 32)
-    found = [
+    errors = [
         squared_error("rq", weight, quantize("rq", weight, d=4, stages=stages, k=16))
         for stages in (1, 2, 3, 4)
     ]
-    assert all(later < 0.7 * before for before, later in itertools.pairwise(found))
+    assert all(later < 0.7 * before for before, later in itertools.pairwise(errors))
 
 
 LADDERS = [
@@ -127,8 +127,8 @@ def test_the_error_falls_along_a_ladder_of_options(
     name: str, option: str, steps: list[object], others: dict[str, Any]
 ) -> None:
     weight = weights(48, 32) * torch.linspace(0.5, 2, 48)[:, None]
-    found = [sqnr(name, weight, quantize(name, weight, **{option: s, **others})) for s in steps]
-    assert all(later > before for before, later in itertools.pairwise(found)), found
+    ratios = [sqnr(name, weight, quantize(name, weight, **{option: s, **others})) for s in steps]
+    assert all(later > before for before, later in itertools.pairwise(ratios)), ratios
 
 
 @pytest.mark.parametrize("scale", ["tensor", "row"])
@@ -136,7 +136,7 @@ def test_scales_of_binary_are_least_squares(scale: str) -> None:
     weight = weights(20, 30) * torch.linspace(0.1, 3, 20)[:, None]
     code = quantize("binary", weight, scale=scale)
     signs = np.where(weight.numpy() >= 0, 1.0, -1.0)
-    found = code.floats()["scale"].double().numpy()
+    scales = code.floats()["scale"].double().numpy()
     rows = weight.double().numpy()
     if scale == "tensor":
         best = [np.linalg.lstsq(signs.reshape(-1, 1), rows.reshape(-1), rcond=None)[0][0]]
@@ -145,7 +145,7 @@ def test_scales_of_binary_are_least_squares(scale: str) -> None:
             np.linalg.lstsq(s[:, None], w, rcond=None)[0][0]
             for s, w in zip(signs, rows, strict=True)
         ]
-    np.testing.assert_allclose(found, best, rtol=2**-11)
+    np.testing.assert_allclose(scales, best, rtol=2**-11)
 
 
 def test_binary_without_a_scale_is_the_sign() -> None:
@@ -156,7 +156,7 @@ def test_binary_without_a_scale_is_the_sign() -> None:
 
 @pytest.mark.parametrize("shape", [(30, 50), (50, 30), (1, 8)])
 @pytest.mark.parametrize("rank", [1, 3, 20])
-def test_the_error_of_svd_is_the_tail_of_the_singular_values(
+def test_the_error_of_svd_is_that_of_the_dropped_singular_values(
     shape: tuple[int, int], rank: int
 ) -> None:
     weight = weights(*shape)
@@ -169,7 +169,7 @@ def test_the_error_of_svd_is_the_tail_of_the_singular_values(
 
 @pytest.mark.parametrize("falls", [1.0, 1.05, 1.3, 2.0])
 @pytest.mark.parametrize("size", [1e-30, 1.0, 1e15])
-def test_svd_is_optimal_however_singular_values_fall_and_whatever_their_size(
+def test_svd_is_optimal_for_any_decay_and_size_of_the_singular_values(
     falls: float, size: float
 ) -> None:
     random = np.random.default_rng(0)
@@ -184,7 +184,7 @@ def test_svd_is_optimal_however_singular_values_fall_and_whatever_their_size(
 
 
 @pytest.mark.parametrize("energy", [0.1, 0.5, 0.9, 1.0])
-def test_svd_keeps_the_smallest_rank_of_an_energy(energy: float) -> None:
+def test_svd_keeps_the_smallest_rank_that_reaches_an_energy(energy: float) -> None:
     weight = weights(24, 40)
     rank = quantize("svd", weight, energy=energy).floats()["left"].shape[1]
     kept = np.cumsum(np.linalg.svd(weight.double().numpy(), compute_uv=False) ** 2)
@@ -211,14 +211,14 @@ def test_rtn_is_within_half_a_step(bits: int, per: str) -> None:
         for j in range(0, 50, groups[1]):
             part = (slice(i, i + groups[0]), slice(j, j + groups[1]))
             peak = float(weight[part].abs().max())
-            # float16 rounds the step by up to 2^-11, which moves the largest weight by top steps
+            # float16 rounds the step by up to 2^-11, which shifts the largest weight `top` times
             half = peak / top * (0.5 + top * 2**-11) * (1 + 2**-10)
             assert float((weight[part] - result[part]).abs().max()) <= half
             assert len(result[part].unique()) <= 2 * top + 1
 
 
 @pytest.mark.parametrize(("bits", "top"), [(4, 7), (8, 127)])
-def test_rtn_reproduces_its_own_grid(bits: int, top: int) -> None:
+def test_rtn_reproduces_weights_on_its_grid(bits: int, top: int) -> None:
     grid = torch.arange(-top, top + 1, dtype=torch.float32)[None] * 2.0**-7
     code = quantize("rtn", grid, format=f"int{bits}")
     assert torch.equal(decoded("rtn", code), grid)
@@ -228,7 +228,7 @@ def test_rtn_reproduces_its_own_grid(bits: int, top: int) -> None:
     assert integers.values.tolist() == [list(range(2 * top + 1))]
 
 
-def test_rtn_fp16_is_the_cast() -> None:
+def test_rtn_fp16_is_a_cast_to_half_precision() -> None:
     weight = weights(9, 9)
     code = quantize("rtn", weight, format="fp16")
     assert torch.equal(decoded("rtn", code), weight.half().float())
@@ -237,19 +237,19 @@ def test_rtn_fp16_is_the_cast() -> None:
 @pytest.mark.parametrize(
     ("name", "options"), [("km", {"k": 64}), ("pq", {"k": 64, "d": 2}), ("rq", {"k": 32, "d": 4})]
 )
-def test_a_row_scale_keeps_small_rows(name: str, options: dict[str, Any]) -> None:
-    """Rows over six orders of magnitude: one codebook for all serves the large ones alone."""
+def test_row_scales_keep_small_rows(name: str, options: dict[str, Any]) -> None:
+    """With rows over six orders of magnitude, a single codebook serves only the large ones."""
     weight = weights(48, 64) * torch.logspace(0, -6, 48)[:, None]
 
     def row_sqnr(scale: str) -> float:
         code = quantize(name, weight, scale=scale, **options)
-        found = matrix_error(weight, decoded(name, code)).row_sqnr_db
-        assert found is not None
-        return found
+        decibels = matrix_error(weight, decoded(name, code)).row_sqnr_db
+        assert decibels is not None
+        return decibels
 
     even = weights(48, 64)
-    alike = sqnr(name, even, quantize(name, even, scale="none", **options))
-    assert row_sqnr("row") > alike - 1.5
+    usual = sqnr(name, even, quantize(name, even, scale="none", **options))
+    assert row_sqnr("row") > usual - 1.5
     assert row_sqnr("none") < 3
 
 
@@ -264,12 +264,12 @@ def test_row_scales_are_least_squares() -> None:
 
 def paper_bits(name: str, m: int, n: int, **options: object) -> float:
     quantizer = installed_plugins().quantizers.get(name).item
-    found = quantizer.paper_bits(m, n, quantizer.Options(**options))
-    assert found is not None
-    return found
+    bits = quantizer.paper_bits(m, n, quantizer.Options(**options))
+    assert bits is not None
+    return bits
 
 
-def test_paper_bits_are_the_papers_formulas() -> None:
+def test_paper_bits_follow_the_formulas_of_the_papers() -> None:
     m, n = 4096, 9216
     for k in (2, 16, 256, 1000):
         assert paper_bits("km", m, n, k=k) == 32 * k + m * n * math.log2(k)
@@ -280,11 +280,11 @@ def test_paper_bits_are_the_papers_formulas() -> None:
             shared = 32 * k * d + m * s * math.log2(k)
             assert paper_bits("pq", m, n, k=k, d=d, codebook="layer") == pytest.approx(shared)
             by_rows = 32 * k * m + n * (m // d) * math.log2(k)
-            found = paper_bits("pq", m, n, k=k, d=d, codebook="block", axis="rows")
-            assert found == pytest.approx(by_rows)
+            bits = paper_bits("pq", m, n, k=k, d=d, codebook="block", axis="rows")
+            assert bits == pytest.approx(by_rows)
             for t in (1, 3):
-                found = paper_bits("rq", m, n, k=k, d=d, stages=t, codebook="layer")
-                assert found == pytest.approx(t * shared)
+                bits = paper_bits("rq", m, n, k=k, d=d, stages=t, codebook="layer")
+                assert bits == pytest.approx(t * shared)
         for t in (1, 2, 4):
             whole = t * (32 * k * n + m * math.log2(k))
             assert paper_bits("rq", m, n, k=k, d=0, stages=t) == pytest.approx(whole)
@@ -294,8 +294,8 @@ def test_paper_bits_are_the_papers_formulas() -> None:
 
 @pytest.mark.parametrize("codebook", ["block", "layer"])
 @pytest.mark.parametrize(("name", "axis"), [("pq", "columns"), ("pq", "rows"), ("rq", "columns")])
-def test_padding_counts_nowhere(name: str, axis: str, codebook: str) -> None:
-    """23 = 5 blocks of 4 and a tail of 3, which is quantized as a matrix of its own would be."""
+def test_the_tail_is_quantized_without_padding(name: str, axis: str, codebook: str) -> None:
+    """23 is 5 blocks of 4 and a tail of 3, which is quantized like a separate matrix."""
     long = weights(23, 31) if axis == "rows" else weights(31, 23)
     options: dict[str, Any] = {
         "k": 8, "d": 4, "codebook": codebook, "dtype": "float32", "scale": "none"
@@ -304,19 +304,19 @@ def test_padding_counts_nowhere(name: str, axis: str, codebook: str) -> None:
         options["axis"] = axis
     code = quantize(name, long, **options)
     stages = 2 if name == "rq" else 1
-    tail = code.parts["codes_tail"]
-    assert isinstance(tail, Indices)
-    assert tail.values.numel() == 31 * stages
+    tail_codes = code.parts["codes_tail"]
+    assert isinstance(tail_codes, Indices)
+    assert tail_codes.values.numel() == 31 * stages
     assert code.floats()["codebook_tail"].shape[-2:] == (8, 3)
     assert code.floats()["codebook"].numel() == stages * 8 * 4 * (5 if codebook == "block" else 1)
     alone = long[20:] if axis == "rows" else long[:, 20:]
     alone_code = quantize(name, alone.contiguous(), **{**options, "d": 3})
-    found = decoded(name, code)
-    found = found[20:] if axis == "rows" else found[:, 20:]
-    assert torch.equal(found, decoded(name, alone_code))
+    matrix = decoded(name, code)
+    tail = matrix[20:] if axis == "rows" else matrix[:, 20:]
+    assert torch.equal(tail, decoded(name, alone_code))
 
 
-def test_a_ratio_on_a_layer_with_a_tail_is_the_stored_one() -> None:
+def test_a_ratio_is_reached_on_a_layer_with_a_tail() -> None:
     entry = installed_plugins().quantizers.get("pq").item
     weight = weights(100, 103)
     options = entry.options_for(100, 103, 12.0, {})

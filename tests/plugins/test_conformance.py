@@ -1,4 +1,4 @@
-"""Every installed plugin keeps the contract: the kit says what that means."""
+"""Every installed plugin passes the conformance kit."""
 
 import pytest
 

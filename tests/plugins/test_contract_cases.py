@@ -1,6 +1,6 @@
-"""Three cases that any contract must serve: prune then pq, a rotation then pq, fine-tuned pq.
+"""Three cases that the contract must support: prune then pq, a rotation then pq, fine-tuned pq.
 
-Each goes through compress, save and load, with plugins that exist only here.
+Each is compressed, saved and loaded, with plugins that this file defines.
 """
 
 import math
@@ -130,7 +130,7 @@ class Broken(Quantizer):
         zeros = torch.zeros(shape, dtype=torch.uint8)
         tiny = context.quantize("pq", weight[:1].contiguous(), {"k": 2})
         huge = replace(tiny, code=replace(tiny.code, shape=(10**5, 10**5)))
-        made: dict[str, Callable[[], Any]] = {
+        codes: dict[str, Callable[[], Any]] = {
             "raise": lambda: 1 / 0,
             "none": lambda: None,
             "shape": lambda: Code((1, 1), {}),
@@ -144,7 +144,7 @@ class Broken(Quantizer):
             "unknown": lambda: context.quantize("no-such-method", weight, {}),
             "decode": lambda: Code(shape, {"codes": Indices(zeros, 2)}),
         }
-        code: Code = made[options.how]()
+        code: Code = codes[options.how]()
         return code
 
     def reconstruct(self, code: Code, params: Mapping[str, Tensor]) -> Tensor:
@@ -163,7 +163,7 @@ def vqzoo_transforms() -> list[Transform]:
 
 @pytest.fixture(scope="module", autouse=True)
 def plugins() -> Iterator[Plugins]:
-    """The installed plugins and those above, found as if they were installed."""
+    """The installed plugins and those above, as if they were installed."""
     extra = ModuleType("vqzoo_contract_cases")
     extra.__dict__.update(vqzoo_quantizers=vqzoo_quantizers, vqzoo_transforms=vqzoo_transforms)
     with pytest.MonkeyPatch.context() as patch:
@@ -246,7 +246,7 @@ def test_options_are_chosen_for_the_matrix_that_is_quantized(model: nn.Module) -
 
 
 def test_fine_tuning_of_pq(model: nn.Module, plugins: Plugins, tmp_path: Path) -> None:
-    """Codebooks learn, codes stay; what was learned is rounded, stored and loaded."""
+    """Codebooks are trained and codes stay; the trained values are rounded, stored and loaded."""
     small = vqzoo.compress(model, "pq", layers="dense", k=16, d=4, scale="row")
     (layer,) = small.layers
     before = layer.compressed
@@ -290,7 +290,7 @@ def test_reconstruct_is_decode(model: nn.Module, plugins: Plugins) -> None:
         assert torch.equal(decode(same, plugins), exact)
 
 
-def test_retuning_refuses_what_is_no_part(model: nn.Module, plugins: Plugins) -> None:
+def test_retuning_refuses_what_is_not_a_part(model: nn.Module, plugins: Plugins) -> None:
     compressed = vqzoo.compress(model, "pq", layers="dense", k=16).layers[0].compressed
     book = compressed.code.floats()["codebook"]
     with pytest.raises(ValueError, match="nonsense"):
@@ -310,7 +310,7 @@ def loss_of(matrix: Tensor) -> float:
 
 
 def loss(matrix: Tensor) -> Tensor:
-    """How far a linear layer's answers on some inputs are from wanted ones."""
+    """Mean squared error of a linear layer's outputs on some inputs, with `target` as reference."""
     inputs = torch.randn(16, matrix.shape[1], generator=torch.Generator().manual_seed(2))
     return (inputs @ matrix.T[:, :5] - target()).square().mean()
 
@@ -341,7 +341,7 @@ def fine_tune(compressed: MethodCode, plugins: Plugins) -> MethodCode:
         ("decode", "infinite"),
     ],
 )
-def test_a_broken_contract_is_told_with_plugin_and_layer(
+def test_the_error_of_a_broken_contract_names_plugin_and_layer(
     model: nn.Module, how: str, cause: str
 ) -> None:
     with pytest.raises(PluginError, match=cause) as caught:

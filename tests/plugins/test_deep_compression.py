@@ -29,7 +29,7 @@ def rebuilt(name: str, weight: Tensor, **options: object) -> Tensor:
 
 
 @pytest.mark.parametrize("density", [0.01, 0.1, 0.5, 1.0])
-def test_the_largest_survive_and_nothing_else(density: float) -> None:
+def test_only_the_largest_weights_survive(density: float) -> None:
     weight = weights(40, 50)
     pruned = rebuilt("prune", weight, density=density, dtype="float32")
     count = round(density * weight.numel())
@@ -40,7 +40,7 @@ def test_the_largest_survive_and_nothing_else(density: float) -> None:
     np.testing.assert_array_equal(pruned.reshape(-1), expected)
 
 
-def test_one_threshold_for_all() -> None:
+def test_weights_above_a_threshold_survive() -> None:
     weight = weights(30, 30)
     pruned = rebuilt("prune", weight, threshold=1.5, dtype="float32")
     assert torch.equal(pruned, weight.where(weight.abs() > 1.5, 0.0))
@@ -50,7 +50,7 @@ def test_one_threshold_for_all() -> None:
         quantize("prune", weight, threshold=1.0, density=0.5)
 
 
-def test_what_was_pruned_stays_pruned() -> None:
+def test_pruned_weights_stay_pruned() -> None:
     weight = weights(20, 30)
     once = rebuilt("prune", weight, density=0.2)
     again = rebuilt("deep-compression", once * 1.5, density=0.6, bits=5)
@@ -58,7 +58,7 @@ def test_what_was_pruned_stays_pruned() -> None:
 
 
 @pytest.mark.parametrize("then", ["km:k=8", "pq:k=16,d=2", "rtn:format=int4"])
-def test_any_method_may_follow(then: str, tmp_path: Path) -> None:
+def test_any_method_may_compress_the_survivors(then: str, tmp_path: Path) -> None:
     weight = weights(32, 64)
     code = quantize("prune", weight, density=0.25, then=then)
     assert code.children["values"].method == then.partition(":")[0]
@@ -74,15 +74,15 @@ def test_any_method_may_follow(then: str, tmp_path: Path) -> None:
         assert torch.equal(parameter, loaded.get_parameter(name))
 
 
-@pytest.mark.parametrize("then", ["km:k", "nosuch", "km:q=3"])
-def test_what_cannot_follow_is_told(then: str) -> None:
+@pytest.mark.parametrize("then", ["km:k", "nosuch", "km:q=3", "km:k=3,q"])
+def test_an_unknown_method_or_option_for_the_survivors_is_refused(then: str) -> None:
     layer = nn.Linear(16, 16)
-    with pytest.raises((UsageError, PluginError), match=r"name=value|nosuch|no option 'q'"):
+    with pytest.raises((UsageError, PluginError), match=r"'km:k'|nosuch|no option 'q'|name=value"):
         vqzoo.compress(layer, "prune", then=then)
 
 
 @pytest.mark.parametrize("init", ["linear", "density", "random", "optimal"])
-def test_survivors_share_the_nearest_of_few_values(init: str) -> None:
+def test_survivors_get_the_nearest_shared_value(init: str) -> None:
     weight = weights(40, 60)
     code = quantize("deep-compression", weight, density=0.3, bits=3, init=init)
     book = code.floats()["codebook"]
@@ -94,11 +94,11 @@ def test_survivors_share_the_nearest_of_few_values(init: str) -> None:
     assert torch.equal(matrix[kept != 0], nearest)
     best = scalar_kmeans(survivors, 8)
     optimum = (survivors - best.centroids[best.codes.long()]).square().sum()
-    worst = 8.0 if init == "random" else 1.6  # Lloyd's iterations end at what is near their start
+    worst = 8.0 if init == "random" else 1.6  # Lloyd's iterations end near their start
     assert optimum * 0.999 <= (matrix - kept).square().sum() <= worst * optimum
 
 
-def test_linear_initialization_keeps_the_largest() -> None:
+def test_linear_initialization_keeps_the_largest_weights() -> None:
     weight = weights(64, 64) ** 3
     far = weight.abs() > weight.abs().quantile(0.99)
     error = {
@@ -108,20 +108,19 @@ def test_linear_initialization_keeps_the_largest() -> None:
     assert error["linear"] < 0.8 * error["density"]
 
 
-def test_the_papers_bits_by_default() -> None:
+def test_bits_and_densities_default_to_those_of_the_paper() -> None:
     model = timm.create_model("test_resnet", num_classes=200)
     small = vqzoo.compress(model, "deep-compression", layers="all")
     for layer in small.layers:
         codes = layer.compressed.code.parts["codes"]
         assert isinstance(codes, Indices)
         kind = layer.layer.kind
-        wanted = min(256 if kind == "conv2d" else 32, codes.values.numel())
-        assert codes.cardinality == wanted
+        assert codes.cardinality == min(256 if kind == "conv2d" else 32, codes.values.numel())
         density = codes.values.numel() / layer.layer.numel
         assert density == pytest.approx(0.35 if kind == "conv2d" else 0.1, abs=0.01)
 
 
-def test_a_shared_value_gets_the_sum_of_its_weights_gradients() -> None:
+def test_the_gradient_of_a_shared_value_is_the_sum_of_its_weights_gradients() -> None:
     weight = weights(12, 10)
     code = quantize("deep-compression", weight, density=0.5, bits=2)
     method = PLUGINS.quantizers.get("deep-compression").item
@@ -133,17 +132,17 @@ def test_a_shared_value_gets_the_sum_of_its_weights_gradients() -> None:
     torch.testing.assert_close(book.grad, torch.stack(expected))
 
 
-def test_the_stage_before_is_pruning_to_the_same_density() -> None:
+def test_the_earlier_stage_prunes_to_the_same_density() -> None:
     method = PLUGINS.quantizers.get("deep-compression").item
     options = validate_options(method, {"density": 0.2, "bits": 4})
-    ((name, given),) = method.stages(options)
+    ((name, stage_options),) = method.stages(options)
     weight = weights(16, 16)
-    stage, _, _ = fitted(PLUGINS.quantizers.get(name).item, weight, given)
+    stage, _, _ = fitted(PLUGINS.quantizers.get(name).item, weight, stage_options)
     final = quantize("deep-compression", weight, density=0.2, bits=4)
     assert torch.equal(stage.indices("gaps"), final.indices("gaps"))
 
 
-def test_a_few_survivors_have_values_of_their_own() -> None:
+def test_fewer_survivors_than_shared_values_get_a_value_each() -> None:
     code = quantize("deep-compression", weights(4, 4), density=0.2, bits=8)
     book = code.parts["codebook"]
     assert isinstance(book, Floats)

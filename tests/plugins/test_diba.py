@@ -1,4 +1,4 @@
-"""DiBA-Greedy against brute force and numpy, and the method that stores what it finds."""
+"""DiBA-Greedy against brute force and numpy, and the method that stores its factors."""
 
 import itertools
 from collections.abc import Iterator
@@ -63,7 +63,7 @@ def steps_of(matrix: Tensor, k: int, **options: float) -> list[DibaStep]:
 )
 @settings(max_examples=15)
 def test_the_error_never_rises(m: int, n: int, k: int, seed: int, exponent: int) -> None:
-    """Step by step; and the error reported is that of the factors at that step."""
+    """At every step, and the reported error is that of the factors at that step."""
     matrix = normal(m, n, seed=seed) * 2.0**exponent
     steps = steps_of(matrix.float(), k, seed=seed)
     unit = 4.0**-exponent
@@ -74,7 +74,7 @@ def test_the_error_never_rises(m: int, n: int, k: int, seed: int, exponent: int)
 
 
 def test_every_half_step_lowers_the_error_of_a_large_matrix() -> None:
-    """More components than a group holds, more rows than a task takes."""
+    """With more components than a group and more rows than a task."""
     matrix = normal(300, 260)
     steps = steps_of(matrix, 200, iterations=4, tolerance=0)
     assert [step.name for step in steps[-5:]] == [
@@ -91,7 +91,7 @@ def test_every_half_step_lowers_the_error_of_a_large_matrix() -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_flips_are_those_of_exact_tests(seed: int) -> None:
-    """The same bits as flipping one after the other by the recomputed error."""
+    """The bits are those of flipping one after the other by the recomputed error."""
     matrix, factors = normal(9, 14, seed=seed), normal(11, 14, seed=seed + 1)
     scales, bits = normal(9, seed=seed + 2), binary(9, 11, seed=seed + 3)
 
@@ -110,31 +110,31 @@ def test_flips_are_those_of_exact_tests(seed: int) -> None:
     residual = matrix - (scales[:, None] * bits) @ factors
     flip_bits(residual, scales, bits, factors)
     assert torch.equal(bits, expected)
-    left = matrix.double() - (scales[:, None] * bits).double() @ factors.double()
-    torch.testing.assert_close(residual.double(), left, rtol=1e-4, atol=1e-4)
+    recomputed = matrix.double() - (scales[:, None] * bits).double() @ factors.double()
+    torch.testing.assert_close(residual.double(), recomputed, rtol=1e-4, atol=1e-4)
 
 
-def test_rows_without_scale_keep_their_bits() -> None:
+def test_rows_of_scale_zero_keep_their_bits() -> None:
     residual, bits = normal(4, 6), binary(4, 5)
     scales = torch.tensor([0.0, 1.0, 0.0, 1.0])
-    before, rest = bits.clone(), residual.clone()
+    bits_before, residual_before = bits.clone(), residual.clone()
     flip_bits(residual, scales, bits, normal(5, 6, seed=1))
-    assert torch.equal(bits[::2], before[::2])
-    assert torch.equal(residual[::2], rest[::2])
+    assert torch.equal(bits[::2], bits_before[::2])
+    assert torch.equal(residual[::2], residual_before[::2])
 
 
 def test_row_factors_are_least_squares() -> None:
     matrix, approximation = normal(8, 30), normal(8, 30, seed=1)
     approximation[2] = 0
-    found = row_factors(matrix, approximation)
+    factors = row_factors(matrix, approximation)
     for i in range(8):
         column = approximation[i, :, None].double().numpy()
         best = np.linalg.lstsq(column, matrix[i].double().numpy(), rcond=None)[0].item()
-        assert float(found[i]) == pytest.approx(1.0 if i == 2 else best, rel=1e-5)
+        assert float(factors[i]) == pytest.approx(1.0 if i == 2 else best, rel=1e-5)
 
 
 def lstsq_core(matrix: Tensor, left: Tensor, right: Tensor) -> tuple[np.ndarray, float]:
-    """D2 by numpy from the (m·n, k) design matrix, and the error that it leaves."""
+    """D2 by numpy from the (m·n, k) design matrix, and its error."""
     design = torch.einsum("ij,jl->ilj", left.double(), right.double()).flatten(0, 1).numpy()
     target = matrix.double().flatten().numpy()
     best = np.linalg.lstsq(design, target, rcond=None)[0]
@@ -147,41 +147,42 @@ def test_the_core_is_least_squares() -> None:
     np.testing.assert_allclose(core_correction(matrix, left, right), best, rtol=1e-3, atol=1e-5)
 
 
-def test_a_singular_core_leaves_no_more_than_least_squares() -> None:
-    """Equal components, and one of zeros."""
+def test_a_singular_core_is_least_squares() -> None:
+    """With two equal components and one of zeros."""
     matrix, left, right = normal(20, 15), normal(20, 9, seed=1), normal(9, 15, seed=2)
     left[:, 4], right[4] = left[:, 3], right[3]
     left[:, 7] = 0
     _, least = lstsq_core(matrix, left, right)
-    found = core_correction(matrix, left, right)
-    assert torch.isfinite(found).all()
-    error = squared(matrix.double() - (left * found).double() @ right.double())
+    core = core_correction(matrix, left, right)
+    assert torch.isfinite(core).all()
+    error = squared(matrix.double() - (left * core).double() @ right.double())
     assert error == pytest.approx(least, rel=1e-5)
 
 
-def every(shape: tuple[int, int]) -> Iterator[Tensor]:
+def binaries(shape: tuple[int, int]) -> Iterator[Tensor]:
+    """All binary matrices of a shape."""
     for bits in itertools.product((0, 1), repeat=shape[0] * shape[1]):
         yield torch.tensor(bits, dtype=torch.uint8).reshape(shape)
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_a_tiny_matrix_against_all_binary_factors(seed: int) -> None:
-    """One component. With D1 = D3 = 1, the least error of all pairs of binaries is a bound from
-    above for the best of a few seeds; the best matrix of rank one is a bound from below."""
+    """One component. The least error of all pairs of binaries with D1 = D3 = 1 is an upper bound
+    for the best of a few seeds; that of the best matrix of rank one is a lower bound."""
     matrix = normal(3, 3, seed=seed)
     bound = min(
         lstsq_core(matrix, b1.float(), b2.float())[1]
-        for b1 in every((3, 1))
-        for b2 in every((1, 3))
+        for b1 in binaries((3, 1))
+        for b2 in binaries((1, 3))
     )
-    found = min(steps_of(matrix, 1, seed=s)[-1].error for s in range(20))
-    assert found <= bound * (1 + 1e-5)
+    best = min(steps_of(matrix, 1, seed=s)[-1].error for s in range(20))
+    assert best <= bound * (1 + 1e-5)
     rank_one = squared(matrix) - float(torch.linalg.svdvals(matrix.double())[0] ** 2)
-    assert found >= rank_one * (1 - 1e-5)
+    assert best >= rank_one * (1 - 1e-5)
 
 
 def test_planted_factors_of_rank_one_are_found() -> None:
-    """Rows and columns that the planted bits leave out are zero; the rest is d1·d2·d3ᵀ."""
+    """Rows and columns whose planted bits are zero are zero; the others are d1·d2·d3ᵀ."""
     matrix = product64(planted(16, 1, 12)).float()
     steps = steps_of(matrix, 2, tolerance=0)
     assert steps[-1].error < 1e-6 * squared(matrix)
@@ -189,19 +190,19 @@ def test_planted_factors_of_rank_one_are_found() -> None:
 
 def test_a_matrix_of_two_values_is_found() -> None:
     matrix = 0.25 * (2.0 * binary(24, 1) - 1) * (2.0 * binary(1, 20, seed=1) - 1)
-    found = min(steps_of(matrix, 4, seed=s, tolerance=0)[-1].error for s in range(3))
-    assert found < 1e-8 * squared(matrix)
+    best = min(steps_of(matrix, 4, seed=s, tolerance=0)[-1].error for s in range(3))
+    assert best < 1e-8 * squared(matrix)
 
 
-def test_planted_factors_are_neared() -> None:
-    """Four times the planted components leave a tenth of what they leave of Gaussian weights."""
+def test_planted_factors_are_nearly_found() -> None:
+    """With four times the planted components, the error is a tenth of that of Gaussian weights."""
     matrix, weights = product64(planted(40, 4, 40, seed=5)).float(), normal(40, 40)
-    found, other = (
+    planted_error, gaussian_error = (
         min(steps_of(target, 16, seed=s)[-1].error for s in range(6)) / squared(target)
         for target in (matrix, weights)
     )
-    assert found < 0.05
-    assert found < 0.11 * other
+    assert planted_error < 0.05
+    assert planted_error < 0.11 * gaussian_error
 
 
 def test_zero_rows_and_columns_stay_zero() -> None:
@@ -219,63 +220,63 @@ def test_a_matrix_of_zeros_is_zero() -> None:
     assert not solve_diba(torch.zeros(5, 4), 3).matrix().any()
 
 
-def test_no_component_is_refused() -> None:
+def test_zero_components_are_refused() -> None:
     with pytest.raises(ValueError, match="at least 1"):
         solve_diba(normal(3, 3), 0)
 
 
-def test_the_seed_decides_and_threads_do_not() -> None:
+def test_factors_depend_on_the_seed_and_not_on_threads() -> None:
     matrix = normal(300, 280)
-    found = []
+    solutions = []
     for threads in (1, 3):
         with use_threads(threads):
-            found.append(solve_diba(matrix, 150, seed=3, iterations=2))
+            solutions.append(solve_diba(matrix, 150, seed=3, iterations=2))
     other = solve_diba(matrix, 150, seed=4, iterations=2)
     for name in ("d1", "b1", "d2", "b2", "d3"):
-        assert torch.equal(getattr(found[0], name), getattr(found[1], name))
-    assert not torch.equal(found[0].b1, other.b1)
+        assert torch.equal(getattr(solutions[0], name), getattr(solutions[1], name))
+    assert not torch.equal(solutions[0].b1, other.b1)
 
 
-def test_progress_goes_up_to_its_end() -> None:
+def test_progress_rises_to_its_total() -> None:
     calls: list[tuple[int, int]] = []
     solve_diba(normal(300, 40), 20, iterations=3, progress=lambda *at: calls.append(at))
     assert len({total for _, total in calls}) == 1
     assert [done for done, _ in calls] == sorted(done for done, _ in calls)
     assert calls[-1][0] == calls[-1][1]
-    assert len(calls) > 16  # passes of flips; of their tasks, other threads may take the rest
+    assert len(calls) > 16  # passes of flips, at least one task of each on the calling thread
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
-def test_what_is_stored_is_what_was_found(dtype: str) -> None:
-    """Bits as they are, diagonals rounded: 2⁻¹¹ of each for float16."""
+def test_the_code_holds_the_factors_of_the_solver(dtype: str) -> None:
+    """The bits as they are, and the diagonals, rounded by up to 2⁻¹¹ of each value in float16."""
     matrix = normal(30, 20)
-    found = solve_diba(matrix, 25, seed=0, iterations=20, tolerance=2e-3)
+    factors = solve_diba(matrix, 25, seed=0, iterations=20, tolerance=2e-3)
     code, options, _ = fitted(DIBA, matrix, {"k": 25, "dtype": dtype})
-    assert torch.equal(code.indices("left"), found.b1)
-    assert torch.equal(code.indices("right"), found.b2)
+    assert torch.equal(code.indices("left"), factors.b1)
+    assert torch.equal(code.indices("right"), factors.b2)
     bound = 2e-3 if dtype == "float16" else 0
-    for name, exact in (("rows", found.d1), ("core", found.d2), ("columns", found.d3)):
+    for name, exact in (("rows", factors.d1), ("core", factors.d2), ("columns", factors.d3)):
         assert ((code.floats()[name] - exact).abs() <= bound * exact.abs()).all()
     size = 16 if dtype == "float16" else 32
     bits = size * (30 + 25 + 20) + 8 * ((30 * 25 + 7) // 8 + (25 * 20 + 7) // 8)
     assert stored_bits(code) == DIBA.stored_bits(30, 20, options) == bits
 
 
-def test_bits_by_the_papers_formula() -> None:
+def test_paper_bits_follow_the_formula_of_the_paper() -> None:
     options = DIBA.Options(k=100)
     assert DIBA.paper_bits(64, 48, options) == 32 * (64 + 100 + 48) + 100 * (64 + 48)
 
 
 @pytest.mark.parametrize("ratio", [4, 6, 8, 12, 16, 24])
 def test_a_ratio_is_met_closely(ratio: float) -> None:
-    """On a matrix of AlexNet's size the largest k that fits is missed by under half a percent."""
+    """On a matrix of AlexNet's size, k is less than half a percent below the largest that fits."""
     m, n = 4096, 9216
     options = DIBA.options_for(m, n, ratio, {})
     reached = 32 * m * n / DIBA.stored_bits(m, n, options)
     assert ratio <= reached < 1.005 * ratio
 
 
-def test_more_components_err_less() -> None:
+def test_more_components_have_less_error() -> None:
     matrix = normal(64, 48)
     errors = [steps_of(matrix, k)[-1].error for k in (1, 4, 16, 64, 128)]
     assert all(later < before for before, later in itertools.pairwise(errors))
@@ -283,8 +284,8 @@ def test_more_components_err_less() -> None:
     assert expected == sorted(expected, reverse=True)
 
 
-def test_inference_multiplies_by_the_factors() -> None:
-    """apply equals x·Wᵀ, and only the diagonals are trained."""
+def test_apply_multiplies_by_the_factors() -> None:
+    """`apply` equals x·Wᵀ, and only the diagonals are trainable."""
     matrix = normal(24, 31)
     code = DIBA.quantize(matrix, DIBA.Options(k=20), layer_context((24, 31)))
     assert set(DIBA.trainable(code)) == {"rows", "core", "columns"}
@@ -298,7 +299,7 @@ def test_inference_multiplies_by_the_factors() -> None:
 
 
 def test_tuning_the_diagonals_lowers_the_output_error() -> None:
-    """DiBARD: gradient steps on the diagonals, the binaries fixed."""
+    """DiBARD: gradient steps on the diagonals, with fixed binary factors."""
     matrix, x = normal(24, 31), normal(200, 31, seed=1) * torch.linspace(0.1, 3, 31)
     code = quantize("diba", matrix, k=24)
     params = list(code.floats().items())

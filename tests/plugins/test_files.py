@@ -1,9 +1,9 @@
-"""A plugin in a single file: used while it is named, recorded as a file, never installed."""
+"""Plugins in single files: used inside a block, recorded as files, never installed."""
 
 from pathlib import Path
 
 import pytest
-from test_manager import GOOD
+from installing import GOOD
 
 from vqzoo.errors import UsageError
 from vqzoo.plugin.files import plugin_files
@@ -16,7 +16,7 @@ def write(folder: Path, text: str, name: str = "mymethod.py") -> Path:
     return path
 
 
-def test_a_file_is_there_only_while_it_is_named(tmp_path: Path) -> None:
+def test_a_file_is_loaded_only_inside_the_block(tmp_path: Path) -> None:
     path = write(tmp_path, GOOD.format(method="mine"))
     before = installed_plugins()
     with plugin_files([path]):
@@ -25,7 +25,7 @@ def test_a_file_is_there_only_while_it_is_named(tmp_path: Path) -> None:
         assert len(entry.origin.version) == 12
         assert installed_plugins().quantizers.get("file:mymethod.py:mine") == entry
         assert set(before.quantizers.names()) < set(installed_plugins().quantizers.names())
-        assert installed_plugins().statuses[-1].brings == ("method mine",)
+        assert installed_plugins().statuses[-1].provides == ("method mine",)
     assert installed_plugins() is before
     assert "mine" not in before.quantizers.names()
 
@@ -39,7 +39,7 @@ def test_a_file_that_changed_is_read_again(tmp_path: Path) -> None:
         assert "first" not in installed_plugins().quantizers.names()
 
 
-def test_two_files_and_one_of_them_twice(tmp_path: Path) -> None:
+def test_two_files_one_of_them_twice(tmp_path: Path) -> None:
     one = write(tmp_path, GOOD.format(method="one"), "one.py")
     two = write(tmp_path, GOOD.format(method="two"), "two.py")
     with plugin_files([one, two]), plugin_files([str(one)]):
@@ -57,7 +57,7 @@ def test_a_file_cannot_take_a_built_ins_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("import torch\n\nraise RuntimeError('out of\\nideas')", "line 3: RuntimeError: out of"),
         ("x = 1\ndef (", "failed at line 2: SyntaxError"),
@@ -67,17 +67,17 @@ def test_a_file_cannot_take_a_built_ins_name(tmp_path: Path) -> None:
         (GOOD.format(method="Bad Name"), "is refused: ValueError: Whole needs a name"),
     ],
 )  # fmt: skip
-def test_a_file_that_fails_is_a_usage_error(tmp_path: Path, text: str, told: str) -> None:
+def test_a_file_that_fails_is_a_usage_error(tmp_path: Path, text: str, message: str) -> None:
     path = write(tmp_path, text)
     with plugin_files([path]):
         for _ in range(2):  # not only when it is first read
             with pytest.raises(UsageError, match=r"mymethod\.py") as caught:
                 installed_plugins()
-            assert told in str(caught.value)
+            assert message in str(caught.value)
             assert "\n" not in str(caught.value)
 
 
-def test_a_file_that_is_not_there_or_not_python(tmp_path: Path) -> None:
+def test_a_file_that_does_not_exist_or_is_not_python(tmp_path: Path) -> None:
     missing = plugin_files(["nowhere.py"])
     with pytest.raises(UsageError, match="there is no plugin file nowhere"), missing:
         pass

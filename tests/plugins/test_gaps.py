@@ -1,17 +1,18 @@
-"""Relative positions, and the choice of the largest."""
+"""Gaps between positions, and the choice of the largest values."""
 
 import numpy as np
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from vqzoo_deep_compression.gaps import gaps_of, largest, positions_of
+from vqzoo_deep_compression.gaps import gaps_of, positions_of
+from vqzoo_deep_compression.survivors import largest
 
 
 @given(
     st.sets(st.integers(0, 3000), max_size=60).map(sorted),
     st.integers(1, 9),
 )
-def test_positions_come_back(positions: list[int], bits: int) -> None:
+def test_gaps_decode_to_the_positions(positions: list[int], bits: int) -> None:
     gaps = gaps_of(torch.tensor(positions, dtype=torch.int64), bits)
     assert positions_of(gaps, bits).tolist() == positions
     if len(gaps):
@@ -19,7 +20,7 @@ def test_positions_come_back(positions: list[int], bits: int) -> None:
 
 
 @given(st.sets(st.integers(0, 500), max_size=40).map(sorted), st.integers(1, 8))
-def test_gaps_are_those_of_a_walk(positions: list[int], bits: int) -> None:
+def test_gaps_are_those_of_a_plain_loop(positions: list[int], bits: int) -> None:
     filler, expected, before = (1 << bits) - 1, [], -1
     for position in positions:
         zeros = position - before - 1
@@ -35,8 +36,10 @@ def test_gaps_are_those_of_a_walk(positions: list[int], bits: int) -> None:
     st.lists(st.sampled_from([0.0, -0.0, 1.0, -1.0, 2.5, -2.5, 1e-30, 1e30]), max_size=30),
     st.data(),
 )
-def test_the_largest_are_a_stable_sorts(values: list[float], data: st.DataObject) -> None:
+def test_the_largest_values_are_those_of_a_stable_sort(
+    values: list[float], data: st.DataObject
+) -> None:
     count = data.draw(st.integers(0, len(values)))
-    found = largest(torch.tensor(values, dtype=torch.float32), count)
+    positions = largest(torch.tensor(values, dtype=torch.float32), count)
     order = np.argsort(-np.abs(np.float32(values)), kind="stable")[:count]
-    assert found.tolist() == sorted(order.tolist())
+    assert positions.tolist() == sorted(order.tolist())

@@ -1,4 +1,4 @@
-"""The conformance kit finds each way in which a transform breaks the contract."""
+"""The conformance kit detects every way in which a transform can break the contract."""
 
 import random
 from collections.abc import Mapping
@@ -23,32 +23,32 @@ EXAMPLES = Path(vqzoo.__file__).parents[1] / "docs" / "examples"
 
 
 class PeakOptions(Options):
-    floor: float = Field(1e-30, gt=0, description="the least peak")
+    floor: float = Field(1e-30, gt=0, description="the smallest peak")
 
 
 class Peaks(Transform):
-    """Columns divided by their largest magnitude: sound."""
+    """Columns divided by their largest magnitude. It keeps the contract."""
 
     name = "peaks"
     summary = "columns divided by their largest magnitude"
     Options = PeakOptions
 
     def forward(self, weight: Tensor, options: Any, context: LayerContext) -> tuple[Tensor, Code]:
-        """Divide by what is stored."""
+        """Divide by the stored values."""
         peaks = Floats(weight.abs().amax(dim=0).clamp(min=options.floor))
         order = Indices(torch.arange(weight.shape[1], device=weight.device), weight.shape[1])
         shape = (weight.shape[0], weight.shape[1])
         return weight / peaks.values, Code(shape, {"peaks": peaks, "order": order})
 
     def check(self, code: Code) -> None:
-        """A peak a column."""
+        """Require one peak per column."""
         n = code.shape[1]
         if code.require_indices("order", (n,)).cardinality != n:
             raise ValueError("other columns")
         code.require_floats("peaks", (n,))
 
     def reconstruct(self, code: Code, params: Mapping[str, Tensor]) -> Tensor:
-        """Multiply."""
+        """Multiply by the peaks."""
         return params["weight"] * params["peaks"][code.indices("order").long()]
 
 
@@ -140,7 +140,7 @@ class DetachedApply(Peaks):
 
 
 class Remembers(Peaks):
-    """Undoes what it did itself from memory: nobody else can."""
+    """Remembers what it transformed itself; another process would reconstruct another matrix."""
 
     def __init__(self) -> None:
         self._seen: list[Mapping[str, Any]] = []
@@ -162,10 +162,10 @@ class Amplifies(Peaks):
 
 class Trusting(Peaks):
     def check(self, code: Code) -> None:
-        """Take anything."""
+        """Accept anything."""
 
     def decode(self, code: Code, params: Mapping[str, Tensor], out: Tensor | None = None) -> Tensor:
-        """The contract's own would refuse another shape."""
+        """Skip the check of the shape that the inherited method makes."""
         return self.reconstruct(code, params)
 
     def reconstruct(self, code: Code, params: Mapping[str, Tensor]) -> Tensor:
@@ -178,54 +178,54 @@ class Broadcasts(Trusting):
 
 
 BROKEN = {
-    NoSummary: "it introduces itself: it has no summary",
-    ListOption: "options are scalars that text can give: option stops is a list",
+    NoSummary: "it describes itself: its summary is empty",
+    ListOption: "options can be given as text: option stops is a list",
     Lenient: "unknown options are refused: ",
-    Lossy: "undoing gives the matrix back: 1 × 1, defaults: off by",
-    Picky: "ordinary weights are not skipped: defaults: it was skipped",
+    Lossy: "reconstruct inverts forward: 1 × 1, defaults: off by",
+    Picky: "ordinary weights are not skipped: defaults: the method skipped it",
     CrashesOnOneColumn: "every shape is compressed or skipped: PluginError: peaks (plugin under",
     OverflowsOnHuge: "every value is compressed or skipped: PluginError: the matrix that peaks",
-    WritesInput: "the input is left untouched: defaults",
+    WritesInput: "the input is not modified: defaults",
     Forgetful: "the same seed gives the same code: defaults",
-    GlobalDice: "global random state is left alone: Python's generator was drawn from",
-    OtherDecode: "reconstruct equals decode: 1 × 1, defaults: reconstruct differs from decode",
-    IgnoresOut: "decode fills out: 1 × 1, defaults: out holds another matrix",
-    WritesParams: "decoding leaves the code alone: defaults: the second decoding differs",
-    Detached: "reconstruct is differentiable: defaults: part weight.scale",
+    GlobalDice: "global random state is not used: it drew from Python's generator",
+    OtherDecode: "reconstruct equals decode: 1 × 1, defaults: reconstruct and decode differ by",
+    IgnoresOut: "decode writes into out: 1 × 1, defaults: out holds another matrix",
+    WritesParams: "decoding does not modify the code: defaults: the second decoding gives another",
+    Detached: "reconstruct is differentiable: defaults: the result does not depend on part weight",
     OtherApply: "apply equals decode then matmul: 1 × 1, defaults, x of shape (1,): off by",
     DetachedApply: "apply is differentiable: defaults: the gradient of x is off by",
-    Remembers: "an artifact gives back the code: ",
-    Amplifies: "decoding is better than nothing: defaults: relative squared error",
+    Remembers: "an artifact preserves the code: ",
+    Amplifies: "decoding beats a zero matrix: defaults: relative squared error",
     Broadcasts: "damaged codes are refused: defaults: part 'peaks' flattened and nested",
-    Trusting: "children of another shape are refused: defaults: a child without a row decodes",
+    Trusting: "children of the wrong shape are refused: defaults: a child that lost a row",
 }
 
 
-def test_a_sound_transform_passes() -> None:
+def test_a_correct_transform_passes() -> None:
     check_transform(Peaks, {}, {"floor": 0.1})
 
 
 @pytest.mark.parametrize("transform", BROKEN, ids=lambda transform: transform.__name__)
-def test_a_broken_transform_is_told_which_rule(transform: type[Transform]) -> None:
+def test_a_broken_transform_is_reported_with_the_rule(transform: type[Transform]) -> None:
     name = BROKEN[transform].partition(":")[0]
     (rule,) = [rule for rule in TRANSFORM_RULES if rule.__name__ == name.replace(" ", "_")]
     with pytest.raises(ExceptionGroup) as caught:
         check_rules(transform.__name__, [rule], lambda: transform_subject_of(transform, ()))
-    (told,) = caught.value.exceptions
-    assert isinstance(told, ContractBroken)
-    assert str(told).startswith(BROKEN[transform])
-    assert "\nThe rule: " in str(told)
+    (report,) = caught.value.exceptions
+    assert isinstance(report, ContractBroken)
+    assert str(report).startswith(BROKEN[transform])
+    assert "\nThe rule: " in str(report)
 
 
 def test_every_rule_can_be_broken() -> None:
-    """But for those that the core itself keeps, and the one that needs a GPU."""
+    """Except those that the core itself ensures, and the one that needs a GPU."""
     shown = {text.partition(":")[0].replace(" ", "_") for text in BROKEN.values()}
-    core = {"empty_and_nan_never_pass", "the_file_holds_what_the_core_counts"}
+    core = {"empty_and_nonfinite_matrices_are_refused", "stored_bytes_match_the_counted_bits"}
     others = core | {"cpu_and_gpu_agree"}
     assert shown | others == {rule.__name__ for rule in TRANSFORM_RULES}
 
 
-def test_all_broken_rules_are_told_together() -> None:
+def test_all_broken_rules_are_reported_together() -> None:
     with pytest.raises(ExceptionGroup, match="CrashesOnOneColumn breaks") as caught:
         check_transform(CrashesOnOneColumn)
     assert len(caught.value.exceptions) > 3

@@ -1,7 +1,7 @@
-"""The model card says what was recorded, and nothing that anybody wrote can become markup."""
+"""The model card reports what was recorded, and no string in it can become markup."""
 
-import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,22 +9,26 @@ from huggingface_hub import ModelCard
 
 from vqzoo.artifact.reader import open_artifact
 from vqzoo.plugin.manager import installed_plugins
-from vqzoo.report.card import read_record, render_card
+from vqzoo.report.card import render_card
 from vqzoo.report.card_plot import draw_bytes
 from vqzoo.report.markdown import code, plain, table
+from vqzoo.report.record import Record
+from vqzoo.report.record_file import read_record
 from vqzoo.testing.hub.card import metadata_errors
 
 
 @pytest.fixture
-def record(made: Path) -> dict:
-    found = read_record(open_artifact(made))
-    assert found is not None
-    return found
+def record(made: Path) -> Record:
+    record = read_record(open_artifact(made))
+    assert record is not None
+    return record
 
 
-def card_of(folder: Path, record: dict | None, **config: object) -> ModelCard:
-    from dataclasses import replace
+def changed(record: Record, **fields: object) -> Record:
+    return Record.model_validate(record.to_dict() | fields)
 
+
+def card_of(folder: Path, record: Record | None, **config: object) -> ModelCard:
     artifact = open_artifact(folder)
     cfg = {**artifact.config["pretrained_cfg"], **config.pop("cfg", {})}
     artifact = replace(artifact, config={**artifact.config, "pretrained_cfg": cfg})
@@ -44,7 +48,7 @@ ACCURACY = {
 }
 
 
-def test_a_run_leaves_its_card(made: Path, record: dict) -> None:
+def test_a_run_writes_its_card(made: Path, record: Record) -> None:
     text = (made / "README.md").read_text()
     assert text == str(card_of(made, record))
     data = ModelCard(text).data
@@ -58,34 +62,51 @@ def test_a_run_leaves_its_card(made: Path, record: dict) -> None:
     assert "was not measured" in text
     assert str(made.parent) not in text
     assert "vqzoo run test_resnet --checkpoint mine.safetensors --method pq" in text
-    for row in record["layers"]:
-        (line,) = [line for line in text.splitlines() if line.startswith(f"| `{row['name']}` |")]
-        assert line.endswith(f"| {row['ratio']:.1f}x | {row['sqnr_db']:.2f} | {row['bytes']:,} |")
+    for layer in record.layers:
+        (line,) = [line for line in text.splitlines() if line.startswith(f"| `{layer.name}` |")]
+        assert line.endswith(f"| {layer.ratio:.1f}x | {layer.sqnr_db:.2f} | {layer.bytes:,} |")
     assert "arXiv 1412.6115" in text
     assert "[image]: " not in text
 
 
-def test_what_was_measured_is_in_the_metadata(made: Path, record: dict) -> None:
-    card = card_of(made, {**record, "accuracy": ACCURACY})
+def test_layers_are_listed_in_the_order_of_the_model(made: Path, record: Record) -> None:
+    """Headers sort them by name: "fc" before "layer1"."""
+    names = re.findall(r"^\| `([^`]+)` \|", (made / "README.md").read_text(), re.MULTILINE)
+    assert names == [layer.name for layer in record.layers]
+    assert names != sorted(names)
+
+
+def test_a_card_without_a_record_leaves_out_what_only_a_run_knows(made: Path) -> None:
+    text = str(card_of(made, None))
+    assert "With `vqzoo.compress`, from a model in memory" in text
+    assert "was not measured" in text
+    assert "SQNR" not in text
+    assert "whole file |" not in text
+
+
+def test_accuracy_is_in_the_metadata(made: Path, record: Record) -> None:
+    card = card_of(made, changed(record, accuracy=ACCURACY))
     first, second = card.data.eval_results
     assert (first.metric_name, first.metric_value) == ("top-1", 90.25)
     assert (second.metric_name, second.metric_value) == ("top-5", 99.5)
     assert first.dataset_type == "zalando-datasets/fashion_mnist"
     assert "| top-1 | 90.50% | 90.25% | -0.25 ± 0.31 points |" in str(card)
+    assert "| top-5 | 99.75% | 99.50% | -0.25 points |" in str(card)
     assert "10,000 images of Fashion-MNIST, test split" in str(card)
-    assert "not measured" not in str(card).partition("## What it costs")[0]
+    assert "not measured" not in str(card).partition("## Memory and speed")[0]
 
 
-def test_without_labels_agreement_is_told_and_no_accuracy(made: Path, record: dict) -> None:
+def test_without_labels_the_card_reports_agreement(made: Path, record: Record) -> None:
     agreement = {"data": "imagefolder:holiday", "images": 30, "top1": 96.67, "kl": 0.0123}
-    card = card_of(made, {**record, "agreement": agreement})
+    card = card_of(made, changed(record, agreement=agreement))
     assert card.data.eval_results is None
     assert "was not measured" in str(card)
     assert "96.67%" in str(card)
+    assert "0.0123 nats" in str(card)
 
 
 @pytest.mark.parametrize(
-    ("given", "shown", "name"),
+    ("license", "shown", "name"),
     [
         ("apache-2.0", "apache-2.0", None),
         ("Timm Special 1", "other", "Timm Special 1"),
@@ -93,8 +114,10 @@ def test_without_labels_agreement_is_told_and_no_accuracy(made: Path, record: di
         (["mit"], "unknown", None),
     ],
 )
-def test_licences(made: Path, record: dict, given: object, shown: str, name: str | None) -> None:
-    data = card_of(made, record, cfg={"license": given}).data
+def test_licences(
+    made: Path, record: Record, license: object, shown: str, name: str | None
+) -> None:
+    data = card_of(made, record, cfg={"license": license}).data
     assert data.license == shown
     assert data.get("license_name") == name
 
@@ -108,21 +131,24 @@ def test_licences(made: Path, record: dict, given: object, shown: str, name: str
         ("checkpoint:mine.safetensors", "timm/resnet18.a1_in1k", None),
     ],
 )
-def test_a_base_model_only_where_there_is_one(
-    made: Path, record: dict, weights: str, hub_id: str | None, base: str | None
+def test_only_pretrained_weights_have_a_base_model(
+    made: Path, record: Record, weights: str, hub_id: str | None, base: str | None
 ) -> None:
     data = card_of(made, record, cfg={"hf_hub_id": hub_id}, weights=weights).data
     assert data.get("base_model") == base
     assert data.get("base_model_relation") == ("quantized" if base else None)
 
 
-def test_hostile_strings_stay_text(made: Path, record: dict) -> None:
+def test_hostile_strings_stay_text(made: Path, record: Record) -> None:
     evil = "x`|\n---\nlicense: mit\n# <script>alert(1)</script> [a](http://evil.example) ![b](c)"
-    hostile = json.loads(json.dumps(record))
-    hostile["model"] = evil
-    hostile["skipped"] = {evil: evil}
-    hostile["accuracy"] = {**ACCURACY, "data": f"imagefolder:{evil}"}
-    hostile["layers"][0]["name"] = evil
+    first, *others = record.to_dict()["layers"]
+    hostile = changed(
+        record,
+        model=evil,
+        skipped={evil: evil},
+        accuracy={**ACCURACY, "data": f"imagefolder:{evil}"},
+        layers=[{**first, "name": evil}, *others],
+    )
     card = card_of(made, hostile, cfg={"license": evil}, method="m" + evil[:100])
     assert card.data.license == "other"
     body = re.sub(r"```.*?```", "", card.text, flags=re.DOTALL)
@@ -141,7 +167,7 @@ def test_markdown_of_hostile_text() -> None:
     assert table(("a", "b"), [("1", "2")], right=(1,)) == "| a | b |\n| --- | ---: |\n| 1 | 2 |"
 
 
-def test_the_picture_is_the_same_each_time(made: Path, tmp_path: Path) -> None:
+def test_the_plot_depends_on_the_artifact_alone(made: Path, tmp_path: Path) -> None:
     artifact = open_artifact(made)
     draw_bytes(artifact, tmp_path / "a.png")
     draw_bytes(artifact, tmp_path / "b.png")

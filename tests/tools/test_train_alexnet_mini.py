@@ -1,4 +1,4 @@
-"""The recipe of the embedded model, on a data set small enough to train on in seconds."""
+"""Training the embedded model, on a data set small enough to take seconds."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_one_command_trains_records_and_repeats(
         written.append(out.read_bytes())
     assert written[0] == written[1] != written[2]
     assert torch.equal(state, torch.get_rng_state())
-    assert not list(small_data.glob("*.partial"))
+    assert not list(small_data.glob("*.tmp"))
     weights = load_file(small_data / "one.safetensors")
     floats = [tensor for tensor in weights.values() if tensor.is_floating_point()]
     assert {tensor.dtype for tensor in floats} == {torch.float16}
@@ -86,13 +86,13 @@ def test_it_learns(small_data: Path) -> None:
     )
     steps: list[Step] = []
     train(data, data, recipe, torch.device("cpu"), steps.append)
-    reached = [step.accuracy for step in steps if step.accuracy is not None]
+    accuracies = [step.accuracy for step in steps if step.accuracy is not None]
     assert len(steps) == 6 * 4
-    assert len(reached) == 6
-    assert reached[-1] > 90
+    assert len(accuracies) == 6
+    assert accuracies[-1] > 90
 
 
-def test_what_is_embedded_is_what_the_recipe_holds_out(
+def test_the_embedded_images_are_held_out_from_training(
     small_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: dict[str, LabelledImages] = {}
@@ -103,12 +103,12 @@ def test_what_is_embedded_is_what_the_recipe_holds_out(
 
     monkeypatch.setattr(recipe_module, "train", watch)
     assert main(["--data", str(small_data), "--out", str(small_data / "x")]) == 0
-    everything = fmnist.train_split(small_data)
-    chosen = fmnist.held_out_indices(everything.labels)
-    assert torch.equal(seen["held_out"].images, everything.images[chosen])
-    rest = np.delete(np.arange(600), chosen.numpy())
-    assert torch.equal(seen["data"].images, everything.images[rest])
-    assert torch.equal(seen["data"].labels, everything.labels[rest])
+    split = fmnist.train_split(small_data)
+    held_out = fmnist.held_out_indices(split.labels)
+    assert torch.equal(seen["held_out"].images, split.images[held_out])
+    others = np.delete(np.arange(600), held_out.numpy())
+    assert torch.equal(seen["data"].images, split.images[others])
+    assert torch.equal(seen["data"].labels, split.labels[others])
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_what_is_embedded_is_what_the_recipe_holds_out(
         (["--data", "{}", "--out", "{}/x", "--device", "quantum"], 2, "--device quantum"),
     ],
 )
-def test_bad_commands_end_in_one_line(
+def test_bad_commands_end_in_one_line_and_write_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], code: int, says: str
 ) -> None:
     assert main([option.format(tmp_path) for option in options]) == code
@@ -160,7 +160,7 @@ def test_augmentation_draws_every_shift_and_both_sides() -> None:
         torch.manual_seed(0)
         image = torch.arange(1, 26, dtype=torch.uint8).view(1, 1, 5, 5)
         result = augment(image.expand(2000, -1, -1, -1), 2)
-    assert len({tuple(one.flatten().tolist()) for one in result}) == 5 * 5 * 2
+    assert len({tuple(image.flatten().tolist()) for image in result}) == 5 * 5 * 2
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 7), st.integers(1, 2))
@@ -183,7 +183,7 @@ def test_erasing_puts_zeros_in_one_square_that_may_be_cut(
         assert width == side or (width < side and cut_columns)
 
 
-def test_erasing_spares_its_share_of_the_images() -> None:
+def test_erasing_hits_images_with_the_given_probability() -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         images = torch.ones(4000, 1, 6, 5)

@@ -1,4 +1,4 @@
-"""Recipes as files, what they will weigh, and building many of them."""
+"""Recipe files, the sizes computed from them, and building many artifacts."""
 
 import re
 from pathlib import Path
@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 from vqzoo.artifact.reader import open_artifact
 from vqzoo.cli.main import app
 from vqzoo.errors import PluginError, UsageError
-from vqzoo.models.names import check_name, register_models
+from vqzoo.models.names import check_name
+from vqzoo.models.registration import register_models
 from vqzoo.plugin.code import Code
 from vqzoo.plugin.manager import installed_plugins
 from vqzoo.progress import SilentWatcher
@@ -44,11 +45,11 @@ def test_the_recipes_that_come_with_vqzoo() -> None:
 
 
 @pytest.mark.parametrize("recipe", find_recipes([], recipes_folder()), ids=lambda r: r.name)
-def test_they_will_be_as_small_as_they_say(recipe: ZooRecipe) -> None:
+def test_recipes_reach_the_ratio_in_their_name(recipe: ZooRecipe) -> None:
     size = expected_size(recipe.recipe, installed_plugins())
     assert size.exact
-    said = re.search(r"-(\d+)x$", recipe.name)
-    assert size.dense_layers / size.compressed >= (int(said[1]) if said else 30)
+    named = re.search(r"-(\d+)x$", recipe.name)
+    assert size.dense_layers / size.compressed >= (int(named[1]) if named else 30)
 
 
 @pytest.mark.parametrize(
@@ -63,9 +64,7 @@ def test_they_will_be_as_small_as_they_say(recipe: ZooRecipe) -> None:
         {"method": "pq", "rules": ({"layers": "fc", "method": "rtn"},)},
     ],
 )
-def test_the_size_is_known_to_the_byte_before_there_are_weights(
-    fields: dict, tmp_path: Path
-) -> None:
+def test_the_size_is_exact_without_weights(fields: dict, tmp_path: Path) -> None:
     recipe = make_recipe({"model": "test_resnet", "weights": "random", **fields})
     size = expected_size(recipe, installed_plugins())
     artifact = open_artifact(run(recipe, SilentWatcher(), out=tmp_path / "a").folder)
@@ -77,30 +76,33 @@ def test_the_size_is_known_to_the_byte_before_there_are_weights(
 
 
 def test_the_embedded_recipe_becomes_the_file_that_the_dry_run_lists(tmp_path: Path) -> None:
-    (found,) = find_recipes(["alexnet-mini-pq-16x"], recipes_folder())
-    recipe = found.recipe.model_copy(update={"images": 10})
+    (embedded,) = find_recipes(["alexnet-mini-pq-16x"], recipes_folder())
+    recipe = embedded.recipe.model_copy(update={"images": 10})
     size = expected_size(recipe, installed_plugins())
-    made = run(recipe, SilentWatcher(), out=tmp_path / "a").folder / "vqzoo.safetensors"
-    assert size.file == made.stat().st_size
+    written = run(recipe, SilentWatcher(), out=tmp_path / "a").folder / "vqzoo.safetensors"
+    assert size.file == written.stat().st_size
 
 
 @pytest.mark.parametrize("packing", [p.name for p in installed_plugins().packings])
-def test_a_packing_may_only_be_better_than_foretold(packing: str, tmp_path: Path) -> None:
+def test_a_packing_never_exceeds_the_expected_size(packing: str, tmp_path: Path) -> None:
     recipe = make_recipe(
         {"model": "test_resnet", "weights": "random", "method": "km", "packing": packing}
     )
     size = expected_size(recipe, installed_plugins())
-    made = run(recipe, SilentWatcher(), out=tmp_path / "a").folder / "vqzoo.safetensors"
+    written = run(recipe, SilentWatcher(), out=tmp_path / "a").folder / "vqzoo.safetensors"
     assert size.exact == (packing == "bits")
-    assert made.stat().st_size <= size.file
-    assert not size.exact or made.stat().st_size == size.file
+    assert written.stat().st_size <= size.file
+    assert not size.exact or written.stat().st_size == size.file
 
 
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
         ({"method": "svd", "options": {"energy": 0.9}}, "fc: the rank that keeps energy=0.9"),
-        ({"method": "km", "transforms": ["prune"]}, "fc: what prune leaves to km"),
+        (
+            {"method": "km", "transforms": ["prune"]},
+            "fc: what prune leaves to km depends on the weights",
+        ),
         ({"method": "prune"}, "fc: prune does not say beforehand what it will store"),
         ({"method": "deep-compression"}, "fc: deep-compression does not say beforehand"),
     ],
@@ -109,11 +111,11 @@ def test_a_dry_run_says_which_sizes_only_the_weights_can_tell(
     fields: dict[str, Any], says: str, recipes: Path
 ) -> None:
     (recipes / "b.yaml").unlink()
-    named = {"model": "test_resnet", "weights": "random", **fields}
-    (recipes / "d.yaml").write_text(yaml.safe_dump(named))
+    recipe = {"model": "test_resnet", "weights": "random", **fields}
+    (recipes / "d.yaml").write_text(yaml.safe_dump(recipe))
     done = CliRunner().invoke(app, ["zoo", "build", "--recipes", "recipes", "--dry-run"])
     assert done.exit_code == 0, done.stderr
-    assert f"d: size not known before it is built: {says}" in done.stdout
+    assert f"d: the size is not known before it is built: {says}" in done.stdout
     assert "26,008" in done.stdout
 
 
@@ -134,9 +136,9 @@ def test_a_method_whose_layout_fails_is_named(
 @pytest.mark.parametrize(
     ("text", "line", "says"),
     [
-        ("model: x\nmethod: [pq\n", 3, "not YAML"),
-        ("- pq\n", 1, "not a mapping"),
-        ("", 1, "not a mapping"),
+        ("model: x\nmethod: [pq\n", 3, "this is not YAML"),
+        ("- pq\n", 1, "a recipe is a mapping"),
+        ("", 1, "a recipe is a mapping"),
         ("model: test_resnet\n", 1, "give a method"),
         ("model: test_resnet\nmethod: pq\nration: 16\n", 3, "ration: unknown"),
         ("model: test_resnet\nmethod: pq\nratio: 0.5\n", 3, "ratio: "),
@@ -146,15 +148,13 @@ def test_a_method_whose_layout_fails_is_named(
         ("model: x\nmethod: pq\nrepo: org/name\n", 3, "repo: "),
     ],
 )
-def test_what_is_wrong_is_told_by_file_and_line(
-    text: str, line: int, says: str, tmp_path: Path
-) -> None:
+def test_errors_begin_with_file_and_line(text: str, line: int, says: str, tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(text)
-    with pytest.raises(UsageError) as told:
+    with pytest.raises(UsageError) as error:
         find_recipes([], tmp_path)
-    assert str(told.value).startswith(f"{path}:{line}: "), told.value
-    assert says in str(told.value)
+    assert str(error.value).startswith(f"{path}:{line}: "), error.value
+    assert says in str(error.value)
 
 
 def test_unknown_recipes(tmp_path: Path) -> None:
@@ -174,16 +174,17 @@ def recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return Path("recipes")
 
 
-def test_a_failure_stops_nothing_and_what_is_done_is_not_done_again(recipes: Path) -> None:
+def test_a_failure_does_not_stop_the_rest_and_finished_artifacts_are_kept(recipes: Path) -> None:
     done = CliRunner().invoke(app, ["zoo", "build", "--recipes", "recipes", "--out", "made"])
     assert done.exit_code == 1
     states = [line.split()[:2] for line in done.stdout.splitlines()[1:] if line[:2] in "a b c "]
+    assert re.search(r"^b: .*depth", done.stdout, re.MULTILINE)
     assert states == [["a", "built"], ["b", "failed"], ["c", "built"]]
     (recipes / "b.yaml").unlink()
     times = {path: path.stat().st_mtime_ns for path in Path("made").rglob("*.safetensors")}
     done = CliRunner().invoke(app, ["zoo", "build", "--recipes", "recipes", "--out", "made"])
     assert done.exit_code == 0, done.stderr
-    assert done.stdout.count(" there ") == 2
+    assert done.stdout.count(" existing ") == 2
     assert times == {path: path.stat().st_mtime_ns for path in Path("made").rglob("*.safetensors")}
 
 

@@ -1,4 +1,4 @@
-"""Rebuilds a layer's code from its stored tensors."""
+"""Rebuild a layer's code from its stored tensors."""
 
 import math
 from collections.abc import Mapping
@@ -12,8 +12,9 @@ from vqzoo.artifact.schema import (
     LayerEntry,
 )
 from vqzoo.errors import ArtifactError, UsageError, one_line
+from vqzoo.plugin.files import FILE_PREFIX
 
-if TYPE_CHECKING:  # torch and the plugins are not needed to look at headers
+if TYPE_CHECKING:  # reading headers needs neither torch nor the plugins
     from torch import Tensor
 
     from vqzoo.plugin.code import MethodCode, Part
@@ -23,15 +24,15 @@ if TYPE_CHECKING:  # torch and the plugins are not needed to look at headers
 def build_code(
     key: str, entry: LayerEntry, tensors: "Mapping[str, Tensor]", plugins: "Plugins"
 ) -> "MethodCode":
-    """A layer's code from its stored tensors.
+    """Rebuild a layer's code from its stored tensors.
 
     Raises:
-        ArtifactError: the method is not installed, or the tensors are not what the entry says.
+        ArtifactError: the method is not installed, or the tensors do not match the entry.
     """
     from vqzoo.artifact.encode import tensors_sha256
 
     if tensors_sha256(tensors) != entry.sha256:
-        raise ArtifactError(f"the stored parts of {key!r} do not have the checksum of the header")
+        raise ArtifactError(f"the stored parts of {key!r} do not match their checksum")
     return _build(key, entry.code, key + SEPARATOR, tensors, plugins)
 
 
@@ -40,7 +41,7 @@ def _build(
 ) -> "MethodCode":
     from vqzoo.plugin.code import Code, MethodCode
 
-    name = _installed_method(key, entry, plugins)
+    method = _installed_method(key, entry, plugins)
     parts = {
         part: _build_part(prefix + part, spec, tensors[prefix + part], plugins)
         for part, spec in entry.parts.items()
@@ -51,39 +52,42 @@ def _build(
     }
     code = Code(entry.shape, parts, entry.facts, children)
     try:
-        plugins.method(name).item.check(code)
-    except Exception as error:  # a plugin's code on a stranger's data
+        plugins.method(method).item.check(code)
+    except Exception as error:  # a plugin's code on untrusted data
         raise ArtifactError(f"{key!r}: {one_line(error)}") from error
-    return MethodCode(name, code)
+    return MethodCode(method, code)
 
 
 def _installed_method(key: str, entry: CodeEntry, plugins: "Plugins") -> str:
-    """The registered name of the method that an entry names; nothing is imported for it."""
-    from vqzoo.plugin.files import FILE_PREFIX
+    """The registered name of an entry's method; nothing is imported for it.
 
+    Raises:
+        ArtifactError: the method is not installed, or another version of it is.
+    """
     for name in (f"{entry.plugin}:{entry.method}", entry.method):
         bare = name.rpartition(":")[2]
         if bare not in plugins.quantizers.names() + plugins.transforms.names():
             break
         try:
-            found = plugins.method(name)
+            registered = plugins.method(name)
         except UsageError:
             continue
-        if found.item.version != entry.method_version:
+        if registered.item.version != entry.method_version:
             raise ArtifactError(
-                f"{key!r} was made by version {entry.method_version!r:.40} of {found.name}; "
-                f"version {found.item.version} is installed"
+                f"{key!r} was compressed by version {entry.method_version!r:.40} of "
+                f"{registered.name}; version {registered.item.version} is installed"
             )
         return name
     if entry.plugin.startswith(FILE_PREFIX):
         file = entry.plugin.removeprefix(FILE_PREFIX)
         raise ArtifactError(
             f"{key!r} needs method {entry.method!r:.80} of the plugin file {file!r:.80}: "
-            "give that file with --plugin, or as vqzoo.load(..., plugins=[...])"
+            "pass that file with --plugin or vqzoo.load(..., plugins=[...])"
         )
     raise ArtifactError(
-        f"{key!r} needs method {entry.method!r:.80}, which no installed plugin brings; the "
-        f"artifact says it comes from the package {entry.plugin!r:.80} (its word only)"
+        f"{key!r} needs method {entry.method!r:.80}, which no installed plugin provides; the "
+        f"artifact names the package {entry.plugin!r:.80} (unverified)"
+        f"{plugins.quantizers.unloaded()}"
     )
 
 
@@ -99,17 +103,20 @@ def _build_part(
             raise ArtifactError(f"{name!r} holds NaN or infinite values")
         return Floats(tensor, spec.exponent)
     if spec.packing not in plugins.packings.names():
-        raise ArtifactError(f"{name!r} is packed by {spec.packing!r:.80}, which is not installed")
+        raise ArtifactError(f"{name!r} uses packing {spec.packing!r:.80}, which is not installed")
     packing = plugins.packings.get(spec.packing).item
     if packing.version != spec.packing_version:
-        raise ArtifactError(f"{name!r} is packed by another version of {packing.name}")
+        raise ArtifactError(
+            f"{name!r} was packed by version {spec.packing_version!r:.40} of {packing.name}; "
+            f"version {packing.version} is installed"
+        )
     count = math.prod(spec.shape)
     try:
         values = packing.unpack(tensor, spec.cardinality, count)
-    except Exception as error:  # a plugin's code on a stranger's data
+    except Exception as error:  # a plugin's code on untrusted data
         raise ArtifactError(f"{name!r}: {one_line(error)}") from error
     if values.shape != (count,):
-        raise ArtifactError(f"{name!r} holds {values.numel()} codes where {count} are promised")
+        raise ArtifactError(f"{name!r} holds {values.numel()} codes instead of {count}")
     if count and not 0 <= int(values.min()) <= int(values.max()) < spec.cardinality:
-        raise ArtifactError(f"{name!r} has codes past its {spec.cardinality} symbols")
+        raise ArtifactError(f"{name!r} holds codes that are not below {spec.cardinality}")
     return Indices(values.reshape(spec.shape), spec.cardinality).as_read()

@@ -1,4 +1,4 @@
-"""Codes to the tensors and JSON of a file, one layer at a time."""
+"""Turn the codes of a layer into the tensors and the JSON that a file holds."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vqzoo.artifact.dtypes import element_type
 from vqzoo.artifact.schema import SEPARATOR
 from vqzoo.errors import PluginError
 from vqzoo.plugin.code import Indices, MethodCode
@@ -16,17 +17,17 @@ from vqzoo.plugin.manager import Plugins
 from vqzoo.plugin.packing import Packing
 from vqzoo.plugin.registry import Registered
 
-FIXED_WIDTH = "bits"  # the packing whose streams are as long as cardinality and count say
+FIXED_WIDTH = "bits"  # the packing whose stream length follows from cardinality and count
 
 
 @dataclass(frozen=True)
 class EncodedLayer:
-    """A compressed weight as the file holds it.
+    """A compressed weight as a file holds it.
 
     Attributes:
-        key: of the weight in the state dict, "features.3.weight".
-        entry: JSON of a `LayerEntry`.
-        tensors: file key -> tensor: packed streams as uint8, floats in their storage dtype.
+        key: the weight's key in the state dict, "features.3.weight".
+        entry: the JSON of a `LayerEntry`.
+        tensors: tensor key -> tensor; packed streams are uint8, floats have their storage dtype.
     """
 
     key: str
@@ -52,7 +53,18 @@ def encode_layer(
     """Pack a layer's codes and describe them.
 
     Args:
-        transforms: name and options of each that ran before the method, for the record.
+        key: the weight's key in the state dict.
+        shape: of the dense weight.
+        dtype: of the dense weight.
+        compressed: the code.
+        options: the method's options as used, for the record.
+        packing: name of the packing for integer codes.
+        plugins: the plugins that provide methods and packings.
+        transforms: name and options of each transform that ran before the method, first one first,
+            for the record.
+
+    Raises:
+        PluginError: the packing failed, or is not lossless.
     """
     tensors: dict[str, Tensor] = {}
     code = _encode_code(compressed, key + SEPARATOR, packing, plugins, tensors)
@@ -67,11 +79,11 @@ def encode_layout(
     packing: str,
     plugins: Plugins,
 ) -> EncodedLayer:
-    """What `encode_layer` will make of a float32 weight, as far as sizes go: exactly in the packing
-    `bits`, at most in another.
+    """Compute the sizes that `encode_layer` will give for a float32 weight: exact with the packing
+    `bits`, an upper bound with any other.
 
     Args:
-        layout: a code whose tensors are on the meta device, and so are the result's.
+        layout: a code whose tensors are on the meta device; those of the result are, too.
     """
     tensors: dict[str, Tensor] = {}
     code = _encode_code(layout, key + SEPARATOR, packing, plugins, tensors)
@@ -90,7 +102,7 @@ def _encoded(
 ) -> EncodedLayer:
     entry: dict[str, Any] = {
         "shape": list(shape),
-        "dtype": str(dtype).removeprefix("torch."),
+        "dtype": element_type(dtype).name,
         "view": code["shape"],
         "options": dict(options),
         "code": code,
@@ -118,13 +130,13 @@ def _encode_code(
     parts: dict[str, Any] = {}
     for name, part in code.parts.items():
         if isinstance(part, Indices):
-            packer, tensors[prefix + name] = _smaller(packing, part, prefix + name, plugins)
+            used, tensors[prefix + name] = _pack_smaller(packing, part, prefix + name, plugins)
             parts[name] = {
                 "kind": "indices",
                 "shape": list(part.values.shape),
                 "cardinality": part.cardinality,
-                "packing": packer.name,
-                "packing_version": packer.item.version,
+                "packing": used.name,
+                "packing_version": used.item.version,
             }
         else:
             stored = part.stored.detach()
@@ -150,38 +162,41 @@ def _encode_code(
     }
 
 
-def _smaller(
-    packing: str, part: Indices, key: str, plugins: Plugins
+def _pack_smaller(
+    name: str, part: Indices, key: str, plugins: Plugins
 ) -> tuple[Registered[Packing], Tensor]:
-    """The packing asked for and its stream; fixed width where that stream would not be smaller."""
-    asked = plugins.packings.get(packing)
+    """Pack with the packing `name`, or with fixed width if that takes no more bytes.
+
+    Returns:
+        The packing used, and its stream.
+    """
+    packing = plugins.packings.get(name)
     fixed = plugins.packings.claims(FIXED_WIDTH)
-    size = -(-part.values.numel() * part.bits // 8)
-    if part.values.is_meta:  # the most that it can come to, in the header too
-        either = [asked, *fixed] if len(fixed) == 1 else [asked]
-        longest = max(either, key=lambda packer: len(packer.name + packer.item.version))
-        return longest, torch.empty(size, dtype=torch.uint8, device="meta")
-    stream = _pack(asked, part, key)
-    expands = stream.numel() >= size
-    if not expands or asked.name == FIXED_WIDTH or len(fixed) != 1:
-        return asked, stream
+    fixed_size = -(-part.values.numel() * part.bits // 8)
+    if part.values.is_meta:  # an upper bound, for the header's text as well
+        candidates = [packing, *fixed] if len(fixed) == 1 else [packing]
+        longest = max(candidates, key=lambda entry: len(entry.name + entry.item.version))
+        return longest, torch.empty(fixed_size, dtype=torch.uint8, device="meta")
+    stream = _pack(packing, part, key)
+    if stream.numel() < fixed_size or packing.name == FIXED_WIDTH or len(fixed) != 1:
+        return packing, stream
     return fixed[0], _pack(fixed[0], part, key)
 
 
-def _pack(packer: Registered[Packing], part: Indices, key: str) -> Tensor:
-    """The stream of a part, unpacked again to see that nothing was lost.
+def _pack(packing: Registered[Packing], part: Indices, key: str) -> Tensor:
+    """Pack a part, and unpack the stream to verify that nothing was lost.
 
     Raises:
         PluginError: the packing failed, or is not lossless.
     """
-    who = f"packing {named(packer)} of {key}"
+    who = f"packing {named(packing)} of {key}"
     flat = part.values.reshape(-1).cpu()
     with isolated(who):
-        stream = packer.item.pack(flat, part.cardinality)
-        sound = stream.dtype == torch.uint8 and stream.dim() == 1
-        again = packer.item.unpack(stream, part.cardinality, flat.numel()) if sound else None
-    if again is None:
-        raise PluginError(f"{who} did not give a 1-D uint8 tensor")
-    if again.shape != flat.shape or not torch.equal(again.to(flat.dtype), flat):
-        raise PluginError(f"{who} does not give the codes back")
+        stream = packing.item.pack(flat, part.cardinality)
+        valid = stream.dtype == torch.uint8 and stream.dim() == 1
+        unpacked = packing.item.unpack(stream, part.cardinality, flat.numel()) if valid else None
+    if unpacked is None:
+        raise PluginError(f"{who} did not return a 1-D uint8 tensor")
+    if unpacked.shape != flat.shape or not torch.equal(unpacked.to(flat.dtype), flat):
+        raise PluginError(f"{who} is not lossless: unpacking gives other codes")
     return stream

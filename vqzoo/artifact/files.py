@@ -1,17 +1,31 @@
-"""Files are written whole or not at all."""
+"""Write files whole or not at all; hash files and JSON."""
 
 import hashlib
 import json
-import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file by way of a temporary one beside it."""
+@contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; what the block writes there becomes `path` at its end.
+
+    A block that fails leaves `path` as it was, and no temporary file.
+    """
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 text file whole."""
+    with new_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def canonical_json(value: Any) -> str:
@@ -25,7 +39,7 @@ def sha256_text(text: str) -> str:
 
 
 def record_sha256(method: str, weights: str) -> str:
-    """Hex sha256 of what a config's `vqzoo` block notes of a run."""
+    """Hex sha256 of what the `vqzoo` block of a config says about the run."""
     return sha256_text(canonical_json({"method": method, "weights": weights}))
 
 

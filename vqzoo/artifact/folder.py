@@ -1,7 +1,8 @@
-"""Folders that are written whole or not at all."""
+"""Write folders whole or not at all."""
 
 import json
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,10 +14,10 @@ REQUEST_FILE = "asked.json"
 
 
 def check_target(target: Path, digest: str, *, force: bool, option: str = "--force") -> None:
-    """Refuse a finished folder, or a broken-off one of another run, unless forced.
+    """Refuse a finished folder, or an interrupted one of another run, unless `force` is set.
 
     Raises:
-        UsageError: says what lies there and what to do.
+        UsageError: says what the folder holds and what to do.
     """
     if target.exists():
         if not (target / CONFIG_FILE).is_file():
@@ -27,27 +28,30 @@ def check_target(target: Path, digest: str, *, force: bool, option: str = "--for
     partial = partial_folder(target)
     if partial.exists() and not force and request_digest(partial) not in (None, digest):
         raise UsageError(
-            f"{partial} is what another run left off: {option} discards it; or go elsewhere"
+            f"{partial} belongs to another run, which was interrupted: {option} discards it, or "
+            "choose another --out"
         )
 
 
-def put_in_place(made: Path, target: Path) -> None:
-    """Rename a whole folder to `target`; one that is there goes only when the new one stands."""
+def put_in_place(folder: Path, target: Path) -> None:
+    """Rename a finished folder to `target`; an old `target` is removed once the new one stands."""
     target = target.resolve()
     old = target.with_name(target.name + ".old")
     if target.exists():
         shutil.rmtree(old, ignore_errors=True)
         target.rename(old)
-    made.rename(target)
+    folder.rename(target)
     shutil.rmtree(old, ignore_errors=True)
 
 
 def partial_folder(target: Path) -> Path:
+    """The folder beside `target` that a run fills before it is renamed."""
     target = target.resolve()
     return target.with_name(target.name + ".partial")
 
 
 def request_digest(partial: Path) -> str | None:
+    """The hash of the request that an interrupted run was working on; None if it is not known."""
     try:
         return str(json.loads((partial / REQUEST_FILE).read_text(encoding="utf-8"))["sha256"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -55,7 +59,7 @@ def request_digest(partial: Path) -> str | None:
 
 
 def check_new_folder(target: Path) -> None:
-    """Refuse a place that is taken; an empty folder is not, such as the working directory.
+    """Refuse a path that is taken; an empty folder, such as the working directory, is not.
 
     Raises:
         UsageError: says what to do.
@@ -66,18 +70,17 @@ def check_new_folder(target: Path) -> None:
 
 @contextmanager
 def new_folder(target: Path) -> Iterator[Path]:
-    """A folder beside `target` to write into, which becomes `target` when all is well.
+    """Yield a folder beside `target` to write into; it becomes `target` at the end of the block.
 
-    Where there is no `target` yet that is one rename: it is there whole, or not at all. An empty
-    folder that is there already, such as the working directory, stays the same folder: its files
-    are moved in one by one, and a failure meanwhile leaves those that were moved.
+    If `target` does not exist, that is one rename: it appears whole or not at all. An empty folder
+    that exists, such as the working directory, stays the same folder: the files are moved into it
+    one by one, and a failure in between leaves those already moved.
 
     Raises:
         UsageError: `target` is taken.
     """
     check_new_folder(target)
-    whole = target.resolve()
-    partial = whole.with_name(whole.name + ".partial")
+    whole, partial = target.resolve(), partial_folder(target)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
@@ -89,3 +92,18 @@ def new_folder(target: Path) -> Iterator[Path]:
             partial.rename(whole)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def replacement_folder(target: Path) -> Iterator[Path]:
+    """Yield a scratch folder that replaces `target`, if it exists, at the end of the block.
+
+    Unlike `new_folder` it leaves the folder of an interrupted run alone.
+    """
+    parent = target.resolve().parent
+    parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=parent, prefix=".vqzoo-") as scratch:
+        folder = Path(scratch) / "artifact"
+        folder.mkdir()
+        yield folder
+        put_in_place(folder, target)

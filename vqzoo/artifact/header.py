@@ -1,7 +1,7 @@
-"""The header of a safetensors file, read strictly and without torch.
+"""Read the header of a safetensors file strictly, without torch.
 
-safetensors itself lets the last of two equal keys win and says little about who lies; here every
-tensor must lie within the file, behind the one before it, with as many bytes as it claims.
+safetensors itself lets the last of two equal keys win and gives terse errors. Here each tensor must
+lie within the file, directly behind the one before it, and have as many bytes as its shape needs.
 """
 
 import json
@@ -12,19 +12,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vqzoo.artifact.dtypes import BY_STORED_NAME
 from vqzoo.errors import ArtifactError, one_line
 
 MAX_HEADER_BYTES = 32 << 20
-MAX_SIZE = 1 << 48  # of a tensor, a side of it, an offset
-DTYPE_BYTES = {
-    "BOOL": 1, "U8": 1, "I8": 1, "I16": 2, "U16": 2, "F16": 2, "BF16": 2,
-    "I32": 4, "U32": 4, "F32": 4, "I64": 8, "U64": 8, "F64": 8,
-}  # fmt: skip
+MAX_SIZE = 1 << 48  # of a tensor, one of its dimensions, or an offset
+MAX_HEADER_DIMENSIONS = 16
 
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """Where a tensor lies: dtype as safetensors spells it, byte offsets from the file's start."""
+    """Where a tensor is stored.
+
+    Attributes:
+        dtype: safetensors' name of its element type, "F16".
+        shape: of the tensor.
+        begin: offset of its first byte from the start of the file.
+        end: offset behind its last byte.
+    """
 
     dtype: str
     shape: tuple[int, ...]
@@ -39,7 +44,7 @@ class StoredTensor:
 
 @dataclass(frozen=True)
 class Header:
-    """Tensors by name, and the metadata."""
+    """The header of a file: tensors by name, the metadata, and the size of the whole file."""
 
     tensors: dict[str, StoredTensor]
     metadata: dict[str, str]
@@ -47,24 +52,28 @@ class Header:
 
 
 def strict_json(text: str | bytes, what: str) -> Any:
-    """Parse JSON; duplicate keys, NaN and infinite numbers are refused.
+    """Parse JSON without duplicate keys, NaN or infinite numbers.
+
+    Args:
+        text: the JSON.
+        what: the name of its source, for error messages.
 
     Raises:
-        ArtifactError: `what` is not such JSON.
+        ArtifactError: `text` is anything else.
     """
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) != len(pairs):
+        mapping = dict(pairs)
+        if len(mapping) != len(pairs):
             raise ArtifactError(f"{what} has a duplicate key")
-        return found
+        return mapping
 
     def refuse(constant: str) -> Any:
-        raise ArtifactError(f"{what} holds {constant}")
+        raise ArtifactError(f"{what} holds the number {constant}")
 
     def finite(digits: str) -> float:
         value = float(digits)
-        return value if math.isfinite(value) else refuse(f"a number past all bounds: {digits:.20}")
+        return value if math.isfinite(value) else refuse(f"{digits:.20}, which is too large")
 
     try:
         return json.loads(text, object_pairs_hook=unique, parse_constant=refuse, parse_float=finite)
@@ -73,10 +82,10 @@ def strict_json(text: str | bytes, what: str) -> Any:
 
 
 def read_header(path: Path) -> Header:
-    """Read and check a header; nothing behind it is read.
+    """Read and check a header, and nothing behind it.
 
     Raises:
-        ArtifactError: the file is truncated, or its header is malformed or lies.
+        ArtifactError: the file is truncated, or its header is malformed or inconsistent.
     """
     name = path.name
     try:
@@ -87,7 +96,7 @@ def read_header(path: Path) -> Header:
                 raise ArtifactError(f"{name} is too short to be a safetensors file")
             (length,) = struct.unpack("<Q", start)
             if length > min(size - 8, MAX_HEADER_BYTES):
-                raise ArtifactError(f"{name} is truncated or its header claims {length} bytes")
+                raise ArtifactError(f"{name} is truncated, or its header claims {length} bytes")
             raw = file.read(length)
     except FileNotFoundError:
         raise ArtifactError(f"{path} does not exist") from None
@@ -111,8 +120,8 @@ def _tensor(key: str, entry: Any, start: int, name: str) -> StoredTensor:
         valid = (
             len(entry) == 3
             and isinstance(shape, list)
-            and len(shape) <= 16
-            and dtype in DTYPE_BYTES
+            and len(shape) <= MAX_HEADER_DIMENSIONS
+            and dtype in BY_STORED_NAME
             and all(type(n) is int and 0 <= n <= MAX_SIZE for n in numbers)
             and math.prod(size for size in shape if size) <= MAX_SIZE
         )
@@ -120,8 +129,10 @@ def _tensor(key: str, entry: Any, start: int, name: str) -> StoredTensor:
         valid = False
     if not valid:
         raise ArtifactError(f"{name}: the header entry of tensor {key!r} is malformed")
-    if math.prod(shape) * DTYPE_BYTES[dtype] != end - begin:
-        raise ArtifactError(f"{name}: tensor {key!r} claims a shape that its bytes do not fit")
+    if math.prod(shape) * BY_STORED_NAME[dtype].itemsize != end - begin:
+        raise ArtifactError(
+            f"{name}: tensor {key!r} has {end - begin} bytes, which do not fit {dtype} {shape}"
+        )
     return StoredTensor(dtype, tuple(shape), start + begin, start + end)
 
 
@@ -132,4 +143,4 @@ def _check_layout(tensors: dict[str, StoredTensor], start: int, size: int, name:
             raise ArtifactError(f"{name}: tensor {key!r} overlaps another or leaves a gap")
         position = tensor.end
     if position != size:
-        raise ArtifactError(f"{name} holds {size} bytes where its header promises {position}")
+        raise ArtifactError(f"{name} has {size} bytes, but its header describes {position}")

@@ -1,8 +1,19 @@
-"""What the JSON of an artifact may hold (format 1): unknown keys are ignored, bounds checked."""
+"""Schema of the JSON in an artifact, format 1. Unknown keys are ignored, bounds are checked."""
 
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from vqzoo.plugin.limits import (
+    MAX_CARDINALITY,
+    MAX_DIMENSIONS,
+    MAX_EXPONENT,
+    MAX_FACT_LENGTH,
+    MAX_NAME_LENGTH,
+    MAX_NUMEL,
+    PART_NAME,
+    StorageDtype,
+)
 
 FORMAT_VERSION = 1
 CONFIG_FILE = "config.json"
@@ -13,16 +24,13 @@ CARD_FILE = "README.md"
 PLOT_FILE = "bytes.png"
 SEPARATOR = "::"
 
-MAX_CHILD_GROWTH = 4  # elements of a child's matrix, as a multiple of its parent's
-MAX_CODES = 32  # codes of a layer, as a multiple of its weights: more would take more than fp32
-MAX_DIMENSIONS = 8
-MAX_NUMEL = 1 << 34
 _Size = Annotated[int, Field(ge=0, le=MAX_NUMEL, strict=True)]
 _Shape = Annotated[tuple[_Size, ...], Field(max_length=MAX_DIMENSIONS)]
 _Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-_Name = Annotated[str, Field(min_length=1, max_length=200)]
-_PartName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
-_Fact = bool | Annotated[int, Field(strict=True)] | float | Annotated[str, Field(max_length=1000)]
+_Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME_LENGTH)]
+_PartName = Annotated[str, Field(pattern=f"^{PART_NAME}$")]
+_FactText = Annotated[str, Field(max_length=MAX_FACT_LENGTH)]
+_Fact = bool | Annotated[int, Field(strict=True)] | float | _FactText
 
 
 class _Entry(BaseModel):
@@ -30,29 +38,29 @@ class _Entry(BaseModel):
 
 
 class IndicesEntry(_Entry):
-    """Integer codes: a packed stream of `prod(shape)` codes below `cardinality`."""
+    """Integer codes: a packed stream of `prod(shape)` codes, each below `cardinality`."""
 
     kind: Literal["indices"]
     shape: _Shape
-    cardinality: Annotated[int, Field(ge=1, le=1 << 16, strict=True)]
+    cardinality: Annotated[int, Field(ge=1, le=MAX_CARDINALITY, strict=True)]
     packing: _Name
     packing_version: _Name
 
 
 class FloatsEntry(_Entry):
-    """Floats: a tensor of the file, times 2^exponent."""
+    """Floats: the values of a tensor in the file, times 2^exponent."""
 
     kind: Literal["floats"]
     shape: _Shape
-    dtype: Literal["float16", "bfloat16", "float32"]
-    exponent: Annotated[int, Field(ge=-400, le=400, strict=True)]
+    dtype: StorageDtype
+    exponent: Annotated[int, Field(ge=-MAX_EXPONENT, le=MAX_EXPONENT, strict=True)]
 
 
 PartEntry = Annotated[IndicesEntry | FloatsEntry, Field(discriminator="kind")]
 
 
 class CodeEntry(_Entry):
-    """One Code and the method that decodes it."""
+    """A `Code` and the method that decodes it."""
 
     method: _Name
     method_version: _Name
@@ -68,7 +76,7 @@ _Options = dict[str, bool | int | float | str | None]
 
 
 class TransformEntry(_Entry):
-    """A transform that ran before the method, and its options as used, for the record."""
+    """A transform that ran before the method, with its options as used, for the record."""
 
     name: _Name
     options: _Options = {}
@@ -80,15 +88,16 @@ class LayerEntry(_Entry):
     Attributes:
         shape: of the dense tensor.
         dtype: of the dense tensor.
-        view: (m, n) of the matrix that was compressed: shape flattened behind its first axis.
+        view: (m, n) of the matrix that was compressed: the tensor with all axes but the first
+            flattened.
         options: the method's options as used, for the record.
-        transforms: what ran before the method, the first one first, for the record.
-        code: how to decode it.
+        transforms: the transforms that ran before the method, first one first, for the record.
+        code: how to decode the weight.
         sha256: of the stored bytes of its parts, in the order of their sorted tensor keys.
     """
 
     shape: _Shape
-    dtype: Literal["float16", "bfloat16", "float32", "float64"]
+    dtype: StorageDtype | Literal["float64"]
     view: tuple[_Size, _Size]
     options: _Options = {}
     transforms: list[TransformEntry] = []
@@ -97,7 +106,7 @@ class LayerEntry(_Entry):
 
     @property
     def methods(self) -> tuple[str, ...]:
-        """The transforms, and the method behind them."""
+        """Names of the transforms, then of the method behind them."""
         code, names = self.code, [self.code.method]
         for _ in self.transforms:
             if "weight" not in code.children:
@@ -108,16 +117,17 @@ class LayerEntry(_Entry):
 
 
 class Metadata(_Entry):
-    """The value of the safetensors header's one metadata key, `vqzoo`.
+    """The value of the one metadata key, `vqzoo`, in the safetensors header.
 
     Attributes:
         format_version: 1.
-        required_features: what a reader must know to read the file; none in plain format 1.
+        required_features: features that a reader must have to read the file; none in plain format
+            1.
         config_sha256: of config.json without its `vqzoo` block, as canonical JSON.
         layers: state dict key -> compressed weight.
-        aliases: state dict key -> the key that it shares its tensor with.
+        aliases: state dict key -> the key whose tensor it shares.
         record_sha256: of `method` and `weights` of the config's `vqzoo` block, as canonical JSON;
-            None where an older vqzoo wrote the file.
+            None in files that an older vqzoo wrote.
     """
 
     format_version: Annotated[int, Field(strict=True)]

@@ -1,4 +1,4 @@
-"""Writes `vqzoo.safetensors` and `config.json`."""
+"""Write `vqzoo.safetensors` and `config.json`, and compute their sizes."""
 
 import json
 import stat
@@ -12,9 +12,11 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from vqzoo.artifact.dtypes import ELEMENT_TYPES, element_type
 from vqzoo.artifact.encode import EncodedLayer
 from vqzoo.artifact.files import (
     canonical_json,
+    new_file,
     record_sha256,
     sha256_file,
     sha256_text,
@@ -22,18 +24,14 @@ from vqzoo.artifact.files import (
 )
 from vqzoo.artifact.schema import CONFIG_FILE, FORMAT_VERSION, WEIGHTS_FILE
 from vqzoo.errors import VqzooError, one_line
+from vqzoo.plugin.limits import MAX_EXPONENT
 
-_EXPONENT_DIGITS = len("-400")
-# Largest first, as safetensors lays a file out; tensors of one dtype by name.
-_DTYPE_ORDER = (
-    torch.uint64, torch.int64, torch.float64, torch.float32, torch.uint32, torch.int32,
-    torch.bfloat16, torch.float16, torch.uint16, torch.int16, torch.int8, torch.uint8, torch.bool,
-)  # fmt: skip
+_EXPONENT_WIDTH = len(f"{-MAX_EXPONENT}")
 
 
 @dataclass(frozen=True)
 class WrittenArtifact:
-    """What was written: bytes of `vqzoo.safetensors` and its sha256."""
+    """Size in bytes and hex sha256 of the `vqzoo.safetensors` that was written."""
 
     file_bytes: int
     sha256: str
@@ -51,10 +49,15 @@ def write_artifact(
     """Write an artifact into an existing folder.
 
     Args:
-        model: everything of its state dict that `layers` do not replace is stored as it is.
+        folder: the folder.
+        model: the entries of its state dict that `layers` do not replace are stored unchanged.
+        layers: the compressed weights.
         config: a timm config (see `vqzoo.models.timm_config`), without a `vqzoo` block.
         method: the run's method, for the record.
         weights: where the dense weights came from, for the record.
+
+    Raises:
+        VqzooError: the state dict holds an entry that cannot be stored, or the disk is full.
     """
     dense, aliases = untouched_tensors(model, {layer.key for layer in layers})
     metadata = metadata_text(
@@ -84,10 +87,10 @@ def metadata_text(
     config_sha256: str,
     record_sha256: str,
 ) -> str:
-    """The value of the header's one metadata key.
+    """The value of the one metadata key in the header.
 
-    Spaces at its end make up for the digits that exponents lack, so that the size of a file follows
-    from shapes and options alone.
+    Spaces at its end pad every exponent to four characters, so that the size of a file follows from
+    shapes and options alone.
     """
     metadata = {
         "format_version": FORMAT_VERSION,
@@ -97,9 +100,9 @@ def metadata_text(
         "layers": {layer.key: layer.entry for layer in layers},
         "aliases": aliases,
     }
-    exponents = (one for layer in layers for one in _exponents(layer.entry["code"]))
-    lacking = sum(_EXPONENT_DIGITS - len(str(exponent)) for exponent in exponents)
-    return canonical_json(metadata) + " " * lacking
+    exponents = (exponent for layer in layers for exponent in _exponents(layer.entry["code"]))
+    padding = sum(_EXPONENT_WIDTH - len(str(exponent)) for exponent in exponents)
+    return canonical_json(metadata) + " " * padding
 
 
 def _exponents(code: Mapping[str, Any]) -> Iterator[int]:
@@ -113,35 +116,47 @@ def _exponents(code: Mapping[str, Any]) -> Iterator[int]:
 def untouched_tensors(
     model: nn.Module, replaced: set[str]
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors of a state dict that stay dense, and the keys that share another's tensor.
+    """Split the entries of a state dict that stay dense into tensors and aliases.
 
-    What shares the tensor of a replaced key is its alias, whichever comes first in the model.
+    Args:
+        replaced: keys of the weights that are compressed. A key that shares the tensor of one of
+            them is its alias, whichever comes first in the model.
+
+    Returns:
+        Key -> tensor, contiguous on the CPU, each with a storage of its own; and key -> the key
+        whose tensor it shares.
+
+    Raises:
+        VqzooError: an entry is not a tensor.
     """
     state = model.state_dict()
     for key, tensor in state.items():
         if not isinstance(tensor, Tensor):
-            raise VqzooError(f"the state dict entry {key!r} is not a tensor: it cannot be stored")
-    first = {_place(state[key]): key for key in state if key in replaced}
+            raise VqzooError(f"the state dict entry {key!r} cannot be stored: it is not a tensor")
+    owners = {_location(state[key]): key for key in state if key in replaced}
     dense: dict[str, Tensor] = {}
     aliases: dict[str, str] = {}
     storages: set[int] = set()
     for key, tensor in state.items():
         if key in replaced:
             continue
-        owner = first.setdefault(_place(tensor), key)
+        owner = owners.setdefault(_location(tensor), key)
         if owner != key and tensor.numel():
             aliases[key] = owner
         else:
-            dense[key] = _own(tensor, storages)
+            dense[key] = _unshared(tensor, storages)
     return dense, aliases
 
 
-def _place(tensor: Tensor) -> tuple[Any, ...]:
+def _location(tensor: Tensor) -> tuple[Any, ...]:
     return tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
 
 
-def _own(tensor: Tensor, storages: set[int]) -> Tensor:
-    """A contiguous tensor that shares no storage with a larger one, nor any of `storages`."""
+def _unshared(tensor: Tensor, storages: set[int]) -> Tensor:
+    """The tensor, contiguous on the CPU; a copy if its storage is larger or among `storages`.
+
+    safetensors refuses tensors that share a storage.
+    """
     tensor = tensor.detach().cpu().contiguous()
     storage = tensor.untyped_storage()
     whole = storage.nbytes() == tensor.numel() * tensor.element_size()
@@ -152,26 +167,23 @@ def _own(tensor: Tensor, storages: set[int]) -> Tensor:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write a safetensors file whole.
+    """Write a safetensors file whole or not at all.
 
     Raises:
-        VqzooError: the disk is full or the folder cannot be written.
+        VqzooError: the disk is full, or the folder is not writable.
     """
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.touch()
-    mode = temporary.stat().st_mode  # as the umask has it; safetensors would keep others out
-    try:
-        save_file(dict(tensors), temporary, metadata=metadata)
+    with new_file(path) as temporary:
+        temporary.touch()
+        mode = temporary.stat().st_mode  # follows the umask; safetensors makes files private
+        try:
+            save_file(dict(tensors), temporary, metadata=metadata)
+        except SafetensorError as error:
+            raise VqzooError(f"cannot write {path}: {one_line(error)}") from error
         temporary.chmod(stat.S_IMODE(mode))
-        temporary.replace(path)
-    except SafetensorError as error:
-        raise VqzooError(f"cannot write {path}: {one_line(error)}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def dense_bytes(model: nn.Module) -> int:
-    """Size of the safetensors file that holds the whole state dict, floating tensors in fp32."""
+    """Size in bytes of the safetensors file that holds the whole state dict, floats in float32."""
     tensors, _ = untouched_tensors(model, set())
     return file_bytes(
         {
@@ -184,33 +196,23 @@ def dense_bytes(model: nn.Module) -> int:
 
 
 def file_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> int:
-    """Size of the safetensors file that `write_tensors` would make; the values are not looked at.
+    """Compute the size in bytes of the safetensors file that `write_tensors` would write.
 
     Args:
-        tensors: they may be on the meta device.
+        tensors: the tensors; they may be on the meta device.
+        metadata: the metadata in the header.
     """
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     position = 0
-    for key in sorted(tensors, key=lambda key: (_DTYPE_ORDER.index(tensors[key].dtype), key)):
+    types = {key: element_type(tensor.dtype) for key, tensor in tensors.items()}
+    for key in sorted(tensors, key=lambda key: (ELEMENT_TYPES.index(types[key]), key)):
         tensor = tensors[key]
         size = tensor.numel() * tensor.element_size()
         header[key] = {
-            "dtype": _dtype_name(tensor.dtype),
+            "dtype": types[key].stored_name,
             "shape": list(tensor.shape),
             "data_offsets": [position, position + size],
         }
         position += size
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False)
     return 8 + -(-len(text.encode()) // 8) * 8 + position
-
-
-def fp32_itemsize(tensor: Tensor) -> int:
-    """Bytes of one element in the dense file: floating tensors count in fp32."""
-    return 4 if tensor.is_floating_point() else tensor.element_size()
-
-
-def _dtype_name(dtype: torch.dtype) -> str:
-    if dtype == torch.bool:
-        return "BOOL"
-    name = str(dtype).removeprefix("torch.").replace("uint", "U").replace("int", "I")
-    return name.replace("bfloat", "BF").replace("float", "F")

@@ -1,1 +1,1 @@
-"""The command line: one file a command, nothing heavy imported before it is needed."""
+"""The command line. Nothing heavy is imported before a command needs it."""

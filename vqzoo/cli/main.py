@@ -4,19 +4,20 @@ from typing import Annotated
 
 import typer
 
-from vqzoo.cli.compare import compare
-from vqzoo.cli.evaluate import evaluate
-from vqzoo.cli.export import export
-from vqzoo.cli.finetune import finetune
-from vqzoo.cli.hub import pull, push, search
-from vqzoo.cli.inspect import inspect
-from vqzoo.cli.methods import methods
-from vqzoo.cli.models import models
-from vqzoo.cli.new_plugin import new_plugin
-from vqzoo.cli.plugins import plugins
-from vqzoo.cli.run import run
-from vqzoo.cli.terminal import flowing
-from vqzoo.cli.zoo import app as zoo
+from vqzoo.cli.commands.compare import compare
+from vqzoo.cli.commands.doctor import doctor
+from vqzoo.cli.commands.evaluate import evaluate
+from vqzoo.cli.commands.export import export
+from vqzoo.cli.commands.finetune import finetune
+from vqzoo.cli.commands.hub import pull, push, search
+from vqzoo.cli.commands.inspect import inspect
+from vqzoo.cli.commands.methods import methods
+from vqzoo.cli.commands.models import models
+from vqzoo.cli.commands.new_plugin import new_plugin
+from vqzoo.cli.commands.plugins import plugins
+from vqzoo.cli.commands.run import run
+from vqzoo.cli.commands.zoo import app as zoo
+from vqzoo.cli.terminal import flowing, replace_what_cannot_be_encoded
 
 app = typer.Typer(
     name="vqzoo",
@@ -27,8 +28,8 @@ app = typer.Typer(
 )
 
 
-def _show_version(wanted: bool) -> None:
-    if wanted:
+def _show_version(requested: bool) -> None:
+    if requested:
         from importlib.metadata import version
 
         print(f"vqzoo {version('vqzoo')}")
@@ -43,10 +44,10 @@ def vqzoo(
         typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version."),
     ] = False,
 ) -> None:
-    """Compress vision models by vector quantization, and measure what it cost.
+    """Compress vision models by vector quantization, and measure what accuracy it costs.
 
     [bold]vqzoo run alexnet_mini.fmnist --method pq[/] compresses a trained network that comes with
-    vqzoo and evaluates it, before and after, on 10,000 real images; no network is needed.
+    vqzoo and evaluates it on 10,000 real images, before and after; it needs no internet connection.
     [bold]vqzoo methods[/] lists the methods, [bold]vqzoo models[/] the models.
     """
 
@@ -65,10 +66,12 @@ app.command("models")(models)
 app.command("plugins")(plugins)
 app.add_typer(zoo, name="zoo")
 app.command("new-plugin")(new_plugin)
+app.command("doctor")(doctor)
 
 
 def main() -> None:
-    """Entry point."""
+    """Run the program."""
+    replace_what_cannot_be_encoded()
     app()
 
 

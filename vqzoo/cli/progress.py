@@ -1,4 +1,4 @@
-"""A run as it is seen in a terminal."""
+"""Progress of a run in a terminal."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +19,7 @@ from vqzoo.progress import Steps, TrainingSteps
 
 
 class TerminalWatcher:
-    """Shows a Watcher's events on stderr; bars only where stderr is a terminal."""
+    """A `Watcher` that prints to stderr, with progress bars if stderr is a terminal."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -44,15 +44,15 @@ class TerminalWatcher:
         self._progress.stop()
 
     def say(self, text: str) -> None:
-        """A line on stderr."""
+        """Print a line."""
         self._console.print(escape(text), soft_wrap=True)
 
     def note(self, layer: str, text: str) -> None:
-        """A line about a layer."""
+        """Print a line about a layer."""
         self._console.print(f"[yellow]{escape(layer)}:[/] {escape(text)}", soft_wrap=True)
 
     def layer_started(self, name: str, index: int, total: int) -> None:
-        """Move both bars: all layers, and this one."""
+        """Advance the bar of all layers, and start the bar of this one."""
         if self._layers is None:
             self._layers = self._progress.add_task("layers", total=total)
             self._layer = self._progress.add_task("", total=None)
@@ -61,25 +61,25 @@ class TerminalWatcher:
         self._progress.reset(self._layer, total=None, description=escape(name))
 
     def layer_step(self, done: int, total: int) -> None:
-        """Move this layer's bar."""
+        """Advance the bar of this layer."""
         if self._layer is not None:
             self._progress.update(self._layer, completed=done, total=total)
 
     @contextmanager
     def phase(self, text: str) -> Iterator[None]:
-        """A bar of unknown length."""
+        """Show a bar of unknown length."""
         with self.images(text):
             yield
 
     @contextmanager
     def images(self, text: str) -> Iterator[Steps]:
-        """A bar of its own; the layers' bars are over by then."""
+        """Show a bar; the layers' bars end."""
         with self.training(text) as show:
             yield lambda done, total: show(done, total, "")
 
     @contextmanager
     def training(self, text: str) -> Iterator[TrainingSteps]:
-        """A bar of its own that says what has been reached."""
+        """Show a bar with the latest result of training; the layers' bars end."""
         for task in (self._layers, self._layer):
             if task is not None:
                 self._progress.remove_task(task)

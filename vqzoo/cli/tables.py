@@ -1,4 +1,4 @@
-"""Records as tables."""
+"""Records as tables for the terminal."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,163 +9,195 @@ from rich.markup import escape
 from rich.table import Table
 
 from vqzoo.cli.terminal import printable
-from vqzoo.report.formatting import (
-    by_reason,
-    decibels,
-    megabytes,
-    method_text,
-    nats,
-    options_texts,
-    points,
-)
+from vqzoo.report.formatting import by_reason, count_of, decibels, megabytes, nats, points
+from vqzoo.report.layer_record import LayerRecord
+from vqzoo.report.record import Record, Seconds
 
-_NARROW = 76
-_STEPS = {"compress": "compression", "finetune": "fine-tuning", "evaluate": "evaluation"}
-_ENDLESS = 10_000
+_NARROW = 76  # columns; narrower terminals get no shapes
+_UNLIMITED = 10_000
 
 
-def print_record(console: Console, record: Mapping[str, Any], folder: Path) -> None:
-    """The layer table and the summary of a run."""
-    console.print(layer_table(record["layers"], console.width))
+def print_record(console: Console, record: Record, folder: Path) -> None:
+    """Print the layer table and the summary of a run."""
+    console.print(layer_table(record.layers, console.width))
     console.print()
     console.print(_summary(record, folder))
 
 
-def layer_table(rows: Sequence[Mapping[str, Any]], width: int) -> Table:
-    """One row a compressed layer, with as much as fits: options first go those that are fixed,
-    then all, then shapes; every figure stays."""
+def layer_table(layers: Sequence[LayerRecord], width: int) -> Table:
+    """One row for each compressed layer, in at most `width` columns where possible.
+
+    Where space is short, options that are the same throughout go first, then all options, then
+    shapes. Figures always stay.
+    """
     shapes = width >= _NARROW
-    for texts in (options_texts(rows, fixed=True), options_texts(rows, fixed=False)):
-        table = _layer_table(rows, texts, shapes)
-        if any(texts) and Console(width=_ENDLESS).measure(table).maximum <= width:
+    for texts in (_options_texts(layers, fixed=True), _options_texts(layers, fixed=False)):
+        table = _layer_table(layers, texts, shapes)
+        if any(texts) and Console(width=_UNLIMITED).measure(table).maximum <= width:
             return table
-    return _layer_table(rows, [], shapes)
+    return _layer_table(layers, [], shapes)
 
 
-def _layer_table(rows: Sequence[Mapping[str, Any]], options: Sequence[str], shapes: bool) -> Table:
-    methods = [method_text(row) for row in rows]
+def _layer_table(layers: Sequence[LayerRecord], options: Sequence[str], shapes: bool) -> Table:
+    several_methods = len({layer.method_text for layer in layers}) > 1
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("layer", overflow="fold", min_width=8)
     if shapes:
         table.add_column("shape", no_wrap=True)
-    if len(set(methods)) > 1:
+    if several_methods:
         table.add_column("method", no_wrap=True)
     if options:
         table.add_column("options", no_wrap=True)
     for title in ("bits/weight", "ratio", "SQNR dB", "bytes"):
         table.add_column(title, justify="right", no_wrap=True)
-    for index, row in enumerate(rows):
-        cells = [escape(printable(row["name"]))]
+    for index, layer in enumerate(layers):
+        cells = [escape(printable(layer.name))]
         if shapes:
-            cells.append("×".join(str(size) for size in row["shape"]))
-        if len(set(methods)) > 1:
-            cells.append(escape(printable(methods[index])))
+            cells.append("×".join(str(size) for size in layer.shape))
+        if several_methods:
+            cells.append(escape(printable(layer.method_text)))
         if options:
             cells.append(escape(printable(options[index])))
         cells += [
-            f"{row['bits_per_weight']:.2f}",
-            f"{row['ratio']:.1f}x",
-            decibels(row["sqnr_db"]),
-            f"{row['bytes']:,}",
+            f"{layer.bits_per_weight:.2f}",
+            f"{layer.ratio:.1f}x",
+            decibels(layer.sqnr_db),
+            f"{layer.bytes:,}",
         ]
         table.add_row(*cells)
     return table
 
 
-def _summary(record: Mapping[str, Any], folder: Path) -> Table:
+def _options_texts(layers: Sequence[LayerRecord], *, fixed: bool) -> list[str]:
+    """The options of each layer: "k=256 d=8".
+
+    Args:
+        fixed: also show words and flags that are the same in all layers of a method.
+    """
+    values: dict[tuple[str, str], set[Any]] = {}
+    for layer in layers:
+        for name, value in layer.options.items():
+            values.setdefault((layer.method, name), set()).add(value)
+    shown = {
+        option
+        for option, distinct in values.items()
+        if fixed or len(distinct) > 1 or _is_number(*distinct)
+    }
+    return [
+        " ".join(
+            f"{name}={value}"
+            for name, value in layer.options.items()
+            if value is not None and (layer.method, name) in shown
+        )
+        for layer in layers
+    ]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _summary(record: Record, folder: Path) -> Table:
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
-    ratio, size = record["ratio"], record["bytes"]
-    theory = f", {ratio['theoretical']:.1f}x by the paper's formula" if ratio["theoretical"] else ""
-    table.add_row("compressed layers", f"{ratio['layers']:.1f}x smaller on disk{theory}")
+    ratio, size = record.ratio, record.bytes
+    theory = f", {ratio.theoretical:.1f}x by the paper's formula" if ratio.theoretical else ""
+    table.add_row("compressed layers", f"{ratio.layers:.1f}x smaller on disk{theory}")
     table.add_row(
         "whole file",
-        f"{ratio['file']:.1f}x smaller: {megabytes(size['dense'])} to {megabytes(size['file'])}",
+        f"{ratio.file:.1f}x smaller: {megabytes(size.dense)} to {megabytes(size.file)}",
     )
-    if (codes := _codes(record["layers"])) is not None:
+    if (codes := _codes(record.layers)) is not None:
         table.add_row("codes", codes)
-    if record["skipped"]:
-        table.add_row("left dense", escape(_reasons(record["skipped"])))
-    for name, text in _measured(record):
+    if record.skipped:
+        table.add_row("left dense", escape(_reasons(record.skipped)))
+    for name, text in _measurements(record):
         table.add_row(name, text)
-    seconds = record["seconds"]
-    steps = [f"{text} {seconds[name]:.1f} s" for name, text in _STEPS.items() if name in seconds]
-    table.add_row("time", f"{seconds['total']:.1f} s: {', '.join(steps)}")
+    table.add_row("time", _time(record.seconds))
     table.add_row("artifact", escape(str(folder)))
     return table
 
 
-def _codes(rows: Sequence[Mapping[str, Any]]) -> str | None:
-    """What a code takes beside its entropy, None where methods store none."""
-    count, stored, fixed, entropy = (
-        sum(row["codes"][name] for row in rows)
-        for name in ("count", "stored_bits", "fixed_bits", "entropy_bits")
-    )
+def _codes(layers: Sequence[LayerRecord]) -> str | None:
+    """Bits per code on disk, by entropy and at fixed width; None where no method stores codes."""
+    codes = [layer.codes for layer in layers]
+    count = sum(c.count for c in codes)
     if not count:
         return None
     return (
-        f"{stored / count:.3f} bits each; their entropy {entropy / count:.3f}, "
-        f"fixed width {fixed / count:.3f}"
+        f"{sum(c.stored_bits for c in codes) / count:.3f} bits each; "
+        f"entropy {sum(c.entropy_bits for c in codes) / count:.3f}, "
+        f"fixed width {sum(c.fixed_bits for c in codes) / count:.3f}"
     )
 
 
-def _measured(record: Mapping[str, Any]) -> list[tuple[str, str]]:
-    accuracy, agreement = record["accuracy"], record["agreement"]
+def _measurements(record: Record) -> list[tuple[str, str]]:
+    accuracy, agreement = record.accuracy, record.agreement
     if accuracy is not None:
-        before, after = accuracy["dense"], accuracy["compressed"]
-        change = accuracy["difference"]
+        before, after, change = accuracy.dense, accuracy.compressed, accuracy.difference
         lines = [
             (
                 "top-1",
-                f"{before['top1']:.2f}% before, {after['top1']:.2f}% after: "
-                f"{points(change['top1'], change['ci95'])} points",
+                f"{before.top1:.2f}% before, {after.top1:.2f}% after: "
+                f"{points(change.top1, change.ci95)} points",
             )
         ]
-        if before["top5"] is not None:
-            lines.append(("top-5", f"{before['top5']:.2f}% before, {after['top5']:.2f}% after"))
+        if before.top5 is not None and after.top5 is not None:
+            lines.append(("top-5", f"{before.top5:.2f}% before, {after.top5:.2f}% after"))
         return [
             *lines,
-            ("measured on", escape(f"{accuracy['images']:,} images of {accuracy['data']}")),
+            ("measured on", escape(f"{accuracy.images:,} images of {accuracy.data}")),
         ]
     if agreement is not None:
-        where = escape(f"{agreement['images']:,} images of {agreement['data']}, without labels")
+        images = f"{agreement.images:,} unlabelled images of {agreement.data}"
         return [
             ("accuracy", "not measured"),
-            ("agreement", f"{agreement['top1']:.2f}% of top-1 answers unchanged, "
-             f"KL {nats(agreement['kl'])}"),
-            ("measured on", where),
-        ]  # fmt: skip
-    again = escape(f"{record['command']} --data imagefolder:PATH")
-    return [("accuracy", f"not measured; to measure it: {again}")]
+            (
+                "agreement",
+                f"{agreement.top1:.2f}% of top-1 predictions unchanged, KL {nats(agreement.kl)}",
+            ),
+            ("measured on", escape(images)),
+        ]
+    command = escape(f"{record.command} --data imagefolder:PATH")
+    return [("accuracy", f"not measured; to measure it, run: {command}")]
 
 
 def _reasons(skipped: Mapping[str, str]) -> str:
-    """Layers left dense, those with the same reason together."""
+    """The layers left dense, grouped by the reason."""
     return "; ".join(
-        f"{len(found)} layers ({reason})" if len(found) > 3 else f"{', '.join(found)} ({reason})"
-        for reason, found in by_reason(skipped).items()
+        f"{count_of(len(names), 'layer') if len(names) > 3 else ', '.join(names)} ({reason})"
+        for reason, names in by_reason(skipped).items()
     )
 
 
-def print_stages(console: Console, record: Mapping[str, Any]) -> None:
-    """A table like Han, Mao, Dally's (2016, table 1): nothing where the run did not fine-tune."""
-    if not record["stages"]:
+def _time(seconds: Seconds) -> str:
+    steps = {
+        "compression": seconds.compress,
+        "fine-tuning": seconds.finetune,
+        "evaluation": seconds.evaluate,
+    }
+    texts = [f"{name} {value:.1f} s" for name, value in steps.items() if value is not None]
+    return f"{seconds.total:.1f} s: {', '.join(texts)}"
+
+
+def print_stages(console: Console, record: Record) -> None:
+    """Print a table like Han, Mao, Dally's (2016, table 1); nothing for a run without stages."""
+    if not record.stages:
         return
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("stage", overflow="fold")
     table.add_column("packing", no_wrap=True)
     for title in ("bytes", "ratio", "held out"):
         table.add_column(title, justify="right", no_wrap=True)
-    dense = record["bytes"]["dense"]
-    for stage in record["stages"]:
-        reached = stage.get("validation_top1")
+    for stage in record.stages:
+        top1 = stage.validation_top1
         table.add_row(
-            escape(printable(stage["method"])),
-            escape(printable(stage.get("packing", "fp32"))),
-            f"{stage['bytes']:,}",
-            f"{dense / stage['bytes']:.1f}x",
-            "-" if reached is None else f"{reached:.2f}%",
+            escape(printable(stage.method)),
+            escape(printable(stage.packing)),
+            f"{stage.bytes:,}",
+            f"{record.bytes.dense / stage.bytes:.1f}x",
+            "-" if top1 is None else f"{top1:.2f}%",
         )
     console.print(table)
     console.print()

@@ -1,4 +1,4 @@
-"""Several methods at several ratios on one model: the curves of Gong et al. 2014, figure 3."""
+"""Compare methods by accuracy at several ratios, as in Gong et al. 2014, figure 3."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -10,23 +10,24 @@ from typing import Any
 from vqzoo.artifact.files import write_text
 from vqzoo.errors import NothingCompressed
 from vqzoo.progress import Watcher
+from vqzoo.report.record import Record
 from vqzoo.runs.recipe import make_recipe
 from vqzoo.runs.run import run
 
 
 @dataclass(frozen=True)
 class Point:
-    """One artifact of a comparison, measured as it was read back from disk.
+    """One artifact of a comparison, measured after it was read back from disk.
 
     Attributes:
-        method: how it was made, with ", calibrated" or ", fine-tuned" behind it where it was.
-        ratio_layers: every stored byte of the compressed layers counted.
-        ratio_file: of the whole file.
-        top1: percent; None where nothing was measured.
-        change: against the dense model, in points.
-        ci95: half-width of the change's 95% confidence interval, from paired differences.
-        row_sqnr_db: mean over the compressed layers that are not exact, rows counting alike; None
-            where all are exact.
+        method: name of the method, followed by ", calibrated" or ", fine-tuned" where applicable.
+        ratio_layers: compression ratio of the compressed layers, every stored byte counted.
+        ratio_file: compression ratio of the whole file.
+        top1: top-1 accuracy in percent; None without labelled images.
+        change: `top1` minus that of the dense model, in points.
+        ci95: half-width of the 95% confidence interval of `change`, from paired differences.
+        row_sqnr_db: mean SQNR in dB, rows counting alike, over the compressed layers that are not
+            exact; None if all are exact.
         folder: name of the artifact's folder.
     """
 
@@ -42,7 +43,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The points, and what the dense model reaches on the same images (percent)."""
+    """The points of a comparison, and the dense model's top-1 on the same images in percent."""
 
     model: str
     layers: str
@@ -61,51 +62,53 @@ def compare(
     *,
     force: bool = False,
 ) -> Comparison:
-    """Run every method at every ratio, each into a folder of its own under `out`.
+    """Run every method at every ratio, each into its own folder under `out`.
 
-    Artifacts that an earlier call finished are taken as they are. A coarse method reaches the same
-    size for several of the ratios asked: that is one point. A method that compresses no layer at a
-    ratio (some take none) is left out there. Where `base` says how to calibrate or to fine-tune,
-    every point is made without and with it.
+    Artifacts that an earlier call finished are reused. Ratios at which a method reaches the same
+    size give one point. A method that compresses no layer at a ratio (some take none) has no point
+    there. If `base` asks for calibration or fine-tuning, every point is made without it and with
+    it.
 
     Args:
         base: fields of a `Recipe` without method, options and ratio.
-        methods: at least one.
-        ratios: at least one.
-        force: replace artifacts that lie there and were made otherwise.
+        methods: names of the methods, at least one.
+        ratios: target ratios of the compressed layers, at least one.
+        watcher: receives progress.
+        out: the folder for artifacts and for compare.json.
+        force: replace artifacts under `out` that another request made.
 
     Raises:
-        UsageError: a name is unknown, or an artifact lies there that was made otherwise.
+        UsageError: a name is unknown, or another request made an artifact under `out`.
         NothingCompressed: no method compressed any layer.
         VqzooError: a run failed.
     """
     out.mkdir(parents=True, exist_ok=True)
     points: list[Point] = []
-    record: dict[str, Any] = {}
-    for method, (words, extra) in product(methods, _variants(base).items()):
-        label = method + words
+    record: Record | None = None
+    for method, (suffix, fields) in product(methods, _variants(base).items()):
+        label = method + suffix
         for ratio in ratios:
             watcher.say(f"{label} at {ratio:g}x")
             name = f"{label}-{ratio:g}x".replace(":", "-").replace(", ", "-")
             folder = out / name
-            recipe = make_recipe({**base, **extra, "method": method, "ratio": ratio})
+            recipe = make_recipe({**base, **fields, "method": method, "ratio": ratio})
             try:
                 record = run(recipe, watcher, out=folder, reuse=True, force=force).record
             except NothingCompressed as error:
-                watcher.say(f"{label} at {ratio:g}x is left out: {error}")
+                watcher.say(f"{label} at {ratio:g}x has no point: {error}")
                 continue
             point = _point(record, label, folder.name)
             if all((p.method, p.ratio_layers) != (label, point.ratio_layers) for p in points):
                 points.append(point)
-    if not points:
+    if record is None:
         raise NothingCompressed("no method compressed any layer at these ratios")
-    accuracy = record["accuracy"] or {}
+    accuracy = record.accuracy
     comparison = Comparison(
-        model=record["model"],
+        model=record.model,
         layers=",".join(recipe.layers),
-        data=accuracy.get("data"),
-        images=accuracy.get("images", 0),
-        dense_top1=accuracy["dense"]["top1"] if accuracy else None,
+        data=accuracy.data if accuracy else None,
+        images=accuracy.images if accuracy else 0,
+        dense_top1=accuracy.dense.top1 if accuracy else None,
         points=points,
     )
     write_text(
@@ -115,35 +118,35 @@ def compare(
 
 
 def _variants(base: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """What is put behind a method's name -> the fields of the recipe that say how it is helped."""
-    found: dict[str, dict[str, Any]] = {"": {"calibrate": None, "finetune": None}}
-    words, fields = "", found[""]
+    """Suffixes of a method's name, each with the recipe fields that it stands for."""
+    fields: dict[str, Any] = {"calibrate": None, "finetune": None}
+    variants, suffix = {"": fields}, ""
     for name, word in (("calibrate", ", calibrated"), ("finetune", ", fine-tuned")):
         if base.get(name):
-            words, fields = words + word, {**fields, name: base[name]}
-            found[words] = fields
-    return found
+            suffix, fields = suffix + word, {**fields, name: base[name]}
+            variants[suffix] = fields
+    return variants
 
 
-def largest_ratios(comparison: Comparison, lost: float) -> dict[str, float]:
-    """How small each method makes the layers while it loses less than `lost` points of top-1."""
+def largest_ratios(comparison: Comparison, loss: float) -> dict[str, float]:
+    """The largest ratio of the layers at which each method loses less than `loss` points."""
     largest: dict[str, float] = {}
     for point in comparison.points:
-        if point.change is not None and point.change > -lost:
+        if point.change is not None and point.change > -loss:
             largest[point.method] = max(largest.get(point.method, 0.0), point.ratio_layers)
     return largest
 
 
-def _point(record: Mapping[str, Any], method: str, folder: str) -> Point:
-    accuracy = record["accuracy"]
-    errors = [row["row_sqnr_db"] for row in record["layers"] if row["row_sqnr_db"] is not None]
+def _point(record: Record, method: str, folder: str) -> Point:
+    accuracy = record.accuracy
+    errors = [layer.row_sqnr_db for layer in record.layers if layer.row_sqnr_db is not None]
     return Point(
         method=method,
-        ratio_layers=record["ratio"]["layers"],
-        ratio_file=record["ratio"]["file"],
-        top1=accuracy["compressed"]["top1"] if accuracy else None,
-        change=accuracy["difference"]["top1"] if accuracy else None,
-        ci95=accuracy["difference"]["ci95"] if accuracy else None,
+        ratio_layers=record.ratio.layers,
+        ratio_file=record.ratio.file,
+        top1=accuracy.compressed.top1 if accuracy else None,
+        change=accuracy.difference.top1 if accuracy else None,
+        ci95=accuracy.difference.ci95 if accuracy else None,
         row_sqnr_db=sum(errors) / len(errors) if errors else None,
         folder=folder,
     )

@@ -1,10 +1,11 @@
-"""The curves of a comparison as a picture."""
+"""Plots of comparisons."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vqzoo.artifact.files import new_file
 from vqzoo.comparison.accuracy import Comparison
 from vqzoo.comparison.retrieval import RetrievalComparison
 
@@ -12,14 +13,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _MARKERS = "osD^vP*X"
-
-
-_CLOSE_POINTS = 6.0  # of accuracy or mAP: what a closer look shows
+# The second panel shows this many points of accuracy or mAP below the dense model.
+_ZOOM_POINTS = 6.0
 
 
 @dataclass(frozen=True)
 class _Point:
-    """`value` at `ratio`, `ci95` of it either way."""
+    """A value at a ratio, with the half-width of its 95% confidence interval."""
 
     method: str
     ratio: float
@@ -28,10 +28,10 @@ class _Point:
 
 
 def draw(comparison: Comparison, path: Path) -> None:
-    """Top-1 against `ratio.layers` with 95% confidence intervals; the dense model as a line.
+    """Plot top-1 against the ratio of the layers, with 95% confidence intervals.
 
-    A second panel looks closer where a method falls far behind. Where nothing was measured, the
-    error of the weights takes the place of the accuracy.
+    The dense model is a dashed line. If a method falls far below it, a second panel shows the
+    neighbourhood of that line. Without accuracies the plot shows the SQNR of the weights.
     """
     dense = comparison.dense_top1
     points = [
@@ -43,42 +43,47 @@ def draw(comparison: Comparison, path: Path) -> None:
         )
         for p in comparison.points
     ]
-    label = "SQNR of the weights, rows alike (dB)"
+    label = "SQNR of the weights, rows counting alike (dB)"
     if dense is not None:
         label = f"top-1 accuracy (%), {comparison.images:,} images of {comparison.data}"
-    _picture(points, dense, label, f"{comparison.model}: {comparison.layers}", path)
+    _plot(points, dense, label, _title(comparison), path)
 
 
 def draw_retrieval(comparison: RetrievalComparison, path: Path) -> None:
-    """mAP of retrieval, drawn as `draw` does top-1."""
+    """Plot the mAP of retrieval as `draw` plots top-1."""
     points = [_Point(p.method, p.ratio_layers, p.map, p.ci95) for p in comparison.points]
     label = f"retrieval mAP (%), {comparison.queries:,} queries of {comparison.data}"
-    _picture(points, comparison.dense_map, label, f"{comparison.model}: {comparison.layers}", path)
+    _plot(points, comparison.dense_map, label, _title(comparison), path)
 
 
-def _picture(
-    points: Sequence[_Point], dense: float | None, label: str, what: str, path: Path
+def _title(comparison: Comparison | RetrievalComparison) -> str:
+    return f"{comparison.model}: {comparison.layers} layers compressed"
+
+
+def _plot(
+    points: Sequence[_Point], dense: float | None, label: str, title: str, path: Path
 ) -> None:
     from matplotlib.figure import Figure
 
     lowest = min((point.value for point in points), default=0.0)
-    panels = 2 if dense is not None and dense - lowest > 2 * _CLOSE_POINTS else 1
+    panels = 2 if dense is not None and dense - lowest > 2 * _ZOOM_POINTS else 1
     figure = Figure(figsize=(1 + 6.5 * panels, 5), layout="constrained")
     axes = figure.subplots(1, panels, squeeze=False)[0]
     for panel in axes:
         _curves(panel, points, dense)
     axes[0].set_ylabel(label)
     if dense is not None and panels == 2:
-        axes[1].set_ylim(dense - _CLOSE_POINTS, dense + 1)
-        axes[1].set_title(f"the same, within {_CLOSE_POINTS:g} points", fontsize="medium")
+        axes[1].set_ylim(dense - _ZOOM_POINTS, dense + 1)
+        axes[1].set_title(f"within {_ZOOM_POINTS:g} points of the dense model", fontsize="medium")
     axes[0].legend()
-    figure.suptitle(f"{what} layers compressed")
-    figure.supxlabel("size of the compressed layers: fp32 bytes over bytes on disk")
-    figure.savefig(path, dpi=120, metadata={"Software": None})
+    figure.suptitle(title)
+    figure.supxlabel("compression ratio of the compressed layers: fp32 bytes / bytes on disk")
+    with new_file(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=120, metadata={"Software": None})
 
 
 def _curves(axes: "Axes", points: Sequence[_Point], dense: float | None) -> None:
-    """One line a method."""
+    """Draw one line for each method."""
     methods = list(dict.fromkeys(point.method for point in points))
     for method, marker in zip(methods, _MARKERS * len(methods), strict=False):
         line = sorted((p for p in points if p.method == method), key=lambda p: p.ratio)

@@ -1,4 +1,4 @@
-"""Retrieval by several methods at several ratios on one model, as in Gong et al. 2014."""
+"""Compare methods by retrieval at several ratios, as in Gong et al. 2014."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -15,8 +15,8 @@ from vqzoo.comparison.accuracy import Comparison, Point, compare
 from vqzoo.data.evaluation_data import Data, open_data
 from vqzoo.errors import UsageError
 from vqzoo.evaluation.retrieval import Features, Retrieval, beside_dense, extract_features, retrieve
-from vqzoo.models.dense import EMBEDDED_DATA, find_model
-from vqzoo.models.names import register_models
+from vqzoo.models.dense import find_model
+from vqzoo.models.embedded import default_data
 from vqzoo.network.load import load
 from vqzoo.plugin.files import plugin_files
 from vqzoo.plugin.manager import installed_plugins
@@ -29,16 +29,17 @@ _FILE = "retrieval.json"
 
 @dataclass(frozen=True)
 class RetrievalPoint:
-    """One artifact of a comparison; `folder`, method and ratios are those of its `compare.Point`.
+    """One artifact of a comparison; method, ratios and folder are those of its `Point`.
 
     Attributes:
-        sha256: of the artifact's weights file.
-        map: mean average precision, percent.
-        change: against the dense model, in points.
-        ci95: half-width of the change's 95% confidence interval, paired over queries.
-        asymmetric_map: with the artifact's features as queries in the dense model's database.
-        asymmetric_change: of that, against the dense model.
-        asymmetric_ci95: of that change.
+        map: mean average precision in percent.
+        change: `map` minus that of the dense model, in points.
+        ci95: half-width of the 95% confidence interval of `change`, paired over queries.
+        asymmetric_map: mean average precision of the artifact's features as queries in the dense
+            model's database.
+        asymmetric_change: `asymmetric_map` minus `map` of the dense model, in points.
+        asymmetric_ci95: half-width of the 95% confidence interval of `asymmetric_change`.
+        sha256: sha256 of the artifact's weights file.
     """
 
     method: str
@@ -56,9 +57,10 @@ class RetrievalPoint:
 
 @dataclass(frozen=True)
 class RetrievalComparison:
-    """The points, and what the dense model reaches on the same queries (percent).
+    """The points of a comparison, and the dense model's mAP on the same queries in percent.
 
-    `asked_sha256` tells what was measured: the dense weights, the data and the number of images.
+    `asked_sha256` identifies what was measured: the dense weights, the data, the number of images
+    and the version of vqzoo.
     """
 
     model: str
@@ -73,7 +75,7 @@ class RetrievalComparison:
 
 @dataclass(frozen=True)
 class _Dense:
-    """The dense model's side of every point."""
+    """The dense model, measured, and the images that every point shares with it."""
 
     data: Data
     features: Features
@@ -92,32 +94,46 @@ def compare_by_retrieval(
     *,
     force: bool = False,
 ) -> RetrievalComparison:
-    """`compare`, and then retrieval by each of its artifacts, read back from disk.
+    """Run `compare`, then measure retrieval by each of its artifacts, read back from disk.
 
-    The artifacts are the same ones as without retrieval, and are taken as they are where they lie
-    in `out`; so are retrieval's points in its `retrieval.json`.
+    Artifacts under `out` are reused as in `compare`, and so are the points in `retrieval.json`.
 
-    Args and errors: as `compare`'s.
+    Args:
+        base: fields of a `Recipe` without method, options and ratio.
+        methods: names of the methods, at least one.
+        ratios: target ratios of the compressed layers, at least one.
+        watcher: receives progress.
+        out: the folder for artifacts, compare.json and retrieval.json.
+        force: replace artifacts under `out` that another request made.
 
     Raises:
-        UsageError: also where the model gives no features, or the data has no labels.
+        UsageError: as `compare`, and if the model gives no features or the data has no labels.
+        NothingCompressed: no method compressed any layer.
+        VqzooError: a run failed.
     """
-    dense = _dense(_checked(base, methods, ratios), watcher)
-    compared = compare(base, methods, ratios, watcher, out, force=force)
+    dense = _measure_dense(_common_recipe(base, methods, ratios), watcher)
+    comparison = compare(base, methods, ratios, watcher, out, force=force)
     keys = [
-        (found.folder, sha256_file(out / found.folder / WEIGHTS_FILE)) for found in compared.points
+        (point.folder, sha256_file(out / point.folder / WEIGHTS_FILE))
+        for point in comparison.points
     ]
-    known = _known(out / _FILE, dense.asked_sha256)
-    measured = {key: known[key] for key in keys if key in known}
-    for found, key in zip(compared.points, keys, strict=True):
+    earlier = _earlier_points(out / _FILE, dense.asked_sha256)
+    measured = {key: earlier[key] for key in keys if key in earlier}
+    for point, key in zip(comparison.points, keys, strict=True):
         if key not in measured:
-            measured[key] = _point(found, key[1], dense, watcher, out)
-            _write(out / _FILE, compared, dense, list(measured.values()))
-    return _write(out / _FILE, compared, dense, [measured[key] for key in keys])
+            measured[key] = _measure_point(point, key[1], dense, watcher, out)
+            _write(out / _FILE, comparison, dense, list(measured.values()))
+    return _write(out / _FILE, comparison, dense, [measured[key] for key in keys])
 
 
-def _checked(base: Mapping[str, Any], methods: Sequence[str], ratios: Sequence[float]) -> Recipe:
-    """What all points have in common; wrong names and ratios are told before any work."""
+def _common_recipe(
+    base: Mapping[str, Any], methods: Sequence[str], ratios: Sequence[float]
+) -> Recipe:
+    """A recipe with the fields that all points share.
+
+    Raises:
+        UsageError: a name or a ratio is invalid; nothing has been computed yet.
+    """
     recipes = [
         make_recipe({**base, "method": method, "ratio": ratio})
         for method in methods
@@ -129,10 +145,9 @@ def _checked(base: Mapping[str, Any], methods: Sequence[str], ratios: Sequence[f
     return recipes[0]
 
 
-def _dense(recipe: Recipe, watcher: Watcher) -> _Dense:
+def _measure_dense(recipe: Recipe, watcher: Watcher) -> _Dense:
     device = parse_device(recipe.device)
     with plugin_files(recipe.plugins):
-        register_models(installed_plugins())
         opened = find_model(
             recipe.model,
             watcher,
@@ -140,24 +155,24 @@ def _dense(recipe: Recipe, watcher: Watcher) -> _Dense:
             checkpoint=recipe.checkpoint,
             seed=recipe.seed,
         )
-    spec = recipe.data or EMBEDDED_DATA.get(opened.name)
+    spec = recipe.data or default_data(opened.name)
     if spec is None:
-        raise UsageError(f"{opened.name} has no data of its own here: give --data imagefolder:PATH")
+        raise UsageError(f"vqzoo has no images for {opened.name}: give --data imagefolder:PATH")
     data = open_data(spec, opened.module, images=recipe.images, own_labels=True)
-    with watcher.images("features of the dense model") as steps:
+    with watcher.images("extracting features of the dense model") as steps:
         features = extract_features(opened.module, opened.name, data, device=device, progress=steps)
-    with watcher.images("searching by the dense model") as steps:
+    with watcher.images("searching with the dense model") as steps:
         retrieval = retrieve(features, device=device, progress=steps)
-    asked = canonical_json([opened.weights_sha256, spec, recipe.images, version("vqzoo")])
-    return _Dense(data, features, retrieval, device, recipe.plugins, sha256_text(asked))
+    request = canonical_json([opened.weights_sha256, spec, recipe.images, version("vqzoo")])
+    return _Dense(data, features, retrieval, device, recipe.plugins, sha256_text(request))
 
 
 def _write(
-    path: Path, compared: Comparison, dense: _Dense, points: list[RetrievalPoint]
+    path: Path, accuracies: Comparison, dense: _Dense, points: list[RetrievalPoint]
 ) -> RetrievalComparison:
     comparison = RetrievalComparison(
-        model=compared.model,
-        layers=compared.layers,
+        model=accuracies.model,
+        layers=accuracies.layers,
         data=dense.retrieval.data,
         images=dense.retrieval.images,
         queries=dense.retrieval.queries,
@@ -169,40 +184,42 @@ def _write(
     return comparison
 
 
-def _known(path: Path, asked: str) -> dict[tuple[str, str], RetrievalPoint]:
-    """The points that an earlier call measured, by folder and sha256, if it asked the same."""
+def _earlier_points(path: Path, asked_sha256: str) -> dict[tuple[str, str], RetrievalPoint]:
+    """The points that an earlier call of the same request measured, by folder and sha256."""
     if not path.is_file():
         return {}
     earlier = json.loads(path.read_text(encoding="utf-8"))
-    if earlier["asked_sha256"] != asked:
+    if earlier["asked_sha256"] != asked_sha256:
         return {}
     return {(row["folder"], row["sha256"]): RetrievalPoint(**row) for row in earlier["points"]}
 
 
-def _point(found: Point, sha256: str, dense: _Dense, watcher: Watcher, out: Path) -> RetrievalPoint:
-    with watcher.phase(f"loading {found.folder}"):
-        model = load(out / found.folder, plugins=dense.plugins)
-    with watcher.images(f"features of {found.folder}") as steps:
+def _measure_point(
+    point: Point, sha256: str, dense: _Dense, watcher: Watcher, out: Path
+) -> RetrievalPoint:
+    with watcher.phase(f"loading {point.folder}"):
+        model = load(out / point.folder, plugins=dense.plugins)
+    with watcher.images(f"extracting features of {point.folder}") as steps:
         features = extract_features(
-            model, found.folder, dense.data, device=dense.device, progress=steps
+            model, point.folder, dense.data, device=dense.device, progress=steps
         )
-    with watcher.images(f"searching by {found.folder}") as steps:
+    with watcher.images(f"searching with {point.folder}") as steps:
         beside = beside_dense(
             dense.features, dense.retrieval, features, device=dense.device, progress=steps
         )
-    crossed, crossed_change = beside.asymmetric, beside.asymmetric_change
-    if crossed is None or crossed_change is None:
-        raise ValueError(f"{found.folder} has features of another width than its dense model")
+    asymmetric, asymmetric_change = beside.asymmetric, beside.asymmetric_change
+    if asymmetric is None or asymmetric_change is None:
+        raise ValueError(f"the features of {point.folder} do not have the dense model's width")
     return RetrievalPoint(
-        method=found.method,
-        ratio_layers=found.ratio_layers,
-        ratio_file=found.ratio_file,
+        method=point.method,
+        ratio_layers=point.ratio_layers,
+        ratio_file=point.ratio_file,
         map=beside.compressed.map,
         change=beside.change.points,
         ci95=beside.change.half_width,
-        asymmetric_map=crossed.map,
-        asymmetric_change=crossed_change.points,
-        asymmetric_ci95=crossed_change.half_width,
-        folder=found.folder,
+        asymmetric_map=asymmetric.map,
+        asymmetric_change=asymmetric_change.points,
+        asymmetric_ci95=asymmetric_change.half_width,
+        folder=point.folder,
         sha256=sha256,
     )

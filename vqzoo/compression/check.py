@@ -7,16 +7,19 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from vqzoo.artifact.schema import MAX_CHILD_GROWTH
 from vqzoo.compression.selection import LayerPlan
 from vqzoo.compression.view import weight_key
 from vqzoo.errors import PluginError, VqzooError, one_line
 from vqzoo.numerics.arrays import all_finite
 from vqzoo.plugin.code import STORAGE_DTYPES, Code, Floats, Indices, MethodCode
+from vqzoo.plugin.limits import (
+    MAX_CARDINALITY,
+    MAX_CHILD_GROWTH,
+    MAX_FACT_LENGTH,
+    MAX_NAME_LENGTH,
+    PART_NAME,
+)
 from vqzoo.plugin.method import Method
-
-_PART_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
-MAX_CARDINALITY = 1 << 16
 
 
 def check_weights(model: nn.Module, plans: Sequence[LayerPlan]) -> None:
@@ -119,7 +122,7 @@ def check_code(code: Code, shape: tuple[int, int], method: Method, who: str) -> 
     names = [*code.parts, *code.children]
     if not names:
         raise PluginError(f"{who} returned a Code without parts: there is nothing to store")
-    bad = [name for name in names if not _PART_NAME.fullmatch(name)]
+    bad = [name for name in names if not re.fullmatch(PART_NAME, name)]
     if bad or len(set(names)) != len(names):
         raise PluginError(f"{who}: part names must be distinct and of a-z, 0-9 and _: {names}")
     for name, part in code.parts.items():
@@ -135,7 +138,8 @@ def check_code(code: Code, shape: tuple[int, int], method: Method, who: str) -> 
     for name, fact in code.facts.items():
         if not isinstance(fact, int | float | str | bool):
             raise PluginError(f"{who}: fact {name!r} is a {type(fact).__name__}, not a scalar")
-        if not 1 <= len(name) <= 200 or (isinstance(fact, str) and len(fact) > 1000):
+        long = isinstance(fact, str) and len(fact) > MAX_FACT_LENGTH
+        if long or not 1 <= len(name) <= MAX_NAME_LENGTH:
             raise PluginError(f"{who}: fact {name!r:.80} is too long")
         if isinstance(fact, float) and not math.isfinite(fact):
             raise PluginError(f"{who}: fact {name!r} is {fact}")

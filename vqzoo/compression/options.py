@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from vqzoo.compression.selection import MethodChoice
-from vqzoo.errors import PluginError, UsageError, cause
+from vqzoo.errors import PluginError, UsageError, cause, invalid_field
 from vqzoo.plugin.method import Method, Options, SkipLayer
 from vqzoo.plugin.quantizer import Quantizer
 
@@ -70,13 +70,13 @@ def validate_options(method: Method, values: Mapping[str, Any]) -> Options:
     try:
         return method.Options(**values)
     except ValidationError as error:
-        problem = error.errors()[0]
-        name = ".".join(str(part) for part in problem["loc"]) or "options"
-        if problem["type"] == "extra_forbidden":
+        field = invalid_field(error)
+        name = field.name or "options"
+        if field.unknown:
             known = ", ".join(method.Options.model_fields) or "none"
             raise UsageError(f"{method.name} has no option {name!r}; it has: {known}") from None
         raise UsageError(
-            f"{method.name}: option {name}={problem['input']!r}: {problem['msg'].lower()} "
+            f"{method.name}: option {name}={field.value!r}: {field.reason} "
             f"(see `vqzoo methods {method.name}`)"
         ) from None
     except Exception as error:

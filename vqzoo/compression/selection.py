@@ -1,11 +1,10 @@
 """Which layers to compress, by what method: selectors, exclusions and rules."""
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from vqzoo.errors import PluginError, UsageError
+from vqzoo.errors import PluginError, UsageError, did_you_mean
 from vqzoo.plugin.isolation import isolated, named
 from vqzoo.plugin.manager import Plugins
 from vqzoo.plugin.registry import Registered
@@ -133,10 +132,9 @@ def _accepts(entry: Registered[LayerSelector], text: str) -> bool:
 
 def _nothing_matches(layers: Sequence[LayerInfo], text: str, plugins: Plugins) -> str:
     names = [layer.name for layer in layers]
-    close = difflib.get_close_matches(text, names + plugins.selectors.names(), n=3)
-    hint = f"did you mean {' or '.join(close)}? " if close else ""
+    hint = did_you_mean(text, names + plugins.selectors.names())
     shown = ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
     return (
-        f"{text!r} matches no layer; {hint}"
+        f"{text!r} matches no layer{hint} "
         f"Layers: {shown}. Selectors: {', '.join(plugins.selectors.names())}"
     )

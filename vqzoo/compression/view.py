@@ -56,6 +56,11 @@ def weight_key(layer: str) -> str:
     return f"{layer}.weight" if layer else "weight"
 
 
+def layer_name(key: str) -> str:
+    """The layer whose weight has this key; the inverse of `weight_key`."""
+    return key.removesuffix("weight").removesuffix(".")
+
+
 def copy_with_weights(model: nn.Module, matrices: Mapping[str, Tensor]) -> nn.Module:
     """A copy of a model with other weights in some layers, whose weights it does not copy.
 

@@ -15,6 +15,7 @@ from timm.data import create_transform, resolve_model_data_config
 from torch import Tensor, nn
 
 from vqzoo.data.fmnist import LabelledImages
+from vqzoo.data.image_modes import to_eight_bits
 from vqzoo.errors import UsageError, VqzooError
 
 BATCH_SIZE = 250
@@ -162,7 +163,7 @@ def transformed_batches(
 
     def sample(key: Any) -> tuple[Tensor, int | None]:
         image, label = load(key)
-        return transform(image.convert(model_input.mode)), label
+        return transform(to_eight_bits(image, model_input.mode)), label
 
     rest = iter(keys)
     with ThreadPoolExecutor(min(8, torch.get_num_threads())) as pool:

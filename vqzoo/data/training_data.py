@@ -26,6 +26,7 @@ from vqzoo.data.batches import (
     split_batches,
     transformed_batches,
 )
+from vqzoo.data.image_modes import to_eight_bits
 from vqzoo.data.sources import Source, open_training_source
 from vqzoo.errors import VqzooError
 
@@ -219,7 +220,7 @@ def _augmented_batches(
         for start in range(0, len(keys), batch_size):
             samples = list(pool.map(load, keys[start : start + batch_size]))
             with _seeded(generator):
-                images = [transform(image.convert(model_input.mode)) for image, _ in samples]
+                images = [transform(to_eight_bits(image, model_input.mode)) for image, _ in samples]
             labels = [label for _, label in samples if label is not None]
             yield Batch(torch.stack(images), torch.tensor(labels) if labels else None)
 

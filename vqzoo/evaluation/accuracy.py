@@ -1,4 +1,4 @@
-"""How well a model does on images, and how far a compressed model is from the dense one."""
+"""Accuracy of a network on images, and agreement of a compressed network with the dense one."""
 
 from __future__ import annotations
 
@@ -14,15 +14,21 @@ from vqzoo.data.evaluation_data import BATCH_SIZE, Data, open_data
 from vqzoo.errors import UsageError, VqzooError
 from vqzoo.evaluation.statistics import PairedDifference, paired_points
 
-# Called after each batch with the images done and the images in all (None for a stream).
+# Called after each batch with the number of images done and in total (None for a stream).
 Progress = Callable[[int, int | None], None]
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Accuracy in percent; `correct` (bool, one an image) is top-1's, for paired statistics.
+    """Accuracy of a network on a data set.
 
-    `top5` is None for fewer than five classes.
+    Attributes:
+        data: name of the data.
+        images: number of images.
+        top1: percentage of images whose label is the largest logit.
+        top5: percentage of images whose label is among the five largest logits; None if there are
+            fewer than five classes.
+        correct: bool, (images,): whether top-1 is right, for paired statistics.
     """
 
     data: str
@@ -34,10 +40,13 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How alike two models are on images that need no labels.
+    """Agreement of two networks on images, which need no labels.
 
-    `top1` is the percentage of images that both put in the same class; `kl` the mean over the
-    images of KL(dense || compressed), in nats.
+    Attributes:
+        data: name of the data.
+        images: number of images.
+        top1: percentage of images for which both predict the same class.
+        kl: mean over the images of KL(dense || compressed), in nats.
     """
 
     data: str
@@ -55,27 +64,32 @@ def evaluate(
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Top-1 and top-5 accuracy of `model`; the same every time on one machine.
-
-    Args:
-        model: gives logits (B, classes) for images (B, C, H, W). It is moved to `device`, and
-            run in eval mode; its modules' modes are restored.
-        data: an open `Data`, or what `open_data` takes with `images` and `batch_size`.
-        progress: called after each batch.
+    """Measure top-1 and top-5 accuracy; the result is deterministic on one machine.
 
     An image whose logits are not all finite counts as wrong.
 
+    Args:
+        model: maps images (B, C, H, W) to logits (B, classes). It is moved to `device` and run in
+            eval mode; the modes of its modules are restored.
+        data: an open `Data`, or text for `open_data`: "fmnist", "imagefolder:PATH".
+        images: at most this many images; None for all. Only for data given as text.
+        batch_size: images per batch. Only for data given as text.
+        device: where to run the model.
+        progress: called after each batch.
+
     Raises:
-        UsageError: `model` is no module, the data has no labels for it, or `open_data` refuses it.
-        VqzooError: the data cannot be read, or holds no image.
+        UsageError: `model` is not a module, the data has no labels for it, or `open_data` refuses
+            the data.
+        VqzooError: the data cannot be read, holds no image, or has labels that the model lacks.
+        ValueError: `images` or `batch_size` is given with an open `Data`.
     """
     if not isinstance(model, nn.Module):
-        raise UsageError(f"{model!r:.200} is not a network: vqzoo.load gives one")
+        raise UsageError(f"{model!r:.200} is not a network; vqzoo.load returns one")
     opened = _opened(data, model, images, batch_size)
     if not opened.labelled:
         raise UsageError(
-            f"{opened.name} has no labels for this model ({opened.unlabelled}): only agreement "
-            "with the dense model can be measured on it"
+            f"{opened.name} has no labels for this model ({opened.unlabelled}): measure its "
+            "agreement with the dense model instead"
         )
     first: list[Tensor] = []
     fifth: list[Tensor] = []
@@ -85,7 +99,7 @@ def evaluate(
             if not 0 <= int(y.min()) <= int(y.max()) < logits.shape[1]:
                 raise VqzooError(
                     f"{opened.name} has the labels {int(y.min())} to {int(y.max())}, the model "
-                    f"{logits.shape[1]} classes: they do not belong together"
+                    f"{logits.shape[1]} classes: choose data of the model's classes"
                 )
             best = logits.topk(min(5, logits.shape[1])).indices
             hits = (best == y.to(device)[:, None]) & logits.isfinite().all(1, keepdim=True)
@@ -112,14 +126,23 @@ def agreement(
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
 ) -> Agreement:
-    """How far `compressed` is from `dense` on the same batches; labels are not looked at.
+    """Compare two networks on the same images, without labels.
 
-    Arguments as for `evaluate`; the images are preprocessed for `dense`. KL is computed in
-    float64 and is infinite or NaN where the logits are.
+    KL is computed in float64; it is infinite or NaN where the logits are.
+
+    Args:
+        dense: the reference; images are preprocessed for it.
+        compressed: the network to compare with it.
+        data: as for `evaluate`, like the arguments that follow.
+        images: at most this many images; None for all.
+        batch_size: images per batch.
+        device: where to run both networks.
+        progress: called after each batch.
 
     Raises:
-        UsageError: `open_data` refuses the data, or the models' outputs differ in shape.
+        UsageError: `open_data` refuses the data, or the networks differ in their classes.
         VqzooError: the data cannot be read, or holds no image.
+        ValueError: `images` or `batch_size` is given with an open `Data`.
     """
     opened = _opened(data, dense, images, batch_size)
     same: list[Tensor] = []
@@ -130,7 +153,7 @@ def agreement(
             p, q = dense(x).double(), compressed(x).double()
             if p.shape != q.shape:
                 raise UsageError(
-                    f"the models have {p.shape[1]} and {q.shape[1]} classes: nothing to compare"
+                    f"models of {p.shape[1]} and of {q.shape[1]} classes cannot be compared"
                 )
             same.append((p.argmax(1) == q.argmax(1)).cpu())
             kl = F.kl_div(q.log_softmax(1), p.log_softmax(1), reduction="none", log_target=True)
@@ -145,10 +168,10 @@ def agreement(
 
 
 def paired_difference(a: Evaluation, b: Evaluation) -> PairedDifference:
-    """Top-1 of `b` less top-1 of `a`, in points, from the same images.
+    """Top-1 of `b` minus top-1 of `a` on the same images, in percentage points.
 
-    The interval is Wald's from the paired differences d_i in {-1, 0, 1}: 1.96 s_d / sqrt(n), s_d
-    with n - 1 in the denominator. It is 0 wide where the two agree on every image.
+    The interval is Wald's for the paired differences d_i in {-1, 0, 1}: 1.96 s_d / sqrt(n), with
+    n - 1 in the denominator of s_d. Its width is 0 if the two agree on every image.
 
     Raises:
         ValueError: the evaluations are not of the same images, or of fewer than two.
@@ -163,28 +186,28 @@ def _opened(data: str | Data, model: nn.Module, images: int | None, batch_size: 
         size = BATCH_SIZE if batch_size is None else batch_size
         return open_data(data, model, images=images, batch_size=size)
     if images is not None or batch_size is not None:
-        raise ValueError("images and batch_size belong to open_data where the data is open already")
+        raise ValueError("the data is open already: give images and batch_size to open_data")
     return data
 
 
 def labelled(data: Data, progress: Progress | None) -> Iterator[tuple[Tensor, Tensor]]:
-    """Images and labels of `data`, a batch at a time, each reported to `progress`.
+    """Images and labels of `data`, batch by batch; each is reported to `progress` after use.
 
     Raises:
-        VqzooError: there is none.
-        ValueError: a batch has no labels, though `data` says that all have.
+        VqzooError: the data holds no image.
+        ValueError: a batch has no labels, although `data` is labelled.
     """
     for x, y in _counted(data, progress):
         if y is None:
-            raise ValueError(f"{data.name} says it is labelled, but gives no labels")
+            raise ValueError(f"{data.name} is labelled, but a batch has no labels")
         yield x, y
 
 
 def _counted(data: Data, progress: Progress | None) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """The batches of `data`, each reported to `progress` once it has been used.
+    """The batches of `data`, each reported to `progress` after use.
 
     Raises:
-        VqzooError: there is none.
+        VqzooError: the data holds no image.
     """
     done = 0
     for batch in data:
@@ -198,7 +221,7 @@ def _counted(data: Data, progress: Progress | None) -> Iterator[tuple[Tensor, Te
 
 @contextmanager
 def evaluating(model: nn.Module, device: torch.device | str) -> Iterator[None]:
-    """Eval mode and no gradients on `device`; every module's own mode is put back."""
+    """Eval mode without gradients on `device`; the mode of every module is restored."""
     modes = {module: module.training for module in model.modules()}
     model.to(device).eval()
     try:

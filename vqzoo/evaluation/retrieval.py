@@ -1,8 +1,8 @@
 """Image retrieval with a network's features: the second experiment of Gong et al. 2014.
 
-Features are what the last layer of a network takes in (timm's `pre_logits`): of an AlexNet the
-activations of its second-last dense layer, after the ReLU, as in the paper. Every image in turn is
-a query for the other images; those of its class are relevant.
+Features are the inputs of a network's last layer (timm's `pre_logits`): for an AlexNet, as in the
+paper, the activations of the second-last dense layer after the ReLU. Every image in turn is a
+query for the other images; those of its class are relevant.
 """
 
 import inspect
@@ -20,9 +20,12 @@ from vqzoo.evaluation.statistics import PairedDifference, paired_points
 
 @dataclass(frozen=True)
 class Features:
-    """One network's features of labelled images.
+    """A network's features of labelled images.
 
-    `vectors` is float32, n x d, on the CPU; `labels` int64, n.
+    Attributes:
+        data: name of the data.
+        vectors: float32, (n, d), on the CPU.
+        labels: int64, (n,).
     """
 
     data: str
@@ -32,11 +35,16 @@ class Features:
 
 @dataclass(frozen=True)
 class Retrieval:
-    """How well images of a query's class are found among all others, in percent.
+    """Quality of the search for images of a query's class among all other images.
 
-    `queries` counts the images that share their class with another one; `map` is the mean over
-    them of `average_precision` (float64, a fraction each); `precision_at_10` is None where there
-    are fewer than ten other images.
+    Attributes:
+        data: name of the data.
+        images: number of images.
+        queries: number of images that share their class with another image.
+        map: mean of `average_precision`, in percent.
+        precision_at_1: mean precision at 1, in percent.
+        precision_at_10: mean precision at 10, in percent; None with fewer than ten other images.
+        average_precision: float64 in [0, 1], (queries,).
     """
 
     data: str
@@ -50,10 +58,14 @@ class Retrieval:
 
 @dataclass(frozen=True)
 class BesideDense:
-    """A compressed network's retrieval beside the dense one's; changes are in points of mAP.
+    """Retrieval by a compressed network, compared with the dense one.
 
-    `asymmetric` is with the compressed network's features as queries in a database of the dense
-    one's, None where their widths differ.
+    Attributes:
+        compressed: retrieval by the compressed network's features.
+        change: its mAP minus the dense network's, in percentage points.
+        asymmetric: retrieval with the compressed network's features as queries in a database of
+            the dense network's; None if their widths differ.
+        asymmetric_change: its mAP minus the dense network's, in percentage points.
     """
 
     compressed: Retrieval
@@ -63,10 +75,10 @@ class BesideDense:
 
 
 def check_features(model: nn.Module, name: str) -> None:
-    """Refuse a network that does not tell features from logits.
+    """Refuse a network that does not give features besides logits.
 
     Raises:
-        UsageError: it has no `forward_features` and `forward_head(pre_logits=True)`.
+        UsageError: it lacks `forward_features` or `forward_head(pre_logits=True)`.
     """
     head = getattr(model, "forward_head", None)
     if (
@@ -75,7 +87,7 @@ def check_features(model: nn.Module, name: str) -> None:
         or "pre_logits" not in inspect.signature(head).parameters
     ):
         raise UsageError(
-            f"{name} gives no features to search by: retrieval needs timm's forward_features and "
+            f"{name} gives no features for retrieval: it lacks timm's forward_features or "
             "forward_head(pre_logits=True)"
         )
 
@@ -88,32 +100,35 @@ def extract_features(
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
 ) -> Features:
-    """Features of all images of `data`, whose labels may be the data's own.
+    """Compute the features of all images of `data`; the labels need not be the model's classes.
 
     Args:
-        model: a timm model. It is moved to `device`, and run in eval mode; its modules' modes are
-            restored.
-        name: what errors call it.
+        model: a timm model. It is moved to `device` and run in eval mode; the modes of its modules
+            are restored.
+        name: the model's name, for messages.
+        data: labelled images.
+        device: where to run the model.
+        progress: called with the number of images done and in total.
 
     Raises:
-        UsageError: the model gives no features, the data has no labels, or no two of one class
-            and two of different classes.
+        UsageError: the model gives no features, or the data has no labels, only one class, or no
+            two images of one class.
         VqzooError: the data cannot be read, or holds no image.
     """
     check_features(model, name)
     if not data.labelled:
         raise UsageError(
-            f"{data.name} has no labels ({data.unlabelled}): retrieval needs a folder for each "
-            "class, or group, of images that belong together"
+            f"{data.name} has no labels ({data.unlabelled}): retrieval needs a folder per class, "
+            "or per group of images that belong together"
         )
     vectors: list[Tensor] = []
     labels: list[Tensor] = []
     with evaluating(model, device):
         for x, y in labelled(data, progress):
-            found = model.forward_head(model.forward_features(x.to(device)), pre_logits=True)  # type: ignore[operator]
-            if not isinstance(found, Tensor) or found.ndim != 2:
-                raise UsageError(f"{name} does not give one vector of features an image")
-            vectors.append(found.float().cpu())
+            output = model.forward_head(model.forward_features(x.to(device)), pre_logits=True)  # type: ignore[operator]
+            if not isinstance(output, Tensor) or output.ndim != 2:
+                raise UsageError(f"{name} does not give one feature vector per image")
+            vectors.append(output.float().cpu())
             labels.append(y)
     features = Features(data.name, torch.cat(vectors), torch.cat(labels))
     _check_labels(features)
@@ -129,39 +144,40 @@ def retrieve(
 ) -> Retrieval:
     """Search for every image among all others by cosine similarity.
 
-    Ties have no order (`vqzoo.evaluation.ranking`); features that are zero or not finite are as
-    similar to all others as orthogonal ones.
+    Ties have no order (see `vqzoo.evaluation.ranking`). Features that are zero or not finite are
+    as similar to all others as orthogonal ones.
 
     Args:
-        database: other features of the same images, if the queries don't search their own.
-        device: where similarities are computed (in float64: on the CPU if it is `mps`).
-        progress: called with the queries done, and the queries in all.
+        queries: features that are searched for.
+        database: features of the same images that are searched; the queries themselves by default.
+        device: where similarities are computed, in float64; the CPU instead of `mps`.
+        progress: called with the number of queries done and in total.
 
     Raises:
-        ValueError: the two are not of the same images, or not equally wide.
+        ValueError: the two are not features of the same images, or differ in width.
     """
-    searched = queries if database is None else database
-    if queries.data != searched.data or not torch.equal(queries.labels, searched.labels):
-        raise ValueError(f"features of {queries.data} and {searched.data}: not the same images")
-    where = torch.device(device)
-    if where.type == "mps":
-        where = torch.device("cpu")
-    asked = queries.vectors.to(where)
-    found = rank_others(
-        asked,
-        asked if database is None else database.vectors.to(where),
+    images = queries if database is None else database
+    if queries.data != images.data or not torch.equal(queries.labels, images.labels):
+        raise ValueError(f"features of {queries.data} and {images.data}: not the same images")
+    place = torch.device(device)
+    if place.type == "mps":
+        place = torch.device("cpu")
+    vectors = queries.vectors.to(place)
+    rankings = rank_others(
+        vectors,
+        vectors if database is None else database.vectors.to(place),
         queries.labels,
         progress=progress,
     )
-    tenth = found.precision.get(10)
+    tenth = rankings.precision.get(10)
     return Retrieval(
         data=queries.data,
         images=len(queries.labels),
-        queries=len(found.average_precision),
-        map=100 * float(found.average_precision.mean()),
-        precision_at_1=100 * float(found.precision[1].mean()),
+        queries=len(rankings.average_precision),
+        map=100 * float(rankings.average_precision.mean()),
+        precision_at_1=100 * float(rankings.precision[1].mean()),
         precision_at_10=None if tenth is None else 100 * float(tenth.mean()),
-        average_precision=found.average_precision,
+        average_precision=rankings.average_precision,
     )
 
 
@@ -173,36 +189,38 @@ def beside_dense(
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
 ) -> BesideDense:
-    """Retrieval by the compressed network's features beside that by the dense one's.
+    """Compare retrieval by the compressed network's features with that by the dense network's.
 
     Args:
         dense: the dense network's features.
-        reference: what they came to.
+        reference: their retrieval, from `retrieve(dense)`.
         compressed: the compressed network's features of the same images.
-        progress: called with the queries done; begins again for the second search.
+        device: where similarities are computed; see `retrieve`.
+        progress: called with the number of queries done and in total; starts anew for the second
+            search.
 
     Raises:
         ValueError: the features are not of the same images.
     """
-    own = retrieve(compressed, device=device, progress=progress)
-    crossed = None
+    symmetric = retrieve(compressed, device=device, progress=progress)
+    asymmetric = None
     if compressed.vectors.shape == dense.vectors.shape:
-        crossed = retrieve(compressed, dense, device=device, progress=progress)
+        asymmetric = retrieve(compressed, dense, device=device, progress=progress)
     return BesideDense(
-        compressed=own,
-        change=map_difference(reference, own),
-        asymmetric=crossed,
-        asymmetric_change=None if crossed is None else map_difference(reference, crossed),
+        compressed=symmetric,
+        change=map_difference(reference, symmetric),
+        asymmetric=asymmetric,
+        asymmetric_change=None if asymmetric is None else map_difference(reference, asymmetric),
     )
 
 
 def map_difference(a: Retrieval, b: Retrieval) -> PairedDifference:
-    """mAP of `b` less that of `a`, in points, with the 95% interval of the paired queries.
+    """mAP of `b` minus mAP of `a`, in percentage points, with the 95% interval of paired queries.
 
-    The interval is for other queries to the same database: the queries count as independent.
+    The interval is for other queries in the same database; it treats the queries as independent.
 
     Raises:
-        ValueError: the two are not of the same queries.
+        ValueError: the two do not have the same queries.
     """
     if (a.data, a.images, a.queries) != (b.data, b.images, b.queries):
         raise ValueError(f"{a.queries} queries of {a.data}, {b.queries} of {b.data}: not paired")
@@ -211,8 +229,8 @@ def map_difference(a: Retrieval, b: Retrieval) -> PairedDifference:
 
 def _check_labels(features: Features) -> None:
     counts = features.labels.unique(return_counts=True)[1]
-    what = f"{len(features.labels)} images of {features.data}"
+    images = f"{len(features.labels)} images of {features.data}"
     if int(counts.max()) < 2:
-        raise UsageError(f"no two of {what} are of one class: take more images")
+        raise UsageError(f"no two of {images} are of the same class: take more images")
     if len(counts) < 2:
-        raise UsageError(f"{what} are all of one class: retrieval needs at least two")
+        raise UsageError(f"{images} are all of one class: retrieval needs at least two classes")

@@ -1,6 +1,5 @@
-"""Where fine-tuning stood at the end of an epoch."""
+"""The state of fine-tuning at the end of an epoch, saved so that a run can resume."""
 
-import os
 import pickle
 import zipfile
 from dataclasses import asdict, dataclass
@@ -10,18 +9,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vqzoo.artifact.files import new_file
+
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """All that the next epoch follows from; what is random is drawn from seed and epoch alone.
+    """Everything that the next epoch depends on; random numbers follow from seed and epoch.
 
     Attributes:
-        epoch: epochs done.
-        tensors: what learns, as `Student.snapshot` gives it.
-        optimizer: its state dict.
-        best_epoch: the epoch of least validation loss, 0 for the start.
-        best: what learned had learned by then.
-        history: one entry an epoch, the start's first.
+        epoch: number of epochs done.
+        tensors: the trained tensors, from `Student.snapshot`.
+        optimizer: the optimizer's state dict.
+        best_epoch: the epoch of least validation loss; 0 for the start.
+        best: the trained tensors after that epoch.
+        history: one entry per epoch, beginning with the start; see `FinetuningResult`.
     """
 
     epoch: int
@@ -33,15 +34,14 @@ class Checkpoint:
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write it whole."""
+    """Write a checkpoint, replacing the file only when the new one is complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    torch.save(asdict(checkpoint), temporary)
-    os.replace(temporary, path)
+    with new_file(path) as temporary:
+        torch.save(asdict(checkpoint), temporary)
 
 
 def load_checkpoint(path: Path) -> Checkpoint | None:
-    """Read it; None where there is none, or none that can be read."""
+    """Read a checkpoint; None if the file does not exist or cannot be read."""
     try:
         return Checkpoint(**torch.load(path, weights_only=True))
     except (OSError, EOFError, RuntimeError, TypeError, pickle.UnpicklingError, zipfile.BadZipFile):

@@ -1,38 +1,38 @@
-"""Fine-tuning of layers as a file holds them."""
+"""Fine-tuning of encoded layers, from packed parts to packed parts."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
 from vqzoo.artifact.codes import build_code
+from vqzoo.artifact.dtypes import torch_dtype
 from vqzoo.artifact.encode import EncodedLayer, encode_layer
 from vqzoo.artifact.schema import LayerEntry
 from vqzoo.compression.decode import decode
-from vqzoo.compression.distortion import MatrixError, matrix_error
-from vqzoo.compression.view import copy_with_weights
+from vqzoo.compression.distortion import matrix_error
+from vqzoo.compression.view import copy_with_weights, layer_name
 from vqzoo.data.training_data import TrainingData
-from vqzoo.finetuning.loop import Tuned, tune
+from vqzoo.finetuning.loop import FinetuningResult, tune
 from vqzoo.finetuning.settings import Finetuning
-from vqzoo.plugin.code import Code, MethodCode
+from vqzoo.plugin.code import MethodCode
 from vqzoo.plugin.manager import Plugins
 from vqzoo.progress import Watcher
-from vqzoo.report.record import codes_block
+from vqzoo.report.layer_record import LayerDescription, LayerRecord, measured_layer
+from vqzoo.report.steps import EpochRecord, FinetuningRecord
 
 
 @dataclass(frozen=True)
-class Lesson:
-    """What a network learns from, and how.
+class FinetuningTask:
+    """The inputs of fine-tuning besides the compressed layers.
 
     Attributes:
-        dense: the network that was compressed: what errors are measured against.
-        teacher: the network to answer like; `dense` itself unless another was asked for.
-        data: images to learn from and to validate on.
-        settings: how.
+        dense: the network that was compressed; errors are measured against its weights.
+        teacher: the network whose logits are the targets; often `dense` itself.
+        data: images to train and to validate on.
+        settings: how to train.
         seed: see `tune`.
         device: where to train.
     """
@@ -46,111 +46,99 @@ class Lesson:
 
 
 @dataclass(frozen=True)
-class Learned:
-    """A fine-tuned network, to be written.
+class FinetunedLayers:
+    """Fine-tuned layers, encoded again, and the rest of the network.
 
     Attributes:
-        module: everything that `layers` do not replace.
+        module: holds every tensor that `layers` do not replace.
         codes: layer -> code.
-        layers: the compressed weights, packed as they were to be.
-        rows: their rows of the record.
-        tuned: how it went.
+        layers: the compressed weights, packed.
+        records: what the record says about each of `layers`.
+        result: what `tune` returned.
     """
 
     module: nn.Module
     codes: Mapping[str, MethodCode]
     layers: list[EncodedLayer]
-    rows: list[dict[str, Any]]
-    tuned: Tuned
+    records: list[LayerRecord]
+    result: FinetuningResult
 
 
-def learn(
+def finetune_layers(
     module: nn.Module,
     layers: Sequence[EncodedLayer],
-    rows: Sequence[Mapping[str, Any]],
-    lesson: Lesson,
+    descriptions: Sequence[LayerDescription],
+    task: FinetuningTask,
     packing: str,
     plugins: Plugins,
     watcher: Watcher,
     checkpoint: Path,
-) -> Learned:
-    """Fine-tune encoded layers.
+) -> FinetunedLayers:
+    """Unpack encoded layers, fine-tune the network, and encode the layers again.
 
     Args:
-        module: holds everything that `layers` do not replace; it is not changed.
+        module: holds every tensor that `layers` do not replace; it is not changed.
         layers: the compressed weights.
-        rows: their rows of the record.
-        packing: how codes become bytes again.
+        descriptions: how each of `layers` was compressed.
+        task: what to train on, and how.
+        packing: name of the packing for the new codes.
+        plugins: the loaded plugins.
+        watcher: progress callbacks.
         checkpoint: see `tune`.
+
+    Raises:
+        VqzooError: see `tune`.
     """
-    codes = {layer_name(layer): code_of(layer, plugins) for layer in layers}
-    tuned = tune(
+    codes = {layer_name(layer.key): code_of(layer, plugins) for layer in layers}
+    result = tune(
         decoded_network(module, codes, plugins),
         codes,
-        lesson.teacher,
-        lesson.data,
-        lesson.settings,
+        task.teacher,
+        task.data,
+        task.settings,
         plugins,
         watcher,
-        seed=lesson.seed,
-        device=lesson.device,
+        seed=task.seed,
+        device=task.device,
         checkpoint=checkpoint,
     )
     encoded = [
-        encoded_again(layer, tuned.codes[layer_name(layer)], packing, plugins) for layer in layers
+        reencode(layer, result.codes[layer_name(layer.key)], packing, plugins) for layer in layers
     ]
-    new_rows = []
-    for row, before, after in zip(rows, layers, encoded, strict=True):
-        code = tuned.codes[layer_name(before)]
-        dense = lesson.dense.get_parameter(before.key).detach().float()
+    records = []
+    for description, before, after in zip(descriptions, layers, encoded, strict=True):
+        code = result.codes[layer_name(before.key)]
+        dense = task.dense.get_parameter(before.key).detach().float()
         error = matrix_error(dense.reshape(code.code.shape), decode(code, plugins))
-        new_rows.append(_retuned_row(row, code.code, after, error))
-    return Learned(tuned.module, tuned.codes, encoded, new_rows, tuned)
+        records.append(measured_layer(description, code.code, after, error))
+    return FinetunedLayers(result.module, result.codes, encoded, records, result)
 
 
 def decoded_network(
     module: nn.Module, codes: Mapping[str, MethodCode], plugins: Plugins
 ) -> nn.Module:
-    """A copy of `module` with decoded weights in the layers that `codes` names."""
+    """Copy `module` with decoded weights in the layers that `codes` names."""
     return copy_with_weights(module, {name: decode(code, plugins) for name, code in codes.items()})
 
 
-def finetuning_block(lesson: Lesson, tuned: Tuned) -> dict[str, Any]:
-    """How a network was fine-tuned, for its record; see `Tuned` for `history`."""
-    return {
-        **lesson.settings.model_dump(exclude={"data"}),
-        "data": lesson.data.name,
-        "images": lesson.data.images,
-        "best_epoch": tuned.best_epoch,
-        "history": tuned.history,
-    }
+def finetuning_record(task: FinetuningTask, result: FinetuningResult) -> FinetuningRecord:
+    """The record of fine-tuning: its settings, its images and its epochs."""
+    return FinetuningRecord(
+        **task.settings.model_dump(exclude={"data", "images"}),
+        data=task.data.name,
+        images=task.data.images,
+        best_epoch=result.best_epoch,
+        history=tuple(EpochRecord(**epoch) for epoch in result.history),
+    )
 
 
-def _retuned_row(
-    row: Mapping[str, Any], code: Code, encoded: EncodedLayer, error: MatrixError
-) -> dict[str, Any]:
-    """A layer's row after its floats have changed."""
-    numel = math.prod(row["shape"])
-    return {
-        **row,
-        "bits_per_weight": 8 * encoded.nbytes / numel,
-        "ratio": 4 * numel / encoded.nbytes,
-        "sqnr_db": error.sqnr_db,
-        "row_sqnr_db": error.row_sqnr_db,
-        "bytes": encoded.nbytes,
-        "codes": codes_block(code, encoded),
-    }
-
-
-def encoded_again(
-    layer: EncodedLayer, code: MethodCode, packing: str, plugins: Plugins
-) -> EncodedLayer:
-    """A layer with another code of the same kind."""
+def reencode(layer: EncodedLayer, code: MethodCode, packing: str, plugins: Plugins) -> EncodedLayer:
+    """Encode another code of the same method in place of a layer's own."""
     entry = LayerEntry.model_validate(layer.entry)
     return encode_layer(
         layer.key,
         entry.shape,
-        getattr(torch, entry.dtype),
+        torch_dtype(entry.dtype),
         code,
         entry.options,
         packing,
@@ -160,10 +148,5 @@ def encoded_again(
 
 
 def code_of(layer: EncodedLayer, plugins: Plugins) -> MethodCode:
-    """A layer's code, read from its packed parts."""
+    """Unpack a layer's code."""
     return build_code(layer.key, LayerEntry.model_validate(layer.entry), layer.tensors, plugins)
-
-
-def layer_name(layer: EncodedLayer) -> str:
-    """The module path of a weight's layer."""
-    return layer.key.removesuffix("weight").rstrip(".")

@@ -16,7 +16,7 @@ from vqzoo.compression.layer import CompressedLayer
 from vqzoo.compression.view import weight_key
 from vqzoo.data.batches import Data
 from vqzoo.data.training_data import TrainingData, given_batches
-from vqzoo.errors import UsageError
+from vqzoo.errors import UsageError, invalid_field
 from vqzoo.finetuning.images import open_images
 from vqzoo.finetuning.loop import tune
 from vqzoo.finetuning.settings import Finetuning
@@ -39,40 +39,42 @@ def finetune(
     progress: Watcher | None = None,
     **settings: Any,
 ) -> CompressedModel:
-    """Train what a compressed network stores as floats to answer as the dense one does.
+    """Train the floats of a compressed network to give the logits of the dense network.
 
-    Codes never change, so neither does the size. The values of the least validation loss are kept,
-    those of the start among them; without validation images, those after the last epoch.
+    Codes do not change, and so neither does the size. The result has the values of the epoch of
+    least validation loss, the start included; without validation images, those after the last
+    epoch.
 
     Args:
-        small: it is not changed.
-        data: batches of images, or pairs of images and labels, preprocessed, such as a
-            `torch.utils.data.DataLoader` gives; or, as text, what `vqzoo finetune --data` takes.
-        teacher: the network that `small` was made from. Another of the same classes may teach, too;
-            a layer whose weight it does not have in the same shape then has NaN for its error.
-        validation: batches held out of training; with data as text, some of that is held out.
+        small: the compressed network; it is not changed.
+        data: preprocessed batches, each a tensor of images (B, C, H, W) or a pair of images and
+            labels (B,), for instance from a `torch.utils.data.DataLoader`; or text as for
+            `vqzoo finetune --data`.
+        teacher: the network that `small` was compressed from, or another with the same classes;
+            the errors of layers that the teacher lacks, or has in another shape, are then NaN.
+        validation: batches held out of training. For data given as text, a part is held out.
         seed: order and augmentation of data given as text. The same seed gives the same values on
             one machine with one number of threads.
         device: where to train.
-        checkpoint: a file that is written after each epoch; a call that finds it goes on there.
-        progress: told of each epoch.
+        checkpoint: file written after each epoch; if it exists, training resumes from it.
+        progress: progress callbacks.
         **settings: `epochs` and the other fields of `Finetuning`.
 
     Returns:
         The fine-tuned network.
 
     Raises:
-        UsageError: a setting is unknown or out of bounds, or the data's text makes no sense.
-        VqzooError: there is nothing to train, or training diverged.
+        UsageError: a setting is unknown or out of bounds, or the text of `data` is not valid.
+        VqzooError: the network has nothing to train, or training diverged.
 
-    Example:
+    Examples:
         >>> better = vqzoo.finetune(small, loader, teacher=model, epochs=5)  # doctest: +SKIP
     """
     chosen = parse_settings(settings)
     images = _training_data(data, validation, small.module, chosen, seed)
     with plugin_files(small.plugin_files):
         plugins = installed_plugins()
-    tuned = tune(
+    result = tune(
         small.module,
         {layer.layer.name: layer.compressed for layer in small.layers},
         teacher,
@@ -84,9 +86,11 @@ def finetune(
         device=torch.device(device),
         checkpoint=None if checkpoint is None else Path(checkpoint),
     )
-    layers = [_tuned_layer(one, tuned.codes[one.layer.name], teacher, plugins)
-              for one in small.layers]  # fmt: skip
-    return CompressedModel(tuned.module, layers, small.skipped, small.plugin_files)
+    layers = [
+        _with_code(layer, result.codes[layer.layer.name], teacher, plugins)
+        for layer in small.layers
+    ]
+    return CompressedModel(result.module, layers, small.skipped, small.plugin_files)
 
 
 def parse_settings(given: dict[str, Any]) -> Finetuning:
@@ -98,12 +102,13 @@ def parse_settings(given: dict[str, Any]) -> Finetuning:
     try:
         return Finetuning(**given)
     except ValidationError as error:
-        problem = error.errors()[0]
-        name = str(problem["loc"][0])
-        if problem["type"] == "extra_forbidden":
+        field = invalid_field(error)
+        if field.unknown:
             known = ", ".join(Finetuning.model_fields)
-            raise UsageError(f"fine-tuning has no setting {name!r}; it has: {known}") from None
-        raise UsageError(f"{name}={problem['input']!r}: {problem['msg'].lower()}") from None
+            raise UsageError(
+                f"fine-tuning has no setting {field.name!r}; it has: {known}"
+            ) from None
+        raise UsageError(f"{field.name}={field.value!r}: {field.reason}") from None
 
 
 def _training_data(
@@ -115,7 +120,7 @@ def _training_data(
 ) -> TrainingData:
     if isinstance(data, str):
         if validation is not None:
-            raise UsageError(f"{data}: some of it is held out already; give no validation besides")
+            raise UsageError(f"{data}: a part of it is held out already; omit validation")
         return open_images(data, model, settings, seed)
     if validation is None:
         return given_batches(data)
@@ -124,10 +129,10 @@ def _training_data(
     return given_batches(data, Data(held_out.name, None, None, "", again))
 
 
-def _tuned_layer(
+def _with_code(
     layer: CompressedLayer, code: MethodCode, teacher: nn.Module, plugins: Plugins
 ) -> CompressedLayer:
-    """A layer with its new code, and its error against the teacher's weight."""
+    """Replace the code of a layer, and measure its error against the teacher's weight."""
     weight = teacher.state_dict().get(weight_key(layer.layer.name))
     if weight is None or tuple(weight.shape) != layer.layer.shape:
         return replace(layer, compressed=code, error=MatrixError(float("nan"), float("nan")))

@@ -1,4 +1,4 @@
-"""The epochs of fine-tuning."""
+"""The training loop of fine-tuning."""
 
 import copy
 import math
@@ -26,16 +26,17 @@ from vqzoo.progress import Watcher
 
 
 @dataclass(frozen=True)
-class Tuned:
+class FinetuningResult:
     """A fine-tuned network.
 
     Attributes:
         module: the decoded network, in eval mode, on the CPU.
-        codes: layer -> code, its floats rounded as it stores them.
-        best_epoch: the epoch whose values these are; 0 where none was better than the start.
-        history: one entry an epoch, the start's first: epoch, loss (mean over the training steps,
-            None for the start), validation_loss and validation_top1 (percent; without labels the
-            share of the teacher's answers; both None without validation images).
+        codes: layer -> code, its floats rounded to their storage dtypes.
+        best_epoch: the epoch that the values are from; 0 if none was better than the start.
+        history: one entry per epoch, beginning with the start: epoch, loss (mean over the training
+            steps, None for the start), validation_loss (nats) and validation_top1 (percent;
+            without labels, agreement with the teacher). The last two are None without validation
+            images.
     """
 
     module: nn.Module
@@ -56,27 +57,29 @@ def tune(
     seed: int = 0,
     device: torch.device | None = None,
     checkpoint: Path | None = None,
-) -> Tuned:
-    """Train the floats of `codes` (and what `settings.train` adds) to answer as `teacher` does.
+) -> FinetuningResult:
+    """Train the floats of `codes`, and what `settings.train` adds, to give the teacher's logits.
 
-    What is validated after each epoch is what would be stored: floats rounded to their storage
-    dtypes, weights decoded. The values of the least validation loss are kept, the start's among
-    them; without validation images, those of the last epoch.
+    Validation after each epoch measures the network as it would be stored: floats rounded to their
+    storage dtypes, weights decoded. The result has the values of the epoch of least validation
+    loss, the start included; without validation images, those of the last epoch.
 
     Args:
         model: the decoded network; it is not changed.
         codes: layer -> code of its weight.
         teacher: gives logits of the same shape; it is run in eval mode.
-        data: what to learn from.
-        settings: how.
+        data: training images, and perhaps validation images.
+        settings: how to train.
+        plugins: the loaded plugins.
+        watcher: progress callbacks.
         seed: order and augmentation of the training images. The same seed gives the same bytes on
             one machine with one number of threads.
-        device: where to train; the CPU unless given.
-        checkpoint: file that is written after each epoch and taken up where it exists.
+        device: where to train; the CPU by default.
+        checkpoint: file written after each epoch; if it exists, training resumes from it.
 
     Raises:
-        VqzooError: there is nothing to train, the models do not fit, the checkpoint is of another
-            network, or the loss is not finite.
+        VqzooError: there is nothing to train, student and teacher differ in their classes, the
+            checkpoint belongs to another network, or the loss is not finite.
     """
     device = device or torch.device("cpu")
     student = make_student(model, codes, plugins, settings.train)
@@ -87,26 +90,30 @@ def tune(
     validation = Validation(teacher, held_out, settings, device) if held_out else None
     saved = load_checkpoint(checkpoint) if checkpoint is not None else None
     if saved is not None:
-        state.take_up(saved)
-        watcher.say(f"Taking up fine-tuning after epoch {saved.epoch} of {settings.epochs}.")
+        state.resume(saved)
+        watcher.say(f"Resuming fine-tuning after epoch {saved.epoch} of {settings.epochs}.")
     elif validation is not None:
-        state.note(None, validation.measure(state.decoded()))
+        state.end_epoch(None, validation.measure(state.decoded()))
     steps = max(1, math.ceil(data.images / settings.batch_size)) if data.images else None
     while state.epoch < settings.epochs and not state.patience_is_over():
         loss = _train_epoch(state, teacher, data, steps, device, watcher, seed)
         state.epoch += 1
         measured = validation.measure(state.decoded()) if validation else None
-        state.note(loss, measured)
+        state.end_epoch(loss, measured)
         watcher.say(_line(state.history[-1], settings.epochs, data.labelled))
         if checkpoint is not None:
             save_checkpoint(checkpoint, state.checkpoint())
     student.restore(state.best)
-    tuned = write_back(student, state.plain, codes, plugins)
-    return Tuned(state.plain, tuned, state.best_epoch, state.history)
+    best_codes = write_back(student, state.plain, codes, plugins)
+    return FinetuningResult(state.plain, best_codes, state.best_epoch, state.history)
 
 
 class _State:
-    """What changes from epoch to epoch."""
+    """The state that changes from epoch to epoch.
+
+    Attributes:
+        plain: a copy of the decoded network, for validation and for the result.
+    """
 
     def __init__(
         self,
@@ -125,32 +132,32 @@ class _State:
         self.best = student.snapshot()
 
     def decoded(self) -> nn.Module:
-        """The network as it would be stored now."""
+        """The network as it would be stored now, in `plain`."""
         write_back(self.student, self.plain, self.codes, self.plugins)
         return self.plain
 
-    def note(self, loss: float | None, measured: tuple[float, float] | None) -> None:
-        """Enter an epoch into the history, and keep its values if they are the best so far."""
-        found, top1 = measured if measured is not None else (None, None)
-        least = min((e["validation_loss"] for e in self.history), default=math.inf) if found else 0
+    def end_epoch(self, loss: float | None, measured: tuple[float, float] | None) -> None:
+        """Add an epoch to the history, and keep its values if they are the best so far."""
+        validation_loss, top1 = measured if measured is not None else (None, None)
+        earlier = [epoch["validation_loss"] for epoch in self.history]
         self.history.append(
             {
                 "epoch": self.epoch,
                 "loss": loss,
-                "validation_loss": found,
+                "validation_loss": validation_loss,
                 "validation_top1": top1,
             }
         )
-        if found is None or found < least:
+        if validation_loss is None or validation_loss < min(earlier, default=math.inf):
             self.best_epoch, self.best = self.epoch, self.student.snapshot()
 
     def patience_is_over(self) -> bool:
-        """Whether too many epochs have passed since the best one."""
+        """Whether `patience` epochs have passed since the best one."""
         patience = self.settings.patience
         return patience is not None and self.epoch - self.best_epoch >= patience
 
     def checkpoint(self) -> Checkpoint:
-        """All that the next epoch follows from."""
+        """The checkpoint of the epochs done so far."""
         return Checkpoint(
             epoch=self.epoch,
             tensors=self.student.snapshot(),
@@ -160,8 +167,8 @@ class _State:
             history=self.history,
         )
 
-    def take_up(self, saved: Checkpoint) -> None:
-        """Go on from a checkpoint.
+    def resume(self, saved: Checkpoint) -> None:
+        """Continue from a checkpoint.
 
         Raises:
             VqzooError: something else learned there.
@@ -169,7 +176,8 @@ class _State:
         shapes = {name: tensor.shape for name, tensor in saved.tensors.items()}
         if shapes != {name: tensor.shape for name, tensor in self.student.tensors.items()}:
             raise VqzooError(
-                "the checkpoint is of another network or of other settings: choose another file"
+                "the checkpoint is of another network or of other settings: delete it, or choose "
+                "another file"
             )
         self.student.restore(saved.tensors)
         self.optimizer.load_state_dict(saved.optimizer)
@@ -186,7 +194,11 @@ def _train_epoch(
     watcher: Watcher,
     seed: int,
 ) -> float:
-    """One pass over the training images; the mean loss of its steps."""
+    """Train for one pass over the training images.
+
+    Returns:
+        The mean loss of the steps, in nats.
+    """
     settings = state.settings
     losses: list[Tensor] = []
     done = 0
@@ -198,7 +210,7 @@ def _train_epoch(
             done += len(batch.images)
             show(done, data.images, f"loss {float(losses[-1]):.4f}")
     if not losses:
-        raise VqzooError(f"{data.name} holds no image to train on")
+        raise VqzooError(f"{data.name} holds no training image")
     loss = float(torch.stack(losses).double().mean())
     if not math.isfinite(loss):
         raise VqzooError(
@@ -209,13 +221,17 @@ def _train_epoch(
 
 
 def _step(state: _State, teacher: nn.Module, batch: Batch, device: torch.device) -> Tensor:
-    """Learn from one batch; the loss before it."""
+    """Train on one batch.
+
+    Returns:
+        The loss before the step, in nats.
+    """
     images = batch.images.to(device)
     labels = None if batch.labels is None else batch.labels.to(device)
     with torch.no_grad():
-        answers = teacher(images)
+        targets = teacher(images)
     logits = state.student.network(images)
-    loss = loss_of(logits, answers, labels, state.settings)
+    loss = loss_of(logits, targets, labels, state.settings)
     state.optimizer.zero_grad()
     loss.backward()
     state.optimizer.step()
@@ -225,7 +241,7 @@ def _step(state: _State, teacher: nn.Module, batch: Batch, device: torch.device)
 def _line(entry: Mapping[str, Any], epochs: int, labelled: bool) -> str:
     text = f"epoch {entry['epoch']} of {epochs}: loss {entry['loss']:.4f}"
     if entry["validation_loss"] is not None:
-        what = "top-1" if labelled else "agreement with the teacher"
+        measure = "top-1" if labelled else "agreement with the teacher"
         text += f"; held out: loss {entry['validation_loss']:.4f}, "
-        text += f"{what} {entry['validation_top1']:.2f}%"
+        text += f"{measure} {entry['validation_top1']:.2f}%"
     return text

@@ -1,4 +1,4 @@
-"""What the student is to make small."""
+"""The loss of distillation."""
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -12,18 +12,18 @@ def distillation_loss(
 ) -> Tensor:
     """alpha · T² · KL(teacher/T || student/T) + (1 - alpha) · cross-entropy.
 
-    Hinton, Vinyals, Dean 2015, arXiv 1503.02531, section 2: T² keeps the gradients of the two
-    parts of like size when the temperature T changes.
+    Hinton, Vinyals, Dean 2015, arXiv 1503.02531, section 2: the factor T² keeps the relative size
+    of the two terms' gradients when the temperature T changes.
 
     Args:
         student: logits, (B, classes).
-        teacher: logits, (B, classes), which take no gradient.
-        labels: int64, (B,); where there are none, alpha is 1.
+        teacher: logits, (B, classes); they get no gradient.
+        labels: int64, (B,); without labels, the loss is the first term with alpha = 1.
         temperature: T > 0.
         alpha: between 0 and 1.
 
     Returns:
-        The mean over the batch, in nats.
+        The mean over the batch, in nats, a scalar tensor.
     """
     soft = temperature**2 * F.kl_div(
         (student / temperature).log_softmax(1),
@@ -36,17 +36,17 @@ def distillation_loss(
     return alpha * soft + (1 - alpha) * F.cross_entropy(student, labels)
 
 
-def loss_of(logits: Tensor, answers: Tensor, labels: Tensor | None, settings: Finetuning) -> Tensor:
-    """`distillation_loss` as the settings have it.
+def loss_of(logits: Tensor, targets: Tensor, labels: Tensor | None, settings: Finetuning) -> Tensor:
+    """`distillation_loss` of the student's logits and the teacher's, with these settings.
 
     Raises:
-        VqzooError: student and teacher have not the same classes.
+        VqzooError: student and teacher have different numbers of classes.
     """
-    if logits.shape != answers.shape:
+    if logits.shape != targets.shape:
         raise VqzooError(
-            f"the teacher has {answers.shape[1]} classes, the student {logits.shape[1]}: choose a "
-            "teacher of the same classes"
+            f"the teacher has {targets.shape[1]} classes, the student {logits.shape[1]}: choose a "
+            "teacher with the student's classes"
         )
     return distillation_loss(
-        logits, answers, labels, temperature=settings.temperature, alpha=settings.alpha
+        logits, targets, labels, temperature=settings.temperature, alpha=settings.alpha
     )

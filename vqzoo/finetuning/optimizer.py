@@ -1,4 +1,4 @@
-"""The optimizer, and the learning rate over time."""
+"""The optimizer and its learning-rate schedule."""
 
 import math
 from typing import Any
@@ -10,14 +10,14 @@ from vqzoo.finetuning.settings import Finetuning
 from vqzoo.finetuning.student import Student
 
 _MOMENTUM = 0.9
-_SMALLEST_SIZE = 1e-3  # of a tensor, as in Adafactor: one that is zero must be able to move
+_SMALLEST_SIZE = 1e-3  # as in Adafactor, so that a tensor of zeros can change
 
 
 def make_optimizer(student: Student, settings: Finetuning) -> torch.optim.Optimizer:
-    """Adam or SGD with one group a tensor, whose rate is relative to the tensor's size.
+    """Create Adam, or SGD with momentum 0.9, with learning rates relative to each tensor's size.
 
-    As if every tensor were divided by its root mean square s first: a step of Adam's then has the
-    size s · lr, one along the gradient s² · lr. Relative step sizes: Shazeer, Stern 2018,
+    The effect is that of dividing every tensor by its root mean square s before training: the
+    learning rate is s · lr for Adam and s² · lr for SGD. Relative step sizes: Shazeer, Stern 2018,
     arXiv 1804.04235, section 8.
     """
     groups: list[dict[str, Any]] = []
@@ -31,13 +31,18 @@ def make_optimizer(student: Student, settings: Finetuning) -> torch.optim.Optimi
 
 
 def set_rates(optimizer: torch.optim.Optimizer, done: float) -> None:
-    """Half a cosine, from the first rate down to 0; `done` is the share of the steps done."""
+    """Set the learning rates: half a cosine from the initial rate down to 0.
+
+    Args:
+        optimizer: from `make_optimizer`.
+        done: fraction of all steps that are done, 0 to 1.
+    """
     factor = 0.5 * (1 + math.cos(math.pi * done))
     for group in optimizer.param_groups:
         group["lr"] = factor * group["first_lr"]
 
 
 def _size(tensor: Tensor) -> float:
-    """Root mean square."""
+    """Root mean square of the values, at least `_SMALLEST_SIZE`."""
     values = tensor.detach().double()
     return max(_SMALLEST_SIZE, float(values.square().mean().sqrt()) if values.numel() else 0.0)

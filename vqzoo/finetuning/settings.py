@@ -1,11 +1,15 @@
 """How a compressed network is fine-tuned."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from vqzoo.command_options import CommandOption, public_data_name
+
 TrainedParts = Literal["codebooks", "norms", "all"]
 OptimizerName = Literal["adam", "sgd"]
+
+_PANEL = "Fine-tuning"
 
 
 class Finetuning(BaseModel):
@@ -18,37 +22,110 @@ class Finetuning(BaseModel):
             "norms": weights and biases of norm layers besides; "all": every other bias, too.
         optimizer: "adam" or "sgd" (momentum 0.9).
         lr: learning rate at the start, relative to each tensor's root mean square (a centroid of
-            size 1 and a row scale of size 0.01 move at the same relative pace); it falls to 0 in
+            size 1 and a row scale of size 0.01 move at the same relative pace); it falls to 0 along
             half a cosine over all epochs.
         temperature: T of the softened outputs.
-        alpha: weight of the teacher's part of the loss; 1 - alpha is the labels'.
-        batch_size: images a step.
+        alpha: weight of the teacher's part of the loss; the labels' part has weight 1 - alpha.
+        batch_size: images per step.
+        patience: epochs without a better validation loss before training stops; None for never.
         images: at most this many training images; None for all.
         augment: whether training images are shifted and mirrored (or cropped) at random.
-        patience: epochs without a better validation loss before it stops; None for never.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    epochs: int = Field(10, ge=1, le=100_000)
-    data: str | None = None
-    train: TrainedParts = "all"
-    optimizer: OptimizerName = "adam"
-    lr: float = Field(2e-3, gt=0, le=10)
-    temperature: float = Field(2.0, gt=0, le=100)
-    alpha: float = Field(0.9, ge=0, le=1)
-    batch_size: int = Field(64, ge=1, le=65536)
-    images: int | None = Field(None, ge=1)
-    augment: bool = True
-    patience: int | None = Field(None, ge=1)
-
-    def words(self) -> list[str]:
-        """The command line's options that ask for this, all but epochs and data."""
-        words: list[str] = []
-        for name in ("train", "optimizer", "lr", "temperature", "alpha", "batch_size", "patience"):
-            value = getattr(self, name)
-            if value != type(self).model_fields[name].default:
-                words += ["--" + name.replace("_", "-"), str(value)]
-        if self.images is not None:
-            words += ["--train-images", str(self.images)]
-        return words if self.augment else [*words, "--no-augment"]
+    epochs: Annotated[
+        int,
+        Field(ge=1, le=100_000),
+        CommandOption(
+            "--epochs",
+            help="Fine-tune for at most this many passes over the training images: the dense model "
+            "teaches the compressed one.",
+            metavar="EPOCHS",
+            panel=_PANEL,
+            always=True,
+        ),
+    ] = 10
+    data: Annotated[
+        str | None,
+        CommandOption(
+            "--data",
+            help="Images to fine-tune on, some of them held out for validation: fmnist (embedded "
+            "training images), fmnist:FOLDER (all of them, from the IDX files), imagefolder:PATH, "
+            "or a timm data set, split train.",
+            default="the model's own, where vqzoo ships them",
+            panel=_PANEL,
+            write=public_data_name,
+        ),
+    ] = None
+    train: Annotated[
+        TrainedParts,
+        CommandOption(
+            "--train",
+            help="What to train: codebooks (what the methods store as floats: codebooks, scales, "
+            "factors), norms (these and the norm layers), all (these and every bias). Codes never "
+            "change.",
+            panel=_PANEL,
+        ),
+    ] = "all"
+    optimizer: Annotated[
+        OptimizerName, CommandOption("--optimizer", help="adam or sgd.", panel=_PANEL)
+    ] = "adam"
+    lr: Annotated[
+        float,
+        Field(gt=0, le=10),
+        CommandOption(
+            "--lr",
+            help="Initial learning rate, relative to each tensor's size; it falls to 0 along half "
+            "a cosine.",
+            panel=_PANEL,
+        ),
+    ] = 2e-3
+    temperature: Annotated[
+        float,
+        Field(gt=0, le=100),
+        CommandOption(
+            "--temperature",
+            help="T: the teacher's and the student's logits are divided by it.",
+            panel=_PANEL,
+        ),
+    ] = 2.0
+    alpha: Annotated[
+        float,
+        Field(ge=0, le=1),
+        CommandOption(
+            "--alpha",
+            help="Weight of the teacher against the labels; 1 where there are no labels.",
+            panel=_PANEL,
+        ),
+    ] = 0.9
+    batch_size: Annotated[
+        int,
+        Field(ge=1, le=65536),
+        CommandOption("--batch-size", help="Images per step.", panel=_PANEL),
+    ] = 64
+    patience: Annotated[
+        int | None,
+        Field(ge=1),
+        CommandOption(
+            "--patience",
+            help="Stop after this many epochs without a better validation loss; the best epoch is "
+            "kept in any case.",
+            default="never",
+            panel=_PANEL,
+        ),
+    ] = None
+    images: Annotated[
+        int | None,
+        Field(ge=1),
+        CommandOption(
+            "--train-images",
+            help="Train on at most this many images.",
+            default="all",
+            panel=_PANEL,
+        ),
+    ] = None
+    augment: Annotated[
+        bool,
+        CommandOption("--no-augment", help="Take training images as they are.", panel=_PANEL),
+    ] = True

@@ -1,4 +1,4 @@
-"""The network that learns: it runs from codes whose floats are parameters."""
+"""The student network: it runs from its codes, and their floats are parameters."""
 
 import copy
 from collections.abc import Mapping
@@ -21,14 +21,15 @@ from vqzoo.plugin.manager import Plugins
 class Student:
     """A network to fine-tune.
 
-    All of it stays in eval mode while it learns: batch norms keep their statistics, dropout is
-    off. It thus learns as the very function that is stored, small batches do not spoil statistics
-    of a large data set, and nothing is drawn from torch's global random state.
+    It is trained in eval mode: batch norms keep their statistics and dropout is off. It is thus
+    trained as exactly the function that is stored, small batches do not degrade statistics of a
+    large data set, and nothing is drawn from torch's global random state.
 
     Attributes:
-        network: it, running from codes.
-        layers: path -> layer whose floats learn.
-        tensors: what learns, by name: "<layer>::<part>" of a code, else the state dict's key.
+        network: the network, running from its codes.
+        layers: path -> layer whose floats are trained.
+        tensors: the trained tensors by name: "<layer>::<part>" of a code, otherwise the key in the
+            state dict.
     """
 
     network: nn.Module
@@ -36,12 +37,12 @@ class Student:
     tensors: Mapping[str, nn.Parameter]
 
     def snapshot(self) -> dict[str, Tensor]:
-        """A copy of all that learns, on the CPU."""
+        """Copy the trained tensors to the CPU."""
         return {name: p.detach().cpu().clone() for name, p in self.tensors.items()}
 
     @torch.no_grad()
     def restore(self, values: Mapping[str, Tensor]) -> None:
-        """Take a snapshot back."""
+        """Set the trained tensors to the values of a snapshot."""
         for name, parameter in self.tensors.items():
             parameter.copy_(values[name])
 
@@ -49,18 +50,18 @@ class Student:
 def make_student(
     model: nn.Module, codes: Mapping[str, MethodCode], plugins: Plugins, train: TrainedParts
 ) -> Student:
-    """A copy of a decoded network that runs from its codes.
+    """Copy a decoded network into one that runs from its codes.
 
-    A weight that other modules share stays as it was decoded, and does not learn.
+    A weight that several modules share stays decoded and is not trained.
 
     Args:
-        model: with decoded weights; it is not changed.
+        model: the network with decoded weights; it is not changed.
         codes: layer -> code of its weight.
-        plugins: what is installed.
+        plugins: the loaded plugins.
         train: see `Finetuning`.
 
     Raises:
-        VqzooError: nothing in it can learn.
+        VqzooError: the network has nothing to train.
     """
     network = copy.deepcopy(model).eval().requires_grad_(False)
     named = dict(network.named_parameters())
@@ -78,8 +79,8 @@ def make_student(
         tensors |= {f"{layer}::{name}": p for name, p in coded.params.items()}
     if not any(parameter.numel() for parameter in tensors.values()):
         raise VqzooError(
-            "nothing to fine-tune: the methods store no floats (--train norms or all trains norm "
-            "layers and biases)"
+            "nothing to fine-tune: the methods store no floats; --train norms or --train all also "
+            "trains norm layers and biases"
         )
     for parameter in tensors.values():
         parameter.requires_grad_(True)
@@ -87,12 +88,12 @@ def make_student(
 
 
 def _beside_codes(network: nn.Module, train: TrainedParts) -> list[str]:
-    """Names of the parameters besides the codes' floats that are to learn."""
+    """Names of the parameters to train besides the floats of the codes."""
     if train == "codebooks":
         return []
     names = []
     for path, module in network.named_modules():
-        norm = "norm" in type(module).__name__.lower()  # timm has norms that no base class unites
+        norm = "norm" in type(module).__name__.lower()  # timm's norms have no common base class
         for name, parameter in module.named_parameters(prefix=path, recurse=False):
             bias = train == "all" and name.rpartition(".")[2] == "bias"
             if parameter.is_floating_point() and (norm or bias):
@@ -105,14 +106,16 @@ def _beside_codes(network: nn.Module, train: TrainedParts) -> list[str]:
 def write_back(
     student: Student, model: nn.Module, codes: Mapping[str, MethodCode], plugins: Plugins
 ) -> dict[str, MethodCode]:
-    """Put what the student has learned, rounded as it is stored, into `model`.
+    """Copy the trained tensors, rounded to their storage dtypes, into `model`.
 
     Args:
-        model: the decoded network that the student was made of.
-        codes: the codes that it was made of.
+        student: the student.
+        model: the decoded network that the student was copied from.
+        codes: the codes of that network.
+        plugins: the loaded plugins.
 
     Returns:
-        layer -> code, of all layers.
+        layer -> code, for all layers.
     """
     parameters = dict(model.named_parameters())
     for name, parameter in student.tensors.items():

@@ -1,4 +1,4 @@
-"""How good the network is that would be stored, on images held out of the training images."""
+"""Loss and accuracy on images held out of training."""
 
 import torch
 from torch import nn
@@ -10,28 +10,42 @@ from vqzoo.finetuning.settings import Finetuning
 
 
 class Validation:
-    """Held-out images and the teacher's answers, which are asked for once."""
+    """Held-out images, with the teacher's logits computed once.
+
+    Args:
+        teacher: the teacher, on `device`, in eval mode.
+        data: the held-out images.
+        settings: temperature and weights of the loss.
+        device: where to run the networks.
+    """
 
     def __init__(
         self, teacher: nn.Module, data: Data, settings: Finetuning, device: torch.device
     ) -> None:
         self._data, self._settings, self._device = data, settings, device
         with torch.no_grad():
-            self._answers = [teacher(batch.images.to(device)) for batch in data]
+            self._targets = [teacher(batch.images.to(device)) for batch in data]
 
     @torch.no_grad()
     def measure(self, model: nn.Module) -> tuple[float, float]:
-        """Loss, and accuracy in percent (agreement with the teacher where there are no labels)."""
+        """Measure a network; it is moved to the device, and to the CPU afterwards.
+
+        Returns:
+            Mean loss in nats, and top-1 in percent (agreement with the teacher without labels).
+
+        Raises:
+            VqzooError: there is no held-out image.
+        """
         model.to(self._device)
         total, right, images = 0.0, 0, 0
-        for batch, answers in zip(self._data, self._answers, strict=True):
+        for batch, targets in zip(self._data, self._targets, strict=True):
             labels = None if batch.labels is None else batch.labels.to(self._device)
             logits = model(batch.images.to(self._device))
-            total += len(logits) * float(loss_of(logits, answers, labels, self._settings))
-            wanted = answers.argmax(1) if labels is None else labels
-            right += int((logits.argmax(1) == wanted).sum())
+            total += len(logits) * float(loss_of(logits, targets, labels, self._settings))
+            classes = targets.argmax(1) if labels is None else labels
+            right += int((logits.argmax(1) == classes).sum())
             images += len(logits)
         model.cpu()
         if not images:
-            raise VqzooError(f"{self._data.name} has no image to validate on")
+            raise VqzooError(f"{self._data.name} holds no validation image")
         return total / images, 100 * right / images

@@ -1,1 +1,1 @@
-"""Pushing to, pulling from and searching the Hugging Face Hub."""
+"""Push to, pull from and search the Hugging Face Hub."""

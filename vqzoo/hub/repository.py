@@ -1,11 +1,10 @@
-"""The Hub: publish, find and pull artifacts. huggingface_hub does it; this says what and when.
+"""Publish artifacts on the Hub, and pull them from it, through huggingface_hub.
 
-Its environment holds as in every tool of the Hub: HF_TOKEN, HF_HOME, HF_HUB_OFFLINE, HF_ENDPOINT.
+The client's environment variables apply: HF_TOKEN, HF_HOME, HF_HUB_OFFLINE, HF_ENDPOINT.
 """
 
 import io
 import os
-import re
 import shutil
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -19,24 +18,27 @@ from vqzoo.artifact.folder import check_new_folder, new_folder
 from vqzoo.artifact.reader import Artifact, open_artifact, verify_checksum
 from vqzoo.artifact.schema import CARD_FILE, CONFIG_FILE, DENSE_FILE, PLOT_FILE, WEIGHTS_FILE
 from vqzoo.errors import ArtifactError, UsageError, VqzooError
-from vqzoo.hub.errors import NO_TOKEN, hub_errors
+from vqzoo.hub.errors import NO_TOKEN, hub_errors, invalid_name
+from vqzoo.models.sources import parse_hub_id
 from vqzoo.plugin.manager import installed_plugins
-from vqzoo.report.card import REPO_PLACEHOLDER, read_record, render_card
+from vqzoo.report.card import REPO_PLACEHOLDER, render_card
 from vqzoo.report.card_plot import draw_bytes
+from vqzoo.report.record_file import read_record
 
-PREFIX = "hf-hub:"
 TAG = "vqzoo"
-# Nothing else of an artifact's folder is published, and nothing else of a repository is pulled.
+# The only files of an artifact's folder that are published, and of a repository that are pulled.
 PUBLISHED = (CONFIG_FILE, WEIGHTS_FILE, DENSE_FILE, CARD_FILE, PLOT_FILE)
-
-_NAME = r"[A-Za-z0-9_][\w.-]{0,95}"
-_HUB_ID = re.compile(rf"(?P<repo>{_NAME}/{_NAME})(@(?P<revision>[^\s@]{{1,255}}))?")
 
 
 @dataclass(frozen=True)
 class Pushed:
-    """A published artifact: its repository, the commit that holds it, and where it can be seen
-    (the pull request, if one was made)."""
+    """A published artifact.
+
+    Attributes:
+        repo: "org/name".
+        commit: the commit that holds it.
+        url: where to view it: the pull request, if there is one, or the repository.
+    """
 
     repo: str
     commit: str
@@ -45,43 +47,37 @@ class Pushed:
 
 @dataclass(frozen=True)
 class Pulled:
-    """An artifact from the Hub, its checksum verified: where it lies, and its commit."""
+    """An artifact from the Hub whose checksum has been verified, and its commit."""
 
     artifact: Artifact
     commit: str
 
 
-def parse_hub_id(text: str) -> tuple[str, str | None] | None:
-    """(repository, revision) of `[hf-hub:]org/name[@revision]`; None for anything else."""
-    match = _HUB_ID.fullmatch(text.removeprefix(PREFIX))
-    return (match["repo"], match["revision"]) if match else None
-
-
 def check_push(repo: str, weights: str, token: str | None = None) -> str:
-    """Refuse what could not be pushed anyway.
+    """Check beforehand whether a push can succeed.
 
     Args:
         repo: "org/name".
         weights: where the dense weights come from.
-        token: instead of the one stored here.
+        token: a token to use instead of the one stored here.
 
     Returns:
         The token to push with.
 
     Raises:
-        UsageError: `repo` is no name, or the weights are random.
-        VqzooError: HF_HUB_OFFLINE is set, or no token is known.
+        UsageError: `repo` is not a valid name, or the weights are random.
+        VqzooError: HF_HUB_OFFLINE is set, or there is no token.
     """
     if parse_hub_id(repo) != (repo, None):
-        raise UsageError(f"{repo!r:.200} is not a repository's name: write ORG/NAME")
+        raise invalid_name(repo)
     if weights == "random":
-        raise UsageError("random weights are never published")
+        raise UsageError("vqzoo does not publish random weights")
     if constants.HF_HUB_OFFLINE:
-        raise VqzooError("HF_HUB_OFFLINE is set: nothing can be pushed")
-    found = token or huggingface_hub.get_token()
-    if found is None:
+        raise VqzooError("nothing can be pushed while HF_HUB_OFFLINE is set")
+    token = token or huggingface_hub.get_token()
+    if token is None:
         raise VqzooError(NO_TOKEN)
-    return found
+    return token
 
 
 def push(
@@ -93,49 +89,50 @@ def push(
     create_pr: bool = False,
     token: str | None = None,
 ) -> Pushed:
-    """Publish an artifact as one commit; what the repository has already is not uploaded again.
+    """Publish an artifact as one commit. Files that the repository has already are not uploaded.
 
-    Published are config.json, vqzoo.safetensors, README.md and its picture, and
-    model.safetensors where it is there; never report.json. An artifact without a card gets one.
+    The commit holds config.json, vqzoo.safetensors, README.md and its picture, and
+    model.safetensors if the artifact has one; never report.json. An artifact without a card gets
+    one.
 
     Args:
-        folder: the artifact's.
-        repo: "org/name"; made if it does not exist (not for a pull request).
-        private: make the repository private.
-        revision: a branch, made if it does not exist; the default one unless given.
+        folder: the artifact's folder.
+        repo: "org/name"; created if it does not exist (except for a pull request).
+        private: create the repository as a private one.
+        revision: the branch to commit to, created if it does not exist; the default branch if None.
         create_pr: open a pull request against the default branch instead.
-        token: instead of the one stored here.
+        token: a token to use instead of the one stored here.
 
     Raises:
-        ArtifactError: the artifact is not whole.
-        UsageError: its weights are random, a plugin file made it, `repo` is no name, or it is
-            public where `private` was asked for; nothing was uploaded.
-        VqzooError: no connection, no token, no permission, or an upload broke off: the repository
-            is as it was, and the same call goes on.
+        ArtifactError: the artifact is damaged.
+        UsageError: its weights are random, a plugin file made it, `repo` is not a valid name, or
+            the repository is public although `private` is set; nothing was uploaded.
+        VqzooError: there is no connection, token or permission, or the upload was interrupted: the
+            repository is unchanged, and the same call resumes.
     """
     if create_pr and revision is not None:
-        raise UsageError("a pull request goes to the default branch: leave the revision out")
+        raise UsageError("a pull request always targets the default branch: leave the revision out")
     artifact = open_artifact(folder)
     if files := artifact.plugin_files():
         raise UsageError(
-            f"it was made with the plugin file {', '.join(files)}, which nobody else has: "
-            "`vqzoo new-plugin` makes a package of it"
+            f"the artifact needs the plugin file {', '.join(files)}, which only you have: make a "
+            "package of it with `vqzoo new-plugin`"
         )
     token = check_push(repo, artifact.block.weights, token)
     verify_checksum(artifact)
     with hub_errors(repo):
         api = HfApi(token=token, library_name="vqzoo", library_version=version("vqzoo"))
-        there = _ready_repo(api, repo, private=private, revision=revision, create_pr=create_pr)
+        target = _prepare_repo(api, repo, private=private, revision=revision, create_pr=create_pr)
         info = api.create_commit(
             repo,
-            _operations(artifact, repo, {s.rfilename for s in there.siblings or ()}),
+            _operations(artifact, repo, {s.rfilename for s in target.siblings or ()}),
             commit_message=_title(artifact),
             revision=revision,
             create_pr=create_pr,
-            parent_commit=there.sha,
+            parent_commit=target.sha,
         )
-    at = f"/tree/{revision}" if revision else ""
-    return Pushed(repo, info.oid, info.pr_url or f"{constants.ENDPOINT}/{repo}{at}")
+    branch = f"/tree/{revision}" if revision else ""
+    return Pushed(repo, info.oid, info.pr_url or f"{constants.ENDPOINT}/{repo}{branch}")
 
 
 def pull(
@@ -145,18 +142,18 @@ def pull(
     out: str | Path | None = None,
     token: str | None = None,
 ) -> Pulled:
-    """Fetch an artifact into the Hub's cache and verify it.
+    """Download an artifact into the Hub's cache and verify its checksum.
 
     Args:
-        repo: "org/name", "org/name@revision", with or without "hf-hub:".
+        repo: "org/name" or "org/name@revision", with or without "hf-hub:".
         revision: a branch, a tag or a commit.
-        out: copy the artifact into this folder, which must not exist or be empty.
-        token: instead of the one stored here.
+        out: a folder to copy the artifact to; it must not exist or be empty.
+        token: a token to use instead of the one stored here.
 
     Raises:
-        UsageError: there is no such repository or revision; `out` is taken.
-        ArtifactError: what the repository holds is damaged, or no artifact.
-        VqzooError: it is not in the cache and cannot be fetched.
+        UsageError: the repository or revision does not exist, or `out` is taken.
+        ArtifactError: the repository holds no artifact, or a damaged one.
+        VqzooError: it is not in the cache and cannot be downloaded.
     """
     target = Path(out) if out is not None else None
     if target is not None:
@@ -178,15 +175,15 @@ def fetch(
     token: str | None = None,
     names: tuple[str, ...] = PUBLISHED,
 ) -> Pulled:
-    """As `pull`, into the cache alone, and only the files of these names."""
-    found = parse_hub_id(repo)
-    if found is None:
-        raise UsageError(f"{repo!r:.200} is not a repository's name: write ORG/NAME[@REVISION]")
-    name, at = found
-    if at is not None and revision is not None and at != revision:
+    """Like `pull`, but into the cache only, and only the files of the given names."""
+    parsed = parse_hub_id(repo)
+    if parsed is None:
+        raise invalid_name(repo, "ORG/NAME[@REVISION]")
+    name, named_revision = parsed
+    if revision is not None and named_revision not in (None, revision):
         raise UsageError(f"{repo} names a revision already: leave {revision!r:.80} out")
-    wanted = revision or at
-    folder = _snapshot(name, wanted, names, token)
+    revision = revision or named_revision
+    folder = _snapshot(name, revision, names, token)
     if not (folder / CONFIG_FILE).is_file():
         raise ArtifactError(f"{name} is not a vqzoo artifact: it has no {CONFIG_FILE}")
     try:
@@ -194,31 +191,39 @@ def fetch(
     except ArtifactError:
         if constants.HF_HUB_OFFLINE:
             raise
-        # The cache believes in sizes; what broke on the way is fetched once more.
-        folder = _snapshot(name, wanted, names, token, again=True)
+        # The cache compares sizes only: download damaged files once more.
+        folder = _snapshot(name, revision, names, token, force=True)
         artifact = _verified(folder, name)
     return Pulled(artifact, folder.name)
 
 
-def _ready_repo(
+def _prepare_repo(
     api: HfApi, repo: str, *, private: bool, revision: str | None, create_pr: bool
 ) -> Any:
-    """Make what is missing of a repository and its branch; what the Hub says of it then."""
+    """Create the repository and the branch if they do not exist.
+
+    Returns:
+        The Hub's description of the branch to commit to.
+
+    Raises:
+        UsageError: the repository is public although `private` is set.
+    """
     if not create_pr:
         api.create_repo(repo, private=private or None, exist_ok=True)
-    there = api.model_info(repo)
-    if private and not there.private:
+    info = api.model_info(repo)
+    if private and not info.private:
         raise UsageError(f"{repo} exists and is public: nothing was pushed; make it private first")
     if revision is None:
-        return there
+        return info
     api.create_branch(repo, branch=revision, exist_ok=True)
     return api.model_info(repo, revision=revision)
 
 
 def _operations(
-    artifact: Artifact, repo: str, there: set[str]
+    artifact: Artifact, repo: str, existing: set[str]
 ) -> list[CommitOperationAdd | CommitOperationDelete]:
-    """Add what is published; remove what an earlier artifact had and this one has not."""
+    """The operations of a commit: add the files of this artifact, and delete those among the
+    `existing` ones that only an earlier artifact had."""
     files: dict[str, Path | bytes] = {
         name: artifact.folder / name for name in PUBLISHED if (artifact.folder / name).is_file()
     }
@@ -227,15 +232,15 @@ def _operations(
         picture = io.BytesIO()
         draw_bytes(artifact, picture)
         files[PLOT_FILE] = picture.getvalue()
-    gone = sorted(there & set(PUBLISHED) - set(files))
+    obsolete = sorted(existing & set(PUBLISHED) - set(files))
     return [
         *(CommitOperationAdd(name, data) for name, data in sorted(files.items())),
-        *(CommitOperationDelete(name) for name in gone),
+        *(CommitOperationDelete(name) for name in obsolete),
     ]
 
 
 def _card(artifact: Artifact, repo: str) -> bytes:
-    """The card as it lies there, edited perhaps, with the repository's name filled in."""
+    """The artifact's card, which the user may have edited, with the repository's name filled in."""
     path = artifact.folder / CARD_FILE
     if path.is_file():
         text = path.read_text(encoding="utf-8")
@@ -249,8 +254,9 @@ def _title(artifact: Artifact) -> str:
 
 
 def _snapshot(
-    repo: str, revision: str | None, names: tuple[str, ...], token: str | None, again: bool = False
+    repo: str, revision: str | None, names: tuple[str, ...], token: str | None, force: bool = False
 ) -> Path:
+    """Download files of a repository into the cache, and return their folder."""
     with hub_errors(repo):
         folder = huggingface_hub.snapshot_download(
             repo,
@@ -259,7 +265,7 @@ def _snapshot(
             token=token,
             library_name="vqzoo",
             library_version=version("vqzoo"),
-            force_download=again,
+            force_download=force,
         )
     return Path(os.fspath(folder))
 

@@ -1,4 +1,4 @@
-"""Artifacts that the Hub lists."""
+"""Search the Hub for artifacts."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,17 +13,17 @@ from vqzoo.hub.repository import TAG
 
 @dataclass(frozen=True)
 class Listed:
-    """What a repository's card says of its artifact; anybody may have written it.
+    """What the card of a repository claims about its artifact. Anyone may have written it.
 
     Attributes:
         repo: "org/name".
-        model: the dense model's name.
-        method: how it was compressed.
+        model: name of the dense model.
+        method: the compression method.
         bytes: size of the weights file.
-        ratio: how much smaller the compressed weights are.
-        top1: percent, on `data`; None where nothing was measured.
-        data: the data set's name.
-        private: whether only its owners see it.
+        ratio: float32 bytes of the compressed weights over their stored bytes.
+        top1: top-1 accuracy on `data` in percent; None if it was not measured.
+        data: name of the data set.
+        private: whether only its owners may see it.
     """
 
     repo: str
@@ -37,29 +37,29 @@ class Listed:
 
 
 def search(text: str = "", *, limit: int = 1000, token: str | None = None) -> list[Listed]:
-    """The Hub's models tagged `vqzoo`.
+    """Search the models on the Hub that have the tag `vqzoo`.
 
     Args:
-        text: words that must all occur in the repository's name, its tags, the dense model's name
-            or the method.
-        limit: list at most this many of the Hub's models before words are looked for.
-        token: instead of the one stored here.
+        text: words, each of which must occur in the name of the repository, in a tag, in the name
+            of the dense model or in the method.
+        limit: fetch at most this many models from the Hub before they are filtered by `text`.
+        token: a token to use instead of the one stored here.
 
     Raises:
-        VqzooError: the Hub cannot be asked.
+        VqzooError: the Hub cannot be reached, or reports an error.
     """
     words = text.lower().split()
     api = HfApi(token=token, library_name="vqzoo", library_version=version("vqzoo"))
-    found = []
+    matches = []
     with hub_errors("the list of models"):
         for info in api.list_models(filter=TAG, cardData=True, limit=limit):
             listed = _listed(info)
-            places = " ".join(
+            searched = " ".join(
                 [listed.repo, listed.model or "", listed.method or "", *(info.tags or ())]
             )
-            if all(word in places.lower() for word in words):
-                found.append(listed)
-    return found
+            if all(word in searched.lower() for word in words):
+                matches.append(listed)
+    return matches
 
 
 def _listed(info: Any) -> Listed:
@@ -86,7 +86,7 @@ def _accuracy(card: Mapping[str, Any]) -> tuple[float | None, str | None]:
                 if metric["name"] == "top-1":
                     return _number(metric["value"]), _text(result["dataset"]["name"])
     except (KeyError, IndexError, TypeError):
-        pass  # a card that says it otherwise, or not at all
+        pass  # the card has no accuracy, or has it in another form
     return None, None
 
 

@@ -1,1 +1,1 @@
-"""Dense models: names, weights, and the architectures that vqzoo adds to timm."""
+"""Dense models: their names and weights, and the architectures that vqzoo adds to timm."""

@@ -1,8 +1,8 @@
-"""AlexNet for timm's registry: torchvision's layout and key names, timm's conventions.
+"""AlexNet for timm's registry, with torchvision's layout and key names and timm's conventions.
 
-Krizhevsky, "One weird trick for parallelizing convolutional neural networks" (2014),
-arXiv 1404.5997: the one-tower AlexNet that torchvision ships. Importing this module registers
-`alexnet.tv_in1k` with timm, unless timm has an AlexNet of its own by then.
+This is the single-tower AlexNet that torchvision ships: Krizhevsky, "One weird trick for
+parallelizing convolutional neural networks" (2014), arXiv 1404.5997. Importing this module
+registers `alexnet.tv_in1k` with timm, unless the installed timm has an AlexNet already.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class ConvSpec:
-    """One convolution with its ReLU, and whether a 3x3 max pool of stride 2 follows."""
+    """A convolution with its ReLU; `pool` adds a 3x3 max pool of stride 2 behind it."""
 
     out_chans: int
     kernel_size: int
@@ -31,11 +31,15 @@ class ConvSpec:
 
 @dataclass(frozen=True)
 class AlexNetSpec:
-    """The widths of an AlexNet.
+    """The sizes of the layers of an AlexNet.
 
-    `grid` is the side of the pooled feature map that the first dense layer sees, `hidden` the
-    width of the first two dense layers; `pool_ceil` rounds pooled sides up; `norm` puts a batch
-    norm behind each convolution, where the AlexNet of 2012 had its response normalization.
+    Attributes:
+        convs: the convolutions.
+        grid: side of the pooled feature map that the first dense layer takes.
+        hidden: outputs of the first two dense layers.
+        pool_ceil: whether max pools round the sides of their output up.
+        norm: whether a batch norm follows each convolution, where the AlexNet of 2012 normalized
+            responses.
     """
 
     convs: tuple[ConvSpec, ...]
@@ -62,15 +66,16 @@ class AlexNet(nn.Module):
     """Convolutions (`features`), a pooled grid (`avgpool`), three dense layers (`classifier`).
 
     Args:
-        spec: the widths.
-        num_classes: outputs of the last dense layer; 0 for none (the hidden features come out).
+        spec: the sizes of the layers.
+        num_classes: outputs of the last dense layer; 0 leaves it out.
         in_chans: channels of the input.
         drop_rate: dropout before each of the first two dense layers.
-        global_pool: timm's keyword; only `"avg"` (and `""`) mean anything here.
-        device, dtype: where the parameters are made, and of what kind.
+        global_pool: timm's keyword; only `"avg"` and `""` are supported.
+        device: device of the parameters.
+        dtype: dtype of the parameters.
 
     Raises:
-        ValueError: for another `global_pool`.
+        ValueError: `global_pool` is not supported.
     """
 
     def __init__(
@@ -91,7 +96,7 @@ class AlexNet(nn.Module):
         self.num_features = spec.convs[-1].out_chans
         self.head_hidden_size = spec.hidden
         self.feature_info: list[dict[str, Any]] = []
-        made: dict[str, Any] = {"device": device, "dtype": dtype}
+        factory: dict[str, Any] = {"device": device, "dtype": dtype}
 
         layers: list[nn.Module] = []
         chans, reduction = in_chans, 1
@@ -104,11 +109,11 @@ class AlexNet(nn.Module):
                     stride=conv.stride,
                     padding=conv.padding,
                     bias=not spec.norm,
-                    **made,
+                    **factory,
                 )
             )
             if spec.norm:
-                layers.append(nn.BatchNorm2d(conv.out_chans, **made))
+                layers.append(nn.BatchNorm2d(conv.out_chans, **factory))
             layers.append(nn.ReLU(inplace=True))
             chans, reduction = conv.out_chans, reduction * conv.stride
             if conv.pool:
@@ -125,17 +130,17 @@ class AlexNet(nn.Module):
         self.avgpool = nn.AdaptiveAvgPool2d((spec.grid, spec.grid))
         self.classifier = nn.Sequential(
             nn.Dropout(drop_rate),
-            nn.Linear(chans * spec.grid**2, spec.hidden, **made),
+            nn.Linear(chans * spec.grid**2, spec.hidden, **factory),
             nn.ReLU(inplace=True),
             nn.Dropout(drop_rate),
-            nn.Linear(spec.hidden, spec.hidden, **made),
+            nn.Linear(spec.hidden, spec.hidden, **factory),
             nn.ReLU(inplace=True),
-            _last_layer(spec.hidden, num_classes, **made),
+            _last_layer(spec.hidden, num_classes, **factory),
         )
         self._initialize_weights()
 
     def _initialize_weights(self) -> None:
-        """Kaiming normal for ReLU (He et al. 2015, eq. 10), biases 0, a small last layer."""
+        """Kaiming normal for ReLU (He et al. 2015, eq. 10), zero biases, a small last layer."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
@@ -146,22 +151,22 @@ class AlexNet(nn.Module):
 
     @torch.jit.ignore
     def group_matcher(self, coarse: bool = False) -> dict[str, str]:
-        """timm's grouping of parameters, for layer-wise learning rates."""
+        """Group parameters as timm does, for layer-wise learning rates."""
         return {"stem": r"^features\.0", "blocks": r"^features\.(\d+)"}
 
     @torch.jit.ignore
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Refuse: five convolutions are not worth checkpointing."""
+        """Refuse gradient checkpointing, which would save little in five convolutions."""
         if enable:
             raise ValueError("AlexNet has no gradient checkpointing")
 
     @torch.jit.ignore
     def get_classifier(self) -> nn.Module:
-        """The last dense layer (an Identity where `num_classes` is 0)."""
+        """The last dense layer; an Identity if `num_classes` is 0."""
         return self.classifier[-1]
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Put a fresh last layer of `num_classes` outputs (0: none) in the old one's place."""
+        """Replace the last layer by a new one with `num_classes` outputs; 0 leaves it out."""
         _check_pool(global_pool)
         weight = self.classifier[1].weight
         self.num_classes = num_classes
@@ -170,31 +175,31 @@ class AlexNet(nn.Module):
         )
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """Images (N, in_chans, H, W) to feature maps (N, num_features, h, w)."""
+        """Map images (N, in_chans, H, W) to feature maps (N, num_features, h, w)."""
         return self.features(x)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Feature maps to logits (N, num_classes), or to the last layer's inputs (N, hidden)."""
+        """Map feature maps to logits (N, num_classes), or to features (N, hidden)."""
         x = torch.flatten(self.avgpool(x), 1)
         x = self.classifier[:-1](x)
         return x if pre_logits else self.classifier[-1](x)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images (N, in_chans, H, W) to logits (N, num_classes)."""
+        """Map images (N, in_chans, H, W) to logits (N, num_classes)."""
         return self.forward_head(self.forward_features(x))
 
 
 def _check_pool(global_pool: str | None) -> None:
     if global_pool not in (None, "", "avg"):
-        raise ValueError(f"AlexNet has no global pooling {global_pool!r}: only 'avg'")
+        raise ValueError(f"AlexNet supports global_pool='avg' only, not {global_pool!r}")
 
 
-def _last_layer(hidden: int, num_classes: int, **made: Any) -> nn.Module:
-    return nn.Linear(hidden, num_classes, **made) if num_classes > 0 else nn.Identity()
+def _last_layer(hidden: int, num_classes: int, **factory: Any) -> nn.Module:
+    return nn.Linear(hidden, num_classes, **factory) if num_classes > 0 else nn.Identity()
 
 
 def create_alexnet(variant: str, spec: AlexNetSpec, pretrained: bool, **kwargs: Any) -> AlexNet:
-    """Build `variant` as timm builds its own models; `kwargs` are `AlexNet`'s and timm's."""
+    """Build a variant as timm builds its models; `kwargs` are those of `AlexNet` and of timm."""
     out_indices: Sequence[int] = kwargs.pop("out_indices", (0, 1, 2))
     return build_model_with_cfg(
         AlexNet,
@@ -230,5 +235,5 @@ if not timm.models.is_model("alexnet"):
 
     @register_model
     def alexnet(pretrained: bool = False, **kwargs: Any) -> AlexNet:
-        """AlexNet as torchvision ships it: 61,100,840 parameters for 1000 classes."""
+        """AlexNet as torchvision ships it, with 61,100,840 parameters for 1000 classes."""
         return create_alexnet("alexnet", ALEXNET, pretrained, **kwargs)

@@ -1,7 +1,7 @@
-"""A small AlexNet for 28x28 grey images, with weights trained on Fashion-MNIST.
+"""A small AlexNet for 28x28 gray images, with weights trained on Fashion-MNIST.
 
-Importing this module registers `alexnet_mini.fmnist` with timm; its weights are package data, so
-`timm.create_model("alexnet_mini.fmnist", pretrained=True)` needs no network.
+Importing this module registers `alexnet_mini.fmnist` with timm. Its weights are package data, so
+that `timm.create_model("alexnet_mini.fmnist", pretrained=True)` downloads nothing.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from vqzoo.models.alexnet import AlexNet, AlexNetSpec, ConvSpec, create_alexnet
 
 WEIGHTS = Path(__file__).parent / "assets" / "alexnet_mini.fmnist.safetensors"
 
-# AlexNet's five convolutions and three dense layers, with kernels and widths for 28x28 images:
-# the maps are 28, 14, 7 and 3 pixels wide, the dense layers hold 94% of the weights as AlexNet's
-# hold 96%. Batch norm stands where AlexNet normalized responses.
+# AlexNet's five convolutions and three dense layers, with kernels and widths for 28x28 images. The
+# feature maps are 28, 14, 7 and 3 pixels wide; the dense layers hold 94% of the weights (in AlexNet
+# 96%). Batch norm takes the place of AlexNet's response normalization.
 ALEXNET_MINI = AlexNetSpec(
     convs=(
         ConvSpec(32, kernel_size=5, padding=2, pool=True),
@@ -71,5 +71,5 @@ default_cfgs = generate_default_cfgs(
 
 @register_model
 def alexnet_mini(pretrained: bool = False, **kwargs: Any) -> AlexNet:
-    """AlexNet's layout for 1x28x28 images and 10 classes (about 6.7 million parameters)."""
+    """AlexNet's layout for 1x28x28 images and 10 classes, with about 6.7 million parameters."""
     return create_alexnet("alexnet_mini", ALEXNET_MINI, pretrained, **kwargs)

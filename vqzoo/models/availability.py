@@ -1,4 +1,4 @@
-"""Whether weights can be had: in the cache, over the network, or not at all."""
+"""Check whether pretrained weights are cached or downloadable."""
 
 import os
 import ssl
@@ -18,13 +18,13 @@ _HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 def is_cached(cfg: PretrainedCfg) -> bool:
-    """Whether the weights of a timm config lie on this disk already."""
+    """Check whether the weights of a timm config are on this disk."""
     if cfg.file:
         return Path(cfg.file).is_file()
     if cfg.hf_hub_id:
         names = (cfg.hf_hub_filename,) if cfg.hf_hub_filename else _HUB_FILES
-        found = (huggingface_hub.try_to_load_from_cache(cfg.hf_hub_id, name) for name in names)
-        return any(isinstance(path, str) for path in found)
+        paths = (huggingface_hub.try_to_load_from_cache(cfg.hf_hub_id, name) for name in names)
+        return any(isinstance(path, str) for path in paths)
     if isinstance(cfg.url, str):
         name = os.path.basename(urllib.parse.urlparse(cfg.url).path)
         return (Path(torch.hub.get_dir()) / "checkpoints" / name).is_file()
@@ -32,22 +32,25 @@ def is_cached(cfg: PretrainedCfg) -> bool:
 
 
 def is_reachable(cfg: PretrainedCfg) -> bool:
-    """Whether the place that a timm config names answers within five seconds.
+    """Check whether the server that a timm config names responds within five seconds.
 
-    `HF_HUB_OFFLINE` keeps every download from being tried, as in all Hub tools.
+    HF_HUB_OFFLINE rules every download out, as in all tools of the Hub.
     """
     if constants.HF_HUB_OFFLINE:
         return False
     if cfg.hf_hub_id:
-        return answers(constants.ENDPOINT)
-    return isinstance(cfg.url, str) and answers(cfg.url)
+        return responds(constants.ENDPOINT)
+    return isinstance(cfg.url, str) and responds(cfg.url)
 
 
-def answers(url: str, timeout: float = TIMEOUT_SECONDS) -> bool:
-    """Whether a server answers at `url` in time, name resolution included; any answer will do."""
+def responds(url: str, timeout: float = TIMEOUT_SECONDS) -> bool:
+    """Check whether a server responds at `url`, in whatever way, within `timeout` seconds.
+
+    The time includes name resolution, which sockets do not bound; hence the thread.
+    """
     reached: list[bool] = []
 
-    def ask() -> None:
+    def send_request() -> None:
         request = urllib.request.Request(url, method="HEAD")
         try:
             with urllib.request.urlopen(request, timeout=timeout):
@@ -61,7 +64,7 @@ def answers(url: str, timeout: float = TIMEOUT_SECONDS) -> bool:
 
     if not url.startswith(("http://", "https://")):
         return False
-    thread = threading.Thread(target=ask, daemon=True)
+    thread = threading.Thread(target=send_request, daemon=True)
     thread.start()
     thread.join(timeout)
     return bool(reached and reached[0])

@@ -1,4 +1,4 @@
-"""Opens dense models: timm's weights, a checkpoint, or random ones."""
+"""Open dense models with timm's weights, those of a checkpoint, or random ones."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ from torch import nn
 from vqzoo.artifact.encode import tensors_sha256
 from vqzoo.errors import UsageError, VqzooError, one_line
 from vqzoo.models.availability import is_cached, is_reachable
-from vqzoo.models.names import SOURCES, check_name, full_name
+from vqzoo.models.checkpoint import load_checkpoint
+from vqzoo.models.embedded import EMBEDDED_RELATIVES
+from vqzoo.models.names import check_name, full_name
+from vqzoo.models.registration import register_models
+from vqzoo.models.sources import LOCAL_DIR, split_source
 from vqzoo.progress import Watcher
-
-# Offline, a bare name falls back on its embedded relative.
-EMBEDDED_RELATIVES = {"alexnet": "alexnet_mini.fmnist"}
-EMBEDDED_DATA = {"alexnet_mini.fmnist": "fmnist"}
 
 
 @dataclass(frozen=True)
@@ -25,11 +25,11 @@ class OpenedModel:
     """A dense model, ready to be compressed.
 
     Attributes:
-        name: its full timm name, without the folders above its own.
-        module: it, in eval mode, in float32, without gradients.
+        name: its full timm name; of a local folder only the last component.
+        module: the model in eval mode, in float32, without gradients.
         weights: where its weights came from: "pretrained", "random" or "checkpoint:<file name>".
         weights_sha256: of the state dict, in float32.
-        model_args: arguments that its making took.
+        model_args: the arguments of timm's factory that it was created with.
     """
 
     name: str
@@ -40,18 +40,23 @@ class OpenedModel:
 
 
 def resolve_name(name: str, notify: Callable[[str], None], *, fall_back: bool = True) -> str:
-    """The full name of the weights to use for what the user typed.
+    """Resolve what the user typed to the full name of a model with weights.
 
-    A bare name means the best weights that can be had: cached, else to be downloaded, else,
-    offline and where `fall_back` allows it, those of an embedded relative, which `notify` is told
-    in plain words.
+    Args:
+        name: a timm name, with or without a tag.
+        notify: called with a text for the user if an embedded model takes the place of `name`.
+        fall_back: whether, offline, a bare name may fall back on the embedded model that is related
+            to it.
+
+    Returns:
+        The full name of the model, whose weights are cached or downloadable.
 
     Raises:
-        UsageError: no such model.
-        VqzooError: its weights cannot be had.
+        UsageError: there is no such model, or it has no pretrained weights.
+        VqzooError: the weights are neither cached nor downloadable.
     """
     check_name(name)
-    if name.startswith(SOURCES):
+    if split_source(name)[0] is not None:
         return name
     full = full_name(name)
     cfg = timm.models.get_pretrained_cfg(full)
@@ -65,11 +70,11 @@ def resolve_name(name: str, notify: Callable[[str], None], *, fall_back: bool = 
     relative = EMBEDDED_RELATIVES.get(name) if fall_back else None
     if relative is None:
         raise VqzooError(
-            f"the weights of {full} are not on this disk and cannot be downloaded (no connection): "
+            f"the weights of {full} are not cached and cannot be downloaded (no connection): "
             "give --checkpoint FILE, or --weights random to try things out"
         )
     notify(
-        f"No connection, and {full} is not on this disk: using the embedded {relative} instead, "
+        f"There is no connection, and {full} is not cached: using the embedded {relative} instead, "
         f"a small relative trained on Fashion-MNIST. For {name} itself give --checkpoint FILE."
     )
     return relative
@@ -85,21 +90,23 @@ def find_model(
     seed: int = 0,
     fall_back: bool = True,
 ) -> OpenedModel:
-    """Make the model that a user named and give it its weights.
+    """Create a model by name and load its weights.
 
     Args:
-        name: a timm name, bare or tagged.
-        watcher: told what is looked for, and of a fall-back.
+        name: a timm name, with or without a tag.
+        watcher: receives progress, and a message about a fall-back.
         weights: "random" initializes from `seed`.
-        checkpoint: weights to load instead, .safetensors or what `torch.save` wrote of a state
-            dict (read with `weights_only=True`).
-        fall_back: see `resolve_name`.
+        checkpoint: a file with weights to load instead: .safetensors, or a state dict written by
+            `torch.save` (read with `weights_only=True`).
         model_args: further arguments of timm's factory, such as num_classes or img_size.
+        seed: for random weights.
+        fall_back: see `resolve_name`.
 
     Raises:
         UsageError: there is no such model, or it does not take these arguments.
-        VqzooError: the weights cannot be had, read, or do not fit.
+        VqzooError: the weights are not available, cannot be read, or do not fit.
     """
+    register_models()
     pretrained = weights == "pretrained" and checkpoint is None
     if pretrained:
         with watcher.phase(f"looking for {name}"):
@@ -113,7 +120,8 @@ def find_model(
         module = _create(full, pretrained, arguments)
         source: str = weights
         if checkpoint is not None:
-            _load_checkpoint(module, checkpoint, full)
+            for note in load_checkpoint(module, checkpoint, full):
+                watcher.say(note)
             source = f"checkpoint:{checkpoint.name}"
         module = module.float().eval().requires_grad_(False)
         digest = tensors_sha256(module.state_dict())
@@ -121,9 +129,9 @@ def find_model(
 
 
 def _public_name(name: str) -> str:
-    """A model's name without the folders above its own."""
-    kind, colon, path = name.partition(":")
-    return f"{kind}:{Path(path).resolve().name}" if colon and kind == "local-dir" else name
+    """The name of a model; of a local folder only the last component."""
+    kind, path = split_source(name)
+    return f"{LOCAL_DIR}:{Path(path).resolve().name}" if kind == LOCAL_DIR else name
 
 
 def _create(name: str, pretrained: bool, arguments: Mapping[str, Any]) -> nn.Module:
@@ -132,29 +140,5 @@ def _create(name: str, pretrained: bool, arguments: Mapping[str, Any]) -> nn.Mod
     except TypeError as error:
         raise UsageError(f"{name} does not take these arguments: {error}") from error
     except Exception as error:
-        what = "load the weights of" if pretrained else "make"
-        raise VqzooError(f"cannot {what} {name}: {one_line(error)}") from error
-
-
-def _load_checkpoint(module: nn.Module, path: Path, name: str) -> None:
-    if not path.is_file():
-        raise UsageError(f"checkpoint {path} does not exist")
-    try:
-        state = timm.models.load_state_dict(str(path), device="cpu", weights_only=True)
-    except Exception as error:
-        raise VqzooError(f"cannot read checkpoint {path}: {one_line(error)}") from error
-    own = module.state_dict()
-    missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-    wrong = [
-        f"{key} has shape {tuple(state[key].shape)} instead of {tuple(own[key].shape)}"
-        for key in own.keys() & state.keys()
-        if state[key].shape != own[key].shape
-    ]
-    problems = [
-        *([f"{len(missing)} missing ({missing[0]} ...)"] if missing else []),
-        *([f"{len(unexpected)} unknown ({unexpected[0]} ...)"] if unexpected else []),
-        *sorted(wrong)[:1],
-    ]
-    if problems:
-        raise VqzooError(f"checkpoint {path} does not fit {name}: {'; '.join(problems)}")
-    module.load_state_dict(state)
+        action = "load the weights of" if pretrained else "create"
+        raise VqzooError(f"timm cannot {action} {name}: {one_line(error)}") from error

@@ -1,4 +1,4 @@
-"""The timm config of a model: what config.json holds besides its `vqzoo` block."""
+"""The timm config of a model: the content of config.json besides its `vqzoo` block."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,7 +7,7 @@ from torch import nn
 
 from vqzoo.errors import ArtifactError, UsageError
 
-# What timm needs to rebuild and to preprocess; never a local path or a place to load code from.
+# The keys that timm needs to rebuild and preprocess; none names a local path or code to load.
 _PRETRAINED_KEYS = (
     "tag", "hf_hub_id", "url", "input_size", "test_input_size", "min_input_size",
     "fixed_input_size", "interpolation", "crop_pct", "test_crop_pct", "crop_mode", "mean", "std",
@@ -15,12 +15,12 @@ _PRETRAINED_KEYS = (
     "label_names", "label_descriptions",
 )  # fmt: skip
 
-_PREPROCESSING_WORDS = {
+_PREPROCESSING_VALUES = {
     "interpolation": ("bicubic", "bilinear", "nearest", "lanczos", "box", "hamming", "random"),
     "crop_mode": ("center", "squash", "border"),
 }
 
-# Arguments of timm's factories that an artifact may set: bounded scalars that shape a model.
+# The arguments of timm's factories that an artifact may set: bounded scalars that shape a model.
 _ARGUMENT_BOUNDS: dict[str, tuple[int, int]] = {
     "num_classes": (0, 1_000_000),
     "in_chans": (1, 1024),
@@ -30,30 +30,33 @@ _ARGUMENT_BOUNDS: dict[str, tuple[int, int]] = {
 _ARGUMENT_TEXTS = {"global_pool": ("", "avg", "max", "avgmax", "catavgmax", "fast", "token", "map")}
 
 
-# Where timm's weights come from; not true of a checkpoint or of random weights.
+# Where timm's weights come from; does not apply to a checkpoint or to random weights.
 _ORIGIN_KEYS = ("tag", "hf_hub_id", "url", "license")
 
 
 def timm_config(
     model: nn.Module, model_args: Mapping[str, Any], *, pretrained: bool
 ) -> dict[str, Any]:
-    """Describe a model that timm made.
+    """Describe a model that timm created.
 
     Args:
-        model: it.
-        model_args: arguments that timm's `create_model` needs to make one of the same shape,
-            beside the number of classes.
-        pretrained: whether its weights are those that timm names.
+        model: the model.
+        model_args: the arguments besides the number of classes that `timm.create_model` needs to
+            create a model of the same shape.
+        pretrained: whether its weights are timm's pretrained ones.
+
+    Returns:
+        The config, ready for JSON.
 
     Raises:
-        UsageError: not a model of timm's, or an argument that an artifact cannot carry.
+        UsageError: timm did not create the model, or an artifact cannot hold an argument.
     """
     cfg: Mapping[str, Any] = getattr(model, "pretrained_cfg", None) or {}
     architecture = cfg.get("architecture")
     if not architecture:
         raise UsageError(
-            f"{type(model).__name__} was not made by timm.create_model, so no artifact could say "
-            "how to build it again: register it with timm first (timm.models.register_model)"
+            f"{type(model).__name__} was not created by timm.create_model, so an artifact could "
+            "not say how to rebuild it: register it with timm first (timm.models.register_model)"
         )
     arguments = dict(model_args)
     try:
@@ -74,17 +77,18 @@ def timm_config(
 
 
 def known_model_args(model: nn.Module) -> dict[str, Any]:
-    """The arguments that timm remembers of a model's making, as far as artifacts carry them."""
-    made_with: Mapping[str, Any] = getattr(model, "_model_args", None) or {}
+    """The arguments that timm created a model with, as far as timm kept them and artifacts may hold
+    them."""
+    recorded: Mapping[str, Any] = getattr(model, "_model_args", None) or {}
     allowed = {*_ARGUMENT_BOUNDS, *_ARGUMENT_TEXTS} - {"num_classes"}
-    return {name: value for name, value in made_with.items() if name in allowed}
+    return {name: value for name, value in recorded.items() if name in allowed}
 
 
 def known_pretrained_cfg(cfg: Mapping[str, Any]) -> dict[str, Any]:
-    """What of an artifact's `pretrained_cfg` is taken over: nothing that names code or files.
+    """The entries of an artifact's `pretrained_cfg` that are used; none names code or files.
 
     Raises:
-        ArtifactError: a size or a statistic of the input that cannot be one.
+        ArtifactError: an entry has a type or value that it cannot have.
     """
     for name in ("input_size", "test_input_size", "min_input_size"):
         size = cfg.get(name, [1, 1, 1])
@@ -98,22 +102,24 @@ def known_pretrained_cfg(cfg: Mapping[str, Any]) -> dict[str, Any]:
             raise ArtifactError(f"{name} of the pretrained_cfg is not a list of numbers")
     labels = cfg.get("label_names", [])
     if not isinstance(labels, list) or any(not isinstance(label, str) for label in labels):
-        raise ArtifactError("label_names of the pretrained_cfg is not a list of texts")
+        raise ArtifactError("label_names of the pretrained_cfg is not a list of strings")
     for name in ("crop_pct", "test_crop_pct"):
         share = cfg.get(name, 1.0)
         if type(share) not in (int, float) or not 0 < share <= 4:
             raise ArtifactError(f"{name}={share!r:.80} of the pretrained_cfg is out of bounds")
-    for name, words in _PREPROCESSING_WORDS.items():
-        if cfg.get(name, words[0]) not in words:
-            raise ArtifactError(f"{name}={cfg[name]!r:.80} of the pretrained_cfg is not known")
+    for name, values in _PREPROCESSING_VALUES.items():
+        if cfg.get(name, values[0]) not in values:
+            raise ArtifactError(
+                f"{name}={cfg[name]!r:.80} of the pretrained_cfg is not one of {', '.join(values)}"
+            )
     return {name: value for name, value in cfg.items() if name in _PRETRAINED_KEYS}
 
 
 def check_model_args(arguments: Mapping[str, Any]) -> None:
-    """Allow only known arguments with bounded values.
+    """Refuse arguments that an artifact may not set, or whose value is out of bounds.
 
     Raises:
-        ArtifactError: names the first that is not.
+        ArtifactError: names the first such argument.
     """
     for name, value in arguments.items():
         if name in _ARGUMENT_BOUNDS:
@@ -130,5 +136,5 @@ def check_model_args(arguments: Mapping[str, Any]) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """Tuples as JSON holds them."""
+    """A value with tuples turned into lists, as JSON holds them."""
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value

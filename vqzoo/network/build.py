@@ -13,23 +13,19 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from vqzoo.artifact.codes import build_code
-from vqzoo.artifact.reader import Artifact, part_keys
+from vqzoo.artifact.dtypes import BY_NAME, BY_STORED_NAME, ElementType, torch_dtype
+from vqzoo.artifact.parts import part_keys
+from vqzoo.artifact.reader import Artifact
 from vqzoo.compression.coded_layer import run_from_code
 from vqzoo.compression.decode import decode
-from vqzoo.compression.view import compressible_layers, weight_key
+from vqzoo.compression.view import compressible_layers, layer_name, weight_key
 from vqzoo.errors import ArtifactError, one_line
-from vqzoo.models.names import register_models
+from vqzoo.models.registration import register_models
 from vqzoo.models.timm_config import check_model_args, known_pretrained_cfg
 from vqzoo.plugin.code import MethodCode
 from vqzoo.plugin.manager import Plugins
 
 Mode = Literal["decoded", "codes"]
-
-_DTYPES = {
-    "BOOL": torch.bool, "U8": torch.uint8, "I8": torch.int8, "I16": torch.int16,
-    "I32": torch.int32, "I64": torch.int64, "F16": torch.float16, "BF16": torch.bfloat16,
-    "F32": torch.float32, "F64": torch.float64,
-}  # fmt: skip
 
 
 def build_model(artifact: Artifact, plugins: Plugins, mode: Mode = "decoded") -> nn.Module:
@@ -41,7 +37,7 @@ def build_model(artifact: Artifact, plugins: Plugins, mode: Mode = "decoded") ->
     model, coded = _to_be_filled(artifact, mode)
     with torch.no_grad():
         for key, code in _fill(model, artifact, plugins, coded).items():
-            model = run_from_code(model, key.removesuffix("weight").rstrip("."), code, plugins)
+            model = run_from_code(model, layer_name(key), code, plugins)
     return model
 
 
@@ -114,11 +110,11 @@ def _create(config: dict[str, Any]) -> nn.Module:
 
 def _compare(artifact: Artifact, expected: dict[str, Tensor]) -> None:
     """Every tensor of the architecture is in the file with its shape and dtype, and no other."""
-    stored: dict[str, tuple[tuple[int, ...], torch.dtype | None]] = {}
+    stored: dict[str, tuple[tuple[int, ...], ElementType]] = {}
     for key, entry in artifact.metadata.layers.items():
-        stored[key] = (entry.shape, getattr(torch, entry.dtype))
+        stored[key] = (entry.shape, BY_NAME[entry.dtype])
     for key, lies in artifact.dense_tensors().items():
-        stored[key] = (lies.shape, _DTYPES.get(lies.dtype))
+        stored[key] = (lies.shape, BY_STORED_NAME[lies.dtype])
     for alias, key in artifact.metadata.aliases.items():
         stored[alias] = stored[key]
     for key in expected.keys() - stored.keys():
@@ -131,7 +127,7 @@ def _compare(artifact: Artifact, expected: dict[str, Tensor]) -> None:
             raise ArtifactError(
                 f"{key!r} has shape {shape} where the architecture has {tuple(tensor.shape)}"
             )
-        if dtype is None or tensor.is_floating_point() != dtype.is_floating_point:
+        if tensor.is_floating_point() != dtype.is_floating_point:
             raise ArtifactError(f"{key!r} has another dtype than the architecture's {tensor.dtype}")
 
 
@@ -159,7 +155,7 @@ def _fill(
             if key in coded:
                 kept[key] = code
             if entry.dtype in ("float16", "bfloat16"):  # the network ran with rounded weights
-                state[key].copy_(state[key].to(getattr(torch, entry.dtype)))
+                state[key].copy_(state[key].to(torch_dtype(entry.dtype)))
     for alias, key in artifact.metadata.aliases.items():
         state[alias].copy_(state[key])
     return kept

@@ -1,6 +1,5 @@
 """`vqzoo.CompressedModel`: a compressed network that runs and can be saved."""
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from vqzoo.artifact.encode import encode_layer
-from vqzoo.artifact.folder import check_target, put_in_place
+from vqzoo.artifact.folder import check_target, replacement_folder
 from vqzoo.artifact.writer import write_artifact
 from vqzoo.calibration.repair import Repaired
 from vqzoo.compression.layer import CompressedLayer
@@ -96,10 +95,6 @@ class CompressedModel(nn.Module):
         ]
         methods = {layer.method for layer in self.layers}
         label = methods.pop() if len(methods) == 1 else "mixed"
-        target.resolve().parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.resolve().parent, prefix=".vqzoo-") as scratch:
-            folder = Path(scratch) / "artifact"
-            folder.mkdir()
+        with replacement_folder(target) as folder:
             write_artifact(folder, self.module, encoded, config, method=label, weights="in memory")
             load(folder)  # an artifact that cannot be loaded is not saved
-            put_in_place(folder, target)

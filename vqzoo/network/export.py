@@ -30,7 +30,7 @@ def export(source: str | Path, to: Format, out: str | Path) -> list[Path]:
     """Write an artifact's network, its weights decoded, for another tool.
 
     dense: a folder that `timm.create_model("local-dir:OUT", pretrained=True)` loads without vqzoo
-    (after `import vqzoo` for the architectures that vqzoo registers); for AlexNet,
+    (after `vqzoo.register_models()` for the architectures that vqzoo adds to timm's); for AlexNet,
     model.safetensors is torchvision's state dict too.
     onnx: model.onnx for any batch size, compared with torch in onnxruntime before it gets its name.
 

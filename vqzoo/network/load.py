@@ -14,6 +14,7 @@ from vqzoo.artifact.reader import (
 )
 from vqzoo.artifact.schema import CONFIG_FILE, WEIGHTS_FILE
 from vqzoo.errors import UsageError
+from vqzoo.models.sources import HF_HUB, local_path, parse_hub_id, split_source
 from vqzoo.network.build import Mode, build_model
 from vqzoo.plugin.files import plugin_files
 from vqzoo.plugin.manager import installed_plugins
@@ -70,7 +71,7 @@ def verified_artifact(
         return pulled.artifact, pulled.commit
     if revision is not None:
         raise UsageError(f"{source} is a folder: only repositories have revisions")
-    artifact = open_artifact(str(source).removeprefix("local-dir:"))
+    artifact = open_artifact(local_path(str(source)))
     verify_checksum(artifact)
     return artifact, None
 
@@ -79,6 +80,4 @@ def names_repository(source: str | Path) -> bool:
     """Whether `source` is a repository of the Hub and not a folder."""
     if isinstance(source, Path) or Path(source).is_dir():
         return False
-    from vqzoo.hub.repository import PREFIX, parse_hub_id
-
-    return source.startswith(PREFIX) or parse_hub_id(source) is not None
+    return split_source(source)[0] == HF_HUB or parse_hub_id(source) is not None

@@ -1,4 +1,4 @@
-"""Between torch's tensors and the numpy arrays that kernels read."""
+"""Conversions between torch's tensors and the numpy arrays that kernels work on."""
 
 import math
 from collections.abc import Iterator
@@ -9,15 +9,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Codes = NDArray[np.int32]
+NarrowCodes = NDArray[np.uint8]
+Bytes = NDArray[np.uint8]
 
-_HUGE = 1 << 22  # bytes, from which on numpy asks for huge pages
-_ALIGNMENT = 64  # bytes: torch's
+_HUGE = 1 << 22  # bytes; numpy asks for huge pages from here on
+_ALIGNMENT = 64  # bytes, as in torch
 
 
 def as_float32(tensor: Tensor) -> Floats:
-    """A tensor as a C-contiguous float32 array: shared where it is one already, on the CPU.
+    """A tensor as a C-contiguous float32 array, which shares its memory if it already is one.
 
-    Converts in the calling thread alone (torch would start a pool of its own).
+    The conversion runs in the calling thread alone; torch would start a thread pool for it.
     """
     tensor = tensor.detach().cpu()
     if tensor.dtype == torch.bfloat16:
@@ -27,45 +32,51 @@ def as_float32(tensor: Tensor) -> Floats:
 
 
 def row_chunk(columns: int) -> int:
-    """Rows of a matrix to work on at a time, some 4 MiB of float32."""
+    """The number of rows to work on at a time, about 4 MiB of float32."""
     return -(-(1 << 20) // max(1, columns))
 
 
 def row_chunks(matrix: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Some rows of a matrix at a time, and room for as many.
+    """Yield some rows of a matrix at a time, each with a buffer of the same shape.
 
-    The room is the same for all: temporaries allocated one by one fragment the heap, by more than
-    the matrix takes.
+    The buffer is the same for all: temporaries allocated one by one fragment the heap by more than
+    the size of the matrix.
     """
     chunk = min(row_chunk(matrix.shape[1]), matrix.shape[0])
-    room = matrix.new_empty(chunk, matrix.shape[1])
+    buffer = matrix.new_empty(chunk, matrix.shape[1])
     for rows in matrix.split(chunk):
-        yield rows, room[: len(rows)]
+        yield rows, buffer[: len(rows)]
 
 
 def all_finite(tensor: Tensor) -> bool:
-    """Whether no value is NaN or infinite; without temporaries of the tensor's size."""
+    """Whether no value is NaN or infinite; allocates nothing of the tensor's size."""
     if not tensor.numel():
         return True
     return bool(torch.isfinite(torch.stack(torch.aminmax(tensor))).all())
 
 
+def peak_exponent(tensor: Tensor) -> int:
+    """The e for which 2^(e-1) <= max |x| < 2^e; 0 where all values are zero."""
+    low, high = torch.aminmax(tensor)
+    return math.frexp(max(-float(low), float(high)))[1]
+
+
 def code_dtype(k: int) -> torch.dtype:
-    """The dtype of codes below k: uint8 to 256, else int32."""
+    """The dtype of codes below k: uint8 up to k = 256, else int32."""
     return torch.uint8 if k <= 256 else torch.int32
 
 
 def empty_codes(shape: tuple[int, ...], k: int) -> Tensor:
-    """Codes yet to be written, of the dtype that k asks for."""
+    """Uninitialized codes of the dtype that k needs."""
     return empty(shape, code_dtype(k), torch.device("cpu"))
 
 
 def empty(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """`torch.empty`, whose memory comes faster where it is large.
+    """`torch.empty`, with faster first use of large memory.
 
-    Memory that is used for the first time costs a page fault for each page, and pages are small:
-    37,000 of them for a matrix of 151 MB, which take longer than k-means on it. numpy asks Linux
-    for huge pages, torch does not.
+    The first use of each page of memory costs a page fault. A matrix of 151 MB has 37,000 pages of
+    4 KiB, which take longer than scalar k-means on it. numpy asks Linux for huge pages, torch does
+    not.
     """
     size = dtype.itemsize * math.prod(shape)
     if device.type != "cpu" or size < _HUGE:
@@ -75,12 +86,12 @@ def empty(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> T
     return torch.from_numpy(buffer[start : start + size]).view(dtype).view(shape)
 
 
-def narrow_and_wide(codes: Tensor) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
-    """Codes as the pair of arrays that kernels take, the one that they are not being empty.
+def narrow_and_wide(codes: Tensor) -> tuple[NarrowCodes, Codes]:
+    """Codes as the pair of arrays that kernels take; the array of the other width is empty.
 
-    One compiled kernel so serves both widths.
+    That way one compiled kernel serves both widths.
     """
-    none = (0,) * codes.dim()
+    empty = (0,) * codes.dim()
     if codes.dtype == torch.uint8:
-        return codes.numpy(), np.empty(none, np.int32)
-    return np.empty(none, np.uint8), codes.numpy()
+        return codes.numpy(), np.empty(empty, np.int32)
+    return np.empty(empty, np.uint8), codes.numpy()

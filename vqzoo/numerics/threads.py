@@ -1,7 +1,7 @@
-"""How many threads the kernels use, and one way of running kernels on them.
+"""The number of threads that kernels use, and the one way of running tasks on them.
 
-The kernels are single-threaded and release the GIL; work is cut into tasks whose bounds depend
-on shapes alone, so that results are the same with any number of threads.
+Kernels are single-threaded and release the GIL. Work is cut into tasks whose bounds depend on
+shapes alone, so that results are the same with any number of threads.
 """
 
 import os
@@ -14,6 +14,9 @@ from typing import Generic, TypeVar
 
 import torch
 
+Progress = Callable[[int, int], None]
+"""Called as progress(done, total)."""
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -21,7 +24,7 @@ _requested: ContextVar[int | None] = ContextVar("threads", default=None)
 
 
 def thread_count() -> int:
-    """Threads that kernels started from here use: as `use_threads` says, else one a core."""
+    """The threads that kernels started from here use: those of `use_threads`, else one a core."""
     requested = _requested.get()
     if requested is not None:
         return requested
@@ -32,9 +35,10 @@ def thread_count() -> int:
 
 @contextmanager
 def use_threads(n: int | None) -> Iterator[None]:
-    """Within the block, kernels and torch's operators use `n` threads; None changes nothing.
+    """Make kernels and torch's operators use `n` threads within the block; None changes nothing.
 
-    Raises ValueError where n < 1.
+    Raises:
+        ValueError: n is below 1.
     """
     if n is None:
         yield
@@ -54,13 +58,13 @@ def use_threads(n: int | None) -> Iterator[None]:
 def run_tasks(
     task: Callable[[Item], Result],
     items: Sequence[Item],
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> list[Result]:
-    """[task(item) for item in items], on `thread_count()` threads, the calling one among them.
+    """[task(item) for item in items], on `thread_count()` threads including the calling one.
 
-    progress(done, total) is called from the calling thread, as it goes and at the end. The first
-    exception (Ctrl-C too) drops the tasks not yet started and is raised when those that run have
-    ended, so a task should take a fraction of a second.
+    progress(done, total) is called from the calling thread, during the work and at the end. The
+    first exception (Ctrl-C included) cancels the tasks that have not started and is raised once
+    the running ones have ended, so a task should take a fraction of a second.
     """
     work = _Work(task, items)
     helpers = [
@@ -70,10 +74,9 @@ def run_tasks(
     try:
         for helper in helpers:
             helper.start()
-        # Nested tasks stay on this thread where there are others to keep busy.
-        copy_context().run(work.go_on, progress, bool(helpers))
+        copy_context().run(work.lead, progress, bool(helpers))
     finally:
-        work.left.clear()
+        work.queue.clear()
         for helper in helpers:
             if helper.ident is not None:
                 helper.join()
@@ -85,10 +88,10 @@ def run_tasks(
 
 
 class _Work(Generic[Item, Result]):
-    """Tasks that threads take one by one."""
+    """A queue of tasks that threads take one by one."""
 
     def __init__(self, task: Callable[[Item], Result], items: Sequence[Item]) -> None:
-        self.left = deque(range(len(items)))
+        self.queue = deque(range(len(items)))
         self.results: dict[int, Result] = {}
         self.errors: list[BaseException] = []
         self.reported = 0
@@ -96,19 +99,19 @@ class _Work(Generic[Item, Result]):
         self._items = items
 
     def help(self) -> None:
-        """Take tasks until none is left or one fails anywhere."""
+        """Run tasks until none is left or one has failed on any thread."""
         _requested.set(1)
         try:
             while self._next():
                 pass
         except BaseException as error:
             self.errors.append(error)
-            self.left.clear()
+            self.queue.clear()
 
-    def go_on(self, progress: Callable[[int, int], None] | None, helped: bool) -> None:
-        """The calling thread's part."""
+    def lead(self, progress: Progress | None, helped: bool) -> None:
+        """Run tasks on the calling thread and report progress."""
         if helped:
-            _requested.set(1)
+            _requested.set(1)  # the other threads are busy: nested tasks stay on this one
         while self._next():
             if progress is not None:
                 self.reported = len(self.results)
@@ -116,7 +119,7 @@ class _Work(Generic[Item, Result]):
 
     def _next(self) -> bool:
         try:
-            i = self.left.popleft()
+            i = self.queue.popleft()
         except IndexError:
             return False
         self.results[i] = self._task(self._items[i])

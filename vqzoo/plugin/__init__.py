@@ -1,13 +1,33 @@
-"""The plugin contract: all that a plugin author imports."""
+"""The plugin contract: everything that a plugin author imports.
 
-from vqzoo.plugin.code import Code, Floats, Indices, MethodCode, index_bits, stored_bits
-from vqzoo.plugin.contract import CONTRACT_VERSION
-from vqzoo.plugin.hookspecs import hookimpl
-from vqzoo.plugin.method import LayerContext, Method, Options, SkipLayer
-from vqzoo.plugin.packing import Packing
-from vqzoo.plugin.quantizer import Quantizer
-from vqzoo.plugin.selector import LayerInfo, LayerSelector
-from vqzoo.plugin.transform import Transform
+The names below are imported on first use, so that modules beside them, such as
+`vqzoo.plugin.limits`, load without torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vqzoo.plugin.code import Code, Floats, Indices, MethodCode, index_bits, stored_bits
+    from vqzoo.plugin.contract import CONTRACT_VERSION
+    from vqzoo.plugin.hookspecs import hookimpl
+    from vqzoo.plugin.method import LayerContext, Method, Options, SkipLayer
+    from vqzoo.plugin.packing import Packing
+    from vqzoo.plugin.quantizer import Quantizer
+    from vqzoo.plugin.selector import LayerInfo, LayerSelector
+    from vqzoo.plugin.transform import Transform
+
+_MODULES = {
+    "code": ("Code", "Floats", "Indices", "MethodCode", "index_bits", "stored_bits"),
+    "contract": ("CONTRACT_VERSION",),
+    "hookspecs": ("hookimpl",),
+    "method": ("LayerContext", "Method", "Options", "SkipLayer"),
+    "packing": ("Packing",),
+    "quantizer": ("Quantizer",),
+    "selector": ("LayerInfo", "LayerSelector"),
+    "transform": ("Transform",),
+}
+_HOMES = {name: f"{__name__}.{module}" for module, names in _MODULES.items() for name in names}
 
 __all__ = [
     "CONTRACT_VERSION",
@@ -28,3 +48,13 @@ __all__ = [
     "index_bits",
     "stored_bits",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, *(name for name in globals() if name.startswith("__"))])

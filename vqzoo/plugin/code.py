@@ -1,20 +1,20 @@
-"""What a quantizer makes of one weight matrix: named tensors and small facts, no files."""
+"""The code of a weight matrix: named tensors and small facts, independent of files."""
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import get_args
 
 import torch
 from torch import Tensor
 
 from vqzoo.numerics.arrays import code_dtype
+from vqzoo.plugin.limits import StorageDtype
 
 Fact = int | float | str | bool
 
-STORAGE_DTYPES = {
-    "float16": torch.float16,
-    "bfloat16": torch.bfloat16,
-    "float32": torch.float32,
+STORAGE_DTYPES: dict[str, torch.dtype] = {
+    name: getattr(torch, name) for name in get_args(StorageDtype)
 }
 
 
@@ -24,7 +24,7 @@ class Indices:
 
     Attributes:
         values: integer tensor of any shape, 0 <= value < cardinality.
-        cardinality: how many symbols there are (k for a codebook of k centroids), 1 to 65,536.
+        cardinality: number of symbols (k for a codebook of k centroids), 1 to 65,536.
     """
 
     values: Tensor
@@ -32,12 +32,12 @@ class Indices:
 
     @classmethod
     def layout(cls, cardinality: int, *shape: int) -> "Indices":
-        """Codes of a shape without values, on the meta device."""
+        """Codes without values: an int64 tensor of this shape on the meta device."""
         return cls(torch.empty(shape, dtype=torch.int64, device="meta"), cardinality)
 
     def as_read(self) -> "Indices":
-        """The same codes as an artifact gives them back: uint8 up to 256 symbols, else int32;
-        contiguous."""
+        """The same codes as they are read from an artifact: contiguous, uint8 up to 256 symbols,
+        int32 beyond."""
         return replace(self, values=self.values.to(code_dtype(self.cardinality)).contiguous())
 
     @property
@@ -48,7 +48,7 @@ class Indices:
 
 @dataclass(frozen=True)
 class Floats:
-    """Continuous values (a codebook, scales, factors) exactly as a file holds them.
+    """Continuous values (a codebook, scales, factors), exactly as a file stores them.
 
     Attributes:
         stored: float16, bfloat16 or float32 tensor of any shape.
@@ -60,15 +60,15 @@ class Floats:
 
     @classmethod
     def layout(cls, dtype: str, *shape: int) -> "Floats":
-        """Values of a storage dtype and a shape, without any, on the meta device."""
+        """Floats without values: a tensor of this storage dtype and shape on the meta device."""
         return cls(torch.empty(shape, dtype=STORAGE_DTYPES[dtype], device="meta"))
 
     @classmethod
     def of(cls, values: Tensor, dtype: str = "float16") -> "Floats":
-        """Round `values` to a storage dtype.
+        """Round `values` to a storage dtype: "float16", "bfloat16" or "float32".
 
-        In float16 a power-of-two scale keeps values clear of overflow (above 65,504) and of
-        subnormal numbers: it is used where the largest magnitude is outside [2^-6, 2^15].
+        In float16 a power-of-two scale protects values from overflow (above 65,504) and from
+        becoming subnormal; it is used if the largest magnitude is outside [2^-6, 2^15].
         """
         storage = STORAGE_DTYPES[dtype]
         peak = float(values.abs().max()) if values.numel() else 0.0
@@ -79,10 +79,11 @@ class Floats:
 
     @classmethod
     def scales(cls, values: Tensor) -> "Floats":
-        """Round factors, of which the small ones count as much as the large, to float16.
+        """Round factors whose relative error matters, small ones included, to float16.
 
-        A power-of-two scale puts the largest magnitude just under 2^15 where that keeps others
-        from becoming subnormal: the relative error is 2^-11 down to 2^-28 of the largest.
+        Where values would overflow or become subnormal, a power-of-two scale puts the largest
+        magnitude just under 2^15: the relative error is at most 2^-11 for magnitudes down to 2^-28
+        of the largest.
         """
         magnitudes = values.abs()
         peak = float(magnitudes.max()) if values.numel() else 0.0
@@ -96,12 +97,14 @@ class Floats:
         return cls(scaled.to(storage), exponent)
 
     def as_read(self) -> "Floats":
-        """The same values as an artifact gives them back: contiguous. Matrix products round by how
-        their factors lie in memory."""
+        """The same values as they are read from an artifact: contiguous.
+
+        The rounding of a matrix product depends on the memory layout of its factors.
+        """
         return replace(self, stored=self.stored.contiguous())
 
     def rounded(self, values: Tensor) -> "Floats":
-        """Other values in this storage dtype; the exponent stays where they fit it."""
+        """Round other values to this storage dtype, with this exponent unless they overflow it."""
         peak = float(values.abs().max()) if values.numel() else 0.0
         if self.dtype != "float16" or peak * 2.0**-self.exponent < 2**15:
             return self._scaled(values, self.stored.dtype, self.exponent)
@@ -131,10 +134,10 @@ class Code:
         shape: (m, n) of the matrix.
         parts: named tensors; names are identifiers ("codes", "codebook", "scale").
         facts: small scalars that decoding needs (a sub-vector length, a flag).
-        children: matrices that were themselves compressed by another method ("prune, then any
-            quantizer on the survivors"); names are distinct from those of the parts. A child's
-            matrix has at most four times as many elements as this one (both sides padded to a
-            power of two).
+        children: matrices that another method compressed in turn ("prune, then any quantizer on
+            the survivors"); their names differ from those of the parts. A child's matrix has at
+            most four times as many elements as this one (enough to pad both sides to a power of
+            two).
     """
 
     shape: tuple[int, int]
@@ -143,14 +146,19 @@ class Code:
     children: Mapping[str, "MethodCode"] = field(default_factory=dict)
 
     def indices(self, name: str) -> Tensor:
-        """The integer values of a part."""
+        """The integer values of a part.
+
+        Raises:
+            KeyError: there is no such part.
+            ValueError: the part holds floats.
+        """
         part = self.parts[name]
         if not isinstance(part, Indices):
             raise ValueError(f"part {name!r} holds floats, not indices")
         return part.values
 
     def require_indices(self, name: str, *shapes: tuple[int, ...]) -> Indices:
-        """The integer part `name`, which must have one of `shapes`; -1 stands for any size.
+        """The integer part `name`, whose shape must be one of `shapes`; -1 stands for any size.
 
         Raises:
             ValueError: the part is missing, holds floats, or has another shape.
@@ -162,7 +170,7 @@ class Code:
         return part
 
     def require_floats(self, name: str, *shapes: tuple[int, ...]) -> Floats:
-        """The float part `name`, which must have one of `shapes`; -1 stands for any size.
+        """The float part `name`, whose shape must be one of `shapes`; -1 stands for any size.
 
         Raises:
             ValueError: the part is missing, holds indices, or has another shape.
@@ -174,10 +182,10 @@ class Code:
         return part
 
     def require_fact(self, name: str, low: int, high: int) -> int:
-        """The integer fact `name`, which must lie between `low` and `high`.
+        """The integer fact `name`, which must lie between `low` and `high`, both included.
 
         Raises:
-            ValueError: it is missing, no integer, or out of bounds.
+            ValueError: the fact is missing, not an integer, or out of bounds.
         """
         value = self.facts.get(name)
         if type(value) is not int or not low <= value <= high:
@@ -191,19 +199,19 @@ class Code:
 
 @dataclass(frozen=True)
 class MethodCode:
-    """A Code and the registered name of the method that can decode it."""
+    """A Code and the registered name of the method that decodes it."""
 
     method: str
     code: Code
 
 
 def index_bits(cardinality: int) -> int:
-    """Bits of one fixed-width code for `cardinality` symbols."""
+    """Bits of one fixed-width code: ceil(log2(cardinality)), at least 1."""
     return max(1, (cardinality - 1).bit_length())
 
 
 def stored_bits(code: Code) -> int:
-    """Bits that `code` takes with fixed-width codes, each part padded to whole bytes."""
+    """Size of `code` in bits with fixed-width codes, each part padded to whole bytes."""
     total = sum(stored_bits(child.code) for child in code.children.values())
     for part in code.parts.values():
         if isinstance(part, Indices):
@@ -214,10 +222,10 @@ def stored_bits(code: Code) -> int:
 
 
 def _require_shape(name: str, tensor: Tensor, shapes: tuple[tuple[int, ...], ...]) -> None:
-    found = tuple(tensor.shape)
+    actual = tuple(tensor.shape)
     for shape in shapes:
-        if len(shape) == len(found) and all(
-            a in (-1, b) for a, b in zip(shape, found, strict=True)
+        if len(shape) == len(actual) and all(
+            a in (-1, b) for a, b in zip(shape, actual, strict=True)
         ):
             return
-    raise ValueError(f"part {name!r} has shape {found}, not {' or '.join(map(str, shapes))}")
+    raise ValueError(f"part {name!r} has shape {actual}, not {' or '.join(map(str, shapes))}")

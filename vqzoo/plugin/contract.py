@@ -1,34 +1,34 @@
-"""The version of the contract that plugins are written for."""
+"""The version of the contract, and the check that a plugin was written for a supported one."""
 
 from typing import Any
 
 CONTRACT_VERSION = 1
 OLDEST_CONTRACT = 1
-STATEMENT = "vqzoo_contract"
+VARIABLE = "vqzoo_contract"  # of a plugin's module
 
 
 class IncompatiblePlugin(Exception):
-    """A plugin was written for a contract that this vqzoo does not speak."""
+    """A plugin was written for a version of the contract that this vqzoo does not support."""
 
 
 def check_contract(plugin: Any) -> None:
-    """Refuse a plugin whose module says `vqzoo_contract = N` with an N that is not spoken here.
+    """Refuse a plugin whose module sets `vqzoo_contract` to a version that is not supported.
 
-    A plugin that says nothing is taken to be written for version 1.
+    A plugin that does not set it counts as written for version 1.
 
     Raises:
-        IncompatiblePlugin: what it was written for, and what to upgrade.
+        IncompatiblePlugin: the version is not supported; the message says what to upgrade.
     """
-    stated = getattr(plugin, STATEMENT, 1)
-    if type(stated) is not int:
-        raise IncompatiblePlugin(f"{STATEMENT} is {stated!r:.40}, not the number of a version")
-    if stated > CONTRACT_VERSION:
+    version = getattr(plugin, VARIABLE, 1)
+    if type(version) is not int:
+        raise IncompatiblePlugin(f"{VARIABLE} is {version!r:.40}, not a version number")
+    if version > CONTRACT_VERSION:
         raise IncompatiblePlugin(
-            f"it was written for contract {stated}, newer than {CONTRACT_VERSION}, "
-            "which this vqzoo speaks: upgrade vqzoo"
+            f"the plugin was written for contract {version}, this vqzoo supports up to "
+            f"{CONTRACT_VERSION}: upgrade vqzoo"
         )
-    if stated < OLDEST_CONTRACT:
+    if version < OLDEST_CONTRACT:
         raise IncompatiblePlugin(
-            f"it was written for contract {stated}; this vqzoo speaks "
+            f"the plugin was written for contract {version}, this vqzoo supports "
             f"{OLDEST_CONTRACT} to {CONTRACT_VERSION}: upgrade the plugin"
         )

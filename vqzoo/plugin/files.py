@@ -1,4 +1,4 @@
-"""A plugin in a single file, for as long as it is in use."""
+"""Plugins in single files, loaded for the duration of a `with` block."""
 
 import hashlib
 import sys
@@ -20,15 +20,15 @@ _in_use: ContextVar[tuple[Path, ...]] = ContextVar("plugin_files", default=())
 
 @contextmanager
 def plugin_files(paths: Sequence[str | Path]) -> Iterator[None]:
-    """Inside the block, `installed_plugins` holds what these files bring, too.
+    """Add the plugins in these files to `installed_plugins` inside the block.
 
     Raises:
-        UsageError: a file is not there.
+        UsageError: a file does not exist.
     """
     resolved = tuple(Path(path).resolve() for path in paths)
-    for path, given in zip(resolved, paths, strict=True):
+    for path, spelling in zip(resolved, paths, strict=True):
         if not path.is_file():
-            raise UsageError(f"there is no plugin file {given}")
+            raise UsageError(f"there is no plugin file {spelling}")
     token = _in_use.set(tuple(dict.fromkeys(_in_use.get() + resolved)))
     try:
         yield
@@ -37,38 +37,38 @@ def plugin_files(paths: Sequence[str | Path]) -> Iterator[None]:
 
 
 def files_in_use() -> tuple[tuple[Path, str], ...]:
-    """The files of the enclosing `plugin_files` blocks, each with the sha256 of what it holds."""
+    """The files of the enclosing `plugin_files` blocks, each with the sha256 of its contents."""
     return tuple((path, hashlib.sha256(path.read_bytes()).hexdigest()) for path in _in_use.get())
 
 
 def file_origin(path: Path, sha256: str) -> Origin:
-    """What artifacts record instead of a distribution and its version."""
+    """The origin that artifacts record: the file's name and hash for distribution and version."""
     return Origin(path.stem, FILE_PREFIX + path.name, sha256[:12])
 
 
 def import_file(path: Path, sha256: str) -> ModuleType:
-    """Run a file as a module of its own.
+    """Import a file as a module.
 
     Raises:
-        UsageError: it fails; the message has the line.
+        UsageError: the import fails; the message gives the line.
     """
     name = f"vqzoo_plugin_file_{sha256[:12]}_{path.stem}"
     spec = spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
-        raise UsageError(f"{path} is not a Python file: a plugin's name ends in .py")
+        raise UsageError(f"{path} is not a Python file: the name of a plugin file ends in .py")
     module = module_from_spec(spec)
     sys.modules[name] = module  # pydantic and pickle look classes up there
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         del sys.modules[name]
-        where = _line(error, path)
-        raise UsageError(f"plugin file {path} failed{where}: {cause(error)}") from error
+        line = _line(error, path)
+        raise UsageError(f"plugin file {path} failed{line}: {cause(error)}") from error
     return module
 
 
 def _line(error: BaseException, path: Path) -> str:
-    """Where in the file it failed."""
+    """The line of the file that raised the error, " at line 3"; empty if none did."""
     if isinstance(error, SyntaxError):
         return f" at line {error.lineno}"
     frames = traceback.extract_tb(error.__traceback__)

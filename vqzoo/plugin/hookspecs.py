@@ -1,4 +1,4 @@
-"""The hooks that vqzoo calls. A plugin implements any of them with `@vqzoo.hookimpl`."""
+"""The hooks that vqzoo calls. A plugin implements any of them, marked `@hookimpl`."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -17,22 +17,22 @@ hookimpl = pluggy.HookimplMarker("vqzoo")
 
 @hookspec
 def vqzoo_quantizers() -> "Sequence[Quantizer]":  # type: ignore[empty-body]
-    """Return instances of the quantizers that this plugin brings."""
+    """Return instances of the quantizers that this plugin provides."""
 
 
 @hookspec
 def vqzoo_transforms() -> "Sequence[Transform]":  # type: ignore[empty-body]
-    """Return instances of the transforms that this plugin brings."""
+    """Return instances of the transforms that this plugin provides."""
 
 
 @hookspec
 def vqzoo_layer_selectors() -> "Sequence[LayerSelector]":  # type: ignore[empty-body]
-    """Return instances of the layer selectors that this plugin brings."""
+    """Return instances of the layer selectors that this plugin provides."""
 
 
 @hookspec
 def vqzoo_packings() -> "Sequence[Packing]":  # type: ignore[empty-body]
-    """Return instances of the packings that this plugin brings."""
+    """Return instances of the packings that this plugin provides."""
 
 
 @hookspec
@@ -42,12 +42,12 @@ def vqzoo_models() -> None:
 
 @hookspec
 def vqzoo_layer_compressed(layer: dict[str, Any], done: int, total: int) -> None:
-    """Observe a layer that was just compressed.
+    """Observe a layer that has just been compressed.
 
     Args:
         layer: its row of the record ("name", "shape", "bits_per_weight", "sqnr_db", ...).
-        done: layers compressed so far, this one included.
-        total: layers to compress.
+        done: number of layers compressed so far, including this one.
+        total: number of layers to compress.
     """
 
 
@@ -56,6 +56,6 @@ def vqzoo_run_finished(record: dict[str, Any], folder: str) -> None:
     """Observe a finished run.
 
     Args:
-        record: what report.json holds.
-        folder: where the artifact lies.
+        record: the contents of report.json.
+        folder: path of the artifact.
     """

@@ -1,4 +1,4 @@
-"""What goes wrong inside a plugin is told as the plugin's, on one line."""
+"""Turns whatever a plugin raises into a one-line error that names the plugin."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,14 +13,14 @@ from vqzoo.plugin.registry import Registered
 
 @contextmanager
 def isolated(who: str) -> Iterator[None]:
-    """Call into a plugin inside this block.
+    """Wrap calls into a plugin.
 
     Args:
-        who: the plugin and what it works on, as `named` and `on_layer` say it.
+        who: the plugin and what it works on, from `named` or `on_layer`.
 
     Raises:
-        PluginError: whatever a plugin lets escape, `sys.exit` included. `SkipLayer`, vqzoo's own
-            errors and the lack of memory, an accelerator's too, go through.
+        PluginError: the plugin raised anything, `SystemExit` included. `SkipLayer`, vqzoo's own
+            errors and out-of-memory errors, an accelerator's included, pass through unchanged.
     """
     try:
         yield
@@ -31,10 +31,10 @@ def isolated(who: str) -> Iterator[None]:
 
 
 def named(entry: Registered[Any]) -> str:
-    """An item and where it came from: "pq (plugin vqzoo)"."""
+    """An item and its distribution: "pq (plugin vqzoo)"."""
     return f"{entry.name} (plugin {entry.origin.distribution})"
 
 
 def on_layer(entry: Registered[Any], layer: str) -> str:
-    """`named`, and the layer that it works on."""
+    """An item and the layer it works on: "pq (plugin vqzoo) on layer fc"."""
     return f"{named(entry)} on layer {layer}"

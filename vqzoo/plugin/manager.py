@@ -1,7 +1,7 @@
-"""Finds plugins by their entry points, isolates broken ones, and hands out what they bring.
+"""Loads plugins by their entry points, leaves out broken ones, and registers what they provide.
 
-pluggy's own `load_setuptools_entrypoints` skips a name that is taken without a word and lets one
-broken plugin end the program, so the entry points are walked here.
+pluggy's own `load_setuptools_entrypoints` silently skips a name that is already taken and lets one
+broken plugin end the program, so this module loads the entry points itself.
 """
 
 import os
@@ -16,7 +16,7 @@ from typing import Any
 
 import pluggy
 
-from vqzoo.errors import UsageError, cause
+from vqzoo.errors import PluginWarning, UsageError, cause
 from vqzoo.plugin import hookspecs
 from vqzoo.plugin.contract import check_contract
 from vqzoo.plugin.files import file_origin, files_in_use, import_file
@@ -31,23 +31,26 @@ GROUP = "vqzoo"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 
 
-class PluginWarning(UserWarning):
-    """A plugin could not be used; everything else goes on."""
-
-
 @dataclass(frozen=True)
 class PluginStatus:
-    """One entry point: loaded, or why not."""
+    """The outcome of loading one entry point.
+
+    Attributes:
+        origin: the entry point and its distribution.
+        module: the module that the entry point names, or the path of a plugin file.
+        problem: why it was not loaded; None if it was.
+        provides: what it provides, ("method pq", "packing rans").
+    """
 
     origin: Origin
     module: str
     problem: str | None
-    brings: tuple[str, ...] = ()
+    provides: tuple[str, ...] = ()
 
 
 @dataclass
 class Plugins:
-    """Everything that the loaded plugins bring."""
+    """Everything that the loaded plugins provide."""
 
     quantizers: Registry[Quantizer] = field(default_factory=lambda: Registry("method"))
     transforms: Registry[Transform] = field(default_factory=lambda: Registry("transform"))
@@ -57,14 +60,19 @@ class Plugins:
     hooks: pluggy.PluginManager = field(default_factory=lambda: pluggy.PluginManager(GROUP))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Plugins":
-        """Itself: a copied network runs by the same plugins, and modules cannot be copied."""
+        """Return itself: a copied network uses the same plugins, and modules cannot be copied."""
         return self
+
+    @property
+    def registries(self) -> tuple[Registry[Any], ...]:
+        """One registry for each kind of item."""
+        return (self.quantizers, self.transforms, self.selectors, self.packings)
 
     def method(self, name: str) -> Registered[Any]:
         """The quantizer or transform called `name` or `distribution:name`.
 
         Raises:
-            UsageError: the name is unknown, or ambiguous among quantizers and transforms together.
+            UsageError: the name is unknown, or several quantizers or transforms claim it.
         """
         claims: list[Registered[Any]] = [
             *self.quantizers.claims(name),
@@ -73,93 +81,106 @@ class Plugins:
         return only_claim("method", claims) if claims else self.quantizers.get(name)
 
     def method_name(self, entry: Registered[Any]) -> str:
-        """What `method` finds `entry` by: its bare name, unless others claim that too."""
+        """The name under which `method` finds `entry`: the bare name unless it is ambiguous."""
         claims = [*self.quantizers.claims(entry.name), *self.transforms.claims(entry.name)]
         return entry.name if len(claims) == 1 else f"{entry.origin.distribution}:{entry.name}"
 
     def notify(self, hook: str, **arguments: Any) -> None:
-        """Call a hook that returns nothing in every plugin; one that raises is a warning."""
+        """Call an observer's hook in every plugin; an exception becomes a `PluginWarning`."""
         for implementation in getattr(self.hooks.hook, hook).get_hookimpls():
-            wanted = {name: arguments[name] for name in implementation.argnames}
+            accepted = {name: arguments[name] for name in implementation.argnames}
             try:
-                implementation.function(**wanted)
+                implementation.function(**accepted)
             except (Exception, SystemExit) as error:
                 _warn(f"plugin {implementation.plugin_name}: {hook} failed: {cause(error)}")
 
 
 def installed_plugins() -> Plugins:
-    """The plugins of this environment, and those of `plugin_files` blocks around the call.
+    """The plugins of this environment and of the enclosing `plugin_files` blocks.
 
-    `VQZOO_PLUGINS=a,b` limits those of the environment by name.
+    They are loaded once. `VQZOO_PLUGINS=a,b` limits the environment's to these entry points.
 
     Raises:
-        UsageError: a plugin file fails, or VQZOO_PLUGINS names what is not installed.
+        UsageError: a plugin file fails, or VQZOO_PLUGINS names a plugin that is not installed.
     """
     return _loaded(files_in_use())
 
 
 @cache
 def _loaded(files: tuple[tuple[Path, str], ...]) -> Plugins:
-    """Load once what is installed, and these files (path, sha256)."""
-    plugins = load_plugins(_wanted_entry_points())
+    plugins = load_plugins(_chosen_entry_points())
     for path, sha256 in files:
         _load_file(plugins, path, sha256)
     return plugins
 
 
 def forget_plugins() -> None:
-    """Look again at what is installed when it is next asked for."""
+    """Make the next call of `installed_plugins` load everything anew."""
     _loaded.cache_clear()
 
 
-def _wanted_entry_points() -> list[EntryPoint]:
-    found = list(entry_points(group=GROUP))
-    wanted = os.environ.get("VQZOO_PLUGINS")
-    if wanted is not None:
-        names = {name.strip() for name in wanted.split(",") if name.strip()}
-        missing = names - {point.name for point in found}
-        if missing:
-            have = ", ".join(sorted(point.name for point in found)) or "none"
-            raise UsageError(f"VQZOO_PLUGINS names {', '.join(sorted(missing))}; installed: {have}")
-        found = [point for point in found if point.name in names]
-    return found
+def _chosen_entry_points() -> list[EntryPoint]:
+    """The installed entry points that VQZOO_PLUGINS does not exclude."""
+    installed = list(entry_points(group=GROUP))
+    choice = os.environ.get("VQZOO_PLUGINS")
+    if choice is None:
+        return installed
+    names = {name.strip() for name in choice.split(",") if name.strip()}
+    missing = names - {point.name for point in installed}
+    if missing:
+        have = ", ".join(sorted(point.name for point in installed)) or "none"
+        raise UsageError(f"VQZOO_PLUGINS names {', '.join(sorted(missing))}; installed: {have}")
+    return [point for point in installed if point.name in names]
 
 
 def load_plugins(points: Iterable[EntryPoint]) -> Plugins:
-    """Load the plugins behind `points`; a broken one is a `PluginWarning` and a status."""
+    """Load the plugins behind `points`.
+
+    A broken plugin is left out with a `PluginWarning`, and its status says why.
+    """
     plugins = Plugins()
     plugins.hooks.add_hookspecs(hookspecs)
     for point in sorted(points, key=lambda point: (_origin(point).distribution, point.name)):
         origin = _origin(point)
         try:
-            brings = _register(plugins, point.load(), origin)
+            provides = _register(plugins, point.load(), origin)
         except (Exception, SystemExit) as error:
             problem = cause(error)
             _warn(f"plugin {origin.entry_point} of {origin.distribution} is left out: {problem}")
             plugins.statuses.append(PluginStatus(origin, point.value, problem))
+            for registry in plugins.registries:
+                registry.add_failure(f"{origin.entry_point} of {origin.distribution} ({problem})")
         else:
-            plugins.statuses.append(PluginStatus(origin, point.value, None, tuple(brings)))
+            plugins.statuses.append(PluginStatus(origin, point.value, None, tuple(provides)))
     return plugins
 
 
 def _load_file(plugins: Plugins, path: Path, sha256: str) -> None:
-    """Load a plugin file; one that the user named and that fails ends the command."""
+    """Load a plugin file. The user named it, so a failure is an error.
+
+    Raises:
+        UsageError: the import fails, the contract refuses it, or it implements no hook.
+    """
     origin = file_origin(path, sha256)
     module = import_file(path, sha256)
     try:
-        brings = _register(plugins, module, origin)
+        provides = _register(plugins, module, origin)
     except (Exception, SystemExit) as error:
         raise UsageError(f"plugin file {path} is refused: {cause(error)}") from error
     if not plugins.hooks.get_hookcallers(module):
         raise UsageError(
-            f"plugin file {path} implements no hook: let it end in a function "
-            "vqzoo_quantizers, marked @hookimpl, that returns [MyMethod()]"
+            f"plugin file {path} implements no hook: add a function vqzoo_quantizers, marked "
+            "@hookimpl, that returns [MyMethod()]"
         )
-    plugins.statuses.append(PluginStatus(origin, str(path), None, tuple(brings)))
+    plugins.statuses.append(PluginStatus(origin, str(path), None, tuple(provides)))
 
 
 def _register(plugins: Plugins, plugin: Any, origin: Origin) -> list[str]:
-    """Register one plugin whole, or raise before anything of it is in a registry."""
+    """Register all that a plugin provides, or raise before any of it is in a registry.
+
+    Returns:
+        What it provides, ["method pq", ...].
+    """
     check_contract(plugin)
     name = f"{origin.distribution}:{origin.entry_point}"
     if plugins.hooks.has_plugin(name):
@@ -168,13 +189,13 @@ def _register(plugins: Plugins, plugin: Any, origin: Origin) -> list[str]:
         plugins.hooks.register(plugin, name=name)
         plugins.hooks.check_pending()
         kinds: list[tuple[Registry[Any], list[Any]]] = [
-            (plugins.quantizers, _brought(plugins, name, "vqzoo_quantizers", Quantizer)),
-            (plugins.transforms, _brought(plugins, name, "vqzoo_transforms", Transform)),
-            (plugins.selectors, _brought(plugins, name, "vqzoo_layer_selectors", LayerSelector)),
-            (plugins.packings, _brought(plugins, name, "vqzoo_packings", Packing)),
+            (plugins.quantizers, _provided(plugins, name, "vqzoo_quantizers", Quantizer)),
+            (plugins.transforms, _provided(plugins, name, "vqzoo_transforms", Transform)),
+            (plugins.selectors, _provided(plugins, name, "vqzoo_layer_selectors", LayerSelector)),
+            (plugins.packings, _provided(plugins, name, "vqzoo_packings", Packing)),
         ]
     except BaseException:
-        if plugins.hooks.has_plugin(name):  # pluggy keeps what it refused halfway
+        if plugins.hooks.has_plugin(name):  # pluggy keeps a plugin whose hooks it refused
             plugins.hooks.unregister(name=name)
         raise
     for registry, items in kinds:
@@ -183,17 +204,17 @@ def _register(plugins: Plugins, plugin: Any, origin: Origin) -> list[str]:
     return [f"{registry.kind} {item.name}" for registry, items in kinds for item in items]
 
 
-def _brought(plugins: Plugins, name: str, hook: str, kind: type) -> list[Any]:
-    """What one plugin's hook returns, checked."""
+def _provided(plugins: Plugins, name: str, hook: str, kind: type) -> list[Any]:
+    """The items that one plugin's hook returns, checked."""
     items = list(_call(plugins, name, hook) or [])
     for item in items:
         if not isinstance(item, kind):
-            made = f"the class {item.__name__}" if isinstance(item, type) else f"{item!r:.80}"
-            raise TypeError(f"{hook} returned {made}, not an instance of {kind.__name__}")
+            text = f"the class {item.__name__}" if isinstance(item, type) else f"{item!r:.80}"
+            raise TypeError(f"{hook} returned {text}, not an instance of {kind.__name__}")
         if not _NAME.fullmatch(getattr(item, "name", "")):
             raise ValueError(f"{type(item).__name__} needs a name of a-z, 0-9, - and _")
         if not isinstance(getattr(item, "version", ""), str):
-            raise TypeError(f"the version of {type(item).__name__} is not text")
+            raise TypeError(f"the version of {type(item).__name__} is not a string")
         if isinstance(item, Method) and not issubclass(item.Options, Options):
             raise TypeError(f"{item.name}.Options does not derive from vqzoo.plugin.Options")
     return items
@@ -209,8 +230,9 @@ def _call(plugins: Plugins, name: str, hook: str) -> Any:
 def _origin(point: EntryPoint) -> Origin:
     if point.dist is None:
         return Origin(point.name, "unknown", "0")
-    known = point.dist.metadata.json  # a damaged installation's may lack either
-    return Origin(point.name, str(known.get("name", "unknown")), str(known.get("version", "0")))
+    metadata = point.dist.metadata.json  # of a damaged installation: it may lack both
+    name, version = metadata.get("name", "unknown"), metadata.get("version", "0")
+    return Origin(point.name, str(name), str(version))
 
 
 def _warn(text: str) -> None:

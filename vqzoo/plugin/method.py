@@ -1,4 +1,4 @@
-"""What quantizers and transforms share: a name, validated options, and decoding."""
+"""The common base of quantizers and transforms: a name, validated options, and decoding."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -13,37 +13,38 @@ from vqzoo.plugin.code import Code, MethodCode
 
 
 class Options(BaseModel):
-    """Base of every method's options.
+    """Base of every method's options, a frozen pydantic model that refuses unknown names.
 
-    Fields are what the command line takes as `-o name=value`; give each a `Field(description=...)`
-    and bounds. Values are immutable, unknown names are refused.
+    The command line sets fields by `-o name=value`. Give each a `Field(description=...)` and
+    bounds; its type must be bool, int, float, str, a `Literal` of them, or one of these or None.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class SkipLayer(Exception):
-    """Raised by a method that cannot compress a layer: it stays dense, with this reason."""
+    """Raised by a method that cannot compress a layer: the layer stays dense, for this reason."""
 
 
 @dataclass(frozen=True)
 class LayerContext:
-    """What a method may know about the layer at hand.
+    """The layer that a method is compressing.
 
     Attributes:
         layer: module path, "classifier.1".
         kind: "linear", "conv1d" or "conv2d".
         shape: shape of the weight before it was viewed as a matrix.
         groups: groups of a convolution, 1 otherwise.
-        seed: seed of this layer: the same for the same run seed and layer name.
+        seed: seed for this layer; it follows from the run's seed and the layer's name.
         device: where to compute.
-        note: takes a line that the user should see (an option that was clamped).
-        progress: takes (done, total) steps of this layer's work.
-        quantize: compresses a matrix by another registered method, for `Code.children`:
+        note: shows the user one line, for instance about an option that was clamped.
+        progress: reports (done, total) steps of the work on this layer.
+        quantize: compresses a matrix with another registered method, for `Code.children`:
             `quantize("pq", matrix, {"k": 16})`.
-        inputs: what the layer saw of calibration data, where there was any: float32, (r, n), rows
-            drawn from the vectors that the layer multiplies its matrix with; the groups of a
-            convolution are drawn from alike. Their second moment is `inputs.T @ inputs / r`.
+        inputs: a sample of the layer's inputs on calibration data, float32, (r, n); None without
+            calibration. Its rows are drawn from the vectors that the layer multiplies by its
+            matrix, equally from each group of a convolution. Their second moment is
+            `inputs.T @ inputs / r`.
     """
 
     layer: str
@@ -62,11 +63,12 @@ class Method(ABC):
     """Base of `Quantizer` and `Transform`.
 
     Attributes:
-        name: what users type and artifacts record, of a-z, 0-9 and -.
-        version: of the method's own stored form; raise it when old artifacts need another decoder.
+        name: what users type and artifacts record, of a-z, 0-9, - and _.
+        version: of the form in which codes are stored; raise it when old artifacts need another
+            decoder.
         summary: one line for `vqzoo methods`.
         source: the paper and equation.
-        Options: the method's options.
+        Options: the class of the method's options.
     """
 
     name: ClassVar[str]
@@ -77,30 +79,43 @@ class Method(ABC):
 
     @abstractmethod
     def reconstruct(self, code: Code, params: Mapping[str, Tensor]) -> Tensor:
-        """Rebuild the matrix in plain differentiable torch.
+        """Rebuild the matrix with differentiable torch operations.
 
         Args:
-            code: what `quantize` or `forward` made.
-            params: every float part as float32, by name (perhaps requiring gradients, perhaps
-                changed by training), and every child's rebuilt matrix under the child's name.
+            code: a code from `quantize` or `forward`.
+            params: every float part as float32, by name, and every child's rebuilt matrix under
+                the child's name. They may require gradients, and training may have changed them.
 
         Returns:
             float32 tensor of shape `code.shape`.
         """
 
     def check(self, code: Code) -> None:  # noqa: B027 - most methods need no more than the core's
-        """Refuse a code that `quantize` or `forward` would not make, before it is decoded.
+        """Refuse a code that `quantize` or `forward` would not produce, before it is decoded.
 
-        A stored code may come from anyone. The core has checked that codes are below their
-        cardinality and floats finite; it cannot know which shapes and facts fit together, and
-        parts that are broadcast or expanded could fill the memory. See `Code.require_floats`.
+        A stored code may come from an untrusted file. The core has checked that codes are below
+        their cardinality and floats are finite; it cannot know which shapes and facts belong
+        together, and parts that are broadcast or expanded could exhaust memory. See
+        `Code.require_indices`, `Code.require_floats` and `Code.require_fact`.
 
         Raises:
-            ValueError: parts or facts that are missing or do not fit `code.shape`.
+            ValueError: parts or facts are missing or do not fit `code.shape`.
         """
 
     def decode(self, code: Code, params: Mapping[str, Tensor], out: Tensor | None = None) -> Tensor:
-        """The fast path of `reconstruct`, without gradients, into `out` where it is given."""
+        """Rebuild the matrix without gradients: the fast path of `reconstruct`.
+
+        Args:
+            code: a code that has passed `check`.
+            params: as for `reconstruct`.
+            out: float32, contiguous, of shape `code.shape`; if given, the result is written there.
+
+        Returns:
+            float32 tensor of shape `code.shape`.
+
+        Raises:
+            ValueError: `reconstruct` returned another shape.
+        """
         with torch.no_grad():
             matrix = self.reconstruct(code, params)
         if matrix.shape != code.shape:
@@ -108,14 +123,14 @@ class Method(ABC):
         return matrix if out is None else out.copy_(matrix)
 
     def apply(self, code: Code, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
-        """Multiply by the matrix: x·Wᵀ, for a network that runs from its codes.
+        """Multiply by the matrix, x·Wᵀ, in a network that runs from its codes.
 
-        Worth overriding where the product is cheaper than the matrix, as with thin factors. It
+        Override it if the product is cheaper than rebuilding the matrix, as with thin factors. It
         must agree with `reconstruct` and be differentiable in `params` and `x`.
 
         Args:
-            code: what `quantize` or `forward` made.
-            params: as `reconstruct` takes them.
+            code: a code from `quantize` or `forward`.
+            params: as for `reconstruct`.
             x: float32, (..., n).
 
         Returns:
@@ -125,9 +140,9 @@ class Method(ABC):
 
     @property
     def applies(self) -> bool:
-        """Whether the method has an `apply` of its own."""
+        """Whether the method overrides `apply`."""
         return type(self).apply is not Method.apply
 
     def trainable(self, code: Code) -> dict[str, Tensor]:
-        """The parts that fine-tuning may change: all float parts, unless a method says less."""
+        """The parts that fine-tuning may change, float32, by name: all float parts by default."""
         return code.floats()

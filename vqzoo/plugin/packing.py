@@ -7,12 +7,15 @@ from torch import Tensor
 
 
 class Packing(ABC):
-    """Integer codes <-> bytes, lossless and deterministic.
+    """A lossless, deterministic mapping between integer codes and bytes.
 
-    A part whose stream would not be smaller than fixed width is stored by the packing `bits`: a
-    packing need not care that nothing expands.
+    The core stores a part with the packing `bits` wherever this packing's stream is not smaller
+    than fixed-width codes, so a packing need not handle codes that do not compress.
 
     Attributes:
+        name: what users type and artifacts record, of a-z, 0-9, - and _.
+        version: of the stream format; raise it when old streams need another decoder.
+        summary: one line for the help.
         random_access: whether one code can be read without decoding those before it.
     """
 
@@ -26,7 +29,7 @@ class Packing(ABC):
         """Pack codes.
 
         Args:
-            values: 1-D integer tensor, 0 <= value < cardinality.
+            values: 1-D tensor of any integer dtype, 0 <= value < cardinality.
             cardinality: number of symbols.
 
         Returns:
@@ -35,10 +38,16 @@ class Packing(ABC):
 
     @abstractmethod
     def unpack(self, stream: Tensor, cardinality: int, count: int) -> Tensor:
-        """The `count` codes of a stream, 1-D integer tensor.
+        """Unpack a stream.
 
-        The stream may come from anyone; `count` has been checked against the layer's weights.
+        Args:
+            stream: 1-D uint8 tensor on the CPU. It may come from an untrusted file.
+            cardinality: number of symbols.
+            count: number of codes, already checked against the number of weights.
+
+        Returns:
+            The codes, 1-D integer tensor of `count` elements.
 
         Raises:
-            ValueError: it is not what `pack` writes for these arguments.
+            ValueError: `pack` writes no such stream for these arguments.
         """

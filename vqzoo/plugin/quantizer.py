@@ -1,13 +1,15 @@
-"""The contract of a quantizer, and the choice of options for a wanted ratio."""
+"""The contract of a quantizer, and the choice of options for a target ratio."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, ClassVar
 
 from pydantic import ValidationError
 from torch import Tensor
 
-from vqzoo.plugin.code import Code
+from vqzoo.plugin.code import Code, stored_bits
 from vqzoo.plugin.method import LayerContext, Method
 
 
@@ -15,11 +17,11 @@ class Quantizer(Method):
     """Turns a weight matrix into a Code. Pure: the same input and seed give the same Code.
 
     Attributes:
-        ladder: options from coarse to fine, as a user would give them: each rung stores more and
-            errs less than the one before. What the conformance kit tries; the defaults alone
-            unless a method says more.
-        calibrated: whether `quantize` weighs errors by `context.inputs`. Who calibrates is told of
-            methods that do not declare it.
+        ladder: options from coarse to fine, as a user would give them; each rung stores more and
+            errs less than the one before. The conformance kit tries every rung. The default is
+            one rung, the default options.
+        calibrated: whether `quantize` weights errors by `context.inputs`. A calibrated run names
+            the methods that do not declare it.
     """
 
     ladder: ClassVar[Sequence[Mapping[str, Any]]] = ({},)
@@ -30,37 +32,55 @@ class Quantizer(Method):
         """Compress one matrix.
 
         Args:
-            weight: float32, (m, n), finite, contiguous; it must not be changed. A Linear's
-                (out, in); a convolution's (out, in/groups·kernel).
+            weight: float32, (m, n), finite, contiguous; it must not be changed. (m, n) is
+                (out, in) of a Linear, (out, in/groups·kernel) of a convolution.
             options: an instance of `self.Options`, already fitted to the shape by `fit`.
             context: the layer at hand.
+
+        Returns:
+            A code of shape (m, n).
 
         Raises:
             SkipLayer: this layer cannot be compressed; the message says why.
         """
 
     def fit(self, m: int, n: int, options: Any, note: Callable[[str], None]) -> Any:
-        """Clamp options that cannot fit an m × n matrix, and say so through `note`.
+        """Clamp options that are out of range for an m × n matrix.
+
+        Args:
+            m: rows of the matrix.
+            n: columns of the matrix.
+            options: an instance of `self.Options`.
+            note: takes one line about each option that was changed.
+
+        Returns:
+            An instance of `self.Options`; fitting it again changes nothing.
 
         Raises:
-            SkipLayer: no value of an option would do.
+            SkipLayer: no value of an option fits this shape.
         """
         return options
 
     def candidates(self, m: int, n: int) -> Iterable[Any]:
-        """Options worth considering for an m × n matrix when the user asks for a ratio.
+        """Options to choose from for an m × n matrix when the user gives a target ratio.
 
-        Empty (the default): the method cannot be steered by `--ratio`.
+        Without candidates, the default, the method does not support `--ratio`.
         """
         return ()
 
     def stored_bits(self, m: int, n: int, options: Any) -> int:
-        """Bits that `quantize` will store with these options, to the byte."""
-        raise NotImplementedError(f"{self.name} offers candidates but does not count their bits")
+        """Bits that `quantize` will store with these options, to the byte: those of `layout`.
+
+        Override it only where the layout is not known but its size is.
+
+        Raises:
+            NotImplementedError: as `layout`.
+        """
+        return stored_bits(self.layout(m, n, options))
 
     def layout(self, m: int, n: int, options: Any) -> Code:
         """The Code that `quantize` will give with these options, its tensors on the meta device:
-        names, shapes, dtypes, cardinalities and facts. `vqzoo zoo build --dry-run` counts by it.
+        names, shapes, dtypes, cardinalities and facts. Sizes are computed from it.
 
         Raises:
             NotImplementedError: the method cannot say so beforehand, or not with these options.
@@ -68,46 +88,65 @@ class Quantizer(Method):
         raise NotImplementedError(f"{self.name} does not say beforehand what it will store")
 
     def expected_error(self, m: int, n: int, options: Any) -> float:
-        """Expected squared error over the squared norm, used only to compare candidates."""
-        raise NotImplementedError(f"{self.name} offers candidates but does not rank them")
+        """Expected squared error divided by the squared norm; it only ranks candidates.
+
+        Raises:
+            NotImplementedError: by default; a method with candidates must override this.
+        """
+        raise NotImplementedError(f"{self.name} has candidates but no expected_error")
 
     def options_for(self, m: int, n: int, ratio: float, given: Mapping[str, Any]) -> Any | None:
-        """The options of smallest expected error whose stored size reaches `ratio`.
-
-        The ratio is 32·m·n bits over all stored bits, codebooks and scales counted. Where no
-        options reach it, those that come closest (the core tells the user); None where the method
-        has no candidates for this shape, or none that go with `given`.
+        """Choose the candidate of smallest expected error whose stored size reaches a ratio.
 
         Args:
-            given: options that the user fixed; they override the candidates'.
+            m: rows of the matrix.
+            n: columns of the matrix.
+            ratio: 32·m·n bits divided by all stored bits, codebooks and scales included.
+            given: options that the user fixed; they override those of the candidates.
+
+        Returns:
+            Options, fitted to the shape; those that come closest if none reach the ratio (the core
+            tells the user). None if the method has no candidates for this shape, or none that are
+            compatible with `given`.
         """
         candidates: dict[Any, None] = {}
         for candidate in self.candidates(m, n):
             try:
-                options = self.Options(**{**candidate.model_dump(), **given})
+                fixed = {**candidate.model_dump(), **given}
+                options = self.Options(**fixed) if given else candidate
             except ValidationError:
                 continue  # at odds with what the user fixed
             candidates[self.fit(m, n, options, _silent)] = None
-        sized = [(self.stored_bits(m, n, options), options) for options in candidates]
-        if not sized:
-            return None
-        fitting = [pair for pair in sized if pair[0] * ratio <= 32 * m * n]
-        if not fitting:
-            return min(sized, key=lambda pair: pair[0])[1]
-        return min(fitting, key=lambda pair: (self.expected_error(m, n, pair[1]), pair[0]))[1]
+        error_first = ((self.expected_error(m, n, options), options) for options in candidates)
+        ranked = sorted(error_first, key=itemgetter(0))
+        too_large: list[tuple[int, Any]] = []
+        for _, equals in groupby(ranked, key=itemgetter(0)):  # sizes only down to the first to fit
+            sized = [(self.stored_bits(m, n, options), options) for _, options in equals]
+            bits, smallest = min(sized, key=itemgetter(0))
+            if bits * ratio <= 32 * m * n:
+                return smallest
+            too_large += sized
+        return min(too_large, key=itemgetter(0), default=(0, None))[1]
 
     def stages(self, options: Any) -> Sequence[tuple[str, Mapping[str, Any]]]:
-        """What to compress with and fine-tune first, where the network is fine-tuned at all.
+        """Earlier stages of a run that fine-tunes ("prune, retrain, then share and retrain").
 
-        Each stage is a registered method and its options; the next one starts from the decoded,
-        fine-tuned weights. This method comes last ("prune, retrain, then share and retrain").
+        Each stage compresses with a registered method and its options, and fine-tunes; the next
+        one starts from the decoded, fine-tuned weights. This method is the last stage.
+
+        Returns:
+            (name of the method, options) of each earlier stage, in order; none by default.
         """
         return ()
 
     def paper_bits(self, m: int, n: int, options: Any) -> float | None:
-        """Bits by the source's own formula (32-bit floats, log2 k bits a code), if it has one."""
+        """Size in bits by the source's own formula (32-bit floats, log2 k bits per code).
+
+        Returns:
+            A positive number of bits; None, the default, if the source gives no formula.
+        """
         return None
 
 
 def _silent(text: str) -> None:
-    """Candidates are fitted before one is chosen: what was clamped is of no interest yet."""
+    """Drop notes on candidates: they matter only for the one that is chosen."""

@@ -1,23 +1,22 @@
-"""What plugins brought, by name; clashes are kept and refused only when the name is used bare."""
+"""Items that plugins provide, by name; a clash is an error only when the bare name is used."""
 
-import difflib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from vqzoo.errors import UsageError
+from vqzoo.errors import UsageError, did_you_mean
 
 Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a plugin came from.
+    """The source of a plugin.
 
     Attributes:
-        entry_point: its name in the group `vqzoo`.
-        distribution: the installed package that declares it.
-        version: that package's version.
+        entry_point: its name in the entry-point group `vqzoo`.
+        distribution: the installed distribution that declares it.
+        version: the version of that distribution.
     """
 
     entry_point: str
@@ -35,21 +34,27 @@ class Registered(Generic[Item]):
 
 
 class Registry(Generic[Item]):
-    """Items of one kind ("method", "layer selector", "packing"), by name."""
+    """Items of one kind ("method", "transform", "layer selector", "packing"), by name."""
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
         self._claims: dict[str, list[Registered[Item]]] = {}
+        self._failures: list[str] = []
 
     def add(self, name: str, item: Item, origin: Origin) -> None:
-        """Register `item`; a name that is taken already becomes ambiguous."""
+        """Register `item`; a name that is already taken becomes ambiguous."""
         self._claims.setdefault(name, []).append(Registered(name, item, origin))
+
+    def add_failure(self, text: str) -> None:
+        """Remember a plugin that could not be loaded, and so might have provided any name."""
+        self._failures.append(text)
 
     def get(self, name: str) -> Registered[Item]:
         """The item called `name` or `distribution:name`.
 
         Raises:
-            UsageError: the name is unknown (close matches and all names are given) or ambiguous.
+            UsageError: the name is unknown (the message lists close matches and all names) or
+                ambiguous.
         """
         claims = self.claims(name)
         if not claims:
@@ -70,27 +75,34 @@ class Registry(Generic[Item]):
         return sorted(self._claims)
 
     def clashes(self) -> dict[str, list[Origin]]:
-        """The names that more than one plugin claims."""
+        """The names that several plugins claim, with the origins of the claims."""
         return {n: [c.origin for c in cs] for n, cs in self._claims.items() if len(cs) > 1}
 
     def __iter__(self) -> Iterator[Registered[Item]]:
         for name in self.names():
             yield from self._claims[name]
 
+    def unloaded(self) -> str:
+        """A clause that names the plugins that failed to load; empty if all of them loaded."""
+        if not self._failures:
+            return ""
+        return f"; a plugin that could not be loaded may provide it: {', '.join(self._failures)}"
+
     def _unknown(self, name: str) -> str:
         names = self.names()
         if not names:
-            return f"no {self.kind} called {name!r}: no plugin brings any (see `vqzoo plugins`)"
-        close = difflib.get_close_matches(name.rpartition(":")[2], names, n=3)
-        hint = f"; did you mean {' or '.join(close)}?" if close else "."
-        return f"no {self.kind} called {name!r}{hint} There are: {', '.join(names)}"
+            have = "no plugin provides any (see `vqzoo plugins`)"
+            return f"no {self.kind} called {name!r}: {have}{self.unloaded()}"
+        hint = did_you_mean(name.rpartition(":")[2], names)
+        have = f"There are: {', '.join(names)}"
+        return f"no {self.kind} called {name!r}{hint} {have}{self.unloaded()}"
 
 
 def only_claim(kind: str, claims: Sequence[Registered[Item]]) -> Registered[Item]:
     """The one item that claims a name.
 
     Raises:
-        UsageError: there are several; the message says how to tell them apart.
+        UsageError: several items claim the name; the message says how to choose one.
     """
     if len(claims) == 1:
         return claims[0]
@@ -99,4 +111,4 @@ def only_claim(kind: str, claims: Sequence[Registered[Item]]) -> Registered[Item
     if len(distributions) == 1:
         raise UsageError(f"{kind} {bare!r} is claimed twice by {distributions.pop()}")
     choices = " or ".join(f"{claim.origin.distribution}:{bare}" for claim in claims)
-    raise UsageError(f"{kind} {bare!r} is claimed by several plugins: say {choices}")
+    raise UsageError(f"{kind} {bare!r} is claimed by several plugins: write {choices}")

@@ -35,15 +35,21 @@ class LayerInfo:
 
 
 class LayerSelector(ABC):
-    """Chooses layers. Users write `name` or `name:argument`; the core joins several and negates."""
+    """Chooses layers. Users write `name` or `name:argument`; the core combines and negates choices.
+
+    Attributes:
+        name: what users type, of a-z, 0-9, - and _.
+        summary: one line for the help.
+        catch_all: whether `accepts` is true for any text; such a selector is tried only after all
+            others have declined.
+    """
 
     name: ClassVar[str]
     summary: ClassVar[str] = ""
     catch_all: ClassVar[bool] = False
-    """Whether it reads any text: asked only where no other selector accepts."""
 
     def accepts(self, text: str) -> bool:
-        """Whether `text` is this selector's to read: by default `name` or `name:argument`."""
+        """Whether this selector reads `text`: by default if it is `name` or `name:argument`."""
         return text == self.name or text.startswith(self.name + ":")
 
     @abstractmethod
@@ -51,12 +57,12 @@ class LayerSelector(ABC):
         """Choose among `layers`.
 
         Args:
-            layers: all that could be compressed, in the model's order.
+            layers: all layers that could be compressed, in the model's order.
             text: what the user wrote, "largest:3".
 
         Returns:
-            Name of each chosen layer -> why it was chosen.
+            Name of each chosen layer -> the reason, in words.
 
         Raises:
-            UsageError: `text` makes no sense.
+            UsageError: `text` is not valid for this selector.
         """

@@ -12,10 +12,10 @@ def parse_call(text: str) -> tuple[str, dict[str, str]]:
     head, colon, tail = text.rpartition(":")
     if not (colon and "=" in tail):
         return text, {}
-    return head, parse_options([part for part in tail.split(",") if part])
+    return head, parse_option_pairs([part for part in tail.split(",") if part])
 
 
-def parse_options(pairs: list[str]) -> dict[str, str]:
+def parse_option_pairs(pairs: list[str]) -> dict[str, str]:
     """Read `name=value` pairs.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The contract of a transform: what is done to a matrix before quantizing, and undone after it."""
+"""The contract of a transform: applied to a matrix before quantizing, undone after decoding."""
 
 from abc import abstractmethod
 from typing import Any, ClassVar
@@ -10,11 +10,15 @@ from vqzoo.plugin.method import LayerContext, Method
 
 
 class Transform(Method):
-    """Changes a matrix into one that quantizes better (a rotation, a scaling).
+    """Turns a matrix into one that quantizes better (a rotation, a scaling).
 
-    The core quantizes what `forward` returns and stores the result as the child `weight` of the
-    transform's Code; `reconstruct(code, params)` undoes the transform on `params["weight"]`. On
-    what `forward` returned it gives back the matrix that `forward` took, within float32 rounding.
+    The core quantizes the matrix that `forward` returns and stores the result as the child
+    `weight` of the transform's Code; `reconstruct(code, params)` undoes the transform on
+    `params["weight"]`. Applied to exactly what `forward` returned, it gives the original matrix
+    within float32 rounding.
+
+    Attributes:
+        CHILD: name of the child, "weight".
     """
 
     CHILD: ClassVar[str] = "weight"
@@ -29,9 +33,9 @@ class Transform(Method):
             context: the layer at hand.
 
         Returns:
-            The matrix to quantize, float32 of any shape up to four times as large, and a Code of
-            shape (m, n) with what undoing needs.
+            The matrix to quantize, float32, of any 2-D shape with at most 4·m·n elements, and a
+            Code of shape (m, n) with everything that undoing needs.
 
         Raises:
-            SkipLayer: this layer cannot be transformed; it stays dense.
+            SkipLayer: this layer cannot be transformed, and stays dense.
         """

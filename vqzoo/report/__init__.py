@@ -1,1 +1,1 @@
-"""The record of a run, and the model card made from it."""
+"""The record of a run, and the model card rendered from it."""

@@ -1,10 +1,12 @@
-"""Where an artifact's bytes went, as a picture."""
+"""The plot of a model card: where an artifact's bytes are."""
 
 from pathlib import Path
 from typing import IO
 
-from vqzoo.artifact.reader import Artifact, layer_parts
+from vqzoo.artifact.parts import layer_parts
+from vqzoo.artifact.reader import Artifact
 from vqzoo.artifact.schema import IndicesEntry
+from vqzoo.compression.view import layer_name
 
 _BARS = 24
 _COLORS = {"codes": "#4477aa", "floats": "#ee7733", "dense": "#bbbbbb"}
@@ -12,9 +14,9 @@ _LABELS = {"codes": "codes", "floats": "codebooks and scales", "dense": "left de
 
 
 def draw_bytes(artifact: Artifact, target: Path | IO[bytes]) -> None:
-    """One bar a layer, its codes and its codebooks apart, and one for all that stayed dense.
+    """Draw one bar for each layer, divided into codes and floats, and one for all dense tensors.
 
-    Beyond 24 layers the smallest share a bar. The same artifact gives the same picture.
+    With more than 24 layers the smallest ones share a bar. The PNG depends on the artifact alone.
     """
     from matplotlib.figure import Figure
 
@@ -31,7 +33,7 @@ def draw_bytes(artifact: Artifact, target: Path | IO[bytes]) -> None:
     axes.set_yticks(range(len(rows)), [name for name, _ in rows], fontsize=8, parse_math=False)
     axes.invert_yaxis()
     axes.set_xlabel(
-        f"kB in {artifact.block.file}, {artifact.header.file_bytes / 1e3:,.1f} kB in all"
+        f"size in {artifact.block.file} (kB), {artifact.header.file_bytes / 1e3:,.1f} kB in total"
     )
     axes.grid(axis="x", alpha=0.3)
     axes.legend(fontsize=8)
@@ -39,7 +41,7 @@ def draw_bytes(artifact: Artifact, target: Path | IO[bytes]) -> None:
 
 
 def _rows(artifact: Artifact) -> list[tuple[str, dict[str, float]]]:
-    """(label, kB of each kind), layers in the file's order."""
+    """Labels and kB of each kind, layers in the order of the file."""
     rows: list[tuple[str, dict[str, float]]] = []
     tensors = artifact.header.tensors
     for key, entry in artifact.metadata.layers.items():
@@ -47,13 +49,13 @@ def _rows(artifact: Artifact) -> list[tuple[str, dict[str, float]]]:
         for name, part in layer_parts(key, entry.code):
             kind = "codes" if isinstance(part, IndicesEntry) else "floats"
             kinds[kind] += tensors[name].nbytes / 1e3
-        rows.append((_label(key.removesuffix(".weight")), kinds))
+        rows.append((_label(layer_name(key) or key), kinds))
     if len(rows) > _BARS:
         largest = sorted(rows, key=lambda row: -sum(row[1].values()))[: _BARS - 1]
-        kept = {id(row) for row in largest}
-        others = [row[1] for row in rows if id(row) not in kept]
+        shown = {id(row) for row in largest}
+        others = [row[1] for row in rows if id(row) not in shown]
         total = {kind: sum(kinds[kind] for kinds in others) for kind in _COLORS}
-        rows = [row for row in rows if id(row) in kept]
+        rows = [row for row in rows if id(row) in shown]
         rows.append((f"{len(others)} smaller layers", total))
     dense = sum(tensor.nbytes for tensor in artifact.dense_tensors().values()) / 1e3
     count = len(artifact.dense_tensors())
@@ -61,5 +63,5 @@ def _rows(artifact: Artifact) -> list[tuple[str, dict[str, float]]]:
 
 
 def _label(name: str) -> str:
-    shown = "".join(c if c.isprintable() and c.isascii() else "?" for c in name)
-    return shown if len(shown) <= 40 else f"…{shown[-39:]}"
+    text = "".join(c if c.isprintable() and c.isascii() else "?" for c in name)
+    return text if len(text) <= 40 else f"…{text[-39:]}"

@@ -1,4 +1,4 @@
-"""Strings from anywhere as text of a Markdown page: none of them can become markup."""
+"""Turns untrusted strings into Markdown text that cannot become markup."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -7,23 +7,25 @@ _SPECIAL = re.compile(r"([\\`*_{}\[\]()<>#|~&$^@]|:(?=//)|(?<=www)\.)")
 
 
 def plain(text: object, limit: int = 200) -> str:
-    """`text` on one line, without control characters, everything that Markdown knows escaped."""
+    """`text` on one line of at most `limit` characters, control characters removed and everything
+    that Markdown interprets escaped."""
     return _SPECIAL.sub(r"\\\1", _line(text, limit))
 
 
 def code(text: object, limit: int = 400) -> str:
-    """`text` as inline code that also a table's cell may hold."""
-    shown = _line(text, limit).replace("`", "'").replace("|", "¦")
-    return f"`{shown}`" if shown else ""
+    """`text` as inline code, which a table cell may hold, too."""
+    line = _line(text, limit).replace("`", "'").replace("|", "¦")
+    return f"`{line}`" if line else ""
 
 
 def table(titles: Sequence[str], rows: Iterable[Sequence[str]], right: Iterable[int] = ()) -> str:
-    """A table of cells that are Markdown already; columns in `right` are aligned right."""
-    marks = ["---:" if index in set(right) else "---" for index in range(len(titles))]
-    return "\n".join(f"| {' | '.join(row)} |" for row in [titles, marks, *rows])
+    """A table whose cells are Markdown; the columns with an index in `right` are right-aligned."""
+    right_aligned = set(right)
+    alignments = ["---:" if index in right_aligned else "---" for index in range(len(titles))]
+    return "\n".join(f"| {' | '.join(row)} |" for row in [titles, alignments, *rows])
 
 
 def _line(text: object, limit: int) -> str:
-    shown = "".join(c if c.isprintable() else " " for c in str(text)[: 4 * limit])
-    shown = " ".join(shown.split())
-    return shown if len(shown) <= limit else shown[: limit - 1] + "…"
+    line = "".join(c if c.isprintable() else " " for c in str(text)[: 4 * limit])
+    line = " ".join(line.split())
+    return line if len(line) <= limit else line[: limit - 1] + "…"

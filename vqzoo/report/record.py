@@ -1,113 +1,116 @@
 """The record of a run: what report.json and `--json` hold."""
 
+import json
 import math
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
-from typing import Any
 
-from vqzoo.artifact.encode import EncodedLayer
-from vqzoo.artifact.schema import SEPARATOR
-from vqzoo.compression.layer import CompressedLayer
-from vqzoo.evaluation.accuracy import Agreement, Evaluation, paired_difference
-from vqzoo.numerics.coding.entropy import entropy_bits
-from vqzoo.plugin.code import Code, Indices
 from vqzoo.plugin.manager import Plugins
+from vqzoo.report.block import Block, Count, Options
+from vqzoo.report.layer_record import LayerRecord
+from vqzoo.report.measured import AccuracyRecord, AgreementRecord
+from vqzoo.report.steps import CalibrationRecord, FinetuningRecord, RepairRecord, StageRecord
 
 _PACKAGES = ("vqzoo", "torch", "timm", "safetensors", "numba", "numpy")
 
 
-def layer_row(compressed: CompressedLayer, encoded: EncodedLayer) -> dict[str, Any]:
-    """One layer's row: sizes are bytes of its codes, codebooks and scales as stored."""
-    layer = compressed.layer
-    return {
-        "name": layer.name,
-        "kind": layer.kind,
-        "shape": list(layer.shape),
-        "method": compressed.method,
-        "options": dict(compressed.options),
-        "transforms": [
-            {"name": step.name, "options": dict(step.options)} for step in compressed.transforms
-        ],
-        "bits_per_weight": 8 * encoded.nbytes / layer.numel,
-        "ratio": 4 * layer.numel / encoded.nbytes,
-        "paper_bits": compressed.paper_bits,
-        "sqnr_db": compressed.error.sqnr_db,
-        "row_sqnr_db": compressed.error.row_sqnr_db,
-        "bytes": encoded.nbytes,
-        "codes": codes_block(compressed.compressed.code, encoded),
-        "notes": list(compressed.notes),
-    }
+class FileSizes(Block):
+    """Sizes of whole weights files, in bytes."""
+
+    dense: Count
+    """The safetensors file of the dense state dict in fp32."""
+    file: Count
+    """The artifact's `vqzoo.safetensors`, header included."""
 
 
-def codes_block(code: Code, encoded: EncodedLayer) -> dict[str, Any]:
-    """What a layer's codes take, in bits: as stored, in fixed width, and by the entropy (of order
-    0, each part by itself), which no code of single symbols can beat."""
-    parts = dict(_index_parts(code, encoded.key + SEPARATOR))
-    return {
-        "count": sum(part.values.numel() for part in parts.values()),
-        "stored_bits": 8 * sum(encoded.tensors[key].numel() for key in parts),
-        "fixed_bits": sum(part.values.numel() * part.bits for part in parts.values()),
-        "entropy_bits": sum(entropy_bits(part.values, part.cardinality) for part in parts.values()),
-    }
+class Ratios(Block):
+    """Compression ratios: dense fp32 size divided by compressed size."""
+
+    layers: float
+    """Over the compressed layers, every stored byte counted."""
+    file: float
+    """Of the whole weights file."""
+    theoretical: float | None
+    """Over the compressed layers by the formulas of the methods' sources; null where one has
+    none."""
 
 
-def _index_parts(code: Code, prefix: str) -> Iterator[tuple[str, Indices]]:
-    """A code's integer parts with the keys of their tensors, its children's too."""
-    for name, part in code.parts.items():
-        if isinstance(part, Indices):
-            yield prefix + name, part
-    for name, child in code.children.items():
-        yield from _index_parts(child.code, f"{prefix}{name}.")
+class Seconds(Block):
+    """Wall-clock times in seconds."""
+
+    compress: float | None = None
+    """Compression; absent for `vqzoo finetune`."""
+    finetune: float | None = None
+    """Fine-tuning; absent without it."""
+    evaluate: float
+    """Measuring both networks."""
+    total: float
+    """The whole run."""
 
 
-def ratios(rows: Sequence[Mapping[str, Any]], dense: int, file: int) -> dict[str, float | None]:
-    """The three ratios, dense fp32 over compressed.
+class Record(Block):
+    """The record of a run."""
 
-    `layers`: every byte that the compressed layers need; `file`: the dense safetensors file over
-    the artifact's; `theoretical`: the sources' own formulas over the compressed layers, None
-    where a method has none.
-    """
-    weights = sum(math.prod(row["shape"]) for row in rows)
-    paper = [row["paper_bits"] for row in rows]
-    return {
-        "layers": 4 * weights / sum(row["bytes"] for row in rows),
-        "file": dense / file,
-        "theoretical": None if None in paper else 32 * weights / sum(paper),
-    }
+    model: str
+    """Full timm name of the model, without local folders."""
+    weights: str
+    """Source of the dense weights: `pretrained`, `random` or `checkpoint:<file name>`."""
+    weights_sha256: str
+    """sha256 of the dense state dict in fp32."""
+    method: str
+    """The method, or `mixed` for several."""
+    options: Options
+    """Options of the request: those of the method, and `ratio`."""
+    seed: int
+    """Seed of the run."""
+    asked_sha256: str
+    """Hash of the request, with the weights and plugin versions that it resolved to."""
+    bytes: FileSizes
+    """Sizes of the weights files."""
+    ratio: Ratios
+    """Compression ratios."""
+    accuracy: AccuracyRecord | None
+    """Accuracy before and after; null where it was not measured."""
+    agreement: AgreementRecord | None
+    """Agreement on images without labels; null where it was not measured."""
+    layers: tuple[LayerRecord, ...]
+    """The compressed layers, in the order of the model."""
+    skipped: dict[str, str]
+    """Layers that stayed dense, each with the reason."""
+    stages: tuple[StageRecord, ...] = ()
+    """Stages of a run that fine-tunes; empty for other runs."""
+    finetuning: FinetuningRecord | None = None
+    """How the network was fine-tuned; null without fine-tuning."""
+    calibration: CalibrationRecord | None = None
+    """The calibration images; null without calibration."""
+    repair: RepairRecord | None = None
+    """What was repaired; null without repair."""
+    seconds: Seconds
+    """Wall-clock times."""
+    command: str
+    """A command that makes the artifact again, without local folders."""
+    versions: dict[str, str]
+    """Versions of Python, of the main packages and of plugin packages."""
+
+    def to_json(self) -> str:
+        """The text of report.json, without a line break at its end."""
+        return json.dumps(self.to_dict(), indent=2, allow_nan=False)
 
 
-def accuracy_block(dense: Evaluation, compressed: Evaluation) -> dict[str, Any]:
-    """Accuracy before and after, in percent, and the paired difference in points (no interval
-    from a single image)."""
-    difference = paired_difference(dense, compressed) if dense.images > 1 else None
-    return {
-        "data": dense.data,
-        "images": dense.images,
-        "dense": {"top1": dense.top1, "top5": dense.top5},
-        "compressed": {"top1": compressed.top1, "top5": compressed.top5},
-        "difference": {
-            "top1": compressed.top1 - dense.top1,
-            "ci95": difference.half_width if difference else None,
-        },
-    }
-
-
-def agreement_block(agreement: Agreement) -> dict[str, Any]:
-    """How far the compressed network agrees with the dense one on images without labels.
-
-    `kl` is None where logits were not finite.
-    """
-    return {
-        "data": agreement.data,
-        "images": agreement.images,
-        "top1": agreement.top1,
-        "kl": agreement.kl if math.isfinite(agreement.kl) else None,
-    }
+def ratios(layers: Sequence[LayerRecord], sizes: FileSizes) -> Ratios:
+    """Compute the ratios of a run from its compressed layers (at least one) and file sizes."""
+    weights = sum(math.prod(layer.shape) for layer in layers)
+    paper_bits = [layer.paper_bits for layer in layers if layer.paper_bits is not None]
+    return Ratios(
+        layers=4 * weights / sum(layer.bytes for layer in layers),
+        file=sizes.dense / sizes.file,
+        theoretical=32 * weights / sum(paper_bits) if len(paper_bits) == len(layers) else None,
+    )
 
 
 def versions(plugins: Plugins) -> dict[str, str]:
-    """Versions of what took part, other people's plugins included."""
-    found = {name: version(name) for name in _PACKAGES}
-    found |= {s.origin.distribution: s.origin.version for s in plugins.statuses if not s.problem}
-    return {"python": platform.python_version(), **found}
+    """Versions of Python, of the main packages, and of the distributions of working plugins."""
+    packages = {name: version(name) for name in _PACKAGES}
+    packages |= {s.origin.distribution: s.origin.version for s in plugins.statuses if not s.problem}
+    return {"python": platform.python_version(), **packages}

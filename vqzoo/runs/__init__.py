@@ -1,1 +1,1 @@
-"""One run, from a recipe to an artifact and its record."""
+"""A run, from its recipe to an artifact and its record."""

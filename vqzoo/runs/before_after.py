@@ -1,6 +1,7 @@
-"""What a compressed network does on images, beside the dense one."""
+"""Measures a network on images before and after compression."""
 
-from typing import Any
+import time
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -8,36 +9,74 @@ from torch import nn
 from vqzoo.data.evaluation_data import Data
 from vqzoo.evaluation.accuracy import Evaluation, agreement, evaluate
 from vqzoo.progress import Watcher
-from vqzoo.report.record import accuracy_block, agreement_block
+from vqzoo.report.measured import (
+    AccuracyRecord,
+    AgreementRecord,
+    accuracy_record,
+    agreement_record,
+)
 
 
-def accuracy(
-    model: nn.Module, data: Data | None, device: torch.device, watcher: Watcher, which: str
+@dataclass(frozen=True)
+class Baseline:
+    """The dense network, measured before anything is compressed.
+
+    Attributes:
+        network: the dense network.
+        data: the images to measure on, None for none.
+        device: where to evaluate.
+        evaluation: its accuracy; None without labelled images.
+        seconds: time that the evaluation took.
+    """
+
+    network: nn.Module
+    data: Data | None
+    device: torch.device
+    evaluation: Evaluation | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class BeforeAfter:
+    """Accuracy before and after; or agreement where images have no labels; or neither.
+
+    Attributes:
+        seconds: time that all evaluations took, the baseline's included.
+    """
+
+    accuracy: AccuracyRecord | None
+    agreement: AgreementRecord | None
+    seconds: float
+
+
+def measure_baseline(
+    network: nn.Module, data: Data | None, device: torch.device, watcher: Watcher
+) -> Baseline:
+    """Measure the accuracy of the dense network, if there are labelled images."""
+    start = time.perf_counter()
+    evaluation = _accuracy(network, data, device, watcher, "dense")
+    return Baseline(network, data, device, evaluation, time.perf_counter() - start)
+
+
+def measure_against(baseline: Baseline, compressed: nn.Module, watcher: Watcher) -> BeforeAfter:
+    """Measure a compressed network as its baseline was measured, or its agreement with it."""
+    start, data, device = time.perf_counter(), baseline.data, baseline.device
+    evaluation = _accuracy(compressed, data, device, watcher, "compressed")
+    accuracy = alike = None
+    if baseline.evaluation is not None and evaluation is not None:
+        accuracy = accuracy_record(baseline.evaluation, evaluation)
+    elif data is not None:
+        with watcher.images("comparing with the dense model") as steps:
+            alike = agreement_record(
+                agreement(baseline.network, compressed, data, device=device, progress=steps)
+            )
+    return BeforeAfter(accuracy, alike, baseline.seconds + time.perf_counter() - start)
+
+
+def _accuracy(
+    network: nn.Module, data: Data | None, device: torch.device, watcher: Watcher, which: str
 ) -> Evaluation | None:
-    """Accuracy of the `which` model, None where there is no data or it has no labels."""
     if data is None or not data.labelled:
         return None
     with watcher.images(f"evaluating the {which} model") as steps:
-        return evaluate(model, data, device=device, progress=steps)
-
-
-def before_and_after(
-    before: Evaluation | None,
-    dense: nn.Module,
-    compressed: nn.Module,
-    data: Data | None,
-    device: torch.device,
-    watcher: Watcher,
-) -> dict[str, Any]:
-    """Accuracy before and after, or agreement where images have no labels, or neither.
-
-    `before` is what `accuracy` gave for the dense model.
-    """
-    after = accuracy(compressed, data, device, watcher, "compressed")
-    if before is not None and after is not None:
-        return {"accuracy": accuracy_block(before, after), "agreement": None}
-    if data is None:
-        return {"accuracy": None, "agreement": None}
-    with watcher.images("comparing with the dense model") as steps:
-        agreed = agreement(dense, compressed, data, device=device, progress=steps)
-    return {"accuracy": None, "agreement": agreement_block(agreed)}
+        return evaluate(network, data, device=device, progress=steps)

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -13,7 +12,8 @@ from vqzoo.compression.model import compress_model
 from vqzoo.compression.view import weight_key
 from vqzoo.plugin.selector import LayerInfo
 from vqzoo.progress import Watcher
-from vqzoo.report.record import layer_row
+from vqzoo.report.layer_record import LayerRecord, layer_record
+from vqzoo.report.steps import FinetuningRecord, RepairRecord, StageRecord
 from vqzoo.runs.prepare import Prepared
 from vqzoo.runs.workspace import Workspace, save_layer, saved_layer
 
@@ -35,12 +35,12 @@ class CompressedNetwork:
 
     module: nn.Module
     layers: list[EncodedLayer]
-    rows: list[dict[str, Any]]
+    rows: list[LayerRecord]
     skipped: dict[str, str]
-    stages: list[dict[str, Any]] = field(default_factory=list)
-    finetuning: dict[str, Any] | None = None
+    stages: list[StageRecord] = field(default_factory=list)
+    finetuning: FinetuningRecord | None = None
     finetuning_seconds: float = 0.0
-    repair: dict[str, Any] | None = None
+    repair: RepairRecord | None = None
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class _KeptLayer:
     """A layer as the file will hold it, and its row of the record."""
 
     encoded: EncodedLayer
-    row: dict[str, Any]
+    row: LayerRecord
 
 
 def compress_layers(
@@ -69,12 +69,14 @@ def compress_layers(
 
     def keep(index: int, compressed: CompressedLayer, decoded: Tensor) -> _KeptLayer:
         encoded = _encode(prepared, compressed)
-        layer = _KeptLayer(encoded, layer_row(compressed, encoded))
+        layer = _KeptLayer(encoded, layer_record(compressed, encoded))
         save_layer(work, index, layer.encoded, layer.row)
         return layer
 
     def notify(index: int, layer: _KeptLayer) -> None:
-        plugins.notify("vqzoo_layer_compressed", layer=layer.row, done=index + 1, total=len(plans))
+        # Observers are plugins: their contract is report.json's plain dict.
+        row = layer.row.to_dict()
+        plugins.notify("vqzoo_layer_compressed", layer=row, done=index + 1, total=len(plans))
 
     layers, skipped = compress_model(
         prepared.opened.module,

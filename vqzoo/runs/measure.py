@@ -1,4 +1,4 @@
-"""What an artifact or a dense model is worth on images: accuracy, or retrieval by its features."""
+"""`vqzoo eval`: measure the accuracy or the retrieval of an artifact or a dense model."""
 
 import os
 from dataclasses import dataclass
@@ -18,26 +18,27 @@ from vqzoo.evaluation.retrieval import (
     retrieve,
 )
 from vqzoo.evaluation.statistics import PairedDifference
-from vqzoo.models.dense import EMBEDDED_DATA, find_model
-from vqzoo.models.names import SOURCES, register_models
+from vqzoo.models.dense import find_model
+from vqzoo.models.embedded import default_data
+from vqzoo.models.sources import split_source
 from vqzoo.network.build import Mode
 from vqzoo.network.load import load, names_repository
-from vqzoo.plugin.manager import installed_plugins
 from vqzoo.progress import Watcher
 from vqzoo.runs.prepare import parse_device
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What is to be measured, and how.
+class MeasureRequest:
+    """A network to measure, and how.
 
     Attributes:
         subject: an artifact's folder, its repository on the Hub ("org/name"), or a timm model
             ("hf-hub:org/name" is one).
-        reference: another such, to compare the subject with.
-        data: what on; by default the subject's own data where vqzoo ships it.
-        images: at most so many of them.
+        reference: another network, to compare the subject with.
+        data: the images; None for the subject's own, where vqzoo ships them.
+        images: measure on at most this many images.
         checkpoint: weights of the subject, or of the reference if the subject is an artifact.
+        device: where to run the networks.
         mode: how artifacts run; see `load`.
     """
 
@@ -50,31 +51,32 @@ class Asked:
     mode: Mode = "decoded"
 
 
-def measure_accuracy(asked: Asked, watcher: Watcher) -> dict[str, Any]:
-    """Top-1 and top-5 accuracy, in percent.
+def measure_accuracy(request: MeasureRequest, watcher: Watcher) -> dict[str, Any]:
+    """Measure top-1 and top-5 accuracy, in percent.
 
     Returns:
-        model, data, images, top1 and top5 (None where there are under five classes); with a
-        reference also reference: the same of it, and difference: top1 in points, and ci95, the
-        half-width of its 95% confidence interval (None from a single image).
+        model, data, images, top1 and top5 (None with fewer than five classes). With a reference
+        also `reference`: the same for it, and `difference`: top1 in points, and ci95, the
+        half-width of its 95% confidence interval (None with a single image).
 
     Raises:
-        UsageError: the subject does not exist, or the data has no labels for it.
+        UsageError: a network does not exist, or the data has no labels for it.
+        VqzooError: weights or data are not available.
     """
-    device = parse_device(asked.device)
+    device = parse_device(request.device)
     evaluations: list[Evaluation] = []
-    for network, data in _open(asked, watcher, own_labels=False):
+    for network, data in _open(request, watcher, own_labels=False):
         if not data.labelled:
-            raise UsageError(f"{data.name} has no labels that fit {network.asked}: "
+            raise UsageError(f"{data.name} has no labels that fit {network.label}: "
                              f"{data.unlabelled}")  # fmt: skip
-        with watcher.images(f"evaluating {network.asked}") as steps:
+        with watcher.images(f"evaluating {network.label}") as steps:
             evaluations.append(evaluate(network.module, data, device=device, progress=steps))
-    result = _accuracy(asked.subject, evaluations[0])
-    if asked.reference is not None:
+    result = _accuracy(request.subject, evaluations[0])
+    if request.reference is not None:
         before, after = evaluations[1], evaluations[0]
         change = paired_difference(before, after) if before.images > 1 else None
         result["reference"] = {
-            **_accuracy(asked.reference, before),
+            **_accuracy(request.reference, before),
             "difference": {
                 "top1": after.top1 - before.top1,
                 "ci95": change.half_width if change else None,
@@ -83,85 +85,85 @@ def measure_accuracy(asked: Asked, watcher: Watcher) -> dict[str, Any]:
     return result
 
 
-def measure_retrieval(asked: Asked, watcher: Watcher) -> dict[str, Any]:
-    """Mean average precision of retrieval by the last layer's inputs, in percent.
+def measure_retrieval(request: MeasureRequest, watcher: Watcher) -> dict[str, Any]:
+    """Measure retrieval by the last layer's inputs: mean average precision, in percent.
 
     Returns:
-        model, data, images, queries, map, precision_at_1 and precision_at_10 (None from under
-        eleven images); with a reference also reference: the same of it, difference (map and ci95,
-        in points) and asymmetric: map and difference of the subject's queries in the reference's
-        database, None where their features differ in width.
+        model, data, images, queries, map, precision_at_1 and precision_at_10 (None with fewer than
+        eleven images). With a reference also `reference`: the same for it, `difference` (map and
+        ci95, in points) and `asymmetric`: map and difference of the subject's queries in the
+        reference's database, None if their features differ in width.
 
     Raises:
-        UsageError: the subject does not exist or gives no features, or the data has no labels.
+        UsageError: a network does not exist or gives no features, or the data has no labels.
+        VqzooError: weights or data are not available.
     """
-    device = parse_device(asked.device)
+    device = parse_device(request.device)
     features: list[Features] = []
-    for network, data in _open(asked, watcher, own_labels=True):
-        with watcher.images(f"features of {network.asked}") as steps:
+    for network, data in _open(request, watcher, own_labels=True):
+        with watcher.images(f"extracting features of {network.label}") as steps:
             features.append(
-                extract_features(network.module, network.asked, data, device=device, progress=steps)
+                extract_features(network.module, network.label, data, device=device, progress=steps)
             )
-    if asked.reference is None:
+    if request.reference is None:
         with watcher.images("searching") as steps:
-            return _retrieval(asked.subject, retrieve(features[0], device=device, progress=steps))
+            return _retrieval(request.subject, retrieve(features[0], device=device, progress=steps))
     after, before = features
-    with watcher.images(f"searching by {asked.reference}") as steps:
+    with watcher.images(f"searching with {request.reference}") as steps:
         dense = retrieve(before, device=device, progress=steps)
-    with watcher.images(f"searching by {asked.subject}") as steps:
-        found = beside_dense(before, dense, after, device=device, progress=steps)
-    result = _retrieval(asked.subject, found.compressed)
+    with watcher.images(f"searching with {request.subject}") as steps:
+        beside = beside_dense(before, dense, after, device=device, progress=steps)
+    result = _retrieval(request.subject, beside.compressed)
     result["reference"] = {
-        **_retrieval(asked.reference, dense),
-        "difference": _points(found.change),
+        **_retrieval(request.reference, dense),
+        "difference": _points(beside.change),
         "asymmetric": None,
     }
-    if found.asymmetric is not None and found.asymmetric_change is not None:
+    if beside.asymmetric is not None and beside.asymmetric_change is not None:
         result["reference"]["asymmetric"] = {
-            "map": found.asymmetric.map,
-            "difference": _points(found.asymmetric_change),
+            "map": beside.asymmetric.map,
+            "difference": _points(beside.asymmetric_change),
         }
     return result
 
 
 @dataclass(frozen=True)
 class _Network:
-    """A network, its full timm name, and what the user called it."""
+    """A network, its full timm name, and the user's name for it."""
 
     module: nn.Module
     name: str
-    asked: str
+    label: str
 
 
-def _open(asked: Asked, watcher: Watcher, *, own_labels: bool) -> list[tuple[_Network, Data]]:
-    """The subject, and the reference where there is one, each with the images as it wants them."""
-    register_models(installed_plugins())
-    names = [asked.subject] + ([] if asked.reference is None else [asked.reference])
+def _open(
+    request: MeasureRequest, watcher: Watcher, *, own_labels: bool
+) -> list[tuple[_Network, Data]]:
+    """The subject and the reference, if any, each with the images preprocessed for it."""
+    names = [request.subject] + ([] if request.reference is None else [request.reference])
     networks: list[_Network] = []
-    checkpoint = asked.checkpoint
+    checkpoint = request.checkpoint
     for name in names:
         if _names_artifact(name):
-            networks.append(_load(name, asked.mode, watcher))
+            networks.append(_load(name, request.mode, watcher))
         else:
             networks.append(_find(name, watcher, checkpoint))
             checkpoint = None
     if checkpoint is not None:
-        raise UsageError(f"{asked.subject} has weights of its own: leave --checkpoint out")
-    if asked.mode == "codes" and not any(map(_names_artifact, names)):
-        raise UsageError(f"{asked.subject} is a dense model: only artifacts run from codes")
-    spec = asked.data or EMBEDDED_DATA.get(networks[0].name)
+        raise UsageError(f"{request.subject} already has weights: leave --checkpoint out")
+    if request.mode == "codes" and not any(map(_names_artifact, names)):
+        raise UsageError(f"{request.subject} is a dense model: only artifacts run from codes")
+    spec = request.data or default_data(networks[0].name)
     if spec is None:
-        raise UsageError(
-            f"{asked.subject} has no data of its own here: give --data imagefolder:PATH"
-        )
+        raise UsageError(f"vqzoo has no images for {request.subject}: give --data imagefolder:PATH")
     return [
-        (network, open_data(spec, network.module, images=asked.images, own_labels=own_labels))
+        (network, open_data(spec, network.module, images=request.images, own_labels=own_labels))
         for network in networks
     ]
 
 
 def _names_artifact(name: str) -> bool:
-    return Path(name).is_dir() or (names_repository(name) and not name.startswith(SOURCES))
+    return Path(name).is_dir() or (names_repository(name) and split_source(name)[0] is None)
 
 
 def _load(name: str, mode: Mode, watcher: Watcher) -> _Network:
@@ -173,7 +175,7 @@ def _load(name: str, mode: Mode, watcher: Watcher) -> _Network:
 
 def _find(name: str, watcher: Watcher, checkpoint: Path | None) -> _Network:
     if ":" not in name and (os.sep in name or name.startswith("~")):
-        raise UsageError(f"there is no folder {name}")
+        raise UsageError(f"the folder {name} does not exist")
     opened = find_model(name, watcher, checkpoint=checkpoint)
     return _Network(opened.module, opened.name, name)
 

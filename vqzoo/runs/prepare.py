@@ -16,13 +16,14 @@ from vqzoo.data.evaluation_data import Data, open_data
 from vqzoo.data.training_data import TrainingData
 from vqzoo.errors import UsageError
 from vqzoo.finetuning.images import open_images
-from vqzoo.models.dense import EMBEDDED_DATA, OpenedModel, find_model
-from vqzoo.models.names import register_models
+from vqzoo.models.dense import OpenedModel, find_model
+from vqzoo.models.embedded import default_data
 from vqzoo.models.timm_config import timm_config
 from vqzoo.plugin.manager import Plugins, installed_plugins
 from vqzoo.plugin.method import Method
 from vqzoo.progress import Watcher
-from vqzoo.runs.recipe import Recipe, Rule, recipe_hash
+from vqzoo.runs.recipe import Recipe, recipe_hash
+from vqzoo.runs.rules import Rule
 from vqzoo.runs.workspace import default_folder
 
 
@@ -73,7 +74,6 @@ def prepare(
     """
     plugins = installed_plugins()
     device = parse_device(recipe.device)
-    register_models(plugins)
     recipe = _typed(recipe, plugins)
     opened = find_model(
         recipe.model,
@@ -91,7 +91,7 @@ def prepare(
     installed = {s.origin.distribution: s.origin.version for s in plugins.statuses}
     digest = recipe_hash(recipe, opened.name, opened.weights_sha256, installed)
     target = out or default_folder(opened.name, recipe.label, digest)
-    spec = recipe.data or EMBEDDED_DATA.get(opened.name)
+    spec = recipe.data or default_data(opened.name)
     calibration = _open_calibration(recipe.calibrate, recipe, opened)
     shared = recipe.repair == recipe.calibrate
     return Prepared(
@@ -117,7 +117,7 @@ def _open_training(recipe: Recipe, opened: OpenedModel) -> TrainingData | None:
     settings = recipe.finetune
     if settings is None:
         return None
-    spec = settings.data or EMBEDDED_DATA.get(opened.name)
+    spec = settings.data or default_data(opened.name)
     if spec is None:
         raise UsageError(
             f"{opened.name} has no training images here: give --train-data imagefolder:PATH"

@@ -1,89 +1,205 @@
-"""What was asked: one model, how to compress it, how to measure it."""
+"""The recipe of a run: one model, how to compress it, how to measure it."""
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from vqzoo.artifact.files import canonical_json, sha256_file, sha256_text
-from vqzoo.compression.selection import MethodChoice, TransformChoice
-from vqzoo.errors import UsageError
+from vqzoo.command_options import CommandOption, OptionGroup, public_data_name
+from vqzoo.errors import UsageError, invalid_field
 from vqzoo.finetuning.settings import Finetuning
-from vqzoo.plugin.text import parse_call
+from vqzoo.plugin.text import parse_option_pairs
+from vqzoo.runs.rules import OptionValue, Ratio, Rule, Step, method_choice, parse_rule
 
-_Ratio = Annotated[float, Field(gt=1, le=10000)]
-OptionValue = bool | int | float | str
-
-
-class Step(BaseModel):
-    """A transform and its options; as text `NAME:name=value,...`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str = Field(min_length=1)
-    options: dict[str, OptionValue] = {}
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_text(cls, value: Any) -> Any:
-        if not isinstance(value, str):
-            return value
-        try:
-            name, options = parse_call(value)
-        except UsageError as error:
-            raise ValueError(str(error)) from None
-        return {"name": name, "options": options}
-
-    def choice(self) -> TransformChoice:
-        """What the core takes."""
-        return TransformChoice(self.name, self.options)
+if TYPE_CHECKING:
+    from vqzoo.compression.selection import MethodChoice
 
 
-class Rule(BaseModel):
-    """A method for the layers that a selector text chooses."""
+def _model_arguments(texts: list[str]) -> dict[str, int | str]:
+    """`name=value` pairs whose values are integers where they look like it."""
+    pairs = parse_option_pairs(texts).items()
+    return {name: int(value) if value.isdecimal() else value for name, value in pairs}
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
-    layers: str
-    method: str
-    options: dict[str, OptionValue] = {}
-    ratio: _Ratio | None = None
-    transforms: tuple[Step, ...] = ()
+def split_selectors(texts: list[str]) -> tuple[str, ...]:
+    """Selectors joined by commas, given one by one, or both."""
+    return tuple(part.strip() for text in texts for part in text.split(",") if part.strip())
 
-    def choice(self) -> MethodChoice:
-        """The method with its options."""
-        steps = tuple(step.choice() for step in self.transforms)
-        return MethodChoice(self.method, self.options, self.ratio, steps)
+
+def _ratio_text(ratio: float) -> str:
+    return repr(ratio).removesuffix(".0")
 
 
 class Recipe(BaseModel):
-    """Everything that decides what an artifact holds and what its record says."""
+    """Everything that decides what an artifact holds and what its record says.
+
+    The fields stand in the order of the canonical command.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: str = Field(min_length=1)
-    weights: Literal["pretrained", "random"] = "pretrained"
-    checkpoint: Path | None = None
-    model_args: dict[str, OptionValue] = {}
-    method: str | None = None
-    options: dict[str, OptionValue] = {}
-    ratio: _Ratio | None = None
-    transforms: tuple[Step, ...] = ()
-    layers: tuple[str, ...] = ("dense",)
-    rules: tuple[Rule, ...] = ()
-    packing: str = "bits"
-    data: str | None = None
-    images: int | None = Field(None, ge=1)
-    seed: int = Field(0, ge=0, lt=2**31)
-    device: str = "cpu"
-    calibrate: str | None = None
-    repair: str | None = None
-    calibration_images: int = Field(512, ge=1)
-    finetune: Finetuning | None = None
-    dense: bool = False
-    plugins: tuple[Path, ...] = ()
+    checkpoint: Annotated[
+        Path | None,
+        CommandOption(
+            "--checkpoint",
+            help="Weights to compress: .safetensors, or a state dict saved by torch.",
+            default="the pretrained weights",
+            panel="Model",
+        ),
+    ] = None
+    weights: Annotated[
+        Literal["pretrained", "random"],
+        CommandOption(
+            "--weights",
+            help="pretrained or random (to try things out; never publishable).",
+            panel="Model",
+        ),
+    ] = "pretrained"
+    model_args: Annotated[
+        dict[str, OptionValue],
+        CommandOption(
+            "--model-arg",
+            help="An argument for timm.create_model, such as num_classes or img_size; repeatable.",
+            metavar="NAME=VALUE",
+            panel="Model",
+            read=_model_arguments,
+        ),
+    ] = {}
+    method: Annotated[
+        str | None, CommandOption("--method", "-m", help="A method; `vqzoo methods` lists them.")
+    ] = None
+    options: Annotated[
+        dict[str, OptionValue],
+        CommandOption(
+            "-o",
+            "--option",
+            help="An option of the method; repeatable.",
+            metavar="NAME=VALUE",
+            read=parse_option_pairs,
+        ),
+    ] = {}
+    ratio: Annotated[
+        Ratio | None,
+        CommandOption(
+            "--ratio",
+            help="Let the method choose its options for each layer so that the layer shrinks by "
+            "this factor, codebooks counted.",
+            default="16 where no option is given either",
+            write=_ratio_text,
+        ),
+    ] = None
+    transforms: Annotated[
+        tuple[Step, ...],
+        CommandOption(
+            "--transform",
+            help="A transform before the method, undone after it; repeatable, the first one runs "
+            "first.",
+            metavar="NAME[:NAME=VALUE,...]",
+        ),
+    ] = ()
+    layers: Annotated[
+        tuple[str, ...],
+        CommandOption(
+            "--layers",
+            help="dense, conv, all, largest:N, or names and patterns ('classifier.*'); joined by "
+            "commas or repeated; a leading ! excludes.",
+            metavar="SELECTOR",
+            read=split_selectors,
+            write=",".join,
+        ),
+    ] = ("dense",)
+    rules: Annotated[
+        tuple[Rule, ...],
+        CommandOption(
+            "--rule",
+            help="Another method for some layers, as in 'features.*=km:k=256'; transforms stand "
+            "before the method, joined by +. Repeatable; the last rule that matches wins.",
+            metavar="SELECTOR=METHOD[:NAME=VALUE,...]",
+            read=lambda texts: tuple(parse_rule(text) for text in texts),
+        ),
+    ] = ()
+    packing: Annotated[
+        str, CommandOption("--packing", help="How codes become bytes: bits, huffman, ans.")
+    ] = "bits"
+    data: Annotated[
+        str | None,
+        CommandOption(
+            "--data",
+            help="What to measure on: fmnist (embedded), imagefolder:PATH, or a timm data set.",
+            default="the model's own, where vqzoo ships it",
+            write=public_data_name,
+        ),
+    ] = None
+    images: Annotated[
+        int | None,
+        Field(ge=1),
+        CommandOption(
+            "--images", help="Measure on this many images, evenly spaced.", default="all"
+        ),
+    ] = None
+    calibrate: Annotated[
+        str | None,
+        CommandOption(
+            "--calibrate",
+            help="Weight errors by the inputs that layers receive on some training images (km, pq, "
+            "rq): fmnist, fmnist:FOLDER, imagefolder:PATH, or a timm data set, split train.",
+            metavar="DATA",
+            panel="Calibration",
+            write=public_data_name,
+        ),
+    ] = None
+    repair: Annotated[
+        str | None,
+        CommandOption(
+            "--repair",
+            help="Correct biases and batch norm statistics afterwards, on such images, without "
+            "labels.",
+            metavar="DATA",
+            panel="Calibration",
+            write=public_data_name,
+        ),
+    ] = None
+    calibration_images: Annotated[
+        int,
+        Field(ge=1),
+        CommandOption(
+            "--calibration-images",
+            help="How many images each of the two takes.",
+            panel="Calibration",
+        ),
+    ] = 512
+    finetune: Annotated[
+        Finetuning | None,
+        OptionGroup(
+            {
+                "epochs": {"flag": "--finetune", "default": "no fine-tuning"},
+                "data": {"flag": "--train-data"},
+            }
+        ),
+    ] = None
+    seed: Annotated[
+        int,
+        Field(ge=0, lt=2**31),
+        CommandOption("--seed", help="The same seed gives the same bytes."),
+    ] = 0
+    device: Annotated[
+        str, CommandOption("--device", help="cpu, cuda, cuda:1, mps.", recorded=False)
+    ] = "cpu"
+    plugins: Annotated[
+        tuple[Path, ...],
+        CommandOption(
+            "--plugin",
+            help="A plugin in a single file; repeatable. What it makes loads only with the file "
+            "given again, and cannot be published.",
+            metavar="FILE.py",
+        ),
+    ] = ()
+    dense: Annotated[
+        bool, CommandOption("--dense", help="Also write the decoded weights, for plain timm.")
+    ] = False
 
     @model_validator(mode="after")
     def _something_to_do(self) -> "Recipe":
@@ -106,16 +222,15 @@ class Recipe(BaseModel):
             return methods.pop()
         return "mixed"
 
-    def choice(self) -> MethodChoice | None:
+    def choice(self) -> "MethodChoice | None":
         """The method for the selected layers."""
         if self.method is None:
             return None
-        steps = tuple(step.choice() for step in self.transforms)
-        return MethodChoice(self.method, self.options, self.ratio, steps)
+        return method_choice(self.method, self.options, self.ratio, self.transforms)
 
 
 def make_recipe(fields: Mapping[str, Any]) -> Recipe:
-    """Validate what was asked.
+    """Validate the fields of a recipe.
 
     Raises:
         UsageError: one line that names the field.
@@ -123,25 +238,23 @@ def make_recipe(fields: Mapping[str, Any]) -> Recipe:
     try:
         return Recipe(**fields)
     except ValidationError as error:
-        place, text = first_problem(error)
-        where = ".".join(str(part) for part in place)
-        raise UsageError(f"{where}: {text}" if where else text) from None
+        raise UsageError(first_problem(error)[1]) from None
 
 
 def first_problem(error: ValidationError) -> tuple[tuple[int | str, ...], str]:
-    """Where in a recipe the first thing is wrong, and what."""
-    problem = error.errors()[0]
-    text = problem["msg"].removeprefix("Value error, ")
-    if problem["type"] == "extra_forbidden":
+    """The path to the first problem in a recipe, and a line that names it."""
+    field = invalid_field(error)
+    text = field.reason
+    if field.unknown:
         known: dict[Any, type[BaseModel]] = {
             "rules": Rule,
             "transforms": Step,
             "finetune": Finetuning,
         }
-        holder = next((known[p] for p in reversed(problem["loc"][:-1]) if p in known), Recipe)
+        holder = next((known[p] for p in reversed(field.path[:-1]) if p in known), Recipe)
         fields = holder.model_fields
         text = f"unknown; there are: {', '.join(fields)}"
-    return problem["loc"], text
+    return field.path, f"{field.name}: {text}" if field.name else text
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
@@ -150,6 +263,8 @@ def read_recipe(path: Path) -> dict[str, Any]:
     Raises:
         UsageError: the file cannot be read, or is not a mapping.
     """
+    import yaml
+
     try:
         fields = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -161,30 +276,8 @@ def read_recipe(path: Path) -> dict[str, Any]:
     return fields
 
 
-def parse_rule(text: str) -> Rule:
-    """Read `LAYERS=METHOD[:name=value,...]`, as in `features.*=km:k=256,scale=row`.
-
-    Transforms stand before the method, joined by +: `LAYERS=row-peaks:floor=0.1+km:k=256`.
-
-    Raises:
-        UsageError: it is not of that form.
-    """
-    layers, equals, rest = text.partition("=")
-    if not (layers and equals and rest):
-        raise UsageError(f"rule {text!r}: write LAYERS=METHOD:name=value, as in 'conv=km:k=256'")
-    *steps, last = rest.split("+")
-    method, given = parse_call(last)
-    ratio = given.pop("ratio", None)
-    fields = {"layers": layers, "method": method, "options": given, "ratio": ratio}
-    try:
-        return Rule(**fields, transforms=tuple(steps))
-    except ValidationError as error:
-        raise UsageError(f"rule {text!r}: {error.errors()[0]['msg']}") from None
-
-
 def recipe_hash(recipe: Recipe, model: str, weights_sha256: str, plugins: Mapping[str, str]) -> str:
-    """A hash of what was asked, with the name, the weights and the plugins' versions that it
-    came to."""
+    """A hash of the recipe with the model's full name, the weights and the plugins' versions."""
     fields = recipe.model_dump(mode="json", exclude={"checkpoint", "plugins"})
     fields |= {"model": model, "weights_sha256": weights_sha256, "versions": dict(plugins)}
     if recipe.plugins:

@@ -1,13 +1,12 @@
-"""The folder of a run: `.partial` until it is whole, taken up again when broken off."""
+"""The folder of a run: named `.partial` until it is complete, resumed after an interruption."""
 
 import json
 import re
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
+from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
@@ -15,21 +14,23 @@ from vqzoo.artifact.encode import EncodedLayer, tensors_sha256
 from vqzoo.artifact.files import canonical_json, write_text
 from vqzoo.artifact.folder import REQUEST_FILE, partial_folder, put_in_place, request_digest
 from vqzoo.artifact.header import read_header, strict_json
-from vqzoo.artifact.schema import REPORT_FILE
 from vqzoo.artifact.writer import write_tensors
 from vqzoo.errors import ArtifactError
+from vqzoo.report.layer_record import LayerRecord
+from vqzoo.report.record import Record
+from vqzoo.report.record_file import load_record
 
 _LAYERS = "layers"
 
 
 @dataclass(frozen=True)
 class Workspace:
-    """Where a run works.
+    """The folder that a run works in.
 
     Attributes:
-        target: the finished folder.
+        target: the folder once the run is complete.
         partial: the folder until then.
-        resumed: whether an earlier run left layers in it.
+        resumed: whether an earlier call of the same run left layers in it.
     """
 
     target: Path
@@ -38,24 +39,28 @@ class Workspace:
 
 
 def default_folder(model: str, label: str, digest: str) -> Path:
-    """`<model>-<method>-<short hash of what was asked>` in the working directory."""
+    """`<model>-<method>-<short hash of the request>` in the working directory."""
     return Path(re.sub(r"[^A-Za-z0-9._-]+", "-", f"{model}-{label}-{digest[:8]}"))
 
 
-def finished_record(target: Path, digest: str) -> dict[str, Any] | None:
-    """The record of a finished folder, if it is of the very same run and no plugin failed in it."""
-    report = target / REPORT_FILE
-    if not report.is_file():
+def finished_record(target: Path, digest: str) -> Record | None:
+    """The record of a finished folder; None unless the same request made it and no plugin failed.
+
+    A folder whose report.json is malformed counts as another's: `check_target` then says how to
+    replace it.
+    """
+    try:
+        record = load_record(target)
+    except ArtifactError:
         return None
-    record = json.loads(report.read_text(encoding="utf-8"))
-    if record.get("asked_sha256") != digest:
+    if record is None or record.asked_sha256 != digest:
         return None
-    broken = any(str(why).startswith("failed:") for why in record.get("skipped", {}).values())
-    return None if broken else record
+    plugin_failed = any(reason.startswith("failed:") for reason in record.skipped.values())
+    return None if plugin_failed else record
 
 
 def open_workspace(target: Path, digest: str) -> Workspace:
-    """Make the `.partial` folder, or take up the one that the same run left; another's goes."""
+    """Make the `.partial` folder; resume the same request's, delete that of another request."""
     partial = partial_folder(target)
     if partial.exists() and request_digest(partial) != digest:
         shutil.rmtree(partial)
@@ -66,7 +71,7 @@ def open_workspace(target: Path, digest: str) -> Workspace:
 
 
 def stage_workspace(work: Workspace, index: int | None) -> Workspace:
-    """Where a stage of a run keeps its layers; None for the last, whose place is the run's."""
+    """The workspace of a stage; None stands for the last stage, which uses the run's own folder."""
     if index is None:
         return replace(work, resumed=False)
     partial = work.partial / _LAYERS / f"stage-{index}"
@@ -75,43 +80,43 @@ def stage_workspace(work: Workspace, index: int | None) -> Workspace:
 
 
 def finetuning_checkpoint(work: Workspace) -> Path:
-    """Where fine-tuning keeps what it has reached."""
+    """The file in which fine-tuning saves its state after each epoch."""
     return work.partial / _LAYERS / "finetuning.pt"
 
 
-def save_layer(work: Workspace, index: int, encoded: EncodedLayer, row: Mapping[str, Any]) -> None:
-    """Keep a finished layer."""
-    note = canonical_json({"key": encoded.key, "entry": encoded.entry, "row": row})
-    write_tensors(_layer_path(work, index), encoded.tensors, {"layer": note})
+def save_layer(work: Workspace, index: int, encoded: EncodedLayer, record: LayerRecord) -> None:
+    """Save a finished layer, so that an interrupted run need not compress it again."""
+    text = canonical_json({"key": encoded.key, "entry": encoded.entry, "row": record.to_dict()})
+    write_tensors(_layer_path(work, index), encoded.tensors, {"layer": text})
 
 
-def saved_layer(work: Workspace, index: int) -> tuple[EncodedLayer, dict[str, Any]] | None:
-    """A layer that an earlier run finished; None where there is none or it was cut short."""
+def saved_layer(work: Workspace, index: int) -> tuple[EncodedLayer, LayerRecord] | None:
+    """A layer that an earlier call finished; None if there is none, or only a damaged file."""
     path = _layer_path(work, index)
     if not path.exists():
         return None
     try:
-        note = strict_json(read_header(path).metadata["layer"], path.name)
-        tensors = load_file(path)
-        encoded = EncodedLayer(note["key"], note["entry"], tensors)
-    except (ArtifactError, SafetensorError, KeyError):
-        path.unlink()  # cut short: it is made again
+        saved = strict_json(read_header(path).metadata["layer"], path.name)
+        encoded = EncodedLayer(saved["key"], saved["entry"], load_file(path))
+        record = LayerRecord.model_validate(saved["row"])
+        intact = tensors_sha256(encoded.tensors) == encoded.entry["sha256"]
+    except (ArtifactError, SafetensorError, KeyError, ValidationError):
+        intact = False
+    if not intact:
+        path.unlink()  # interrupted while writing: the layer is compressed again
         return None
-    if tensors_sha256(tensors) != encoded.entry["sha256"]:
-        path.unlink()
-        return None
-    return encoded, note["row"]
+    return encoded, record
 
 
-def finish(work: Workspace) -> None:
-    """Drop what only resuming needs and give the folder its name; an old one goes last."""
+def finish_workspace(work: Workspace) -> None:
+    """Delete what only resuming needs and rename the folder; an older one is deleted last."""
     shutil.rmtree(work.partial / _LAYERS)
     (work.partial / REQUEST_FILE).unlink()
     put_in_place(work.partial, work.target)
 
 
 def abandon_if_empty(work: Workspace) -> None:
-    """Leave nothing behind when not one layer or epoch was finished."""
+    """Delete the folder of a run that failed before it finished a layer or an epoch."""
     if not any(path.is_file() for path in (work.partial / _LAYERS).rglob("*")):
         shutil.rmtree(work.partial)
 

@@ -1,4 +1,4 @@
-"""Writes a new plugin: a small distribution that works as it is."""
+"""Write a new plugin: a small package that works as it is."""
 
 from vqzoo.scaffold.write import write_plugin
 

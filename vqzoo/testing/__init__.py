@@ -1,4 +1,4 @@
-"""The conformance kit: what a plugin's tests call, one line each."""
+"""The conformance kit: checks of the plugin contract, each one line in a plugin's tests."""
 
 from vqzoo.testing.broken import ContractBroken
 from vqzoo.testing.packing import check_packing

@@ -1,4 +1,4 @@
-"""How a broken rule is told."""
+"""Run rules, and report those that are broken."""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -14,33 +14,38 @@ class ContractBroken(AssertionError):
 def check_rules(
     name: str, rules: Sequence[Callable[[Subject], None]], make: Callable[[], Subject]
 ) -> None:
-    """Try every rule, each on a fresh subject.
+    """Run every rule on a fresh subject.
 
-    A rule is a function whose docstring states it, and that raises when it is broken.
+    A rule is a function whose docstring states it, and that raises if it is broken.
+
+    Args:
+        name: the name of what is tested, for the report.
+        rules: the rules.
+        make: makes a subject.
 
     Raises:
-        ExceptionGroup: holds a `ContractBroken` for each rule that was broken, its cause attached.
+        ExceptionGroup: holds a `ContractBroken` for each broken rule, with the cause attached.
     """
     broken: list[Exception] = []
     for rule in rules:
         try:
             rule(make())
         except Exception as error:
-            found = ContractBroken(_explain(rule, error))
-            found.__cause__ = None if isinstance(error, ContractBroken) else error
-            broken.append(found)
+            violation = ContractBroken(_explain(rule, error))
+            violation.__cause__ = None if isinstance(error, ContractBroken) else error
+            broken.append(violation)
     if broken:
         raise ExceptionGroup(f"{name} breaks {len(broken)} of {len(rules)} rules", broken)
 
 
-def require(holds: bool, what: str) -> None:
-    """Raise `ContractBroken` with what happened unless it `holds`."""
-    if not holds:
-        raise ContractBroken(what)
+def require(condition: bool, violation: str) -> None:
+    """Raise `ContractBroken` with a description of the violation unless the condition holds."""
+    if not condition:
+        raise ContractBroken(violation)
 
 
 def _explain(rule: Callable[..., None], error: Exception) -> str:
-    happened = (
+    violation = (
         str(error) if isinstance(error, ContractBroken) else f"{type(error).__name__}: {error}"
     )
-    return f"{rule.__name__.replace('_', ' ')}: {happened}\nThe rule: {inspect.getdoc(rule)}"
+    return f"{rule.__name__.replace('_', ' ')}: {violation}\nThe rule: {inspect.getdoc(rule)}"

@@ -1,4 +1,4 @@
-"""Comparing and moving codes."""
+"""Compare codes, and move them to another device."""
 
 import torch
 
@@ -6,10 +6,10 @@ from vqzoo.plugin.code import Code, Floats, Indices, MethodCode, Part
 
 
 def same_code(first: MethodCode, second: MethodCode) -> bool:
-    """Whether two codes are equal bit for bit, children included."""
+    """Check whether two codes are equal bit for bit, children included."""
     a, b = first.code, second.code
     return (
-        (_bare(first), a.shape, dict(a.facts)) == (_bare(second), b.shape, dict(b.facts))
+        (_bare_name(first), a.shape, dict(a.facts)) == (_bare_name(second), b.shape, dict(b.facts))
         and set(a.parts) == set(b.parts)
         and set(a.children) == set(b.children)
         and all(_same_part(a.parts[name], b.parts[name]) for name in a.parts)
@@ -25,8 +25,8 @@ def code_to(compressed: MethodCode, device: torch.device) -> MethodCode:
     return MethodCode(compressed.method, Code(code.shape, parts, code.facts, children))
 
 
-def _bare(compressed: MethodCode) -> str:
-    """The method's name without the distribution that an artifact adds."""
+def _bare_name(compressed: MethodCode) -> str:
+    """The method's name without the distribution that an artifact puts before it."""
     return compressed.method.rpartition(":")[2]
 
 

@@ -1,4 +1,4 @@
-"""The matrices that a method is tried on: all kinds of shapes, all kinds of values."""
+"""The matrices on which a method is tested, of many shapes and many distributions of values."""
 
 import math
 from collections.abc import Callable
@@ -10,12 +10,12 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Case:
-    """A layer as a method meets it.
+    """A layer to test a method on.
 
     Attributes:
-        name: for messages.
+        name: its name in messages.
         kind: "linear", "conv1d" or "conv2d".
-        shape: of the weight; the matrix is (shape[0], the rest).
+        shape: of the weight; the matrix has shape[0] rows.
         groups: groups of a convolution.
     """
 
@@ -26,7 +26,7 @@ class Case:
 
     @property
     def matrix_shape(self) -> tuple[int, int]:
-        """(m, n)."""
+        """(m, n) of the weight as a matrix."""
         return self.shape[0], math.prod(self.shape[1:])
 
 
@@ -48,18 +48,18 @@ REFERENCE = Case("64 × 48", "linear", (64, 48))
 
 
 def gaussian(case: Case, seed: int = 0) -> Tensor:
-    """Normal weights, float32, (m, n): the same for the same seed."""
+    """Draw normally distributed weights, float32, (m, n), from a seed."""
     return torch.randn(case.matrix_shape, generator=torch.Generator().manual_seed(seed))
 
 
-def _rows_of_many_sizes(matrix: Tensor) -> Tensor:
+def _rows_of_many_scales(matrix: Tensor) -> Tensor:
     return matrix * torch.logspace(-6, 6, matrix.shape[0])[:, None]
 
 
 def _one_weight(matrix: Tensor) -> Tensor:
-    alone = torch.zeros_like(matrix)
-    alone[1, 1] = 3.0
-    return alone
+    sparse = torch.zeros_like(matrix)
+    sparse[1, 1] = 3.0
+    return sparse
 
 
 def _outlier(matrix: Tensor) -> Tensor:
@@ -71,10 +71,10 @@ def _outlier(matrix: Tensor) -> Tensor:
 VALUES: dict[str, Callable[[Tensor], Tensor]] = {
     "zero": torch.zeros_like,
     "constant": lambda matrix: torch.full_like(matrix, -0.3),
-    "one weight that is not zero": _one_weight,
+    "a single nonzero weight": _one_weight,
     "two values": torch.sign,
     "huge": lambda matrix: matrix * 1e30,
     "tiny": lambda matrix: matrix * 1e-30,
-    "rows of very different size": _rows_of_many_sizes,
+    "rows of very different scale": _rows_of_many_scales,
     "one outlier": _outlier,
 }

@@ -11,93 +11,101 @@ from vqzoo.testing.broken import check_rules, require
 _CARDINALITIES = (1, 2, 3, 5, 16, 17, 255, 256, 257, 4096, 65536)
 
 
-def codes_come_back(packing: Packing) -> None:
-    """`unpack(pack(codes))` gives the codes, for every count, cardinality and distribution:
-    uniform, skewed, constant, none at all."""
-    for what, values, cardinality in _streams():
-        found = packing.unpack(packing.pack(values, cardinality), cardinality, values.numel())
-        require(found.dim() == 1, f"{what}: unpack gave {found.dim()} dimensions")
-        require(not found.dtype.is_floating_point, f"{what}: unpack gave {found.dtype}")
-        require(torch.equal(found.long(), values.long()), f"{what}: other codes come back")
+def unpack_inverts_pack(packing: Packing) -> None:
+    """`unpack` returns the codes that `pack` was given, for every count and cardinality, and for
+    uniform, skewed and constant codes."""
+    for what, values, cardinality in _code_vectors():
+        unpacked = packing.unpack(packing.pack(values, cardinality), cardinality, values.numel())
+        require(unpacked.dim() == 1, f"{what}: unpack returned {unpacked.dim()} dimensions")
+        require(not unpacked.dtype.is_floating_point, f"{what}: unpack returned {unpacked.dtype}")
+        require(torch.equal(unpacked.long(), values.long()), f"{what}: unpack returned other codes")
 
 
-def streams_are_bytes(packing: Packing) -> None:
-    """`pack` returns a 1-D uint8 tensor on the CPU: that is what a file holds."""
-    for what, values, cardinality in _streams():
+def pack_returns_bytes(packing: Packing) -> None:
+    """`pack` returns a 1-D uint8 tensor on the CPU, which is what a file can hold."""
+    for what, values, cardinality in _code_vectors():
         stream = packing.pack(values, cardinality)
-        sound = stream.dtype == torch.uint8 and stream.dim() == 1 and stream.device.type == "cpu"
-        require(sound, f"{what}: pack gave {stream.dtype} of shape {tuple(stream.shape)}")
+        valid = stream.dtype == torch.uint8 and stream.dim() == 1 and stream.device.type == "cpu"
+        require(valid, f"{what}: pack returned {stream.dtype} of shape {tuple(stream.shape)}")
 
 
 def packing_is_deterministic(packing: Packing) -> None:
-    """The same codes give the same bytes, and are left as they were: the file's sha256 decides
-    whether anything has changed."""
-    for what, values, cardinality in _streams():
+    """`pack` returns the same bytes for the same codes, and does not modify the codes: two runs of
+    one recipe must write files with the same sha256."""
+    for what, values, cardinality in _code_vectors():
         before = values.clone()
         first, second = packing.pack(values, cardinality), packing.pack(values, cardinality)
-        require(torch.equal(first, second), f"{what}: other bytes the second time")
-        require(torch.equal(before, values), f"{what}: the codes were changed")
+        require(torch.equal(first, second), f"{what}: the second call returned other bytes")
+        require(torch.equal(before, values), f"{what}: pack modified the codes")
 
 
-def integer_dtypes_do_not_matter(packing: Packing) -> None:
-    """Codes may be uint8, int16, int32 or int64: the bytes are those of their values."""
+def the_integer_dtype_does_not_matter(packing: Packing) -> None:
+    """`pack` accepts codes as uint8, int16, int32 or int64, and returns the same bytes for each."""
     values = _draw(100, 200)
     expected = packing.pack(values, 200)
     for dtype in (torch.uint8, torch.int16, torch.int32):
         same = torch.equal(packing.pack(values.to(dtype), 200), expected)
-        require(same, f"{dtype} codes give other bytes than int64")
+        require(same, f"{dtype} codes give other bytes than int64 codes")
 
 
 def damaged_streams_are_refused(packing: Packing) -> None:
-    """A stream that was cut or lengthened is refused with ValueError: it may come from anyone."""
-    for what, values, cardinality in _streams():
+    """`unpack` raises ValueError for a stream that was truncated or extended. Anyone may have
+    written it."""
+    for what, values, cardinality in _code_vectors():
         stream = packing.pack(values, cardinality)
-        longer = torch.cat([stream, torch.zeros(1, dtype=torch.uint8)])
-        damaged = [("lengthened", longer)] + ([("cut", stream[:-1])] if stream.numel() else [])
-        for how, bad in damaged:
+        extended = torch.cat([stream, torch.zeros(1, dtype=torch.uint8)])
+        damaged = [("extended", extended)]
+        if stream.numel():
+            damaged.append(("truncated", stream[:-1]))
+        for damage, bad in damaged:
             try:
                 packing.unpack(bad, cardinality, values.numel())
             except ValueError:
                 continue
-            require(False, f"{what}: a stream that was {how} was unpacked")
+            require(False, f"{what}: unpack accepted a stream that was {damage}")
 
 
-def any_bytes_give_codes_or_a_refusal(packing: Packing) -> None:
-    """Random bytes are refused with ValueError, or give `count` codes that are not negative: never
-    another exception, never a crash."""
+def random_bytes_are_decoded_or_refused(packing: Packing) -> None:
+    """`unpack` either decodes random bytes to `count` codes that are not negative, or raises
+    ValueError; it never raises another exception and never crashes."""
     generator = torch.Generator().manual_seed(1)
-    for what, values, cardinality in _streams():
+    for what, values, cardinality in _code_vectors():
         size = packing.pack(values, cardinality).numel()
         noise = torch.randint(256, (size,), generator=generator).to(torch.uint8)
         try:
-            found = packing.unpack(noise, cardinality, values.numel())
+            unpacked = packing.unpack(noise, cardinality, values.numel())
         except ValueError:
             continue
-        require(found.numel() == values.numel(), f"{what}: {found.numel()} codes out of noise")
-        require(not found.numel() or int(found.min()) >= 0, f"{what}: negative codes out of noise")
+        count = unpacked.numel()
+        require(count == values.numel(), f"{what}: random bytes gave {count} codes")
+        require(not count or int(unpacked.min()) >= 0, f"{what}: random bytes gave negative codes")
 
 
 PACKING_RULES: tuple[Callable[[Packing], None], ...] = (
-    codes_come_back,
-    streams_are_bytes,
+    unpack_inverts_pack,
+    pack_returns_bytes,
     packing_is_deterministic,
-    integer_dtypes_do_not_matter,
+    the_integer_dtype_does_not_matter,
     damaged_streams_are_refused,
-    any_bytes_give_codes_or_a_refusal,
+    random_bytes_are_decoded_or_refused,
 )
 
 
 def check_packing(packing: Packing | type[Packing]) -> None:
-    """Try what the contract promises of a packing.
+    """Check a packing against the contract.
+
+    Args:
+        packing: the class, or an instance.
 
     Raises:
-        ExceptionGroup: holds a `ContractBroken` for each rule that was broken.
+        ExceptionGroup: holds a `ContractBroken` for each broken rule.
     """
-    made = packing() if isinstance(packing, type) else packing
-    check_rules(type(made).__name__, PACKING_RULES, lambda: made)
+    instance = packing() if isinstance(packing, type) else packing
+    check_rules(type(instance).__name__, PACKING_RULES, lambda: instance)
 
 
-def _streams() -> Iterator[tuple[str, Tensor, int]]:
+def _code_vectors() -> Iterator[tuple[str, Tensor, int]]:
+    """Yield (description, codes, cardinality)."""
     for cardinality in _CARDINALITIES:
         for count in (0, 1, 7, 8, 1001):
             yield f"{count} codes below {cardinality}", _draw(count, cardinality), cardinality

@@ -22,45 +22,46 @@ LAYERS = (
 
 @dataclass(frozen=True)
 class Trial:
-    """A selector and a text that it should read."""
+    """A selector, and a text that it should accept."""
 
     selector: LayerSelector
     text: str
 
-    def chosen(self, layers: tuple[LayerInfo, ...] = LAYERS) -> Mapping[str, str]:
-        """What it chooses."""
+    def select(self, layers: tuple[LayerInfo, ...] = LAYERS) -> Mapping[str, str]:
+        """The selector's choice among layers: name -> reason."""
         return self.selector.select(layers, self.text)
 
 
 def it_accepts_the_text(trial: Trial) -> None:
-    """`accepts` says yes to the texts that `select` reads."""
+    """`accepts` returns True for every text that `select` can read, and `summary` is a line for the
+    help."""
     require(trial.selector.accepts(trial.text), f"it does not accept {trial.text!r}")
-    require(bool(trial.selector.summary), "it has no summary for the help")
+    require(bool(trial.selector.summary), "its summary is empty")
 
 
 def it_chooses_something(trial: Trial) -> None:
     """The text given to `check_selector` chooses at least one of the kit's layers
     (`vqzoo.testing.selector.LAYERS`)."""
-    require(bool(trial.chosen()), f"{trial.text!r} chooses nothing")
+    require(bool(trial.select()), f"{trial.text!r} chooses nothing")
 
 
-def it_chooses_among_the_layers(trial: Trial) -> None:
-    """Only names of the layers that it was given, each with a reason in words."""
+def it_chooses_only_given_layers(trial: Trial) -> None:
+    """`select` returns only names of the layers that it was given, each with a reason in words."""
     names = {layer.name for layer in LAYERS}
-    for name, reason in trial.chosen().items():
-        require(name in names, f"it chose {name!r}, which it was not given")
-        require(isinstance(reason, str) and bool(reason), f"it chose {name!r} for no reason")
+    for name, reason in trial.select().items():
+        require(name in names, f"it chose {name!r}, which is not among the layers")
+        require(isinstance(reason, str) and bool(reason), f"it chose {name!r} without a reason")
 
 
-def it_chooses_the_same_again(trial: Trial) -> None:
-    """A second call chooses the same: a recipe must mean the same tomorrow."""
-    require(dict(trial.chosen()) == dict(trial.chosen()), "the second choice differs")
+def selection_is_deterministic(trial: Trial) -> None:
+    """A second call of `select` returns the same choice: a recipe must always mean the same."""
+    require(dict(trial.select()) == dict(trial.select()), "the second call chose other layers")
 
 
-def no_layers_give_no_choice(trial: Trial) -> None:
-    """Where there is nothing to choose from, nothing is chosen (or a UsageError says why)."""
+def without_layers_it_chooses_none(trial: Trial) -> None:
+    """`select` chooses nothing if there are no layers, or raises a UsageError that says why."""
     try:
-        require(not trial.chosen(()), "it chose something out of nothing")
+        require(not trial.select(()), "it chose something although there were no layers")
     except UsageError:
         return
 
@@ -68,25 +69,27 @@ def no_layers_give_no_choice(trial: Trial) -> None:
 SELECTOR_RULES: tuple[Callable[[Trial], None], ...] = (
     it_accepts_the_text,
     it_chooses_something,
-    it_chooses_among_the_layers,
-    it_chooses_the_same_again,
-    no_layers_give_no_choice,
+    it_chooses_only_given_layers,
+    selection_is_deterministic,
+    without_layers_it_chooses_none,
 )
 
 
 def check_selector(selector: LayerSelector | type[LayerSelector], *texts: str) -> None:
-    """Try what the contract promises of a layer selector.
+    """Check a layer selector against the contract.
 
     Args:
         selector: the class, or an instance.
-        *texts: what users may write, each choosing something among `LAYERS`; its name alone by
-            default.
+        *texts: texts as users may write them, each of which chooses something among `LAYERS`; the
+            selector's name by default.
 
     Raises:
-        ExceptionGroup: holds a `ContractBroken` for each rule that was broken.
+        ExceptionGroup: holds a `ContractBroken` for each broken rule.
     """
-    made = selector() if isinstance(selector, type) else selector
-    for text in texts or (made.name,):
+    instance = selector() if isinstance(selector, type) else selector
+    for text in texts or (instance.name,):
         check_rules(
-            f"{type(made).__name__} on {text!r}", SELECTOR_RULES, partial(Trial, made, text)
+            f"{type(instance).__name__} on {text!r}",
+            SELECTOR_RULES,
+            partial(Trial, instance, text),
         )

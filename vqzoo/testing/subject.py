@@ -1,5 +1,6 @@
-"""A method as the core sees it: registered, called through the core's own isolation."""
+"""A method under test as the core sees it: registered, and called through the core's isolation."""
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,56 +30,61 @@ from vqzoo.testing.rounding import Rounding
 
 ORIGIN = Origin("under-test", "under-test", "0")
 
+Results = dict[tuple[Case, str, bytes], tuple[MethodCode, Tensor] | None]
+
 
 @dataclass(frozen=True)
 class Subject(ABC):
     """The method under test among the installed plugins.
 
     Attributes:
-        plugins: the installed ones, with whatever else claims its name taken away.
-        notes: what it said through `context.note`.
+        plugins: the installed plugins, without any other method of the same name.
+        notes: the notes that it gave through `context.note`.
+        results: what `compress` returned, by case, options and bytes of the matrix. The subjects
+            of one check share it, because every rule compresses the same matrices.
     """
 
     plugins: Plugins
     notes: list[str] = field(default_factory=list, kw_only=True)
+    results: Results = field(default_factory=dict, kw_only=True)
 
     @property
     @abstractmethod
     def method(self) -> Method:
-        """The instance."""
+        """The instance under test."""
 
     @property
     @abstractmethod
     def ladder(self) -> Sequence[Mapping[str, Any]]:
-        """Options to try it with, as a user would give them."""
+        """Options to test it with, as a user would give them, from coarse to fine."""
 
     @abstractmethod
     def fit(self, case: Case, options: Any) -> Any:
-        """Options as they are used for a shape.
+        """Fit options to the shape of a case.
 
         Raises:
-            SkipLayer: they cannot be.
+            SkipLayer: they cannot be fitted.
         """
 
     @abstractmethod
     def quantize(
         self, matrix: Tensor, options: Any, case: Case = REFERENCE, seed: int = 0
     ) -> MethodCode:
-        """Compress a matrix as the core does; its check of the Code included.
+        """Compress a matrix as the core does, its check of the Code included.
 
         Raises:
-            PluginError: the method failed, or returned what the core refuses.
+            PluginError: the method failed, or returned something that the core refuses.
         """
 
     def rungs(self, case: Case) -> Iterator[tuple[str, Any]]:
-        """The ladder, from coarse to fine: as text, and as options fitted to a shape.
+        """Yield the rungs of the ladder as text and as options fitted to the shape of a case.
 
         Rungs that `fit` refuses for this shape are left out.
         """
         return self._fitted(self.ladder, case)
 
     def variants(self, case: Case) -> Iterator[tuple[str, Any]]:
-        """The ladder, and every value of each option that has few of them."""
+        """Like `rungs`, and also every value of each boolean and enumerated option."""
         return self._fitted([*self.ladder, *self._choices()], case)
 
     def _choices(self) -> Iterator[Mapping[str, Any]]:
@@ -91,13 +97,13 @@ class Subject(ABC):
     def _fitted(
         self, choices: Sequence[Mapping[str, Any]], case: Case
     ) -> Iterator[tuple[str, Any]]:
-        for given in choices:
-            text = ", ".join(f"{name}={value}" for name, value in given.items()) or "defaults"
-            options = validate_options(self.method, given)
+        for choice in choices:
+            text = ", ".join(f"{name}={value}" for name, value in choice.items()) or "defaults"
+            options = validate_options(self.method, choice)
             try:
                 yield text, self.fit(case, options)
             except SkipLayer as reason:
-                require(bool(str(reason)), f"{text}: SkipLayer was raised without a reason")
+                require(bool(str(reason)), f"{text}: the SkipLayer has no reason")
 
     def finest(self, case: Case = REFERENCE) -> Any:
         """The last rung of the ladder, fitted."""
@@ -108,18 +114,29 @@ class Subject(ABC):
     def compress(
         self, matrix: Tensor, options: Any, case: Case = REFERENCE
     ) -> tuple[MethodCode, Tensor] | None:
-        """A code and the matrix that it decodes to; None where the method skips it."""
+        """A code and the matrix that it decodes to; None if the method skips the matrix.
+
+        Both are copies, so a rule that writes into them does not affect the others.
+        """
+        key = (case, repr(options), matrix.numpy().tobytes())
+        if key not in self.results:
+            self.results[key] = self._compress(matrix, options, case)
+        return copy.deepcopy(self.results[key])
+
+    def _compress(
+        self, matrix: Tensor, options: Any, case: Case
+    ) -> tuple[MethodCode, Tensor] | None:
         try:
             compressed = self.quantize(matrix, options, case)
         except SkipLayer as reason:
-            require(bool(str(reason)), f"{case.name}: SkipLayer was raised without a reason")
+            require(bool(str(reason)), f"{case.name}: the SkipLayer has no reason")
             return None
         return compressed, decode(compressed, self.plugins)
 
     def context(
         self, case: Case, seed: int = 0, device: torch.device | None = None
     ) -> LayerContext:
-        """A context for a case."""
+        """The context that the core would give the method for a case."""
         return layer_context(
             self.plugins,
             LayerInfo("layer", case.kind, case.shape, case.groups),
@@ -143,22 +160,22 @@ class QuantizerSubject(Subject):
 
     @property
     def ladder(self) -> Sequence[Mapping[str, Any]]:
-        """What it declares."""
+        """The ladder that it declares."""
         return self.quantizer.ladder
 
     @property
     def entry(self) -> Registered[Quantizer]:
-        """As it is registered."""
+        """Its entry in the registry."""
         return self.plugins.quantizers.get(self.quantizer.name)
 
     def fit(self, case: Case, options: Any) -> Any:
-        """As the quantizer fits them."""
+        """Let the quantizer fit the options."""
         return self.quantizer.fit(*case.matrix_shape, options, self.notes.append)
 
     def quantize(
         self, matrix: Tensor, options: Any, case: Case = REFERENCE, seed: int = 0
     ) -> MethodCode:
-        """Its code."""
+        """Call the quantizer."""
         context = self.context(case, seed, matrix.device)
         return quantize_matrix(self.plugins, self.entry, matrix, options, context)
 
@@ -168,7 +185,7 @@ class TransformSubject(Subject):
     """A transform under test, with 8-bit rounding behind it wherever a code is needed."""
 
     transform: Transform
-    trials: Sequence[Mapping[str, Any]]
+    trial_options: Sequence[Mapping[str, Any]]
 
     @property
     def method(self) -> Method:
@@ -177,61 +194,78 @@ class TransformSubject(Subject):
 
     @property
     def ladder(self) -> Sequence[Mapping[str, Any]]:
-        """The options that it is to be tried with."""
-        return self.trials
+        """The options to test it with."""
+        return self.trial_options
 
     @property
     def entry(self) -> Registered[Transform]:
-        """As it is registered."""
+        """Its entry in the registry."""
         return self.plugins.transforms.get(self.transform.name)
 
     def fit(self, case: Case, options: Any) -> Any:
-        """Transforms take them as they are."""
+        """Return the options unchanged: transforms do not fit them."""
         return options
 
     def forward(
         self, matrix: Tensor, options: Any, case: Case = REFERENCE, seed: int = 0
     ) -> tuple[Tensor, Code] | None:
-        """What it makes of a matrix, checked by the core; None where it skips it."""
+        """The transformed matrix and its Code, checked by the core; None if it skips the matrix."""
         context = self.context(case, seed, matrix.device)
         try:
             return transform_matrix(self.entry, matrix, options, context)
         except SkipLayer as reason:
-            require(bool(str(reason)), f"{case.name}: SkipLayer was raised without a reason")
+            require(bool(str(reason)), f"{case.name}: the SkipLayer has no reason")
             return None
 
     def quantize(
         self, matrix: Tensor, options: Any, case: Case = REFERENCE, seed: int = 0
     ) -> MethodCode:
-        """The code of the transform, what it made rounded to 8 bits as the child."""
+        """The code of the transform, with the transformed matrix rounded to 8 bits as the child."""
         context = self.context(case, seed, matrix.device)
-        changed, code = transform_matrix(self.entry, matrix, options, context)
-        return wrap(self.plugins, self.entry, code, self.rounded(changed, case), context)
+        transformed, code = transform_matrix(self.entry, matrix, options, context)
+        return wrap(self.plugins, self.entry, code, self.rounded(transformed, case), context)
 
     def rounded(self, matrix: Tensor, case: Case = REFERENCE) -> MethodCode:
-        """A matrix of any shape, rounded to 8 bits."""
+        """Round a matrix of any shape to 8 bits."""
         rounding = self.plugins.quantizers.get(Rounding.name)
         context = self.context(case, device=matrix.device)
         return quantize_matrix(self.plugins, rounding, matrix, Options(), context)
 
 
-def subject_of(quantizer: Quantizer | type[Quantizer]) -> QuantizerSubject:
-    """Register a quantizer beside what is installed, in place of what has its name."""
-    made = quantizer() if isinstance(quantizer, type) else quantizer
-    return QuantizerSubject(_plugins_with(quantizers=[made]), made)
+def subject_of(
+    quantizer: Quantizer | type[Quantizer], results: Results | None = None
+) -> QuantizerSubject:
+    """Register a quantizer among the installed plugins, in place of any of the same name.
+
+    Args:
+        quantizer: the class, or an instance.
+        results: the results that the subjects of one check share; none by default.
+    """
+    instance = quantizer() if isinstance(quantizer, type) else quantizer
+    shared = {} if results is None else results
+    return QuantizerSubject(_plugins_with(quantizers=[instance]), instance, results=shared)
 
 
 def transform_subject_of(
-    transform: Transform | type[Transform], trials: Sequence[Mapping[str, Any]]
+    transform: Transform | type[Transform],
+    trial_options: Sequence[Mapping[str, Any]],
+    results: Results | None = None,
 ) -> TransformSubject:
-    """Register a transform beside what is installed, in place of what has its name."""
-    made = transform() if isinstance(transform, type) else transform
-    plugins = _plugins_with(transforms=[made], quantizers=[Rounding()])
-    return TransformSubject(plugins, made, trials or ({},))
+    """Register a transform among the installed plugins, in place of any of the same name.
+
+    Args:
+        transform: the class, or an instance.
+        trial_options: options to try it with.
+        results: the results that the subjects of one check share; none by default.
+    """
+    instance = transform() if isinstance(transform, type) else transform
+    plugins = _plugins_with(transforms=[instance], quantizers=[Rounding()])
+    shared = {} if results is None else results
+    return TransformSubject(plugins, instance, trial_options or ({},), results=shared)
 
 
 def _plugins_with(**added: Sequence[Any]) -> Plugins:
-    """The installed plugins, and `added` items by registry in place of what has their names."""
+    """The installed plugins with items added by registry, in place of others of their names."""
     installed, plugins = installed_plugins(), Plugins()
     taken = {item.name for items in added.values() for item in items}
     for kind in ("quantizers", "transforms", "selectors", "packings"):

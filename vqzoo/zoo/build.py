@@ -1,4 +1,4 @@
-"""Build many artifacts, one after the other: what is done is skipped, what fails stops nothing."""
+"""Build many artifacts, one after another: finished ones are skipped, failures do not stop it."""
 
 import gc
 from collections.abc import Sequence
@@ -18,18 +18,18 @@ from vqzoo.zoo.recipes import ZooRecipe
 
 @dataclass(frozen=True)
 class Built:
-    """What became of one recipe.
+    """The outcome for one recipe.
 
     Attributes:
-        name: the recipe's.
-        state: "built", "there" (an earlier build finished it), or "failed".
-        detail: the artifact's folder or repository, or the reason of the failure.
-        bytes: of the weights file.
-        ratio: how much smaller the compressed layers are.
+        name: the recipe's name.
+        state: "built", "existing" (an earlier build finished it), or "failed".
+        detail: the artifact's folder or repository, or the cause of the failure.
+        bytes: size of the weights file.
+        ratio: how many times smaller the compressed layers are.
     """
 
     name: str
-    state: Literal["built", "there", "failed"]
+    state: Literal["built", "existing", "failed"]
     detail: str
     bytes: int | None = None
     ratio: float | None = None
@@ -38,44 +38,50 @@ class Built:
 def build(
     recipes: Sequence[ZooRecipe], watcher: Watcher, out: Path, *, push_to: str | None = None
 ) -> list[Built]:
-    """Run recipes into folders under `out`, and publish them.
+    """Run recipes into folders under `out`, and publish the artifacts.
 
-    A folder that the same recipe and weights finished is taken as it is. One model is in memory
-    at a time.
+    A folder that the same recipe and weights produced is kept. One model is in memory at a time.
 
     Args:
-        push_to: the organization to publish in.
+        recipes: what to build.
+        watcher: receives the progress.
+        out: the folder for the artifacts' folders; created if it does not exist.
+        push_to: the organization to publish in; None to publish nothing.
+
+    Returns:
+        The outcomes, in the order of the recipes.
 
     Raises:
-        UsageError: `push_to` cannot be pushed to, or a recipe asks for random weights then.
+        UsageError: `push_to` is not a valid organization, or a recipe to publish has random
+            weights.
     """
     out.mkdir(parents=True, exist_ok=True)
     if push_to is not None:
         for recipe in recipes:
             check_push(f"{push_to}/{recipe.repo}", recipe.recipe.weights)
-    found = []
+    results = []
     for index, recipe in enumerate(recipes):
         watcher.say(f"[{index + 1}/{len(recipes)}] {recipe.name}")
-        found.append(_build_one(recipe, watcher, out / recipe.name, push_to))
+        results.append(_build_one(recipe, watcher, out / recipe.name, push_to))
         gc.collect()
-    return found
+    return results
 
 
 def _build_one(recipe: ZooRecipe, watcher: Watcher, folder: Path, push_to: str | None) -> Built:
     before = _stamp(folder)
     try:
-        # What the zoo publishes is what its recipe names, never a relative.
+        # The zoo publishes the model that the recipe names, never an embedded relative.
         record = run(recipe.recipe, watcher, out=folder, reuse=True, fall_back=False).record
-        built = Built(
+        outcome = Built(
             name=recipe.name,
-            state="there" if _stamp(folder) == before else "built",
+            state="existing" if _stamp(folder) == before else "built",
             detail=str(folder),
-            bytes=record["bytes"]["file"],
-            ratio=record["ratio"]["layers"],
+            bytes=record.bytes.file,
+            ratio=record.ratio.layers,
         )
         if push_to is None:
-            return built
-        return replace(built, detail=push(folder, f"{push_to}/{recipe.repo}").url)
+            return outcome
+        return replace(outcome, detail=push(folder, f"{push_to}/{recipe.repo}").url)
     except (VqzooError, OSError, MemoryError) as error:
         watcher.say(f"{recipe.name} failed: {error}")
         return Built(recipe.name, "failed", str(error) or type(error).__name__)
@@ -89,10 +95,10 @@ def _stamp(folder: Path) -> int | None:
 def plan(
     recipes: Sequence[ZooRecipe], plugins: Plugins
 ) -> list[tuple[ZooRecipe, ExpectedSize | SizeUnknownError]]:
-    """What would be built, and how large or why that is not known, without weights.
+    """The expected size of each recipe's artifact, or why only the weights can tell it.
 
     Raises:
-        UsageError: a recipe names what does not exist.
+        UsageError: a recipe names something that does not exist.
     """
     return [(recipe, _size(recipe, plugins)) for recipe in recipes]
 

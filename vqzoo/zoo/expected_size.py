@@ -1,4 +1,4 @@
-"""How large an artifact will be, before there are weights."""
+"""The size of an artifact, computed without its weights."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,12 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from vqzoo.artifact.encode import FIXED_WIDTH, EncodedLayer, encode_layout
-from vqzoo.artifact.writer import file_bytes, metadata_text
+from vqzoo.artifact.file_size import artifact_bytes
 from vqzoo.compression.options import choose_options
 from vqzoo.compression.selection import LayerPlan, plan_layers
 from vqzoo.compression.view import compressible_layers, weight_key
 from vqzoo.errors import UsageError, VqzooError, one_line
-from vqzoo.models.names import check_name, register_models
+from vqzoo.models.names import check_name
+from vqzoo.models.registration import register_models
 from vqzoo.plugin.code import Code, MethodCode
 from vqzoo.plugin.isolation import isolated, on_layer
 from vqzoo.plugin.manager import Plugins
@@ -22,25 +23,23 @@ from vqzoo.plugin.quantizer import Quantizer
 from vqzoo.plugin.selector import LayerInfo
 from vqzoo.runs.recipe import Recipe
 
-_SHA256 = "0" * 64  # any other is as long
-
 
 class SizeUnknownError(VqzooError):
-    """A recipe's artifact has a size that only its weights can tell."""
+    """The size of a recipe's artifact depends on its weights."""
 
 
 @dataclass(frozen=True)
 class ExpectedSize:
-    """Bytes of an artifact, to the byte, or at most so many.
+    """The size of an artifact in bytes: exact, or an upper bound.
 
     Attributes:
-        layers: weights that are compressed.
-        dense_layers: those weights in fp32.
-        compressed: their codes, codebooks and scales.
-        rest: what stays dense, buffers included.
-        file: `vqzoo.safetensors`, its header included.
-        exact: False for a packing whose streams are as long as the codes make them, which is at
-            most the fixed width.
+        layers: the number of compressed weights.
+        dense_layers: bytes of those weights in fp32.
+        compressed: bytes of their codes, codebooks and scales.
+        rest: bytes of everything that stays dense, buffers included.
+        file: bytes of `vqzoo.safetensors`, header included.
+        exact: False for a packing whose stream length depends on the codes; the sizes are then
+            those of fixed width, which a stream never exceeds.
     """
 
     layers: int
@@ -52,12 +51,12 @@ class ExpectedSize:
 
 
 def expected_size(recipe: Recipe, plugins: Plugins) -> ExpectedSize:
-    """Plan a recipe on a model without weights and count.
+    """Plan a recipe on a model without weights, and count the bytes.
 
     Raises:
-        UsageError: the recipe names what does not exist.
-        SizeUnknownError: it asks for transforms, or for a method that cannot say beforehand what it
-            stores.
+        UsageError: the recipe names something that does not exist.
+        SizeUnknownError: the size depends on the weights: the recipe has transforms, or a method
+            without a layout.
         PluginError: a method failed.
     """
     register_models(plugins)
@@ -70,17 +69,13 @@ def expected_size(recipe: Recipe, plugins: Plugins) -> ExpectedSize:
     }
     compressed = {key: layer for key, layer in expected.items() if layer is not None}
     dense, aliases = _untouched(model, set(compressed))
-    tensors = dict(dense)
-    for layer in compressed.values():
-        tensors |= layer.tensors
-    metadata = metadata_text(list(compressed.values()), aliases, _SHA256, _SHA256)
     numel = {weight_key(plan.layer.name): plan.layer.numel for plan in plans}
     return ExpectedSize(
         layers=len(compressed),
         dense_layers=4 * sum(numel[key] for key in compressed),
         compressed=sum(layer.nbytes for layer in compressed.values()),
         rest=sum(tensor.numel() * tensor.element_size() for tensor in dense.values()),
-        file=file_bytes(tensors, {"vqzoo": metadata}),
+        file=artifact_bytes(dense, aliases, list(compressed.values())),
         exact=plugins.packings.get(recipe.packing).name == FIXED_WIDTH,
     )
 
@@ -92,17 +87,17 @@ def _model_without_weights(recipe: Recipe) -> nn.Module:
         with torch.device("meta"):
             return timm.create_model(recipe.model, pretrained=False, **arguments)
     except (TypeError, RuntimeError, OSError) as error:
-        raise UsageError(f"{recipe.model} cannot be made: {one_line(error)}") from error
+        raise UsageError(f"cannot create model {recipe.model}: {one_line(error)}") from error
 
 
 def _untouched(model: nn.Module, replaced: set[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """As the writer's `untouched_tensors`; on the meta device an object is its own place."""
+    """The writer's `untouched_tensors` on the meta device, where aliases are the same object."""
     state = model.state_dict(keep_vars=True)
-    first = {id(state[key]): key for key in state if key in replaced}
+    first_keys = {id(state[key]): key for key in state if key in replaced}
     dense: dict[str, Tensor] = {}
     aliases: dict[str, str] = {}
     for key, tensor in state.items():
-        owner = first.setdefault(id(tensor), key)
+        owner = first_keys.setdefault(id(tensor), key)
         if owner != key:
             aliases[key] = owner
         elif key not in replaced:
@@ -111,16 +106,18 @@ def _untouched(model: nn.Module, replaced: set[str]) -> tuple[dict[str, Tensor],
 
 
 def _layer(plan: LayerPlan, packing: str, plugins: Plugins) -> EncodedLayer | None:
-    """What a weight will be stored as; None where it stays dense."""
+    """The stored form of a weight, without values; None where the weight stays dense."""
     layer, choice = plan.layer, plan.choice
     if choice.transforms:
         names = ", ".join(transform.name for transform in choice.transforms)
-        raise SizeUnknownError(f"{layer.name}: what {names} leaves to {choice.method} is not known")
+        raise SizeUnknownError(
+            f"{layer.name}: what {names} leaves to {choice.method} depends on the weights"
+        )
     entry = plugins.quantizers.get(choice.method)
     try:
         with isolated(on_layer(entry, layer.name)):
             options = choose_options(entry.item, layer.matrix_shape, choice, lambda text: None)
-            found = encode_layout(
+            encoded = encode_layout(
                 weight_key(layer.name),
                 layer.shape,
                 MethodCode(choice.method, _layout(entry.item, layer, options)),
@@ -130,7 +127,7 @@ def _layer(plan: LayerPlan, packing: str, plugins: Plugins) -> EncodedLayer | No
             )
     except SkipLayer:
         return None
-    return found if found.nbytes < 4 * layer.numel else None
+    return encoded if encoded.nbytes < 4 * layer.numel else None
 
 
 def _layout(quantizer: Quantizer, layer: LayerInfo, options: Options) -> Code:

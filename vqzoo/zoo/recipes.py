@@ -1,6 +1,5 @@
-"""The recipes of published artifacts: one YAML file each, what `Recipe` takes and `repo`."""
+"""The recipes of published artifacts: a YAML file each, with the fields of `Recipe` and `repo`."""
 
-import difflib
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +9,7 @@ import yaml
 from pydantic import ValidationError
 
 import vqzoo
-from vqzoo.errors import UsageError
+from vqzoo.errors import UsageError, did_you_mean
 from vqzoo.runs.recipe import Recipe, first_problem
 
 
@@ -19,9 +18,9 @@ class ZooRecipe:
     """One artifact of the zoo.
 
     Attributes:
-        name: of the file, without its suffix.
-        repo: name of its repository, without the organization.
-        recipe: how it is made.
+        name: the file's name without its suffix.
+        repo: the repository's name without the organization.
+        recipe: how the artifact is made.
     """
 
     name: str
@@ -30,26 +29,26 @@ class ZooRecipe:
 
 
 def recipes_folder() -> Path:
-    """Where the recipes lie that come with vqzoo: in the package, or beside it in a checkout."""
+    """The folder of vqzoo's recipes: in the installed package, or beside it in a checkout."""
     package = Path(vqzoo.__file__).parent
     packaged = package / "zoo_configs"
     return packaged if packaged.is_dir() else package.parent / "zoo_configs"
 
 
 def find_recipes(names: Sequence[str], folder: Path) -> list[ZooRecipe]:
-    """The recipes of these names in a folder, all of them where none are given.
+    """The recipes in a folder that have these names; all of them without names.
 
     Raises:
-        UsageError: there is no such folder or recipe, or a recipe is wrong: names file and line.
+        UsageError: a folder or recipe does not exist, or a recipe is invalid; the message begins
+            with file and line.
     """
     paths = {path.stem: path for path in sorted(folder.glob("*.yaml"))}
     if not paths:
         raise UsageError(f"{folder} holds no recipes (*.yaml)")
     for name in names:
         if name not in paths:
-            close = difflib.get_close_matches(name, paths, n=3)
-            hint = f"did you mean {' or '.join(close)}? " if close else ""
-            raise UsageError(f"no recipe called {name!r}; {hint}There are: {', '.join(paths)}")
+            hint = did_you_mean(name, paths)
+            raise UsageError(f"no recipe called {name!r}{hint} There are: {', '.join(paths)}")
     return [read_zoo_recipe(paths[name]) for name in dict.fromkeys(names or paths)]
 
 
@@ -57,7 +56,7 @@ def read_zoo_recipe(path: Path) -> ZooRecipe:
     """Read one recipe.
 
     Raises:
-        UsageError: it cannot be read or is wrong; the message begins with file and line.
+        UsageError: the file cannot be read or is invalid; the message begins with file and line.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -66,28 +65,26 @@ def read_zoo_recipe(path: Path) -> ZooRecipe:
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError:
-        raise UsageError(f"{path}: not UTF-8 text") from None
+        raise UsageError(f"{path}: the file is not UTF-8 text") from None
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise UsageError(f"{path}:{line}: not YAML: {error.problem}") from None
+        raise UsageError(f"{path}:{line}: this is not YAML: {error.problem}") from None
     except yaml.YAMLError as error:
-        raise UsageError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+        raise UsageError(f"{path}: this is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(fields, dict) or root is None:
-        raise UsageError(f"{path}:1: not a mapping of fields such as model and method")
+        raise UsageError(f"{path}:1: a recipe is a mapping of fields such as model and method")
     _refuse_duplicates(root, path)
     repo = fields.pop("repo", path.stem)
     if not isinstance(repo, str) or not repo or "/" in repo:
         line = line_of(root, ("repo",))
-        raise UsageError(f"{path}:{line}: repo: a name without the organization")
+        raise UsageError(f"{path}:{line}: repo: write a name without the organization")
     try:
         return ZooRecipe(path.stem, repo, Recipe(**fields))
     except ValidationError as error:
-        place, told = first_problem(error)
-        where = ".".join(str(part) for part in place)
-        line = line_of(root, place)
-        raise UsageError(f"{path}:{line}: {where + ': ' if where else ''}{told}") from None
+        place, text = first_problem(error)
+        raise UsageError(f"{path}:{line_of(root, place)}: {text}") from None
     except TypeError:
-        raise UsageError(f"{path}:1: the names of fields are text") from None
+        raise UsageError(f"{path}:1: field names must be text") from None
 
 
 def with_data(recipe: ZooRecipe, data: str | None) -> ZooRecipe:
@@ -98,18 +95,18 @@ def with_data(recipe: ZooRecipe, data: str | None) -> ZooRecipe:
 
 
 def line_of(root: yaml.Node, place: Sequence[int | str]) -> int:
-    """The line, from 1, of the value at a place such as ("rules", 0, "method"), or of what is
-    nearest around it."""
+    """The line, counted from 1, of the value at a place such as ("rules", 0, "method"), or of the
+    innermost value around it that exists."""
     node = root
     for part in place:
-        found = None
+        inner = None
         if isinstance(node, yaml.MappingNode):
-            found = next((v for k, v in node.value if k.value == str(part)), None)
+            inner = next((v for k, v in node.value if k.value == str(part)), None)
         elif isinstance(node, yaml.SequenceNode) and isinstance(part, int):
-            found = node.value[part] if part < len(node.value) else None
-        if found is None:
+            inner = node.value[part] if part < len(node.value) else None
+        if inner is None:
             break
-        node = found
+        node = inner
     return int(node.start_mark.line) + 1
 
 

@@ -25,19 +25,19 @@ def test_the_points_are_distinct_and_of_the_shifted_lattice() -> None:
 
 def test_the_nearest_point_is_the_nearest() -> None:
     vectors = torch.randn(300, 8, generator=torch.Generator().manual_seed(0)) * 1.5
-    found = (points()[nearest(vectors)] - vectors).square().sum(1)
+    distances = (points()[nearest(vectors)] - vectors).square().sum(1)
     least = torch.cdist(vectors.double(), points().double()).min(1).values.square()
-    torch.testing.assert_close(found.double(), least, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(distances.double(), least, rtol=1e-5, atol=1e-5)
 
 
-def test_a_rotation_keeps_lengths_and_is_undone() -> None:
+def test_rotate_back_inverts_rotate_and_both_keep_lengths() -> None:
     generator = torch.Generator().manual_seed(0)
     for n in (1, 2, 3, 8, 11, 96, 363):
         matrix = torch.randn(5, n, generator=generator)
         signs = 1.0 - 2 * torch.randint(2, (sign_rows(n), n), generator=generator)
-        turned = rotate(matrix, signs)
-        torch.testing.assert_close(turned.square().sum(1), matrix.square().sum(1))
-        torch.testing.assert_close(rotate_back(turned, signs), matrix)
+        rotated = rotate(matrix, signs)
+        torch.testing.assert_close(rotated.square().sum(1), matrix.square().sum(1))
+        torch.testing.assert_close(rotate_back(rotated, signs), matrix)
 
 
 def test_an_outlier_is_spread_over_all_columns() -> None:
@@ -54,12 +54,12 @@ def error(weight: torch.Tensor, **options: object) -> float:
 
     subject = subject_of(LatticeQuantizer)
     case = Case("trial", "linear", tuple(weight.shape))
-    found = subject.compress(weight, LatticeOptions.model_validate(options), case)
-    assert found is not None
-    return float((weight - found[1]).square().sum() / weight.square().sum())
+    compressed = subject.compress(weight, LatticeOptions.model_validate(options), case)
+    assert compressed is not None
+    return float((weight - compressed[1]).square().sum() / weight.square().sum())
 
 
-def test_errors_are_those_that_the_choice_by_ratio_counts_on() -> None:
+def test_errors_are_the_expected_ones() -> None:
     weight = torch.randn(128, 96, generator=torch.Generator().manual_seed(0))
     scalar = 0.1175  # the best 2-bit scalar quantizer of normal values (Max 1960)
     assert error(weight) < 0.8 * scalar

@@ -1,4 +1,4 @@
-"""Compiles Triton's kernels for CUDA devices, which takes none of them. Run by `test_triton.py`."""
+"""Compile Triton's kernels for CUDA, which takes no CUDA device. Run by `test_triton.py`."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ ONE = ("n", "k", "m", "columns", "point_stride", "dim_stride", "row_stride", "bo
 
 
 def build(kernel: Any, signature: list[str], constants: dict[str, Any], capability: int) -> None:
-    """Once as it is, and once with every integer a constant 1, as Triton makes those that are."""
+    """Compile a kernel twice: as it is, and with integers 1 as constants, as Triton treats them."""
     _build(kernel, signature, constants, capability)
     ones = {name: 1 for name in ONE if name in kernel.arg_names}
     _build(kernel, signature, constants | ones, capability)
@@ -32,13 +32,13 @@ def _build(kernel: Any, signature: list[str], constants: dict[str, Any], capabil
 
 def nearest(d: int, points: str, codes: str, capability: int) -> None:
     build(
-        kernels._nearest,
+        kernels.nearest_kernel,
         [points, *_POINTS, *["*fp32"] * 4, codes, "*fp32", "i32", "i32"],
         {
             "D": d,
             "COSTS": True,
-            "POINTS": kernels._POINTS,
-            "CENTROIDS": kernels._CENTROIDS,
+            "POINTS": kernels.POINTS,
+            "CENTROIDS": kernels.CENTROIDS,
         },
         capability,
     )
@@ -46,7 +46,7 @@ def nearest(d: int, points: str, codes: str, capability: int) -> None:
 
 def add_up(d: int, points: str, codes: str, capability: int, upper: bool) -> None:
     build(
-        kernels._add_up,
+        kernels.add_up_kernel,
         [
             *(points, *_POINTS, "*fp32", "*fp32", "*fp32", codes),
             *("*i64", "*fp32", "*i64", "i32", "i32", "fp32"),
@@ -56,7 +56,7 @@ def add_up(d: int, points: str, codes: str, capability: int, upper: bool) -> Non
             "WEIGHTED": upper,
             "SQUARES": not upper,
             "UPPER": upper,
-            "POINTS": kernels._ADDED,
+            "POINTS": kernels.ADDED,
         },
         capability,
     )
@@ -64,9 +64,9 @@ def add_up(d: int, points: str, codes: str, capability: int, upper: bool) -> Non
 
 def decode_blocks(d: int, books: str, codes: str, capability: int) -> None:
     build(
-        triton_decode._decode_blocks,
+        triton_decode.decode_blocks_kernel,
         [codes, books, "*fp32", "i32", "i32", "i64", "i32", "i32"],
-        {"D": d, "STAGES": 2, "ROWS": triton_decode._ROWS, "COLUMNS": triton_decode._COLUMNS},
+        {"D": d, "STAGES": 2, "ROWS": triton_decode.ROWS, "COLUMNS": triton_decode.COLUMNS},
         capability,
     )
 

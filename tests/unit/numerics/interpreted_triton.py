@@ -1,7 +1,7 @@
 """Triton's kernels in its interpreter, on CPU tensors, against numpy and the CPU's kernels.
 
-Run by `test_triton.py`, in a process of its own: the interpreter must be chosen before triton is
-first imported.
+`test_triton.py` runs this file in a separate process: the interpreter must be selected before
+triton is first imported.
 """
 
 import itertools
@@ -61,7 +61,7 @@ def test_codes_and_distances_are_those_of_brute_force(
 
 @FEW
 @given(st.integers(1, 3), st.integers(1, 40), st.integers(1, 90), st.integers(0, 99))
-def test_of_equally_near_centroids_the_lowest_is_taken(d: int, k: int, n: int, seed: int) -> None:
+def test_the_lowest_of_equally_near_centroids_is_chosen(d: int, k: int, n: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     points = torch.randint(-2, 3, (2, d, n), generator=generator).float()
     centroids = torch.randint(-2, 3, (2, k, d), generator=generator).float()
@@ -104,13 +104,14 @@ def test_sums_are_those_of_numpy(
     points = x.at(slice(None), slice(None)).double().numpy()
     expected, masses = np.zeros((batch, k, d)), np.zeros((batch, k))
     for b in range(batch):
-        own = codes[b].numpy()
+        cluster = codes[b].numpy()
         w = np.ones(n) if mass is None else mass[b].double().numpy()
         if which == "upper":
-            w = w * (points[b, axes[b].numpy()[own], np.arange(n)] > borders[b].numpy()[own])
+            coordinate = points[b, axes[b].numpy()[cluster], np.arange(n)]
+            w = w * (coordinate > borders[b].numpy()[cluster])
         values = points[b] ** 2 if which == "squares" else points[b]
-        np.add.at(expected[b], own, (values * w).T)
-        np.add.at(masses[b], own, w)
+        np.add.at(expected[b], cluster, (values * w).T)
+        np.add.at(masses[b], cluster, w)
     np.testing.assert_allclose(sums.numpy(), expected, rtol=1e-6, atol=1e-5)
     np.testing.assert_allclose(counts.numpy(), masses, rtol=1e-6, atol=1e-6)
 
@@ -143,12 +144,12 @@ def test_points_may_have_any_strides(permuted: tuple[int, int, int]) -> None:
     assert assign_torch(points, centroids, TRITON).equal(expected)
 
 
-def test_not_a_number_gets_a_code_that_exists() -> None:
+def test_nan_gets_a_valid_code() -> None:
     codes = assign_torch(torch.full((1, 2, 3), torch.nan), draw(1, 20, 2), TRITON)
     assert codes.tolist() == [[0, 0, 0]]
 
 
-def test_assign_gives_the_codes_of_the_cpu() -> None:
+def test_assign_returns_the_codes_of_the_cpu() -> None:
     points, centroids = draw(2, 4, 300), draw(2, 40, 4)
     assert assign_torch(points, centroids, TRITON).equal(assign(points, centroids))
 
@@ -160,19 +161,19 @@ def error(points: Tensor, centroids: Tensor) -> float:
 
 
 @pytest.mark.parametrize(("d", "k", "weighted"), [(1, 4, False), (4, 12, True), (10, 5, False)])
-def test_training_errs_as_little_as_the_cpu_and_torch(d: int, k: int, weighted: bool) -> None:
+def test_the_training_error_is_that_of_the_cpu_and_torch(d: int, k: int, weighted: bool) -> None:
     points = draw(2, d, 120) * 2 - 5
     weights = torch.rand((2, 120), generator=torch.Generator().manual_seed(2)) + 0.5
     mass = weights if weighted else None
-    found = train_torch(points, k, mass, 0, 5, 1e-3, kernels=TRITON)
+    centroids = train_torch(points, k, mass, 0, 5, 1e-3, kernels=TRITON)
     plain = train_torch(points, k, mass, 0, 5, 1e-3)
     on_cpu = kmeans(points, k, weights=mass, iterations=5).centroids
-    assert error(points, found) <= 1.05 * error(points, on_cpu)
-    assert error(points, found) == pytest.approx(error(points, plain), rel=0.03)
-    assert found.equal(train_torch(points, k, mass, 0, 5, 1e-3, kernels=TRITON))
+    assert error(points, centroids) <= 1.05 * error(points, on_cpu)
+    assert error(points, centroids) == pytest.approx(error(points, plain), rel=0.03)
+    assert centroids.equal(train_torch(points, k, mass, 0, 5, 1e-3, kernels=TRITON))
 
 
-def test_kernels_agree_to_the_last_code() -> None:
+def test_triton_and_torch_find_the_same_codes() -> None:
     for d, k in itertools.product((2, 9), (5, 270)):
         x = center_points(draw(1, d, 280))
         centroids = x.pick(torch.arange(k)[None])
@@ -193,7 +194,7 @@ def test_kernels_agree_to_the_last_code() -> None:
     dtype=DTYPES,
     seed=st.integers(0, 99),
 )
-def test_decoding_is_that_of_the_cpu(
+def test_decoding_equals_that_of_the_cpu(
     s: int, stages: int, m: int, d: int, k: int, shared: bool, dtype: torch.dtype, seed: int
 ) -> None:
     generator = torch.Generator().manual_seed(seed)

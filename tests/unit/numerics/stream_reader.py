@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 
 class Bits:
-    """Bits of bytes, the least significant of each first."""
+    """A reader of the bits of bytes, the least significant of each byte first."""
 
     def __init__(self, data: bytes) -> None:
         self.data, self.at = data, 0
@@ -24,18 +24,18 @@ class Bits:
 
 
 def table(data: bytes, order: int) -> tuple[dict[int, int], int]:
-    """Symbol -> number, and the bytes that it takes."""
+    """Symbol -> number, and the bytes that the table takes."""
     bits = Bits(data)
-    found, symbol = {}, -1
+    numbers, symbol = {}, -1
     for _ in range(bits.gamma()):
         symbol += bits.gamma()
         high = bits.gamma() - 1
-        found[symbol] = high << order | bits.take(order)
-    return found, (bits.at + 7) // 8
+        numbers[symbol] = high << order | bits.take(order)
+    return numbers, (bits.at + 7) // 8
 
 
 def chunks(data: bytes, count: int, c: int) -> Iterator[tuple[bytes, int]]:
-    """Each chunk with the number of its codes."""
+    """Yield each chunk with the number of its codes."""
     number = -(-count // (1 << c))
     sizes = [int.from_bytes(data[4 * i : 4 * i + 4], "little") for i in range(number - 1)]
     start = 4 * (number - 1)
@@ -46,7 +46,7 @@ def chunks(data: bytes, count: int, c: int) -> Iterator[tuple[bytes, int]]:
 
 
 def huffman_table(stream: bytes) -> tuple[dict[int, int], int]:
-    """Symbol -> length, and where the chunks begin."""
+    """Symbol -> length, and the position where the chunks begin."""
     numbers, size = table(stream[2:], stream[1])
     lengths, length = {}, 0
     for symbol, number in numbers.items():
@@ -78,7 +78,7 @@ def read_huffman(stream: bytes, count: int) -> list[int]:
 
 
 def ans_table(stream: bytes) -> tuple[dict[int, int], int]:
-    """Symbol -> frequency, and where the chunks begin."""
+    """Symbol -> frequency, and the position where the chunks begin."""
     numbers, size = table(stream[4:], stream[3])
     return {symbol: number + 1 for symbol, number in numbers.items()}, 4 + size
 

@@ -17,7 +17,7 @@ def reference(codes: list[int], bits: int) -> bytes:
 
 
 @given(st.data(), st.integers(1, 16))
-def test_stream_is_numpys_and_comes_back(data: st.DataObject, bits: int) -> None:
+def test_the_stream_equals_numpys_and_unpacks_to_the_codes(data: st.DataObject, bits: int) -> None:
     codes = data.draw(st.lists(st.integers(0, (1 << bits) - 1), max_size=70))
     stream = pack(torch.tensor(codes, dtype=torch.int64), bits)
     assert bytes(stream.tolist()) == reference(codes, bits)
@@ -37,7 +37,7 @@ def test_unpacked_dtype(bits: int, dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("bits", [1, 3, 8, 11])
-def test_streams_longer_than_a_task(bits: int) -> None:
+def test_a_stream_longer_than_a_task(bits: int) -> None:
     codes = torch.randint(0, 1 << bits, (2_500_003,), dtype=torch.int32)
     stream = pack(codes, bits)
     assert stream.numel() == stream_bytes(codes.numel(), bits)

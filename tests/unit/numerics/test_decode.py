@@ -4,15 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from vqzoo.numerics.coding.bits import pack
-from vqzoo.numerics.decoding.decode import (
-    decode_pq,
-    decode_pq_stream,
-    decode_residual,
-    decode_residual_stream,
-    decode_scalar,
-    decode_scalar_stream,
-)
+from vqzoo.numerics.decoding.decode import decode_pq, decode_residual, decode_scalar
 
 
 def draw(*shape: int) -> Tensor:
@@ -39,7 +31,7 @@ def test_pq(d: int, k: int, shared: bool) -> None:
     assert out.equal(expected(codes, codebooks))
 
 
-def test_pq_into_some_columns_leaves_the_others() -> None:
+def test_decoding_into_some_columns_leaves_the_others_alone() -> None:
     codes, codebooks = draw_codes(16, 5, 9), draw(5, 16, 4)
     wide = torch.zeros(9, 30)
     decode_pq(codes, codebooks, wide[:, 3:23])
@@ -55,15 +47,6 @@ def test_half_precision_codebooks(dtype: torch.dtype) -> None:
     assert out.equal(expected(codes, codebooks.float()))
 
 
-@pytest.mark.parametrize("k", [2, 16, 100, 256, 1024, 65536])
-@pytest.mark.parametrize("shared", [False, True])
-def test_pq_from_the_stream(k: int, shared: bool) -> None:
-    bits = (k - 1).bit_length()
-    codes, codebooks = draw_codes(k, 11, 53), draw(1 if shared else 11, k, 4)
-    out = decode_pq_stream(pack(codes, bits), bits, codebooks, 11, torch.empty(53, 44))
-    assert out.equal(expected(codes, codebooks))
-
-
 @pytest.mark.parametrize("stages", [1, 2, 3])
 @pytest.mark.parametrize("shared", [False, True])
 def test_residual(stages: int, shared: bool) -> None:
@@ -73,30 +56,11 @@ def test_residual(stages: int, shared: bool) -> None:
     torch.testing.assert_close(out, sums)
 
 
-@pytest.mark.parametrize("k", [2, 16, 100, 256, 1024])
-@pytest.mark.parametrize("shared", [False, True])
-def test_residual_from_the_stream(k: int, shared: bool) -> None:
-    bits = (k - 1).bit_length()
-    codes, codebooks = draw_codes(k, 37, 2, 53), draw(1 if shared else 37, 2, k, 5)
-    out = decode_residual(codes, codebooks, torch.empty(53, 185))
-    streamed = decode_residual_stream(
-        pack(codes, bits), bits, codebooks, 37, torch.full((53, 185), torch.nan)
-    )
-    assert streamed.equal(out)
-
-
-@pytest.mark.parametrize("k", [2, 16, 100, 256, 1024])
-def test_scalar_from_the_stream(k: int) -> None:
-    bits = (k - 1).bit_length()
-    codes, centroids = draw_codes(k, 1_100_003), draw(k)
-    out = decode_scalar_stream(pack(codes, bits), bits, centroids, torch.empty(1_100_003))
-    assert out.equal(centroids[codes.long()])
-
-
+@pytest.mark.parametrize("shape", [(7, 5, 3), (5_000_003,)])
 @pytest.mark.parametrize("k", [3, 256, 300])
-def test_scalar(k: int) -> None:
-    codes, centroids = draw_codes(k, 7, 5, 3), draw(k)
-    out = decode_scalar(codes, centroids, torch.empty(7, 5, 3))
+def test_scalar(k: int, shape: tuple[int, ...]) -> None:
+    codes, centroids = draw_codes(k, *shape), draw(k)
+    out = decode_scalar(codes, centroids, torch.empty(shape))
     assert out.equal(centroids[codes.long()])
 
 
@@ -119,11 +83,6 @@ def test_refuses(
 
 
 @pytest.mark.parametrize("code", [4, 255])
-def test_scalar_refuses_a_code_that_names_no_centroid(code: int) -> None:
+def test_scalar_refuses_a_code_out_of_range(code: int) -> None:
     with pytest.raises(ValueError, match="out of range"):
         decode_scalar(torch.tensor([code], dtype=torch.uint8), torch.zeros(4), torch.zeros(1))
-
-
-def test_stream_with_a_code_out_of_range() -> None:
-    with pytest.raises(ValueError, match="out of range"):
-        decode_pq_stream(pack(torch.tensor([7]), 3), 3, torch.zeros(1, 5, 2), 1, torch.zeros(1, 2))

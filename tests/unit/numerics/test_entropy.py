@@ -1,4 +1,4 @@
-"""Counts and entropy, against numpy and scipy."""
+"""Symbol counts and entropy, against numpy and scipy."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from vqzoo.numerics.threads import use_threads
 
 
 @given(st.lists(st.integers(0, 9), max_size=60))
-def test_counts_and_entropy_are_numpys_and_scipys(codes: list[int]) -> None:
+def test_counts_and_entropy_equal_those_of_numpy_and_scipy(codes: list[int]) -> None:
     values = torch.tensor(codes, dtype=torch.int64)
     counts = symbol_counts(values, 10)
     assert counts.tolist() == np.bincount(codes or np.empty(0, int), minlength=10).tolist()
@@ -22,7 +22,7 @@ def test_counts_and_entropy_are_numpys_and_scipys(codes: list[int]) -> None:
 
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32, torch.int64])
-def test_several_tasks(dtype: torch.dtype, threads: int) -> None:
+def test_counts_of_several_tasks_add_up(dtype: torch.dtype, threads: int) -> None:
     values = torch.arange(2_500_003).remainder(100).to(dtype).reshape(1, -1)
     with use_threads(threads):
         counts = symbol_counts(values, 300)

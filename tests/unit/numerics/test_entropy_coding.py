@@ -27,7 +27,7 @@ MILLION = 1 << 20
 
 
 def drawn(weights: np.ndarray, count: int, seed: int = 0) -> Tensor:
-    """Codes with these probabilities."""
+    """Random codes with probabilities proportional to the weights."""
     random = np.random.default_rng(seed)
     return torch.from_numpy(random.choice(len(weights), count, p=weights / weights.sum()))
 
@@ -36,7 +36,7 @@ def bell(k: int) -> np.ndarray:
     return np.exp(-0.5 * ((np.arange(k) - k / 2) / (k / 7)) ** 2)
 
 
-# What scalar k-means, pq, masks and gaps look like, and what is harder.
+# Distributions like those of scalar k-means, pq, masks and gaps, and harder ones.
 SKEWS: dict[str, np.ndarray] = {
     "bell of 16": bell(16),
     "bell of 256": bell(256),
@@ -51,8 +51,8 @@ SKEWS: dict[str, np.ndarray] = {
 }
 
 
-def back(coder: ModuleType, stream: Tensor, cardinality: int, count: int) -> Tensor | None:
-    """The codes of a stream that may be damaged, None where it is refused."""
+def unpacked(coder: ModuleType, stream: Tensor, cardinality: int, count: int) -> Tensor | None:
+    """The codes of a stream that may be damaged; None if it is refused."""
     try:
         codes = coder.unpack(stream, cardinality, count)
     except ValueError:
@@ -64,7 +64,7 @@ def back(coder: ModuleType, stream: Tensor, cardinality: int, count: int) -> Ten
 
 @st.composite
 def streams(draw: st.DrawFn) -> tuple[Tensor, int]:
-    """Codes of any skew, and their cardinality."""
+    """Codes with any skew, and their cardinality."""
     cardinality = draw(st.sampled_from([1, 2, 3, 5, 16, 200, 256, 257, 5000, 65536]))
     count = draw(st.sampled_from([0, 1, 2, 13, 300, 5000, 40_000]))
     power = draw(st.sampled_from([0.5, 1.0, 3.0, 20.0]))
@@ -77,12 +77,12 @@ def streams(draw: st.DrawFn) -> tuple[Tensor, int]:
 @both
 @settings(max_examples=60)
 @given(streams())
-def test_codes_come_back(name: str, given: tuple[Tensor, int]) -> None:
-    codes, cardinality = given
+def test_unpacking_returns_the_codes(name: str, coded: tuple[Tensor, int]) -> None:
+    codes, cardinality = coded
     stream = CODERS[name].pack(codes, cardinality)
-    found = CODERS[name].unpack(stream, cardinality, len(codes))
-    assert found.dtype == (torch.uint8 if cardinality <= 256 else torch.int32)
-    assert found.long().equal(codes)
+    result = CODERS[name].unpack(stream, cardinality, len(codes))
+    assert result.dtype == (torch.uint8 if cardinality <= 256 else torch.int32)
+    assert result.long().equal(codes)
     assert READERS[name](bytes(stream.tolist()), len(codes)) == codes.tolist()
 
 
@@ -90,13 +90,13 @@ def test_codes_come_back(name: str, given: tuple[Tensor, int]) -> None:
 @pytest.mark.parametrize("skew", ["bell of 16", "Zipf of 4096", "rare ones", "one and the rest"])
 def test_several_chunks_on_any_number_of_threads(name: str, skew: str) -> None:
     codes, k = drawn(SKEWS[skew], 600_001), len(SKEWS[skew])
-    made = []
+    packed = []
     for threads in (1, 3):
         with use_threads(threads):
-            made.append(CODERS[name].pack(codes, k))
-            assert CODERS[name].unpack(made[-1], k, len(codes)).long().equal(codes)
-    assert made[0].equal(made[1])
-    assert READERS[name](bytes(made[0].tolist()), len(codes)) == codes.tolist()
+            packed.append(CODERS[name].pack(codes, k))
+            assert CODERS[name].unpack(packed[-1], k, len(codes)).long().equal(codes)
+    assert packed[0].equal(packed[1])
+    assert READERS[name](bytes(packed[0].tolist()), len(codes)) == codes.tolist()
 
 
 @both
@@ -120,7 +120,7 @@ def test_a_single_symbol_costs_nothing(name: str, cardinality: int) -> None:
 
 @pytest.mark.parametrize("skew", SKEWS)
 def test_ans_is_within_half_a_percent_of_the_entropy(skew: str) -> None:
-    """The table apart, and what the states of the one chunk of codes that are nearly free cost."""
+    """Apart from the table, and from the states of the single chunk of nearly free codes."""
     k = len(SKEWS[skew])
     codes = drawn(SKEWS[skew], MILLION)
     stream = ans.pack(codes, k)
@@ -131,7 +131,7 @@ def test_ans_is_within_half_a_percent_of_the_entropy(skew: str) -> None:
 
 
 def huffman_bits(codes: Tensor) -> int:
-    """Huffman's algorithm with a heap: the weight of all its merges."""
+    """The total weight of the merges of Huffman's algorithm, computed with a heap."""
     heap = [int(count) for count in torch.bincount(codes) if count]
     heapq.heapify(heap)
     total = 0
@@ -168,7 +168,7 @@ def test_sizes_beside_other_libraries(skew: str) -> None:
     assert stream.numel() - start <= 1.002 * coder.get_compressed().nbytes + 36
 
     table = {s: int(c) for s, c in enumerate(counts) if c}
-    # dahuffman writes one more symbol, the end of the stream, which takes code space.
+    # dahuffman codes one more symbol, the end of the stream, which takes code space.
     peer = len(HuffmanCodec.from_frequencies(table).encode(codes.tolist()))
     stream = huffman.pack(codes, k)
     _, start = huffman_table(bytes(stream.tolist()))
@@ -178,7 +178,7 @@ def test_sizes_beside_other_libraries(skew: str) -> None:
 @both
 @settings(max_examples=100)
 @given(st.data())
-def test_damage_is_refused_or_gives_codes_in_range(name: str, data: st.DataObject) -> None:
+def test_damaged_streams_are_refused_or_give_codes_in_range(name: str, data: st.DataObject) -> None:
     coder = CODERS[name]
     skew = data.draw(st.sampled_from(["bell of 16", "Zipf of 4096", "geometric", "few of 65536"]))
     count = data.draw(st.sampled_from([1, 40, 3000, 70_000]))
@@ -187,12 +187,12 @@ def test_damage_is_refused_or_gives_codes_in_range(name: str, data: st.DataObjec
     place = data.draw(st.integers(0, 8 * min(stream.numel(), 2000) - 1))
     flipped = stream.clone()
     flipped[place // 8] ^= 1 << place % 8
-    back(coder, flipped, k, count)
+    unpacked(coder, flipped, k, count)
     cut = data.draw(st.integers(0, stream.numel() - 1))
-    assert back(coder, stream[:cut], k, count) is None
-    assert back(coder, torch.cat([stream, stream[:cut] + 1]), k, count) is None or cut == 0
-    back(coder, stream, k, count + 1)
-    back(coder, stream, max(1, k // 2), count)
+    assert unpacked(coder, stream[:cut], k, count) is None
+    assert unpacked(coder, torch.cat([stream, stream[:cut] + 1]), k, count) is None or cut == 0
+    unpacked(coder, stream, k, count + 1)
+    unpacked(coder, stream, max(1, k // 2), count)
 
 
 @both
@@ -201,7 +201,7 @@ def test_damage_is_refused_or_gives_codes_in_range(name: str, data: st.DataObjec
 def test_any_bytes_are_refused_or_give_codes_in_range(
     name: str, raw: bytes, cardinality: int, count: int
 ) -> None:
-    back(CODERS[name], torch.tensor(list(raw), dtype=torch.uint8), cardinality, count)
+    unpacked(CODERS[name], torch.tensor(list(raw), dtype=torch.uint8), cardinality, count)
 
 
 def changed(codes: Tensor, name: str, k: int, change: Callable[[bytearray], object]) -> bytes:
@@ -211,7 +211,7 @@ def changed(codes: Tensor, name: str, k: int, change: Callable[[bytearray], obje
 
 
 TWELVE = torch.tensor([0, 1, 0, 3, 0, 0, 1, 0, 0, 3, 0, 1])
-LIES: dict[str, tuple[str, Callable[[bytearray], object], str]] = {
+FORGERIES: dict[str, tuple[str, Callable[[bytearray], object], str]] = {
     "chunks too small": ("huffman", lambda r: r.__setitem__(0, 17), "chunks of 2"),
     "chunks too large": ("huffman", lambda r: r.__setitem__(0, 25), "chunks of 2"),
     "an order out of range": ("huffman", lambda r: r.__setitem__(1, 25), "order"),
@@ -233,27 +233,28 @@ LIES: dict[str, tuple[str, Callable[[bytearray], object], str]] = {
 }
 
 
-@pytest.mark.parametrize("lie", LIES)
-def test_a_lie_is_told_apart(lie: str) -> None:
-    name, change, message = LIES[lie]
+@pytest.mark.parametrize("forgery", FORGERIES)
+def test_a_forged_stream_is_refused(forgery: str) -> None:
+    name, change, message = FORGERIES[forgery]
     raw = changed(TWELVE, name, 4, change)
     with pytest.raises(ValueError, match=message):
         CODERS[name].unpack(torch.tensor(list(raw), dtype=torch.uint8), 4, 12)
 
 
 @both
-def test_chunk_sizes_that_lead_out_of_the_stream(name: str) -> None:
+def test_wrong_chunk_sizes_are_refused(name: str) -> None:
     codes = drawn(SKEWS["bell of 16"], 600_000)
     stream = CODERS[name].pack(codes, 16)
     start = (huffman_table if name == "huffman" else ans_table)(bytes(stream.tolist()))[1]
     for size in (0, 1, 4, 1 << 31, (1 << 32) - 1):
-        lying = stream.clone()
-        lying[start : start + 4] = torch.tensor(list(size.to_bytes(4, "little")), dtype=torch.uint8)
-        assert back(CODERS[name], lying, 16, len(codes)) is None
+        forged = stream.clone()
+        raw = list(size.to_bytes(4, "little"))
+        forged[start : start + 4] = torch.tensor(raw, dtype=torch.uint8)
+        assert unpacked(CODERS[name], forged, 16, len(codes)) is None
 
 
 @both
-def test_symbols_past_the_cardinality(name: str) -> None:
+def test_symbols_above_the_cardinality_are_refused(name: str) -> None:
     stream = CODERS[name].pack(TWELVE, 4)
     with pytest.raises(ValueError, match="past 3"):
         CODERS[name].unpack(stream, 3, 12)
@@ -262,7 +263,7 @@ def test_symbols_past_the_cardinality(name: str) -> None:
 
 
 @both
-def test_what_is_no_stream(name: str) -> None:
+def test_tensors_that_cannot_be_streams_are_refused(name: str) -> None:
     for stream, count in (
         (torch.zeros(9), 3),
         (torch.zeros(3, 3, dtype=torch.uint8), 3),
@@ -281,11 +282,11 @@ def test_codes_out_of_range_are_refused(name: str, codes: list[int]) -> None:
 
 
 def test_the_worked_example_of_the_docs() -> None:
-    """What is printed there is what is written; the readers follow the page, too."""
+    """The page shows the bytes that are written, and the readers, written from it, decode them."""
     page = (Path(vqzoo.__file__).parents[1] / "docs/packings.md").read_text()
     for name, coder in CODERS.items():
-        found = re.search(rf'bytes\({name}\.tolist\(\)\)\.hex\(" "\) == "([0-9a-f ]+)"', page)
-        assert found is not None
-        raw = bytes.fromhex(found[1])
+        match = re.search(rf'bytes\({name}\.tolist\(\)\)\.hex\(" "\) == "([0-9a-f ]+)"', page)
+        assert match is not None
+        raw = bytes.fromhex(match[1])
         assert bytes(coder.pack(TWELVE, 4).tolist()) == raw
         assert READERS[name](raw, 12) == TWELVE.tolist()

@@ -1,4 +1,4 @@
-"""Batched k-means, against scikit-learn, brute force and its own invariants."""
+"""Batched k-means, against scikit-learn, brute force and its invariants."""
 
 import itertools
 
@@ -34,15 +34,15 @@ def nearest(points: Tensor, centroids: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("d", [1, 2, 3, 4, 5, 8, 13, 16, 32])
 @pytest.mark.parametrize("k", [1, 7, 16, 256, 300])
-def test_codes_name_the_nearest_of_the_returned_centroids(d: int, k: int) -> None:
+def test_codes_are_those_of_the_nearest_returned_centroids(d: int, k: int) -> None:
     points = draw(3, d, 333, seed=d)
     clusters = kmeans(points, k, iterations=3)
     assert clusters.centroids.shape == (3, k, d)
     assert clusters.centroids.dtype == torch.float32
     assert clusters.codes.dtype == (torch.uint8 if k <= 256 else torch.int32)
     best = ((points.double() - nearest_points(points, clusters.centroids)) ** 2).sum(1)
-    mine = ((points.double() - decoded(clusters)) ** 2).sum(1)
-    torch.testing.assert_close(mine, best, rtol=1e-5, atol=1e-6)
+    actual = ((points.double() - decoded(clusters)) ** 2).sum(1)
+    torch.testing.assert_close(actual, best, rtol=1e-5, atol=1e-6)
 
 
 def nearest_points(points: Tensor, centroids: Tensor) -> Tensor:
@@ -65,7 +65,7 @@ def test_error_is_that_of_scikit_learn() -> None:
     assert error(points, clusters) <= 1.02 * reference
 
 
-def test_best_of_some_seeds_is_the_brute_force_optimum_of_tiny_problems() -> None:
+def test_the_best_of_several_seeds_is_the_optimum_of_tiny_problems() -> None:
     points = draw(10, 2, 7)
     runs = [kmeans(points, 2, seed=seed, tolerance=0.0) for seed in range(20)]
     for b in range(10):
@@ -92,9 +92,9 @@ def test_error_never_rises_with_iterations() -> None:
 
 @pytest.fixture(params=["a problem a thread", "a problem on all threads"])
 def work_sharing(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small problems take the way of large ones as well."""
+    """Run small problems like large ones as well."""
     if request.param == "a problem on all threads":
-        monkeypatch.setattr("vqzoo.numerics.clustering.kmeans._LARGE", 0)
+        monkeypatch.setattr("vqzoo.numerics.clustering.kmeans.LARGE", 0)
 
 
 @pytest.mark.usefixtures("work_sharing")
@@ -126,11 +126,11 @@ def test_weights_count_as_repetition() -> None:
     weights = repeats[None].float()
     repeated = points.repeat_interleave(repeats, dim=2)
     best = min(error(repeated, kmeans(repeated, 5, seed=s, tolerance=0.0)) for s in range(20))
-    mine = min(
+    weighted = min(
         error(points, kmeans(points, 5, weights=weights, seed=s, tolerance=0.0), weights)
         for s in range(20)
     )
-    assert mine == pytest.approx(best, rel=0.02)
+    assert weighted == pytest.approx(best, rel=0.02)
 
 
 @pytest.mark.usefixtures("work_sharing")
@@ -174,10 +174,10 @@ def test_an_offset_does_not_matter() -> None:
 
 
 def test_very_many_centroids_start_from_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vqzoo.numerics.clustering.kmeans._LARGE", 0)
+    monkeypatch.setattr("vqzoo.numerics.clustering.kmeans.LARGE", 0)
     points = draw(1, 4, 6000)
     expected = error(points, kmeans(points, 500))
-    monkeypatch.setattr("vqzoo.numerics.kernels.lloyd_parallel._SEED_CENTROIDS", 100)
+    monkeypatch.setattr("vqzoo.numerics.kernels.lloyd_parallel.SEED_CENTROIDS", 100)
     assert error(points, kmeans(points, 500)) <= 1.05 * expected
 
 
@@ -199,7 +199,7 @@ def test_as_many_centroids_as_points_and_more_than_distinct_points() -> None:
     assert torch.isfinite(clusters.centroids).all()
 
 
-def test_far_outliers_get_centroids_of_their_own() -> None:
+def test_far_outliers_get_separate_centroids() -> None:
     points = draw(1, 2, 1000)
     points[0, :, 0] = 1e4
     assert error(points, kmeans(points, 8)) < 1000
@@ -232,7 +232,7 @@ def test_progress_ends_at_its_total() -> None:
 
 
 @pytest.mark.usefixtures("work_sharing")
-def test_an_interrupt_leaves() -> None:
+def test_an_interrupt_is_raised() -> None:
     def interrupt(done: int, total: int) -> None:
         raise KeyboardInterrupt
 
@@ -263,7 +263,7 @@ def test_assign_refuses_centroids_of_another_shape() -> None:
 
 
 @pytest.mark.parametrize("sample", [None, 700])
-def test_codebooks_alone_are_those_of_kmeans(sample: int | None) -> None:
+def test_train_codebooks_returns_the_centroids_of_kmeans(sample: int | None) -> None:
     points, weights = draw(2, 3, 1000), draw(2, 1000, seed=1).abs()
-    found = kmeans(points, 20, weights=weights, seed=3, sample=sample).centroids
-    assert train_codebooks(points, 20, weights=weights, seed=3, sample=sample).equal(found)
+    centroids = kmeans(points, 20, weights=weights, seed=3, sample=sample).centroids
+    assert train_codebooks(points, 20, weights=weights, seed=3, sample=sample).equal(centroids)

@@ -1,4 +1,4 @@
-"""Lookups agree with plain indexing, and their gradients with its gradients, in float64."""
+"""Lookups and their gradients, against plain indexing in float64."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ sizes = st.integers(1, 9)
 
 
 def plain(codes: torch.Tensor, codebooks: torch.Tensor) -> torch.Tensor:
-    """Block by block and stage by stage, in torch's own indexing."""
+    """Decode block by block and stage by stage, with torch's indexing."""
     s, stages, _ = codes.shape
     blocks = []
     for b in range(s):
@@ -31,15 +31,15 @@ def test_values_and_gradients(
     books = torch.randn(1 if shared else s, stages, k, d, generator=generator, requires_grad=True)
     exact = books.detach().double().requires_grad_()
     weights = torch.randn(m, s * d, generator=generator)
-    found, expected = look_up(codes, books), plain(codes, exact)
-    torch.testing.assert_close(found, expected.float())
-    (found * weights).sum().backward()
+    matrix, expected = look_up(codes, books), plain(codes, exact)
+    torch.testing.assert_close(matrix, expected.float())
+    (matrix * weights).sum().backward()
     (expected * weights).sum().backward()
     torch.testing.assert_close(books.grad, exact.grad.float())
 
 
 @pytest.mark.parametrize("shared", [True, False])
-def test_float64_and_other_devices_take_torchs_own_lookup(shared: bool) -> None:
+def test_float64_codebooks_use_the_lookup_of_torch(shared: bool) -> None:
     codes = torch.randint(0, 5, (3, 2, 7))
     books = torch.randn(1 if shared else 3, 2, 5, 4, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda b: look_up(codes, b), (books,))
@@ -52,9 +52,9 @@ def test_scalars(m: int, n: int, k: int) -> None:
     codes = torch.randint(0, k, (m, n), generator=generator)
     centroids = torch.randn(k, generator=generator, requires_grad=True)
     weights = torch.randn(m, n, generator=generator)
-    found = look_up_scalar(codes, centroids)
-    assert torch.equal(found, centroids[codes])
-    (found * weights).sum().backward()
+    values = look_up_scalar(codes, centroids)
+    assert torch.equal(values, centroids[codes])
+    (values * weights).sum().backward()
     expected = torch.zeros(k, dtype=torch.float64)
     expected.index_add_(0, codes.flatten(), weights.double().flatten())
     torch.testing.assert_close(centroids.grad, expected.float())

@@ -1,4 +1,4 @@
-"""k-means by other metrics than the Euclidean one."""
+"""k-means by metrics other than the Euclidean."""
 
 from itertools import pairwise
 
@@ -23,13 +23,15 @@ def problem(blocks: int, d: int, n: int, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def costs(points: Tensor, metrics: Tensor, centroids: Tensor) -> Tensor:
-    """(blocks, n, k): by the definition."""
-    rest = points.double().transpose(1, 2)[:, :, None] - centroids.double()[:, None]
-    return torch.einsum("bnki,bij,bnkj->bnk", rest, metrics.double(), rest)
+    """(blocks, n, k), computed from the definition."""
+    residuals = points.double().transpose(1, 2)[:, :, None] - centroids.double()[:, None]
+    return torch.einsum("bnki,bij,bnkj->bnk", residuals, metrics.double(), residuals)
 
 
 @given(st.integers(1, 4), st.integers(1, 6), st.integers(1, 30), st.integers(1, 9), st.booleans())
-def test_codes_are_the_nearest(blocks: int, d: int, n: int, k: int, shared: bool) -> None:
+def test_codes_are_those_of_the_nearest_centroids(
+    blocks: int, d: int, n: int, k: int, shared: bool
+) -> None:
     points, metrics = problem(blocks, d, n, seed=blocks * n)
     centroids = torch.randn(1 if shared else blocks, k, d)
     codes = assign_by_metric(points, metrics, centroids)
@@ -38,7 +40,7 @@ def test_codes_are_the_nearest(blocks: int, d: int, n: int, k: int, shared: bool
     np.testing.assert_allclose(chosen, cost.amin(2), rtol=1e-3, atol=1e-4)
 
 
-def test_the_identity_is_plain_kmeans() -> None:
+def test_the_identity_metric_is_plain_kmeans() -> None:
     points, _ = problem(3, 4, 200, seed=1)
     same = metric_kmeans(points, torch.eye(4).expand(3, 4, 4), 8, seed=5)
     plain = kmeans(points, 8, seed=5)
@@ -47,19 +49,19 @@ def test_the_identity_is_plain_kmeans() -> None:
 
 
 @pytest.mark.parametrize("shared", [False, True])
-def test_the_error_falls_by_its_metric(shared: bool) -> None:
+def test_the_error_by_the_metric_is_lower_than_that_of_plain_kmeans(shared: bool) -> None:
     points, metrics = problem(6, 4, 300, seed=2)
-    found = metric_kmeans(points, metrics, 16, shared=shared)
+    clusters = metric_kmeans(points, metrics, 16, shared=shared)
     plain = kmeans(
         points.transpose(0, 1).reshape(1, 4, -1) if shared else points,
         16,
     )
-    ours = costs(points, metrics, found.centroids).amin(2).sum()
-    theirs = costs(points, metrics, plain.centroids).amin(2).sum()
-    assert ours < 0.95 * theirs
+    by_metric = costs(points, metrics, clusters.centroids).amin(2).sum()
+    by_distance = costs(points, metrics, plain.centroids).amin(2).sum()
+    assert by_metric < 0.95 * by_distance
 
 
-def test_no_round_makes_a_shared_codebook_worse() -> None:
+def test_no_round_raises_the_error_of_a_shared_codebook() -> None:
     points, metrics = problem(5, 3, 100, seed=3)
     errors = [
         float(
@@ -81,17 +83,17 @@ def test_no_round_makes_a_shared_codebook_worse() -> None:
 
 def test_a_shared_centroid_is_the_weighted_least_squares_solution() -> None:
     points, metrics = problem(3, 2, 20, seed=4)
-    found = metric_kmeans(points, metrics, 1, shared=True)
+    clusters = metric_kmeans(points, metrics, 1, shared=True)
     roots = torch.linalg.cholesky(metrics.double()).mT
     left = torch.cat([root.repeat(20, 1) for root in roots])
     right = torch.cat(
         [(root @ x.double()).T.reshape(-1) for root, x in zip(roots, points, strict=True)]
     )
     expected = np.linalg.lstsq(left.numpy(), right.numpy(), rcond=None)[0]
-    np.testing.assert_allclose(found.centroids[0, 0], expected, rtol=1e-4)
+    np.testing.assert_allclose(clusters.centroids[0, 0], expected, rtol=1e-4)
 
 
-def test_what_is_no_metric_is_refused() -> None:
+def test_metrics_that_are_not_positive_definite_are_refused() -> None:
     points, metrics = problem(2, 3, 10, seed=0)
     with pytest.raises(ValueError, match="positive definite"):
         metric_kmeans(points, -metrics, 2)

@@ -1,4 +1,4 @@
-"""Code lengths, against Huffman's algorithm and against all codes there are."""
+"""Code lengths, against Huffman's algorithm and against exhaustive search."""
 
 import heapq
 import itertools
@@ -14,7 +14,7 @@ COUNTS = st.lists(st.integers(1, 1000), min_size=1, max_size=40)
 
 
 def huffman_bits(counts: list[int]) -> int:
-    """The bits of an optimal prefix code: what all merges of Huffman's algorithm weigh."""
+    """The bits of an optimal prefix code: the total weight of the merges of Huffman's algorithm."""
     heap, total = list(counts), 0
     heapq.heapify(heap)
     while len(heap) > 1:
@@ -25,12 +25,12 @@ def huffman_bits(counts: list[int]) -> int:
 
 
 @given(COUNTS)
-def test_unlimited_lengths_are_as_good_as_huffmans(counts: list[int]) -> None:
+def test_codes_within_the_limit_are_as_short_as_huffmans(counts: list[int]) -> None:
     lengths = code_lengths(np.array(counts))
     assert int(lengths @ np.array(counts)) == huffman_bits(counts)
 
 
-def test_skew_as_steep_as_it_gets() -> None:
+def test_fibonacci_counts_reach_the_limit() -> None:
     fibonacci = [1, 1]
     while len(fibonacci) < 33:
         fibonacci.append(fibonacci[-1] + fibonacci[-2])
@@ -42,7 +42,7 @@ def test_skew_as_steep_as_it_gets() -> None:
 
 
 @given(st.lists(st.integers(1, 60), min_size=2, max_size=5), st.integers(3, 4))
-def test_limited_lengths_are_the_best_there_are(counts: list[int], limit: int) -> None:
+def test_limited_lengths_are_optimal(counts: list[int], limit: int) -> None:
     lengths = code_lengths(np.array(counts), limit)
     assert int(lengths.max()) <= limit
     canonical_starts(lengths)
@@ -55,7 +55,7 @@ def test_limited_lengths_are_the_best_there_are(counts: list[int], limit: int) -
 
 
 @given(COUNTS.filter(lambda counts: len(counts) > 1))
-def test_no_code_begins_another(counts: list[int]) -> None:
+def test_no_code_is_a_prefix_of_another(counts: list[int]) -> None:
     lengths = code_lengths(np.array(counts))
     order, starts = canonical_starts(lengths)
     words = [f"{start:032b}"[:length] for start, length in zip(starts, lengths[order], strict=True)]
@@ -63,12 +63,12 @@ def test_no_code_begins_another(counts: list[int]) -> None:
     assert not any(b.startswith(a) for a, b in itertools.pairwise(words))
 
 
-def test_too_many_symbols_for_a_limit() -> None:
+def test_too_many_symbols_for_a_limit_are_refused() -> None:
     with pytest.raises(ValueError, match="more than 2 bits"):
         code_lengths(np.ones(5, np.int64), 2)
 
 
 @pytest.mark.parametrize("lengths", [[1], [1, 2], [1, 1, 1], [0, 1], [-1, 1], [33, 1], [1, 2, 3]])
-def test_lengths_of_no_complete_code_are_refused(lengths: list[int]) -> None:
+def test_lengths_of_incomplete_codes_are_refused(lengths: list[int]) -> None:
     with pytest.raises(ValueError, match="length"):
         canonical_starts(np.array(lengths))

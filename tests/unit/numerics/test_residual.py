@@ -1,4 +1,4 @@
-"""Residual quantization: against exhaustive search, a direct least-squares solve, and k-means."""
+"""Residual quantization, against exhaustive search and k-means."""
 
 import itertools
 
@@ -15,43 +15,43 @@ def draw(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def decoded(found: ResidualClusters) -> Tensor:
-    batch, stages = found.codes.shape[:2]
+def decoded(clusters: ResidualClusters) -> Tensor:
+    batch, stages = clusters.codes.shape[:2]
     return torch.stack(
         [
-            sum(found.codebooks[b, t][found.codes[b, t].long()] for t in range(stages)).T
+            sum(clusters.codebooks[b, t][clusters.codes[b, t].long()] for t in range(stages)).T
             for b in range(batch)
         ]
     )
 
 
-def error(points: Tensor, found: ResidualClusters, weights: Tensor | None = None) -> float:
-    squares = ((decoded(found) - points) ** 2).double().sum(1)
+def error(points: Tensor, clusters: ResidualClusters, weights: Tensor | None = None) -> float:
+    squares = ((decoded(clusters) - points) ** 2).double().sum(1)
     return float((squares if weights is None else squares * weights).sum())
 
 
 def test_shapes_and_dtypes() -> None:
-    found = residual_kmeans(draw(2, 3, 400), 300, 2, iterations=2)
-    assert found.codebooks.shape == (2, 2, 300, 3)
-    assert found.codebooks.dtype == torch.float32
-    assert found.codes.shape == (2, 2, 400)
-    assert found.codes.dtype == torch.int32
+    clusters = residual_kmeans(draw(2, 3, 400), 300, 2, iterations=2)
+    assert clusters.codebooks.shape == (2, 2, 300, 3)
+    assert clusters.codebooks.dtype == torch.float32
+    assert clusters.codes.shape == (2, 2, 400)
+    assert clusters.codes.dtype == torch.int32
     assert residual_kmeans(draw(1, 3, 400), 256, 1).codes.dtype == torch.uint8
 
 
 def test_a_beam_as_wide_as_the_codebook_finds_the_best_codes() -> None:
     points = draw(1, 3, 200)
-    found = residual_kmeans(points, 6, 2, beam=6)
-    sums = torch.stack([a + b for a, b in itertools.product(*found.codebooks[0])])
+    clusters = residual_kmeans(points, 6, 2, beam=6)
+    sums = torch.stack([a + b for a, b in itertools.product(*clusters.codebooks[0])])
     best = ((points[0].T[:, None] - sums) ** 2).sum(2).amin(1)
-    mine = ((decoded(found) - points)[0] ** 2).sum(0)
-    torch.testing.assert_close(mine, best, rtol=1e-4, atol=1e-5)
+    actual = ((decoded(clusters) - points)[0] ** 2).sum(0)
+    torch.testing.assert_close(actual, best, rtol=1e-4, atol=1e-5)
 
 
 def test_one_greedy_stage_is_k_means() -> None:
     points = draw(1, 4, 1000)
-    found = residual_kmeans(points, 32, 1, beam=1, refit=False)
-    assert found.codebooks[:, 0].equal(kmeans(points, 32).centroids)
+    clusters = residual_kmeans(points, 32, 1, beam=1, refit=False)
+    assert clusters.codebooks[:, 0].equal(kmeans(points, 32).centroids)
 
 
 def test_stages_beam_and_refit_each_lower_the_error() -> None:

@@ -1,4 +1,4 @@
-"""Scalar k-means, against a plain dynamic programme and scikit-learn."""
+"""Scalar k-means, against a plain dynamic program and scikit-learn."""
 
 from fractions import Fraction
 
@@ -26,7 +26,7 @@ def error(values: Tensor, k: int, weights: Tensor | None = None, exact: bool = F
 
 
 def optimum(values: list[float], weights: list[float], k: int) -> float:
-    """The textbook dynamic programme, O(k n²)."""
+    """The textbook dynamic program, O(k n²)."""
     order = np.argsort(values)
     v, w = np.array(values)[order], np.array(weights)[order]
     n = len(v)
@@ -62,15 +62,15 @@ def test_is_optimal(values: list[float], k: int, exact: bool) -> None:
 def test_is_optimal_with_weights(pairs: list[tuple[float, int]], k: int) -> None:
     values, weights = (list(part) for part in zip(*pairs, strict=True))
     best = optimum(values, weights, k)
-    mine = error(torch.tensor(values), k, weights=torch.tensor(weights).float())
-    assert mine <= best * (1 + 1e-4) + 1e-4
+    actual = error(torch.tensor(values), k, weights=torch.tensor(weights).float())
+    assert actual <= best * (1 + 1e-4) + 1e-4
 
 
-def test_values_whose_weight_is_lost_among_the_others_do_not_count() -> None:
+def test_values_of_negligible_weight_do_not_count() -> None:
     values, weights = draw(1000), torch.ones(1000)
     weights[::3] = 1e-30
-    rest = weights == 1
-    expected = scalar_kmeans(values[rest], 8).centroids
+    heavy = weights == 1
+    expected = scalar_kmeans(values[heavy], 8).centroids
     torch.testing.assert_close(scalar_kmeans(values, 8, weights=weights).centroids, expected)
 
 
@@ -95,8 +95,8 @@ def test_exact_cuts_of_many_values_are_found_from_bins(
 ) -> None:
     values = draw(70_000)
     weights = draw(70_000, seed=1).abs() if weighted else None
-    best = error(values, k, weights, exact=True)  # each value has a bin of its own
-    monkeypatch.setattr("vqzoo.numerics.clustering.scalar_kmeans._FEW", 0)
+    best = error(values, k, weights, exact=True)  # each value has its own bin
+    monkeypatch.setattr("vqzoo.numerics.clustering.scalar_kmeans.FEW", 0)
     assert error(values, k, weights, exact=True) <= best * (1 + 1e-6)
     if k == 256:
         assert error(values, k, weights) > best * (1 + 1e-5)  # the bins alone are not enough
@@ -125,34 +125,35 @@ def test_far_outliers_cost_no_precision() -> None:
     ),
     st.data(),
 )
-def test_costs_of_runs_are_right_beside_far_outliers(
+def test_costs_of_runs_are_precise_beside_far_outliers(
     pairs: list[tuple[float, int]], data: st.DataObject
 ) -> None:
     values, weights = (np.array(part, np.float64) for part in zip(*sorted(pairs), strict=True))
     start = data.draw(st.integers(0, len(values) - 1))
     stop = data.draw(st.integers(start + 1, len(values)))
-    found = run_cost(running_sums(weights, weights * values), start, stop)
+    cost = run_cost(running_sums(weights, weights * values), start, stop)
     run = [(Fraction(v), Fraction(w)) for v, w in zip(values, weights, strict=True)][start:stop]
     mean = sum(v * w for v, w in run) / sum(w for _, w in run)
     exact = float(sum(w * (v - mean) ** 2 for v, w in run))
-    # Of the run's own squares, however large those of others are; its moment loses as much as they
-    # take of float64.
-    own = float(sum(w * v * v for v, w in run))
+    # The tolerance is relative to the squares of the run itself, however large others are; only its
+    # moment loses digits of float64 to the moments of others.
+    squares = float(sum(w * v * v for v, w in run))
     lost = float(np.abs(weights * values).sum()) * 2.0**-50
-    assert found == pytest.approx(exact, abs=own * 1e-13 + lost * (lost + 2 * own**0.5 * 10))
+    tolerance = squares * 1e-13 + lost * (lost + 2 * squares**0.5 * 10)
+    assert cost == pytest.approx(exact, abs=tolerance)
 
 
-def test_what_is_no_number_gets_a_code_all_the_same() -> None:
+def test_nan_and_infinities_get_valid_codes() -> None:
     values = torch.tensor([np.nan, np.inf, -np.inf, 0.4])
     codes = assign_scalar(values, torch.tensor([-1.0, 0.0, 1.0]))
     assert codes[1:].tolist() == [2, 0, 1]
     assert int(codes[0]) < 3
 
 
-def test_centroids_alone_are_those_of_scalar_kmeans() -> None:
+def test_scalar_centroids_returns_the_centroids_of_scalar_kmeans() -> None:
     values, weights = draw(3000), draw(3000, seed=1).abs()
-    found = scalar_kmeans(values, 16, weights=weights).centroids
-    assert scalar_centroids(values, 16, weights=weights).equal(found)
+    centroids = scalar_kmeans(values, 16, weights=weights).centroids
+    assert scalar_centroids(values, 16, weights=weights).equal(centroids)
 
 
 @pytest.mark.parametrize("k", [1, 2, 16, 256, 300, 5000])
@@ -178,7 +179,7 @@ def test_surplus_centroids_repeat_the_largest() -> None:
     st.lists(st.floats(-1e4, 1e4, width=16), min_size=1, max_size=40),
     st.lists(st.floats(-1e4, 1e4, width=16), min_size=1, max_size=40),
 )
-def test_assign_takes_the_nearest_and_of_equals_the_lowest(
+def test_assign_chooses_the_lowest_of_the_nearest_centroids(
     values: list[float], centroids: list[float]
 ) -> None:
     centers = torch.tensor(sorted(centroids), dtype=torch.float32)

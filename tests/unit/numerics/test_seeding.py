@@ -1,31 +1,31 @@
-"""k-means++: which points are drawn, and how often."""
+"""k-means++ and relocation: which points are drawn how often, and which clusters are merged."""
 
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vqzoo.numerics.kernels.lloyd import merge_partners
+from vqzoo.numerics.kernels.padded_points import row_stride
+from vqzoo.numerics.kernels.relocation import merge_partners
 from vqzoo.numerics.kernels.seeding import generator, seed_plus_plus
-from vqzoo.numerics.kernels.vectors import row_stride
 
 
 def seeds(points: np.ndarray, weights: np.ndarray, k: int, seed: int) -> np.ndarray:
-    """k centroids for points (n, d), drawn as the kernels are given them."""
+    """k centroids drawn from points (n, d)."""
     n, d = points.shape
     stride = row_stride(n)
     x, masses = np.zeros((d, stride), np.float32), np.zeros(stride, np.float32)
     x[:, :n], masses[:n] = points.T, weights
-    found = np.empty((k, d))
-    seed_plus_plus(x.reshape(-1), stride, d, masses, generator(seed, 0), found)
-    return found
+    centroids = np.empty((k, d))
+    seed_plus_plus(x.reshape(-1), stride, d, masses, generator(seed, 0), centroids)
+    return centroids
 
 
 @settings(deadline=None)
 @given(st.integers(1, 200), st.integers(1, 5), st.integers(0, 2**32))
 def test_as_many_seeds_as_distinct_points_are_those_points(n: int, d: int, seed: int) -> None:
     points = np.arange(n * d, dtype=np.float32).reshape(n, d) / (n * d)
-    found = seeds(points, np.ones(n, np.float32), n, seed)
-    assert sorted(map(tuple, found)) == sorted(map(tuple, points.astype(np.float64)))
+    centroids = seeds(points, np.ones(n, np.float32), n, seed)
+    assert sorted(map(tuple, centroids)) == sorted(map(tuple, points.astype(np.float64)))
 
 
 def test_points_without_weight_are_never_drawn() -> None:
@@ -36,7 +36,7 @@ def test_points_without_weight_are_never_drawn() -> None:
 
 
 def test_the_second_seed_is_drawn_by_weight_times_squared_distance() -> None:
-    # From 0, which weighs most by far, the others are 1, 2 and 3 away: 1 to 2·4 to 9.
+    # The others are 1, 2 and 3 away from 0, which weighs most by far: odds of 1 : 2·4 : 9.
     points = np.array([[0.0], [1.0], [2.0], [3.0]], np.float32)
     weights = np.array([1e6, 1.0, 2.0, 1.0], np.float32)
     counts = np.zeros(4)
@@ -62,6 +62,6 @@ def test_partners_cost_the_least_to_merge_with(k: int, d: int, seed: int) -> Non
             continue
         square = ((means[others] - means[j]) ** 2).sum(1)
         costs = square * counts[others] * counts[j] / (counts[others] + counts[j])
-        mine = costs[np.flatnonzero(others == partners[j])]
-        assert len(mine) == 1
-        assert mine[0] <= costs.min() * (1 + 1e-5)
+        cost = costs[np.flatnonzero(others == partners[j])]
+        assert len(cost) == 1
+        assert cost[0] <= costs.min() * (1 + 1e-5)

@@ -1,4 +1,4 @@
-"""Running tasks on threads: order, errors, interruption, nesting."""
+"""Tasks on threads: order, errors, interruption, nesting."""
 
 import threading
 import time
@@ -24,12 +24,12 @@ def test_use_threads_sets_and_restores() -> None:
     assert (thread_count(), torch.get_num_threads()) == (before, torch_before)
 
 
-def test_use_threads_refuses_none_at_all() -> None:
+def test_zero_threads_are_refused() -> None:
     with pytest.raises(ValueError, match="at least 1"), use_threads(0):
         pass
 
 
-def test_no_more_threads_than_asked_for() -> None:
+def test_no_more_threads_run_than_requested() -> None:
     seen: set[int] = set()
 
     def task(_: int) -> None:
@@ -41,17 +41,17 @@ def test_no_more_threads_than_asked_for() -> None:
     assert 1 <= len(seen) <= 2
 
 
-def test_tasks_of_a_task_stay_on_its_thread() -> None:
+def test_nested_tasks_stay_on_their_thread() -> None:
     def task(_: int) -> bool:
-        own = threading.get_ident()
-        return all(inner == own for inner in run_tasks(lambda _: threading.get_ident(), range(4)))
+        outer = threading.get_ident()
+        return all(inner == outer for inner in run_tasks(lambda _: threading.get_ident(), range(4)))
 
     with use_threads(3):
         assert all(run_tasks(task, range(6)))
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_an_error_drops_the_tasks_not_yet_started(threads: int) -> None:
+def test_an_error_cancels_the_tasks_that_have_not_started(threads: int) -> None:
     started: list[int] = []
 
     def task(i: int) -> None:

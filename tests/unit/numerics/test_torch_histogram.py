@@ -1,17 +1,17 @@
-"""Bins and codes of numbers on an accelerator, against those of the CPU."""
+"""Histograms and codes of numbers on an accelerator, against those of the CPU."""
 
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
 import torch
-from elsewhere import DEVICE, Elsewhere
+from fake_device import DEVICE, FakeDevice
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
 from vqzoo.numerics.accelerated import torch_histogram
-from vqzoo.numerics.accelerated.torch_histogram import bin_edges, bins_elsewhere
+from vqzoo.numerics.accelerated.torch_histogram import bin_edges, bins_on_device
 from vqzoo.numerics.arrays import as_float32
 from vqzoo.numerics.clustering.scalar.histogram import bins_of
 from vqzoo.numerics.clustering.scalar_kmeans import ScalarClusters, assign_scalar, scalar_kmeans
@@ -19,7 +19,7 @@ from vqzoo.numerics.clustering.scalar_kmeans import ScalarClusters, assign_scala
 
 @pytest.fixture(autouse=True)
 def _device() -> Iterator[None]:
-    with Elsewhere():
+    with FakeDevice():
         yield
 
 
@@ -33,20 +33,20 @@ def error(values: Tensor, clusters: ScalarClusters, weights: Tensor | None = Non
 
 
 @pytest.mark.parametrize("weighted", [False, True])
-def test_bins_hold_what_those_of_the_cpu_hold(weighted: bool) -> None:
+def test_bins_agree_with_those_of_the_cpu(weighted: bool) -> None:
     values = draw(100_000) * 0.01
     values[:4] = torch.tensor([3.0, -70.0, 1e9, 0.5])
     weights = torch.rand(100_000, generator=torch.Generator().manual_seed(1)) if weighted else None
-    mine = bins_elsewhere(values, weights)
-    theirs = bins_of(as_float32(values), None if weights is None else as_float32(weights))
-    assert mine.origin == theirs.origin
-    assert mine.mass.sum() == pytest.approx(theirs.mass.sum(), rel=1e-9)
-    assert mine.moment.sum() == pytest.approx(theirs.moment.sum(), rel=1e-9)
-    # Up to a value on a border here and there, the same bins.
-    assert len(mine.mass) == pytest.approx(len(theirs.mass), rel=1e-3)
-    ends = len(mine.mass) // 2
-    assert mine.mass[:ends].sum() == pytest.approx(theirs.mass[:ends].sum(), rel=0.01)
-    means = mine.moment / mine.mass
+    bins = bins_on_device(values, weights)
+    on_cpu = bins_of(as_float32(values), None if weights is None else as_float32(weights))
+    assert bins.origin == on_cpu.origin
+    assert bins.mass.sum() == pytest.approx(on_cpu.mass.sum(), rel=1e-9)
+    assert bins.moment.sum() == pytest.approx(on_cpu.moment.sum(), rel=1e-9)
+    # The bins are the same except for a few values on borders.
+    assert len(bins.mass) == pytest.approx(len(on_cpu.mass), rel=1e-3)
+    half = len(bins.mass) // 2
+    assert bins.mass[:half].sum() == pytest.approx(on_cpu.mass[:half].sum(), rel=0.01)
+    means = bins.moment / bins.mass
     assert bool((np.diff(means) > 0).all())
 
 
@@ -60,15 +60,17 @@ def test_edges_ascend_and_reach_far() -> None:
 def test_sums_do_not_depend_on_the_order_of_the_values() -> None:
     values = draw(140_000)
     shuffled = values.clone()
-    shuffled[1::2] = values[1::2].flip(0)  # every second one is the sample that bins are cut by
-    first, second = bins_elsewhere(values, None), bins_elsewhere(shuffled, None)
+    shuffled[1::2] = values[1::2].flip(0)  # the other half is the sample that determines the bins
+    first, second = bins_on_device(values, None), bins_on_device(shuffled, None)
     np.testing.assert_array_equal(first.mass, second.mass)
     np.testing.assert_array_equal(first.moment, second.moment)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 @pytest.mark.parametrize(("n", "exact"), [(500, False), (80_000, False), (80_000, True)])
-def test_scalar_kmeans_gives_its_results_there(n: int, exact: bool, dtype: torch.dtype) -> None:
+def test_scalar_kmeans_returns_its_results_on_the_device(
+    n: int, exact: bool, dtype: torch.dtype
+) -> None:
     values = draw(n // 100, 100).to(dtype)
     clusters = scalar_kmeans(values.to(DEVICE), 16, exact=exact)
     assert clusters.centroids.device == clusters.codes.device == DEVICE
@@ -78,15 +80,15 @@ def test_scalar_kmeans_gives_its_results_there(n: int, exact: bool, dtype: torch
     assert error(values, clusters) == pytest.approx(error(values, expected), rel=1e-5)
 
 
-def test_weights_are_taken_there() -> None:
+def test_weights_count_on_the_device() -> None:
     values = draw(80_000)
     weights = torch.rand(80_000, generator=torch.Generator().manual_seed(1)) ** 4 * 1e-20
-    there = scalar_kmeans(values.to(DEVICE), 8, weights=weights.to(DEVICE))
-    here = scalar_kmeans(values, 8, weights=weights)
-    assert error(values, there, weights) == pytest.approx(error(values, here, weights), rel=1e-5)
+    clusters = scalar_kmeans(values.to(DEVICE), 8, weights=weights.to(DEVICE))
+    expected = error(values, scalar_kmeans(values, 8, weights=weights), weights)
+    assert error(values, clusters, weights) == pytest.approx(expected, rel=1e-5)
 
 
-def test_far_outliers_do_not_swallow_the_bins() -> None:
+def test_far_outliers_do_not_use_up_the_bins() -> None:
     values = draw(300_000)
     clean = error(values, scalar_kmeans(values.to(DEVICE), 64))
     values[:4] = torch.tensor([1e6, -3e7, 1e9, 2e6])
@@ -111,18 +113,18 @@ def test_refuses_values_that_are_not_finite(n: int, bad: float) -> None:
     st.lists(st.floats(-1e4, 1e4, width=16), min_size=1, max_size=40),
     st.lists(st.floats(-1e4, 1e4, width=16), min_size=1, max_size=40),
 )
-def test_assign_gives_the_codes_of_the_cpu(values: list[float], centroids: list[float]) -> None:
+def test_assign_returns_the_codes_of_the_cpu(values: list[float], centroids: list[float]) -> None:
     centers = torch.tensor(sorted(centroids), dtype=torch.float32)
     x = torch.tensor(values, dtype=torch.float32)
-    there = assign_scalar(x.to(DEVICE), centers.to(DEVICE))
-    assert there.device == DEVICE
-    assert there.cpu().equal(assign_scalar(x, centers))
+    codes = assign_scalar(x.to(DEVICE), centers.to(DEVICE))
+    assert codes.device == DEVICE
+    assert codes.cpu().equal(assign_scalar(x, centers))
 
 
-def test_values_cut_into_parts_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dividing_the_values_into_parts_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     values = draw(70_000).to(DEVICE)
     whole = scalar_kmeans(values, 16)
-    monkeypatch.setattr(torch_histogram, "_VALUES", 999)
+    monkeypatch.setattr(torch_histogram, "VALUES", 999)
     parts = scalar_kmeans(values, 16)
     assert parts.centroids.cpu().equal(whole.centroids.cpu())
     assert parts.codes.cpu().equal(whole.codes.cpu())

@@ -1,4 +1,4 @@
-"""k-means for accelerators with its plain torch kernels, against the kernels of the CPU."""
+"""k-means for accelerators with plain torch kernels, against the kernels of the CPU."""
 
 import itertools
 
@@ -12,7 +12,8 @@ from vqzoo.numerics.accelerated import torch_kernels, torch_kmeans
 from vqzoo.numerics.accelerated.accelerators import TORCH, Kernels
 from vqzoo.numerics.accelerated.scaled_points import ScaledPoints, center_points
 from vqzoo.numerics.accelerated.torch_kernels import ALL, SQUARES, Part, add_up
-from vqzoo.numerics.accelerated.torch_kmeans import _draws, _part_of, assign_torch, train_torch
+from vqzoo.numerics.accelerated.torch_kmeans import assign_torch, train_torch
+from vqzoo.numerics.accelerated.torch_seeding import fraction_of, stratified_draws
 from vqzoo.numerics.clustering.kmeans import Clusters, assign, kmeans
 
 
@@ -35,7 +36,7 @@ def train(
 
 @pytest.mark.parametrize("k", [1, 16, 300])
 @pytest.mark.parametrize("d", [1, 4, 40])
-def test_codes_name_the_nearest_centroids(d: int, k: int) -> None:
+def test_codes_are_those_of_the_nearest_centroids(d: int, k: int) -> None:
     points, centroids = draw(3, d, 500), draw(3, k, d)
     mine, kernels = assign_torch(points, centroids), assign(points, centroids)
     assert mine.dtype == kernels.dtype
@@ -57,7 +58,7 @@ def test_error_is_close_to_that_of_the_kernels(d: int, k: int) -> None:
 
 
 def test_error_never_rises_from_one_iteration_to_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where every relocation is to pay at once; else one that does not is taken back."""
+    """With a patience of 1, which demands that every relocation pays off at once."""
     monkeypatch.setattr(torch_kmeans, "patience", lambda iteration, iterations: 1.0)
     errors: list[Tensor] = []
 
@@ -73,36 +74,36 @@ def test_error_never_rises_from_one_iteration_to_the_next(monkeypatch: pytest.Mo
         assert bool((after <= before * (1 + 1e-5)).all())
 
 
-def test_a_relocation_that_did_not_pay_is_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_relocation_that_did_not_pay_is_undone(monkeypatch: pytest.MonkeyPatch) -> None:
     points = draw(2, 3, 500)
     monkeypatch.setattr(torch_kmeans, "patience", lambda iteration, iterations: 0.0)
     plain = error(points, train(points, 40, iterations=16))
-    reckless = [0.0, 1e-3] * 7 + [0.0]  # makes any move it can, whatever it costs
+    reckless = [0.0, 1e-3] * 7 + [0.0]  # almost any move, whatever it costs
     monkeypatch.setattr(torch_kmeans, "patience", lambda iteration, iterations: reckless[iteration])
     assert error(points, train(points, 40, iterations=15)) <= 1.05 * plain
 
 
 @pytest.mark.parametrize("limit", ["groups of problems", "parts of points"])
-def test_problems_cut_into_groups_and_parts_give_the_same(
+def test_groups_of_problems_and_parts_of_points_change_nothing(
     limit: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     points = draw(4, 4, 300)
     whole = train(points, 16)
     if limit == "groups of problems":
-        monkeypatch.setattr(torch_kmeans, "_POINTS", 700)
+        monkeypatch.setattr(torch_kmeans, "POINTS", 700)
     else:
-        monkeypatch.setattr(torch_kernels, "_SCORES", 1000)
+        monkeypatch.setattr(torch_kernels, "SCORES", 1000)
     parts = train(points, 16)
     torch.testing.assert_close(parts.centroids, whole.centroids, rtol=1e-3, atol=1e-3)
 
 
-def test_a_problem_finds_the_same_alone_and_among_others() -> None:
+def test_the_result_of_a_problem_does_not_depend_on_the_others() -> None:
     points = draw(3, 4, 300)
     alone, among = train(points[:1], 16), train(points, 16)
     torch.testing.assert_close(alone.centroids, among.centroids[:1], rtol=1e-5, atol=1e-5)
 
 
-def test_same_seed_same_result_and_another_seed_another() -> None:
+def test_the_seed_determines_the_result() -> None:
     points = draw(2, 4, 400)
     first = train(points, 32).centroids
     assert train(points, 32).centroids.equal(first)
@@ -133,8 +134,8 @@ def test_as_many_centroids_as_points_and_more_than_distinct_points() -> None:
 def test_points_of_weight_zero_do_not_count() -> None:
     points, weights = draw(1, 3, 200), torch.ones(1, 200)
     weights[:, 100:] = 0
-    found = train(points, 8, weights)
-    near = Clusters(found.centroids, found.codes[:, :100])
+    clusters = train(points, 8, weights)
+    near = Clusters(clusters.centroids, clusters.codes[:, :100])
     assert error(points[:, :, :100], near) <= 1.1 * error(
         points[:, :, :100], kmeans(points[:, :, :100], 8)
     )
@@ -150,9 +151,9 @@ def test_weights_all_zero_count_as_equal_and_their_scale_does_not_matter() -> No
 @pytest.mark.parametrize("scale", [1e-38, 1e-25, 1e6, 1e25])
 def test_scale_does_not_matter(scale: float) -> None:
     points = draw(1, 4, 500)
-    found = train((points.double() * scale).float(), 16)
-    back = Clusters((found.centroids.double() / scale).float(), found.codes)
-    assert error(points, back) <= 1.05 * error(points, kmeans(points, 16))
+    clusters = train((points.double() * scale).float(), 16)
+    unscaled = Clusters((clusters.centroids.double() / scale).float(), clusters.codes)
+    assert error(points, unscaled) <= 1.05 * error(points, kmeans(points, 16))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -177,20 +178,20 @@ def test_refuses_points_that_are_not_finite(bad: float) -> None:
 
 
 @given(st.integers(0, 2**61 - 1), st.integers(0, 2**31 - 1))
-def test_a_part_of_a_large_integer(total: int, drawn: int) -> None:
-    part = _part_of(torch.tensor([total]), torch.tensor([drawn]))
-    assert int(part) == total * drawn >> 31
+def test_a_fraction_of_a_large_integer_is_exact(total: int, drawn: int) -> None:
+    fraction = fraction_of(torch.tensor([total]), torch.tensor([drawn]))
+    assert int(fraction) == total * drawn >> 31
 
 
 @given(st.integers(1, 60), st.integers(1, 5), st.integers(0, 99))
-def test_draws_of_a_round_are_one_in_each_equal_part(k: int, batch: int, seed: int) -> None:
-    rounds = _draws(seed, 3, batch, k)
+def test_each_round_draws_one_number_from_each_equal_part(k: int, batch: int, seed: int) -> None:
+    rounds = stratified_draws(seed, 3, batch, k)
     assert sum(drawn.shape[1] for drawn in rounds) == k
     for drawn in rounds:
         m = drawn.shape[1]
         assert bool((drawn * m >> 31 == torch.arange(m)).all())
-    alone = _draws(seed, 2 + batch, 1, k)
-    assert all(one[0].equal(among[-1]) for one, among in zip(alone, rounds, strict=True))
+    last = stratified_draws(seed, 2 + batch, 1, k)
+    assert all(one[0].equal(among[-1]) for one, among in zip(last, rounds, strict=True))
 
 
 @pytest.mark.parametrize("which", ["all", "squares", "upper"])

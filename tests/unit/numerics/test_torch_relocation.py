@@ -11,7 +11,7 @@ from vqzoo.numerics.accelerated.torch_relocation import cheapest_mergers, reloca
 
 
 def clusters(batch: int, k: int, n: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Points (batch, n, 2), their codes, and whether each belongs to its cluster's upper half."""
+    """Points (batch, n, 2), their codes, and whether each is in the upper half of its cluster."""
     generator = torch.Generator().manual_seed(seed)
     points = torch.randn((batch, n, 2), generator=generator, dtype=torch.float64)
     codes = torch.randint(0, k, (batch, n), generator=generator)
@@ -19,17 +19,17 @@ def clusters(batch: int, k: int, n: int, seed: int) -> tuple[Tensor, Tensor, Ten
 
 
 def sums_of(points: Tensor, codes: Tensor, k: int, which: Tensor) -> tuple[Tensor, Tensor]:
-    own = torch.nn.functional.one_hot(codes, k).double() * which[..., None]
-    return own.transpose(1, 2) @ points, own.sum(1)
+    members = torch.nn.functional.one_hot(codes, k).double() * which[..., None]
+    return members.transpose(1, 2) @ points, members.sum(1)
 
 
 def energy(sums: Tensor, counts: Tensor) -> Tensor:
-    """(batch,): the error, less the points' squares."""
+    """(batch,): the error minus the sum of the points' squares."""
     return -(sums.square().sum(2) / counts.clamp(min=1e-30)).sum(1)
 
 
 @given(st.integers(1, 12), st.integers(1, 40), st.integers(0, 200))
-def test_with_a_patience_of_one_no_error_rises(k: int, n: int, seed: int) -> None:
+def test_with_a_patience_of_one_the_error_never_rises(k: int, n: int, seed: int) -> None:
     points, codes, upper = clusters(3, k, n, seed)
     sums, counts = sums_of(points, codes, k, torch.ones_like(upper))
     halves = sums_of(points, codes, k, upper)
@@ -65,7 +65,7 @@ def test_gains_and_costs_are_differences_of_the_error() -> None:
         assert float(costs[0, j]) == pytest.approx(min(merged), rel=1e-4)
 
 
-def test_empty_clusters_are_filled_for_nothing() -> None:
+def test_empty_clusters_are_filled_at_no_cost() -> None:
     points = torch.tensor([[[0.0, 0.0], [1.0, 0.0], [8.0, 0.0], [9.0, 0.0]]]).double()
     codes, upper = torch.tensor([[0, 0, 0, 0]]), torch.tensor([[False, False, True, True]])
     sums, counts = sums_of(points, codes, 3, torch.ones_like(upper))
@@ -76,11 +76,11 @@ def test_empty_clusters_are_filled_for_nothing() -> None:
     assert after[0, :2].tolist() == [[1.0, 0.0], [17.0, 0.0]]
 
 
-def test_pairs_cut_into_parts_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dividing_the_pairs_into_parts_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     points, codes, upper = clusters(3, 9, 60, 1)
     sums, counts = sums_of(points, codes, 9, torch.ones_like(upper))
     whole = cheapest_mergers(sums, counts)
-    monkeypatch.setattr(torch_relocation, "_PAIRS", 20)
+    monkeypatch.setattr(torch_relocation, "PAIRS", 20)
     parts = cheapest_mergers(sums, counts)
     assert parts[0].equal(whole[0])
     assert parts[1].equal(whole[1])

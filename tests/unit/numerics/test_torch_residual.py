@@ -1,15 +1,19 @@
-"""Residual quantization for accelerators, against exhaustive search, a solver and the CPU's."""
+"""Residual quantization for accelerators, against exhaustive search, a solver and the CPU."""
 
 import itertools
 
 import pytest
 import torch
-from elsewhere import DEVICE, Elsewhere
+from fake_device import DEVICE, FakeDevice
 from torch import Tensor
 
 from vqzoo.numerics.accelerated import torch_residual
 from vqzoo.numerics.accelerated.accelerators import TORCH
-from vqzoo.numerics.accelerated.torch_residual import _refit, encode_residual, train_residual
+from vqzoo.numerics.accelerated.torch_residual import (
+    encode_residual,
+    refit_codebooks,
+    train_residual,
+)
 from vqzoo.numerics.clustering.residual import ResidualClusters, residual_kmeans
 
 
@@ -17,73 +21,76 @@ def draw(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def decoded(found: ResidualClusters) -> Tensor:
-    batch, stages = found.codes.shape[:2]
-    codes, books = found.codes.cpu().long(), found.codebooks.cpu()
+def decoded(clusters: ResidualClusters) -> Tensor:
+    batch, stages = clusters.codes.shape[:2]
+    codes, books = clusters.codes.cpu().long(), clusters.codebooks.cpu()
     return torch.stack(
         [sum((books[b, t][codes[b, t]] for t in range(stages)), start=torch.zeros(())).T
          for b in range(batch)]
     )  # fmt: skip
 
 
-def error(points: Tensor, found: ResidualClusters, weights: Tensor | None = None) -> float:
-    squares = (decoded(found) - points).double().square().sum(1)
+def error(points: Tensor, clusters: ResidualClusters, weights: Tensor | None = None) -> float:
+    squares = (decoded(clusters) - points).double().square().sum(1)
     return float((squares if weights is None else squares * weights).sum())
 
 
-def there(points: Tensor, k: int, stages: int, weights: Tensor | None = None) -> ResidualClusters:
-    with Elsewhere():
+def train_on_device(
+    points: Tensor, k: int, stages: int, weights: Tensor | None = None
+) -> ResidualClusters:
+    with FakeDevice():
         w = None if weights is None else weights.to(DEVICE)
-        found = residual_kmeans(points.to(DEVICE), k, stages, weights=w, iterations=8)
-        assert found.codes.device == found.codebooks.device == DEVICE
-        return ResidualClusters(found.codebooks.cpu(), found.codes.cpu())
+        clusters = residual_kmeans(points.to(DEVICE), k, stages, weights=w, iterations=8)
+        assert clusters.codes.device == clusters.codebooks.device == DEVICE
+        return ResidualClusters(clusters.codebooks.cpu(), clusters.codes.cpu())
 
 
 @pytest.mark.parametrize(("stages", "k"), [(1, 16), (2, 32), (3, 16)])
 def test_error_is_close_to_that_of_the_cpu(stages: int, k: int) -> None:
     points = draw(2, 4, 600)
-    found = there(points, k, stages)
-    assert found.codes.dtype == torch.uint8
+    clusters = train_on_device(points, k, stages)
+    assert clusters.codes.dtype == torch.uint8
     on_cpu = residual_kmeans(points, k, stages, iterations=8)
-    assert error(points, found) <= 1.05 * error(points, on_cpu)
+    assert error(points, clusters) <= 1.05 * error(points, on_cpu)
 
 
 def test_more_than_256_centroids() -> None:
-    found = there(draw(1, 3, 400), 300, 2)
-    assert found.codes.dtype == torch.int32
-    assert found.codebooks.shape == (1, 2, 300, 3)
+    clusters = train_on_device(draw(1, 3, 400), 300, 2)
+    assert clusters.codes.dtype == torch.int32
+    assert clusters.codebooks.shape == (1, 2, 300, 3)
 
 
 def test_weights_lower_the_weighted_error() -> None:
     points = draw(1, 4, 1000)
     weights = torch.where(torch.arange(1000) % 10 == 0, 100.0, 1.0)[None]
-    plain, weighted = there(points, 16, 2), there(points, 16, 2, weights)
+    plain = train_on_device(points, 16, 2)
+    weighted = train_on_device(points, 16, 2, weights)
     assert error(points, weighted, weights) < 0.95 * error(points, plain, weights)
 
 
 def test_training_on_a_sample_encodes_every_point() -> None:
     points = draw(1, 4, 2000)
-    with Elsewhere():
-        found = residual_kmeans(points.to(DEVICE), 16, 2, sample=1000, iterations=8)
-        found = ResidualClusters(found.codebooks.cpu(), found.codes.cpu())
-    assert found.codes.shape == (1, 2, 2000)
-    assert error(points, found) <= 1.1 * error(points, residual_kmeans(points, 16, 2))
+    with FakeDevice():
+        clusters = residual_kmeans(points.to(DEVICE), 16, 2, sample=1000, iterations=8)
+        clusters = ResidualClusters(clusters.codebooks.cpu(), clusters.codes.cpu())
+    assert clusters.codes.shape == (1, 2, 2000)
+    assert error(points, clusters) <= 1.1 * error(points, residual_kmeans(points, 16, 2))
 
 
 def test_a_beam_as_wide_as_the_codebook_finds_the_best_codes() -> None:
     points, codebooks = draw(2, 3, 200), draw(2, 2, 6, 3)
-    found = ResidualClusters(codebooks, encode_residual(points, codebooks, 6))
+    clusters = ResidualClusters(codebooks, encode_residual(points, codebooks, 6))
     for b in range(2):
         sums = torch.stack([x + y for x, y in itertools.product(*codebooks[b])])
         best = (points[b].T[:, None] - sums).square().sum(2).amin(1)
-        mine = (decoded(found) - points)[b].square().sum(0)
-        torch.testing.assert_close(mine, best, rtol=1e-4, atol=1e-5)
+        actual = (decoded(clusters) - points)[b].square().sum(0)
+        torch.testing.assert_close(actual, best, rtol=1e-4, atol=1e-5)
 
 
-def test_points_cut_into_parts_get_the_same_codes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dividing_the_points_into_parts_changes_no_code(monkeypatch: pytest.MonkeyPatch) -> None:
     points, codebooks = draw(3, 3, 100), draw(3, 3, 5, 3)
     whole = encode_residual(points, codebooks, 4)
-    monkeypatch.setattr(torch_residual, "_SCORES", 300)
+    monkeypatch.setattr(torch_residual, "SCORES", 300)
     assert encode_residual(points, codebooks, 4).equal(whole)
 
 
@@ -92,7 +99,7 @@ def test_the_refit_comes_close_to_the_least_squares_solution(weighted: bool) -> 
     points, codebooks = draw(1, 3, 300) * 1e6, draw(1, 2, 4, 3)
     codes = torch.randint(0, 4, (1, 2, 300), generator=torch.Generator().manual_seed(1))
     mass = torch.rand((1, 300), generator=torch.Generator().manual_seed(2)) if weighted else None
-    refitted = _refit(points, mass, codes.to(torch.uint8), codebooks, TORCH)
+    refitted = refit_codebooks(points, mass, codes.to(torch.uint8), codebooks, TORCH)
     design = torch.cat([torch.nn.functional.one_hot(codes[0, t], 4) for t in range(2)], 1).double()
     roots = torch.ones(300).double() if mass is None else mass[0].double().sqrt()
     best = torch.linalg.lstsq(
@@ -102,7 +109,7 @@ def test_the_refit_comes_close_to_the_least_squares_solution(weighted: bool) -> 
     torch.testing.assert_close(fitted, design @ best, rtol=1e-3, atol=1.0)
 
 
-def test_problems_in_groups_err_as_little(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_groups_of_problems_have_the_same_error(monkeypatch: pytest.MonkeyPatch) -> None:
     points = draw(4, 3, 300)
     seen: list[tuple[int, int]] = []
 
@@ -115,18 +122,18 @@ def test_problems_in_groups_err_as_little(monkeypatch: pytest.MonkeyPatch) -> No
 
     together = train()
     assert seen == [(1, 2), (2, 2)]
-    monkeypatch.setattr(torch_residual, "_VALUES", 2000)
+    monkeypatch.setattr(torch_residual, "VALUES", 2000)
     assert error(points, train()) == pytest.approx(error(points, together), rel=0.05)
     assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
 def test_same_seed_same_result() -> None:
     points = draw(2, 3, 300)
-    first, second = there(points, 8, 2), there(points, 8, 2)
+    first, second = train_on_device(points, 8, 2), train_on_device(points, 8, 2)
     assert first.codebooks.equal(second.codebooks)
     assert first.codes.equal(second.codes)
 
 
-def test_points_that_are_centroids_leave_nothing_to_fit() -> None:
+def test_further_stages_keep_a_perfect_fit() -> None:
     points = draw(1, 2, 8).repeat(1, 1, 20)
-    assert error(points, there(points, 8, 3)) <= 1e-6
+    assert error(points, train_on_device(points, 8, 3)) <= 1e-6

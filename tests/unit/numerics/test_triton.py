@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from vqzoo.errors import VqzooWarning
 from vqzoo.numerics.accelerated import accelerators
 
 HERE = Path(__file__).parent
@@ -27,7 +28,7 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
     )
 
 
-def test_importing_vqzoo_imports_no_kernels_of_triton() -> None:
+def test_importing_vqzoo_does_not_import_the_kernels_of_triton() -> None:
     loaded = run(
         "-c", "import sys, vqzoo, vqzoo.numerics.clustering.kmeans; print(*sys.modules)"
     ).stdout
@@ -35,28 +36,30 @@ def test_importing_vqzoo_imports_no_kernels_of_triton() -> None:
     assert "vqzoo.numerics.accelerated.triton_kernels" not in loaded
 
 
-def test_plain_torch_where_there_is_no_triton(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plain_torch_is_used_without_triton(monkeypatch: pytest.MonkeyPatch) -> None:
     assert accelerators.kernels_for(torch.device("mps"), 4) is accelerators.TORCH
     monkeypatch.setattr(accelerators, "find_spec", lambda name: None)
     assert accelerators.kernels_for(torch.device("cuda", 98), 4) is accelerators.TORCH
 
 
 @needs_triton
-def test_plain_torch_and_a_warning_where_triton_does_not_work() -> None:
-    with pytest.warns(RuntimeWarning, match="cuda:99 .* plain torch"):
+def test_plain_torch_is_used_with_a_warning_if_triton_fails() -> None:
+    with pytest.warns(VqzooWarning, match="cuda:99 .* plain torch"):
         assert accelerators.kernels_for(torch.device("cuda", 99), 4) is accelerators.TORCH
 
 
+@pytest.mark.slow
 @needs_triton
 def test_interpreted() -> None:
-    ended = run(
+    result = run(
         *("-m", "pytest", "-q", "-p", "no:cacheprovider", f"{HERE}/interpreted_triton.py"),
         TRITON_INTERPRET="1",
     )
-    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert result.returncode == 0, result.stdout + result.stderr
 
 
+@pytest.mark.slow
 @needs_triton
 def test_compiled(tmp_path: Path) -> None:
-    ended = run(f"{HERE}/compiled_triton.py", TRITON_CACHE_DIR=str(tmp_path))
-    assert ended.returncode == 0, ended.stdout + ended.stderr
+    result = run(f"{HERE}/compiled_triton.py", TRITON_CACHE_DIR=str(tmp_path))
+    assert result.returncode == 0, result.stdout + result.stderr

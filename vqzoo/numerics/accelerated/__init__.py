@@ -1,1 +1,1 @@
-"""The same on other devices than the CPU: plain torch, and Triton on CUDA."""
+"""Clustering and decoding on devices other than the CPU: plain torch, and Triton on CUDA."""

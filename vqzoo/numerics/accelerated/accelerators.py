@@ -9,15 +9,16 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
+from vqzoo.errors import VqzooWarning
 from vqzoo.numerics.accelerated import torch_kernels
 from vqzoo.numerics.accelerated.scaled_points import ScaledPoints, around_zero
 
-_TRITON_DIMENSIONS = 32  # beyond, distances are matrix products, and torch's are best
+_TRITON_DIMENSIONS = 32  # above, distances are matrix products, at which torch is best
 
 
 @dataclass(frozen=True)
 class Kernels:
-    """The two steps of Lloyd's algorithm: see `torch_kernels` for what they do."""
+    """The two steps of Lloyd's algorithm; `torch_kernels` specifies them."""
 
     nearest: Callable[[ScaledPoints, Tensor, bool], tuple[Tensor, Tensor]]
     add_up: Callable[
@@ -27,9 +28,9 @@ class Kernels:
 
 @cache
 def has_triton(device: torch.device) -> bool:
-    """Whether Triton's kernels can be built and run on this device: tried once, on one point.
+    """Whether Triton's kernels can be built and run on this device; tried once, on one point.
 
-    Warns where Triton is installed and cannot: the device may be too old, or there is no compiler.
+    Warns if Triton is installed but fails: the device may be too old, or a compiler may be missing.
     """
     if device.type != "cuda" or find_spec("triton") is None:
         return False
@@ -42,8 +43,8 @@ def has_triton(device: torch.device) -> bool:
     except Exception as error:
         warnings.warn(
             f"Triton does not work on {device} ({type(error).__name__}: {error}): "
-            "k-means runs there in plain torch, which is slower",
-            RuntimeWarning,
+            "k-means runs in plain torch there, which is slower",
+            VqzooWarning,
             stacklevel=2,
         )
         return False
@@ -51,7 +52,7 @@ def has_triton(device: torch.device) -> bool:
 
 
 def kernels_for(device: torch.device, d: int) -> Kernels:
-    """Those for points of d dimensions; Triton is imported where it is to be used, not before."""
+    """The kernels for points of d dimensions. Triton is imported only where it is used."""
     if d <= _TRITON_DIMENSIONS and has_triton(device):
         from vqzoo.numerics.accelerated import triton_kernels
 

@@ -1,15 +1,15 @@
-"""Decoding on an accelerator: lookups in plain torch, or by a Triton kernel."""
+"""Decoding on an accelerator, by lookups in plain torch or a Triton kernel."""
 
 import torch
 from torch import Tensor
 
 from vqzoo.numerics.accelerated.accelerators import has_triton
 
-_VALUES = 1 << 24  # decoded at a time, each with an index of its own
+VALUES = 1 << 24  # decoded at once, each with an index
 
 
-def decode_blocks_elsewhere(codes: Tensor, codebooks: Tensor, out: Tensor) -> Tensor:
-    """`decode.decode_residual` on the device of its tensors, whose shapes are known to fit."""
+def decode_blocks_on_device(codes: Tensor, codebooks: Tensor, out: Tensor) -> Tensor:
+    """`decode.decode_residual` on the device of its tensors, whose shapes have been checked."""
     refuse_unknown(codes, codebooks.shape[2])
     if has_triton(out.device):
         from vqzoo.numerics.accelerated import triton_decode
@@ -19,12 +19,12 @@ def decode_blocks_elsewhere(codes: Tensor, codebooks: Tensor, out: Tensor) -> Te
 
 
 def decode_blocks(codes: Tensor, codebooks: Tensor, out: Tensor) -> Tensor:
-    """In plain torch: a few blocks at a time, so that their indices take little memory."""
+    """Decode in plain torch, a few blocks at a time so that their indices take little memory."""
     s, stages, m = codes.shape
     books, _, k, d = codebooks.shape
     rows = codebooks.float().reshape(-1, d)
     target = out.unflatten(1, (s, d))
-    width = max(1, _VALUES // (m * d))
+    width = max(1, VALUES // (m * d))
     for first in range(0, s, width):
         part = codes[first : first + width].long()
         if books > 1:
@@ -37,18 +37,18 @@ def decode_blocks(codes: Tensor, codebooks: Tensor, out: Tensor) -> Tensor:
     return out
 
 
-def decode_scalars_elsewhere(codes: Tensor, centroids: Tensor, out: Tensor) -> Tensor:
-    """`decode.decode_scalar` on the device of its tensors, in plain torch: one pass over them."""
+def decode_scalars_on_device(codes: Tensor, centroids: Tensor, out: Tensor) -> Tensor:
+    """`decode.decode_scalar` on the device of its tensors, in plain torch and one pass."""
     refuse_unknown(codes, len(centroids))
     flat, target, values = codes.reshape(-1), out.view(-1), centroids.float()
-    for start in range(0, len(flat), _VALUES):
-        part = slice(start, start + _VALUES)
+    for start in range(0, len(flat), VALUES):
+        part = slice(start, start + VALUES)
         target[part] = values.index_select(0, flat[part].int())
     return out
 
 
 def refuse_unknown(codes: Tensor, k: int) -> None:
-    """Raises ValueError where a code names none of k centroids."""
+    """Raise ValueError if a code is not below k."""
     if codes.numel() == 0 or (codes.dtype == torch.uint8 and k >= 256):
         return
     if bool((codes.amax() >= k) | (codes.amin() < 0)):

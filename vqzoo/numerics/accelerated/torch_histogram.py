@@ -1,23 +1,23 @@
-"""Numbers on an accelerator: counted into bins there, and given their codes there."""
+"""Histograms and codes of numbers on an accelerator."""
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from vqzoo.numerics.arrays import as_float32, code_dtype
-from vqzoo.numerics.clustering.scalar.histogram import BINS, TAIL, Bins, Doubles, core_of
+from vqzoo.numerics.arrays import Doubles, as_float32, code_dtype
+from vqzoo.numerics.clustering.scalar.histogram import BINS, TAIL, Bins, core_of
 
-_VALUES = 1 << 21  # at a time: some 150 MiB of indices and doubles
+VALUES = 1 << 21  # counted at once, with about 150 MiB of indices and doubles
 
 
-def bins_elsewhere(values: Tensor, weights: Tensor | None) -> Bins:
-    """`histogram.bins_of` for finite values (n,), more than 65,536 of them, on a device that has
-    doubles.
+def bins_on_device(values: Tensor, weights: Tensor | None) -> Bins:
+    """`histogram.bins_of` for more than 65,536 finite values (n,), on a device with float64.
 
-    Sums are of integers: where in its bin a value lies, in units of the bin's width over 2^u, u
-    being what n of them leave of 62 bits. They are the same in whatever order they are added up.
+    The sums are of integers, the position of each value in its bin in units of the bin's width over
+    2^u, where u is what the sum of n of them leaves of 62 bits. They are the same in any order.
 
-    Raises ValueError where a value is not finite.
+    Raises:
+        ValueError: a value is not finite.
     """
     n, device = len(values), values.device
     least, largest = float(values.amin()), float(values.amax())
@@ -34,12 +34,12 @@ def bins_elsewhere(values: Tensor, weights: Tensor | None) -> Bins:
     heaviest = 1.0 if weights is None else float(weights.amax())
     masses = torch.zeros(BINS, dtype=torch.int64, device=device)
     places = torch.zeros(BINS, dtype=torch.int64, device=device)
-    for start in range(0, n, _VALUES):
-        part = values[start : start + _VALUES].double()
+    for start in range(0, n, VALUES):
+        part = values[start : start + VALUES].double()
         bins = torch.bucketize(part, inner, right=True)
         mass = torch.full_like(part, units)
         if weights is not None:
-            mass *= weights[start : start + _VALUES].double() / heaviest
+            mass *= weights[start : start + VALUES].double() / heaviest
         place = (part - starts[bins]) * inverse[bins]
         masses.scatter_add_(0, bins, mass.long())
         places.scatter_add_(0, bins, (place * mass).long())
@@ -52,20 +52,20 @@ def bins_elsewhere(values: Tensor, weights: Tensor | None) -> Bins:
 
 
 def bin_edges(low: float, high: float) -> Doubles:
-    """(65,537,) ascending: equal bins over the core low to high, 128 an octave beyond it."""
+    """(65,537,) ascending: bins of equal width over the core low to high, 128 an octave outside."""
     core = np.linspace(low, high, BINS - 2 * TAIL + 1)
     tail = (high - low) * (2.0 ** (np.arange(1, TAIL + 1) / 128.0) - 1.0)
     return np.concatenate([low - tail[::-1], core, high + tail])
 
 
-def codes_elsewhere(values: Tensor, limits: Tensor) -> Tensor:
-    """For each value the first of the limits (k,), ascending, that is not below it."""
+def codes_on_device(values: Tensor, limits: Tensor) -> Tensor:
+    """For each value, the number of the first of the ascending limits (k,) that is not below it."""
     k = len(limits)
     flat = values.reshape(-1)
     codes = torch.empty(len(flat), dtype=code_dtype(k), device=values.device)
     limits = limits.to(values.device)
-    for start in range(0, len(flat), _VALUES):
-        part = flat[start : start + _VALUES].float()
-        found = torch.bucketize(part, limits, out_int32=True)
-        codes[start : start + _VALUES] = found.clamp(max=k - 1).to(codes.dtype)
+    for start in range(0, len(flat), VALUES):
+        part = flat[start : start + VALUES].float()
+        first = torch.bucketize(part, limits, out_int32=True)
+        codes[start : start + VALUES] = first.clamp(max=k - 1).to(codes.dtype)
     return codes.view(values.shape)

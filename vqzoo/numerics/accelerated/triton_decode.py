@@ -1,15 +1,15 @@
-"""Decoding as a Triton kernel: each value is written once, and no index but the codes is read."""
+"""Decoding as a Triton kernel: each value is written once, and no indices but codes are read."""
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-_ROWS, _COLUMNS = 32, 128  # of the weight, a program
+ROWS, COLUMNS = 32, 128  # of the weight, a program
 
 
 @triton.jit
-def _decode_blocks(  # type: ignore[no-untyped-def]
+def decode_blocks_kernel(  # type: ignore[no-untyped-def]
     codes,
     codebooks,
     out,
@@ -44,7 +44,7 @@ def decode_blocks(codes: Tensor, codebooks: Tensor, out: Tensor) -> Tensor:
     if out.numel() == 0:
         return out
     with torch.cuda.device_of(out):
-        _decode_blocks[(triton.cdiv(m, _ROWS) * triton.cdiv(s * d, _COLUMNS),)](
+        decode_blocks_kernel[(triton.cdiv(m, ROWS) * triton.cdiv(s * d, COLUMNS),)](
             codes.contiguous(),
             codebooks.contiguous(),
             out,
@@ -55,8 +55,8 @@ def decode_blocks(codes: Tensor, codebooks: Tensor, out: Tensor) -> Tensor:
             stages * k * d if books > 1 else 0,
             D=d,
             STAGES=stages,
-            ROWS=_ROWS,
-            COLUMNS=_COLUMNS,
+            ROWS=ROWS,
+            COLUMNS=COLUMNS,
             enable_fp_fusion=True,
         )
     return out

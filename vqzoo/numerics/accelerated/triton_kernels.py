@@ -1,6 +1,6 @@
-"""The steps of Lloyd's algorithm as Triton kernels; what they take and give: `torch_kernels`.
+"""The steps of Lloyd's algorithm as Triton kernels; `torch_kernels` specifies them.
 
-Import this module where Triton is to be used, never before: Triton is an optional part of torch.
+Import this module only where Triton is used: it is an optional part of torch.
 """
 
 import torch
@@ -13,15 +13,16 @@ from vqzoo.numerics.accelerated.torch_kernels import Part
 from vqzoo.numerics.arrays import code_dtype
 
 # A program of `nearest` keeps the coordinates of its points in registers. The inner loop, compiled
-# for compute capability 9.0 and disassembled, is 8 instructions a point and centroid at d = 4, 15
-# at d = 8, 25 at d = 16, 58 at d = 32, d of them multiply-adds; registers spill only above d = 16.
-_POINTS = 64
-_CENTROIDS = 16  # at a time
-_CENTROIDS_OF_FEW = 32  # likewise, where there are few dimensions
+# for compute capability 9.0 and disassembled, has 8 instructions a point and centroid at d = 4, 15
+# at d = 8, 25 at d = 16, 58 at d = 32, d of which are multiply-adds; registers spill only above
+# d = 16.
+POINTS = 64
+CENTROIDS = 16  # at once
+_CENTROIDS_OF_FEW = 32  # at once, where there are few dimensions
 _FEW = 4
 _WARPS, _WARPS_OF_MANY = 4, 8
 _MANY = 17  # dimensions from which on the registers of more warps are needed
-_ADDED = 256  # points of a program of `add_up`
+ADDED = 256  # points of a program of `add_up`
 
 
 @triton.jit
@@ -32,7 +33,7 @@ def _load_points(start, stride, dim, inside, offsets, scale):  # type: ignore[no
 
 
 @triton.jit
-def _nearest(  # type: ignore[no-untyped-def]
+def nearest_kernel(  # type: ignore[no-untyped-def]
     points,
     problem_stride,
     dim_stride,
@@ -58,7 +59,7 @@ def _nearest(  # type: ignore[no-untyped-def]
     offsets += problem * D
     centroids += problem * D * k
     scale = tl.load(scales + problem)
-    # Each column of a tile keeps a minimum of its own, so that the loop reduces nothing.
+    # Each column of a tile keeps its own minimum, so that the loop needs no reduction.
     best = tl.full((POINTS, CENTROIDS), float("inf"), tl.float32)
     best_at = tl.zeros((POINTS, CENTROIDS), tl.int32)
     column = tl.arange(0, CENTROIDS)
@@ -86,7 +87,7 @@ def _nearest(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _add_up(  # type: ignore[no-untyped-def]
+def add_up_kernel(  # type: ignore[no-untyped-def]
     points,
     problem_stride,
     dim_stride,
@@ -121,7 +122,7 @@ def _add_up(  # type: ignore[no-untyped-def]
         offset = tl.load(offsets + axis, mask=inside, other=0.0)
         border = tl.load(borders + cluster, mask=inside, other=0.0)
         inside = inside & ((raw - offset) * scale > border)
-    # In units that are integers: their sum is the same in whatever order atomics arrive.
+    # In integer units, whose sum is the same in whatever order the atomic additions arrive.
     units = tl.full((POINTS,), 1.0, tl.float32) * unit
     if WEIGHTED:
         units *= tl.load(mass + problem * n + i, mask=inside, other=0.0)
@@ -135,13 +136,13 @@ def _add_up(  # type: ignore[no-untyped-def]
 
 
 def nearest(x: ScaledPoints, centroids: Tensor, with_costs: bool) -> tuple[Tensor, Tensor]:
-    """`torch_kernels.nearest`, d up to 32: no distance but the smallest is ever written."""
+    """`torch_kernels.nearest`, for d up to 32: only the smallest distances are ever written."""
     batch, d, n = x.values.shape
     k = centroids.shape[1]
     codes = torch.empty((batch, n), dtype=code_dtype(k), device=centroids.device)
     costs = torch.empty((batch, n) if with_costs else 0, device=centroids.device)
     with torch.cuda.device_of(codes):
-        _nearest[(batch * triton.cdiv(n, _POINTS),)](
+        nearest_kernel[(batch * triton.cdiv(n, POINTS),)](
             x.values,
             *x.values.stride(),
             x.offset,
@@ -154,8 +155,8 @@ def nearest(x: ScaledPoints, centroids: Tensor, with_costs: bool) -> tuple[Tenso
             k,
             D=d,
             COSTS=with_costs,
-            POINTS=_POINTS,
-            CENTROIDS=_CENTROIDS_OF_FEW if d <= _FEW and k > _CENTROIDS else _CENTROIDS,
+            POINTS=POINTS,
+            CENTROIDS=_CENTROIDS_OF_FEW if d <= _FEW and k > CENTROIDS else CENTROIDS,
             num_warps=_WARPS if d < _MANY else _WARPS_OF_MANY,
             enable_fp_fusion=True,
         )
@@ -165,16 +166,17 @@ def nearest(x: ScaledPoints, centroids: Tensor, with_costs: bool) -> tuple[Tenso
 def add_up(
     x: ScaledPoints, mass: Tensor | None, codes: Tensor, k: int, part: Part
 ) -> tuple[Tensor, Tensor]:
-    """`torch_kernels.add_up`, d up to 32: exact sums of points rounded to one unit.
+    """`torch_kernels.add_up`, for d up to 32: exact sums of points rounded to one unit.
 
-    The unit is what lets the sum of n squares, at most 16 each, fit int64: 2^-35 for 2^23 points.
+    The unit is chosen so that the sum of n squares, at most 16 each, fits int64: 2^-35 for fewer
+    than 2^23 points.
     """
     batch, d, n = x.values.shape
     unit = 2.0 ** (58 - n.bit_length())
     totals = torch.zeros((batch, k, d + 1), dtype=torch.int64, device=codes.device)
     unused = x.offset
     with torch.cuda.device_of(codes):
-        _add_up[(batch * triton.cdiv(n, _ADDED),)](
+        add_up_kernel[(batch * triton.cdiv(n, ADDED),)](
             x.values,
             *x.values.stride(),
             x.offset,
@@ -191,7 +193,7 @@ def add_up(
             WEIGHTED=mass is not None,
             SQUARES=part.squares,
             UPPER=part.axes is not None,
-            POINTS=_ADDED,
+            POINTS=ADDED,
             enable_fp_fusion=True,
         )
     scaled = totals.double() / unit

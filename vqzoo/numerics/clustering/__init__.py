@@ -1,1 +1,1 @@
-"""k-means in its variants: scalar, product, residual, weighted."""
+"""k-means on vectors and on numbers, by Euclidean and other metrics, and on residuals."""

@@ -1,6 +1,5 @@
-"""Batched vector k-means: many small problems at once, or one large one."""
+"""Batched k-means on vectors: many small problems at once, or one large problem."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,19 +11,17 @@ from vqzoo.numerics.arrays import Floats, as_float32, empty_codes, narrow_and_wi
 from vqzoo.numerics.kernels.lloyd import lloyd_many
 from vqzoo.numerics.kernels.lloyd_parallel import lloyd_parallel
 from vqzoo.numerics.kernels.nearest import assign_many
-from vqzoo.numerics.kernels.vectors import PART
-from vqzoo.numerics.threads import run_tasks
+from vqzoo.numerics.kernels.padded_points import PART
+from vqzoo.numerics.threads import Progress, run_tasks
 
-Progress = Callable[[int, int], None]
-
-_TASK = 1 << 31  # multiply-adds a task: some 20 ms
-_LARGE = 1 << 32  # multiply-adds a problem, from which on its points are shared out
-_POINTS = 1 << 16  # points a task, where a problem is cut
+LARGE = 1 << 32  # multiply-adds of a problem above which its points are divided among threads
+_TASK = 1 << 31  # multiply-adds a task: about 20 ms
+_POINTS = 1 << 16  # points a task, where a problem is divided
 
 
 @dataclass(frozen=True)
 class Clusters:
-    """What k-means found: `centroids[b, codes[b, i]]` stands for point i of problem b."""
+    """Centroids and codes: point i of problem b becomes `centroids[b, codes[b, i]]`."""
 
     centroids: Tensor
     """(batch, k, d), float32."""
@@ -46,30 +43,30 @@ def kmeans(
     """k-means on each of a batch of problems, by squared Euclidean distance.
 
     k-means++ (Arthur, Vassilvitskii 2007), then Lloyd's iterations, some of which also relocate
-    centroids: empty and near-superfluous ones go where a cluster is best split. The same seed
-    gives the same result with any number of threads. Points on another device than the CPU are
-    clustered there, on CUDA by Triton kernels, elsewhere in plain torch (see `torch_kmeans`), and
-    the results stay there.
+    centroids: empty and nearly superfluous ones move to where a cluster is best split. The same
+    seed gives the same result with any number of threads. Points on a device other than the CPU
+    are clustered there, on CUDA by Triton kernels, otherwise in plain torch (see `torch_kmeans`),
+    and the results stay there.
 
     Args:
         points: (batch, d, n), float32, float16 or bfloat16, finite: dimension-major, each
             dimension contiguous across points. For the blocks of d columns of a matrix W
             (m, s·d): `W.T.contiguous().view(s, d, m)`; for a codebook shared by all, batch = 1.
         k: centroids a problem, 1 <= k <= n.
-        weights: (batch, n), >= 0: the importance of each point. Where a problem's weights are all
+        weights: (batch, n), >= 0: the importance of each point. If all weights of a problem are
             zero, they count as equal.
-        seed: of the draws.
-        iterations: at most.
-        tolerance: stop when the error falls by less than this part of itself.
-        sample: train on at most that many points of each problem, drawn without replacement;
-            None: all of them, up to 2^17, or 512 a centroid.
+        seed: seed of the random draws.
+        iterations: maximum of Lloyd's iterations.
+        tolerance: stop when the error falls by less than this fraction of itself.
+        sample: maximum of points to train on, a problem, drawn without replacement; None means all
+            of them, up to the larger of 2^17 and 512 a centroid.
         progress: called as progress(done, total) from this thread.
 
     Returns:
         Centroids, and for *every* point the code of the nearest of them.
 
     Raises:
-        ValueError: shapes, k or weights out of the above, or points that are not finite.
+        ValueError: a shape, k or the weights are not as above, or a point is not finite.
     """
     centroids = train_codebooks(
         points,
@@ -95,8 +92,8 @@ def train_codebooks(
     sample: int | None = None,
     progress: Progress | None = None,
 ) -> Tensor:
-    """The centroids of `kmeans` alone, (batch, k, d) float32: for codebooks that are rounded before
-    points are assigned to them. Arguments and errors as there.
+    """Only the centroids of `kmeans`, (batch, k, d) float32, for codebooks that are rounded before
+    points are assigned to them. Arguments and errors are the same.
     """
     check_problem(points, k, weights)
     chosen = choose_sample(points.shape[2], k, sample, seed)
@@ -110,7 +107,7 @@ def train_codebooks(
 
 
 def assign(points: Tensor, centroids: Tensor) -> Tensor:
-    """The code of the nearest centroid, for each point; of equally near ones the lowest.
+    """The code of each point's nearest centroid, the lowest of equally near ones.
 
     Args:
         points: (batch, d, n), float32, float16 or bfloat16.
@@ -120,7 +117,7 @@ def assign(points: Tensor, centroids: Tensor) -> Tensor:
         (batch, n), uint8 where k <= 256, else int32.
 
     Raises:
-        ValueError: shapes that do not match.
+        ValueError: the shapes do not match.
     """
     batch, d, n = points.shape
     if centroids.dim() != 3 or centroids.shape[0] != batch or centroids.shape[2] != d:
@@ -148,7 +145,7 @@ def assign(points: Tensor, centroids: Tensor) -> Tensor:
 
 
 def check_problem(points: Tensor, k: int, weights: Tensor | None) -> None:
-    """Raises ValueError where points (batch, d, n), k and weights make no problem."""
+    """Raise ValueError unless points (batch, d, n), k and weights are what `kmeans` takes."""
     if points.dim() != 3:
         raise ValueError(f"points must have shape (batch, d, n), not {tuple(points.shape)}")
     batch, _, n = points.shape
@@ -172,29 +169,26 @@ def train(
     progress: Progress | None,
     scratch: bool = False,
 ) -> Tensor:
-    """`train_codebooks` on all points.
-
-    On the CPU, `scratch` points may be overwritten.
-    """
+    """`train_codebooks` on all points, which with `scratch` may be overwritten on the CPU."""
     batch, d, n = points.shape
     if points.device.type != "cpu":
         return train_torch(points, k, weights, seed, iterations, tolerance, progress)
     centroids = torch.empty((batch, k, d), dtype=torch.float32)
-    found = centroids.numpy()
+    array = centroids.numpy()
 
     def masses(first: int, last: int) -> Floats:
         if weights is None:
             return np.ones((last - first, n), np.float32)
         return as_float32(weights[first:last])
 
-    def train(bounds: tuple[int, int]) -> None:
+    def train_some(bounds: tuple[int, int]) -> None:
         first, last = bounds
         part = as_float32(points[first:last])
-        lloyd_many(part, masses(*bounds), seed, first, iterations, tolerance, found[first:last])
+        lloyd_many(part, masses(*bounds), seed, first, iterations, tolerance, array[first:last])
 
     work = n * k * d * max(iterations, 1)
-    if work <= _LARGE:
-        run_tasks(train, _spans(batch, max(1, _TASK // work)), progress)
+    if work <= LARGE:
+        run_tasks(train_some, _spans(batch, max(1, _TASK // work)), progress)
         return centroids
     for b in range(batch):
 
@@ -202,7 +196,7 @@ def train(
             if progress is not None:
                 progress(b * iterations + done, batch * iterations)
 
-        found[b] = lloyd_parallel(
+        array[b] = lloyd_parallel(
             as_float32(points[b]),
             masses(b, b + 1)[0],
             k,
@@ -227,12 +221,12 @@ def choose_sample(
 ) -> Tensor | None:
     """Ascending positions of the points to train on; None for all of them.
 
-    Where no sample size is given it is 512 a centroid, and not less than `least`.
+    If no sample size is given, it is 512 a centroid, and at least `least`.
     """
-    # Bit 6: rows of so many points need no padding (see `vectors.row_stride`).
+    # Bit 6 is set because rows of so many points need no padding (see `padded_points.row_stride`).
     limit = max(least, 512 * k) | PART if sample is None else max(sample, k)
     if n <= limit:
         return None
-    starts = np.arange(limit + 1) * n // limit  # one from each of as many stretches
+    starts = np.arange(limit + 1) * n // limit  # one point is drawn from each of `limit` stretches
     random = np.random.default_rng(seed)
     return torch.from_numpy(random.integers(starts[:-1], starts[1:]))

@@ -1,8 +1,8 @@
-"""k-means where each problem measures distance by a metric of its own.
+"""k-means in which each problem has its own metric.
 
-With H_b the second moment of what block b of a layer is multiplied with, (x - c)ᵀ H_b (x - c) is
-the squared error that it brings to the layer's output (Stock et al. 2020, arXiv 1907.05686,
-section 3.2).
+With H_b the second moment of the inputs that block b of a layer is multiplied with,
+(x - c)ᵀ H_b (x - c) is the squared error that a centroid c causes in the layer's output (Stock et
+al. 2020, arXiv 1907.05686, section 3.2).
 """
 
 from collections.abc import Iterator
@@ -10,9 +10,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from vqzoo.numerics.clustering.kmeans import Clusters, Progress, assign, kmeans, train_codebooks
+from vqzoo.numerics.clustering.kmeans import Clusters, assign, kmeans, train_codebooks
+from vqzoo.numerics.threads import Progress
 
-_CHUNK = 1 << 22  # values that are transformed at a time: 16 MiB
+_CHUNK = 1 << 22  # values that are transformed at once: 16 MiB
 
 
 def metric_kmeans(
@@ -28,31 +29,33 @@ def metric_kmeans(
 ) -> Clusters:
     """k-means on blocks of points, by the squared distance (x - c)ᵀ H_b (x - c).
 
-    A codebook for each block is plain k-means on Lᵀx, with H = L Lᵀ. One codebook for all starts
-    from k-means by the metrics' traces, and goes on with Lloyd's iterations: nearest centroids by
-    each block's metric, then c_j = (Σ_b n_bj H_b)⁻¹ Σ_b H_b Σ_{i in j} x_bi.
+    A codebook for each block is plain k-means on Lᵀx, with H = L Lᵀ. A single codebook for all
+    blocks starts from k-means weighted by the metrics' traces and continues with Lloyd's
+    iterations: the nearest centroids by each block's metric, then
+    c_j = (Σ_b n_bj H_b)⁻¹ Σ_b H_b Σ_{i in j} x_bi.
 
     Args:
         points: (blocks, d, n), float32, finite.
         metrics: (blocks, d, d), symmetric, positive definite.
-        k: centroids a codebook, at most its points.
-        shared: one codebook for all blocks.
-        seed: of the draws.
-        rounds: Lloyd's iterations of a shared codebook, at most.
-        tolerance: stop when the error falls by less than this part of itself.
+        k: centroids a codebook, at most the number of its points.
+        shared: whether all blocks share one codebook.
+        seed: seed of the random draws.
+        rounds: maximum of Lloyd's iterations of a shared codebook.
+        tolerance: stop when the error falls by less than this fraction of itself.
         progress: called as progress(done, total) from this thread.
 
     Returns:
-        Centroids (1 or blocks, k, d), and the codes (blocks, n) of the nearest.
+        Centroids (1 or blocks, k, d), and the codes (blocks, n) of the nearest ones.
 
     Raises:
-        ValueError: shapes that do not match; metrics that are not positive definite.
+        ValueError: the shapes do not match, or a metric is not positive definite.
     """
     factors = _factors(points, metrics)
     if not shared:
-        found = kmeans(_transformed(points, factors), k, seed=seed, progress=progress)
-        back = torch.linalg.solve_triangular(factors.mT, found.centroids.double().mT, upper=True)
-        return Clusters(back.mT.float().contiguous(), found.codes)
+        clusters = kmeans(_transformed(points, factors), k, seed=seed, progress=progress)
+        transformed = clusters.centroids.double().mT
+        original = torch.linalg.solve_triangular(factors.mT, transformed, upper=True)
+        return Clusters(original.mT.float().contiguous(), clusters.codes)
     blocks, d, n = points.shape
     mass = metrics.diagonal(dim1=1, dim2=2).mean(1).float()
     centroids = train_codebooks(
@@ -72,7 +75,7 @@ def metric_kmeans(
 
 
 def assign_by_metric(points: Tensor, metrics: Tensor, centroids: Tensor) -> Tensor:
-    """The code of the nearest centroid by each block's metric, (blocks, n).
+    """The code of each point's nearest centroid by its block's metric, (blocks, n).
 
     Args:
         points: (blocks, d, n), float32.
@@ -98,12 +101,12 @@ def _factors(points: Tensor, metrics: Tensor) -> Tensor:
 
 
 def _transformed(points: Tensor, factors: Tensor) -> Tensor:
-    """Lᵀx, (blocks, d, n) float32: its Euclidean distances are those of the metrics."""
+    """Lᵀx, (blocks, d, n) float32, whose Euclidean distances are those of the metrics."""
     return factors.mT.float() @ points
 
 
 def _assigned(points: Tensor, factors: Tensor, centroids: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Codes of the nearest centroids, some blocks at a time."""
+    """Yield the codes of the nearest centroids, some blocks at a time."""
     blocks, d, n = points.shape
     width = max(1, _CHUNK // (d * n))
     for first in range(0, blocks, width):
@@ -115,7 +118,7 @@ def _assigned(points: Tensor, factors: Tensor, centroids: Tensor) -> Iterator[tu
 def _step(
     points: Tensor, metrics: Tensor, factors: Tensor, centroids: Tensor
 ) -> tuple[float, Tensor]:
-    """The error of a shared codebook, and the codebook that its codes would rather have."""
+    """The error of a shared codebook, and the codebook that is best for its codes."""
     d, k = points.shape[1], centroids.shape[1]
     gram = metrics.new_zeros(k, d * d)
     right = metrics.new_zeros(k, d)
@@ -123,8 +126,8 @@ def _step(
     for part, codes in _assigned(points, factors, centroids):
         x, count = points[part].transpose(1, 2), part.stop - part.start
         index = (codes.long() + k * torch.arange(count, device=x.device)[:, None]).reshape(-1)
-        rest = x - centroids[0][codes.long()]
-        error += float((rest.double() @ factors[part]).square().sum())
+        residual = x - centroids[0][codes.long()]
+        error += float((residual.double() @ factors[part]).square().sum())
         flat = x.reshape(-1, d)
         sums = metrics.new_zeros(count * k, d).index_add_(0, index, flat.double())
         counts = torch.bincount(index, minlength=count * k).view(count, k).double()

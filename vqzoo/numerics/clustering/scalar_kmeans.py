@@ -1,57 +1,58 @@
-"""k-means on numbers: the optimum, on 65,536 bins or on the values themselves."""
+"""Optimal k-means on numbers, counted into 65,536 bins or taken as they are."""
 
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from numba import njit
-from numpy.typing import NDArray
 from torch import Tensor
 
-from vqzoo.numerics.accelerated.torch_histogram import bins_elsewhere, codes_elsewhere
-from vqzoo.numerics.arrays import Floats, as_float32, empty_codes
-from vqzoo.numerics.clustering.scalar.histogram import BINS, Bins, Doubles, bins_of
+from vqzoo.numerics.accelerated.torch_histogram import bins_on_device, codes_on_device
+from vqzoo.numerics.arrays import Codes, Doubles, Floats, as_float32, empty_codes
+from vqzoo.numerics.clustering.scalar.histogram import BINS, Bins, bins_of
 from vqzoo.numerics.clustering.scalar.intervals import optimal_cuts, running_sums
 from vqzoo.numerics.clustering.scalar.windows import cuts_between_values
+from vqzoo.numerics.compiled import compiled
 from vqzoo.numerics.threads import run_tasks
 
+FEW = 1 << 18  # values that get a bin each in exact mode
 _TASK = 1 << 20  # values a task
-_BINS_A_CUT = 16  # below, bins are too coarse to tell where a cut is: each value gets its own
-_FEW = 1 << 18  # values, that get bins of their own in exact mode
+_BINS_A_CUT = 16  # with fewer bins a cut, bins are too coarse for exact mode: each value gets one
 _TABLE = 4096  # cells of the table that assignment starts from
-_CHUNK = 2048  # values whose cells are found together, by vector instructions
+_CHUNK = 2048  # values whose cells are computed together, by vector instructions
 
 
 @dataclass(frozen=True)
 class ScalarClusters:
-    """What scalar k-means found: `centroids[codes]` stands for the values."""
+    """Centroids and codes: the values become `centroids[codes]`."""
 
     centroids: Tensor
     """(k,), float32, ascending."""
     codes: Tensor
-    """Of the values' shape, uint8 where k <= 256, else int32."""
+    """The values' shape; uint8 where k <= 256, else int32."""
 
 
 def scalar_kmeans(
     values: Tensor, k: int, *, weights: Tensor | None = None, exact: bool = False
 ) -> ScalarClusters:
-    """k-means on numbers, deterministic.
+    """k-means on numbers; deterministic.
 
-    The values are counted into 65,536 bins with exact sums (up to 65,536 values: a bin each); the
-    best cut of the bins into k runs is found (see `intervals`), and every value takes the nearest
-    of the runs' means. Values on another device than the CPU are counted and given their codes
-    there, and the results stay there; only bins come to the CPU, or values where each has its own.
+    The values are counted into 65,536 bins with exact sums (up to 65,536 values get a bin each);
+    the bins are cut optimally into k runs (see `intervals`), and every value gets the code of the
+    nearest of the runs' means. Values on a device other than the CPU are counted and encoded there,
+    and the results stay there; only the bins are copied to the CPU, or the values where each has
+    its own bin.
 
     Args:
         values: any shape, float32, float16 or bfloat16, finite, at least one.
-        k: centroids, at least 1. Where it exceeds the number of distinct values, the surplus
-            centroids repeat the largest one and no code names them.
-        weights: of the values' shape, >= 0: the importance of each; all zero counts as equal.
-        exact: move the cuts to the best place between any two values of the bins around them
-            (see `windows`), where bins would allow only the borders between them.
+        k: number of centroids, at least 1. If it exceeds the number of distinct values, the surplus
+            centroids repeat the largest one and no code refers to them.
+        weights: same shape, >= 0: the importance of each value; all zero counts as equal.
+        exact: whether to move each cut to its best position between any two values of the bins
+            around it (see `windows`), instead of only to borders between bins.
 
     Raises:
-        ValueError: no values, k < 1, weights of another shape or negative, values not finite.
+        ValueError: there are no values, k < 1, the weights have another shape or a negative number,
+            or a value is not finite.
     """
     centroids = scalar_centroids(values, k, weights=weights, exact=exact)
     return ScalarClusters(centroids, assign_scalar(values, centroids))
@@ -60,7 +61,7 @@ def scalar_kmeans(
 def scalar_centroids(
     values: Tensor, k: int, *, weights: Tensor | None = None, exact: bool = False
 ) -> Tensor:
-    """The centroids of `scalar_kmeans` alone, (k,) float32; arguments and errors as there."""
+    """Only the centroids of `scalar_kmeans`, (k,) float32; arguments and errors are the same."""
     if values.numel() == 0 or k < 1:
         raise ValueError(f"expected at least one value and k >= 1, not {values.numel()} and {k}")
     if weights is not None:
@@ -72,37 +73,37 @@ def scalar_centroids(
             weights = None
     flat, flat_weights = values.reshape(-1), None if weights is None else weights.reshape(-1)
     if exact:
-        found = _exact_centroids(
+        centroids = _exact_centroids(
             as_float32(flat), None if flat_weights is None else as_float32(flat_weights), k
         )
     else:
-        found = _centroids(_bins(flat, flat_weights), k)
-    return torch.from_numpy(found).to(values.device)
+        centroids = _centroids(_bins(flat, flat_weights), k)
+    return torch.from_numpy(centroids).to(values.device)
 
 
 def assign_scalar(values: Tensor, centroids: Tensor) -> Tensor:
-    """The code of the nearest centroid, for each value; of equally near ones the lowest.
+    """The code of each value's nearest centroid, the lower of two equally near ones.
 
     Args:
         values: any shape, float32, float16 or bfloat16.
         centroids: (k,), float32, ascending.
 
     Returns:
-        Of the values' shape, uint8 where k <= 256, else int32.
+        Codes of the same shape, uint8 where k <= 256, else int32.
 
     Raises:
-        ValueError: centroids that do not ascend.
+        ValueError: the centroids do not ascend.
     """
     centers = as_float32(centroids)
     if centers.ndim != 1 or len(centers) == 0 or bool((np.diff(centers) < 0).any()):
-        raise ValueError("centroids must be a vector, ascending")
+        raise ValueError("centroids must be a vector in ascending order")
     k = len(centers)
     limits = _limits(centers)
     if values.device.type != "cpu":
-        return codes_elsewhere(values.detach(), torch.from_numpy(limits))
+        return codes_on_device(values.detach(), torch.from_numpy(limits))
     table = _table(limits)
     codes = empty_codes((values.numel(),), k)
-    written = codes.numpy()
+    array = codes.numpy()
     flat = values.detach().reshape(-1)
 
     def work(start: int) -> None:
@@ -115,7 +116,7 @@ def assign_scalar(values: Tensor, centroids: Tensor) -> Tensor:
             table.codes,
             table.limits,
             table.crowded,
-            written[start:stop],
+            array[start:stop],
         )
 
     run_tasks(work, range(0, len(flat), _TASK))
@@ -125,12 +126,12 @@ def assign_scalar(values: Tensor, centroids: Tensor) -> Tensor:
 def _bins(values: Tensor, weights: Tensor | None) -> Bins:
     has_doubles = values.device.type not in ("cpu", "mps")
     if has_doubles and len(values) > BINS:
-        return bins_elsewhere(values.detach(), weights)
+        return bins_on_device(values.detach(), weights)
     return bins_of(as_float32(values), None if weights is None else as_float32(weights))
 
 
 def _exact_centroids(values: Floats, weights: Floats | None, k: int) -> Floats:
-    bins = _heavy(bins_of(values, weights, exact=len(values) <= _FEW))
+    bins = _heavy(bins_of(values, weights, exact=len(values) <= FEW))
     if bins.grid is None:
         return _centroids(bins, k)
     if k * _BINS_A_CUT > len(bins.mass):
@@ -158,7 +159,7 @@ def _ascending(centroids: Doubles) -> Floats:
 
 
 def _heavy(bins: Bins) -> Bins:
-    """Those bins that are not lost in the running sum of their masses."""
+    """The bins whose mass changes the running sum of all masses."""
     heavy = np.diff(np.cumsum(bins.mass), prepend=0.0) > 0
     if heavy.all():
         return bins
@@ -167,9 +168,9 @@ def _heavy(bins: Bins) -> Bins:
 
 
 def _limits(centroids: Floats) -> Floats:
-    """(k,): limits[j] is the largest value nearer to centroid j than to any above, or as near.
+    """(k,): limits[j] is the largest value that is at least as near to centroid j as to the next.
 
-    Equal centroids share a limit: their first code takes all.
+    Equal centroids share a limit, so that the first of them gets all values.
     """
     distinct, places = np.unique(centroids, return_inverse=True)
     middle = (distinct[:-1].astype(np.float64) + distinct[1:]) / 2
@@ -180,52 +181,52 @@ def _limits(centroids: Floats) -> Floats:
 
 @dataclass(frozen=True)
 class _Table:
-    """Where assignment starts: cell ⌊(value - low)·scale⌋, from 0 to the last one, has a code that
-    is too low by 1 where the value is above the code's limit."""
+    """The start of assignment: cell ⌊(value - low)·scale⌋, clamped to the table, has a code that is
+    too low by 1 if the value is above the code's limit."""
 
     low: np.float32
     scale: np.float32
-    codes: NDArray[np.int32]
+    codes: Codes
     limits: Floats
-    """Of these codes."""
+    """The limits of these codes."""
     crowded: bool
-    """Whether a cell holds several limits: the code may then be too low by more."""
+    """Whether a cell holds several limits, so that its code may be too low by more than 1."""
 
 
 def _table(limits: Floats) -> _Table:
     """The table for limits (k,), rounded as `_cells` rounds."""
     finite = limits[np.isfinite(limits)]
     if len(finite) < 2 or finite[-1] <= finite[0]:
-        none = np.zeros(_TABLE, np.int32)
-        return _Table(np.float32(0), np.float32(0), none, limits[none], len(limits) > 2)
+        zeros = np.zeros(_TABLE, np.int32)
+        return _Table(np.float32(0), np.float32(0), zeros, limits[zeros], len(limits) > 2)
     low = finite[0]
     scale = np.float32(min((_TABLE - 1) / (float(finite[-1]) - float(low)), 3e38))
-    # A limit's own cell may hold values on either side of it: start from its code.
+    # The cell of a limit may hold values on either side of it: it starts from the limit's code.
     cells = ((limits - low) * scale).clip(0, _TABLE - 1).astype(np.int64)
     codes = np.searchsorted(cells, np.arange(_TABLE)).astype(np.int32)
     crowded = bool(np.bincount(cells[: len(finite)]).max() > 1)
     return _Table(low, scale, codes, limits[codes], crowded)
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _cells(values, low, scale, top, cells):  # type: ignore[no-untyped-def]
     for i in range(values.shape[0]):
         place = (values[i] - low) * scale
-        place = place if place > np.float32(0.0) else np.float32(0.0)  # not a number: 0
+        place = place if place > np.float32(0.0) else np.float32(0.0)  # NaN becomes 0
         cells[i] = np.uint32(np.int32(place if place < top else top))
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _assign(values, limits, low, scale, table, table_limits, crowded, codes):  # type: ignore[no-untyped-def]
-    """Write the codes of values (n,) into codes (n,), uint8 or int32."""
+    """Write the codes of values (n,) to codes (n,), uint8 or int32."""
     top = np.float32(table.shape[0] - 1)
-    room = np.empty(_CHUNK, np.uint32)
+    cells = np.empty(_CHUNK, np.uint32)
     for start in range(0, values.shape[0], _CHUNK):
         part = values[start : start + _CHUNK]
         out = codes[start : start + _CHUNK]
-        _cells(part, low, scale, top, room)
-        for i in range(part.shape[0]):  # no branch to mispredict
-            cell = room[i]
+        _cells(part, low, scale, top, cells)
+        for i in range(part.shape[0]):  # without a branch that could be mispredicted
+            cell = cells[i]
             out[i] = table[cell] + np.int32(part[i] > table_limits[cell])
         if crowded:
             for i in range(part.shape[0]):

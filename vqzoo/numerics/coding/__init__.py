@@ -1,1 +1,1 @@
-"""What entropy coders share: tables of symbols, chunks of a stream."""
+"""Lossless coding of integer codes: fixed width, Huffman, rANS."""

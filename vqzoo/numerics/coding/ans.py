@@ -1,25 +1,23 @@
 """Interleaved rANS streams; docs/packings.md specifies them byte by byte.
 
-Asymmetric numeral systems in the range variant (Duda 2013, arXiv 1311.2540; the interleaving of
-Giesen 2014, arXiv 1402.3392). With frequencies f that sum to M = 2^scale and their running sums b,
-a state x in [2^32, 2^64) takes the symbol s in to become (x div f)·M + x mod f + b, having given
-its lowest 32 bits away where it would outgrow its bounds.
+The range variant of asymmetric numeral systems (Duda 2013, arXiv 1311.2540), interleaved as by
+Giesen 2014 (arXiv 1402.3392). With frequencies f that sum to M = 2^scale and their running sums b,
+a state x in [2^32, 2^64) absorbs the symbol s by becoming (x div f)·M + x mod f + b, after writing
+out its lowest 32 bits if it would exceed its bounds otherwise.
 
 Head: scale, lanes, c and the order of the table, a byte each; the table, of frequencies - 1; then
 the chunks. A chunk is a sequence of words, uint32 little-endian: the states of the lanes, the low
-word of each first, and what the lanes read on the way, in the order in which they read it. Code i
-of a chunk belongs to lane i mod lanes. All states end at 2^32, where the encoder began.
+word of each first, then the words that the lanes read while decoding, in that order. Code i of a
+chunk belongs to lane i mod lanes. All states end at 2^32, where the encoder began.
 """
 
 import numpy as np
 import torch
-from numba import njit
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vqzoo.numerics.arrays import narrow_and_wide
+from vqzoo.numerics.arrays import Bytes, Codes, Ints, narrow_and_wide
 from vqzoo.numerics.coding.chunks import (
-    Bytes,
     chunk_exponent,
     decode_chunks,
     encode_chunks,
@@ -27,14 +25,15 @@ from vqzoo.numerics.coding.chunks import (
     open_stream,
 )
 from vqzoo.numerics.coding.entropy import symbol_counts
-from vqzoo.numerics.coding.frequencies import Ints, cost_bits, frequencies
+from vqzoo.numerics.coding.frequencies import cost_bits, frequencies
 from vqzoo.numerics.coding.symbol_table import best_order, read_table, table_bits, write_table
+from vqzoo.numerics.compiled import compiled
 
 _MIN_SCALE, _MAX_SCALE = 8, 24
 _DIRECT = 16  # the largest scale with a table entry for each of the 2^scale slots
 _LANES = 4
-_LONG = 1_000_000  # codes, beside which a table is small
-_SMALL = 1 << 16  # bits of a stream for which the states of four lanes are too many
+_LONG = 1_000_000  # codes, compared with which a table is small
+_SMALL = 1 << 16  # bits of a stream below which the states of four lanes take too much of it
 _LOW = np.uint64(1 << 32)  # states lie in [_LOW, _LOW << 32)
 _32 = np.uint64(32)
 _16 = np.uint64(16)
@@ -43,19 +42,19 @@ _SYMBOL = np.uint64(0xFFFF)
 _FREQUENCY = np.uint64(0xFFFFFF)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _encode(codes, freqs, starts, scale, lanes, words):  # type: ignore[no-untyped-def]
-    """Write a chunk to the end of `words`; where it begins."""
+    """Write a chunk to the end of `words`; return the position where it begins."""
     states = np.full(lanes, _LOW, np.uint64)
     shift = np.uint64(scale)
-    room = np.uint64(64 - scale)
+    headroom = np.uint64(64 - scale)
     at = words.shape[0]
     for i in range(codes.shape[0] - 1, -1, -1):
         lane = i & (lanes - 1)
         code = codes[i]
         f = freqs[code]
         x = states[lane]
-        if x >= f << room:
+        if x >= f << headroom:
             at -= 1
             words[at] = np.uint32(x & np.uint64(0xFFFFFFFF))
             x >>= _32
@@ -68,19 +67,19 @@ def _encode(codes, freqs, starts, scale, lanes, words):  # type: ignore[no-untyp
     return at
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _step(x, entry, scale, words, at):  # type: ignore[no-untyped-def]
-    """A state after its symbol has been taken out, and how many words that took."""
+    """The state once its symbol has been removed, and the position of the next word to read."""
     x = ((entry >> _16) & _FREQUENCY) * (x >> scale) + (entry >> _40)
-    fed = (x << _32) | np.uint64(words[at])
+    refilled = (x << _32) | np.uint64(words[at])
     short = x < _LOW
-    return (fed if short else x), at + np.intp(short)
+    return (refilled if short else x), at + np.intp(short)
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _four_lanes(words, at, table, scale, states, narrow, wide):  # type: ignore[no-untyped-def]
-    """Decode with a table of symbol | frequency << 16 | (slot - b) << 40, as far as four more
-    words are certain; how many codes that were, and the position of the next word."""
+    """Decode with a table of symbol | frequency << 16 | (slot - b) << 40, for as long as four more
+    words are certain; return the number of codes and the position of the next word."""
     small = narrow.shape[0] > 0
     count = narrow.shape[0] + wide.shape[0]
     mask = np.uint64((1 << scale) - 1)
@@ -108,13 +107,13 @@ def _four_lanes(words, at, table, scale, states, narrow, wide):  # type: ignore[
     return i, at
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _search(  # type: ignore[no-untyped-def]
     words, at, i, symbols, freqs, starts, ranks, scale, states, narrow, wide
 ):
     """Decode from code i on by a search in `starts`, between the ranks of the slot's bucket.
 
-    Whether states and words ended together.
+    Returns whether states and words ended together.
     """
     small = narrow.shape[0] > 0
     count = narrow.shape[0] + wide.shape[0]
@@ -155,17 +154,17 @@ def _search(  # type: ignore[no-untyped-def]
 
 
 def pack(codes: Tensor, cardinality: int) -> Tensor:
-    """Codes as a rANS stream.
+    """Pack codes as a rANS stream.
 
     Args:
-        codes: any shape, any integer dtype; taken in order, flattened.
+        codes: any shape, any integer dtype; flattened.
         cardinality: number of symbols, 1 to 65,536.
 
     Returns:
         (bytes,) uint8; empty for no codes.
 
     Raises:
-        ValueError: a code outside 0 ... cardinality - 1.
+        ValueError: a code is not in 0 ... cardinality - 1.
     """
     counts = symbol_counts(codes, cardinality)
     symbols = np.flatnonzero(counts)
@@ -173,39 +172,39 @@ def pack(codes: Tensor, cardinality: int) -> Tensor:
         return torch.empty(0, dtype=torch.uint8)
     counts = counts[symbols]
     scale = _best_scale(symbols, counts)
-    found = frequencies(counts, scale)
-    bits = cost_bits(counts, found, scale)
+    used = frequencies(counts, scale)
+    bits = cost_bits(counts, used, scale)
     lanes = _LANES if bits >= _SMALL else 1
     c = chunk_exponent(codes.numel(), bits)
-    order = best_order(symbols, found - 1)
+    order = best_order(symbols, used - 1)
     head = [
         np.array([scale, lanes, c, order], np.uint8),
-        write_table(symbols, found - 1, order),
+        write_table(symbols, used - 1, order),
     ]
     if len(symbols) == 1:
         return join(head, [])
     freqs, starts = np.zeros(cardinality, np.uint64), np.zeros(cardinality, np.uint64)
-    freqs[symbols], starts[symbols] = found, np.cumsum(found) - found
+    freqs[symbols], starts[symbols] = used, np.cumsum(used) - used
 
-    def encode(own: NDArray[np.int32]) -> Bytes:
-        words = np.empty(len(own) + 2 * lanes, np.uint32)
-        at = _encode(own, freqs, starts, scale, lanes, words)
+    def encode(chunk: Codes) -> Bytes:
+        words = np.empty(len(chunk) + 2 * lanes, np.uint32)
+        at = _encode(chunk, freqs, starts, scale, lanes, words)
         return words[at:].astype("<u4").view(np.uint8)
 
     return encode_chunks(head, codes, c, encode)
 
 
 def unpack(stream: Tensor, cardinality: int, count: int) -> Tensor:
-    """The `count` codes of a stream of any origin.
+    """Unpack the `count` codes of an untrusted stream.
 
-    Memory and time are those of `count` codes, which the stream does not bound: the caller does.
+    Memory and time are those of `count` codes, which the caller must bound: the stream does not.
 
     Returns:
         (count,), uint8 where cardinality <= 256, else int32; below `cardinality`.
 
     Raises:
-        ValueError: a stream that `pack` would not write: a malformed table, frequencies of another
-            sum, chunks that end early or late or in other states.
+        ValueError: `pack` would not write this stream: its table is malformed, its frequencies have
+            another sum, or its chunks end early, late or in other states.
     """
     data, codes = open_stream(stream, cardinality, count, 4)
     if count == 0:
@@ -216,18 +215,18 @@ def unpack(stream: Tensor, cardinality: int, count: int) -> Tensor:
     if lanes not in (1, _LANES):
         raise ValueError(f"there are {lanes} lanes, not 1 or {_LANES}")
     symbols, numbers, size = read_table(data[4:], order, cardinality)
-    found = numbers + 1
-    if int(found.sum()) != 1 << scale:
+    freqs = numbers + 1
+    if int(freqs.sum()) != 1 << scale:
         raise ValueError(f"the frequencies do not sum to 2^{scale}")
     if len(symbols) == 1:
         if len(data) != 4 + size:
             raise ValueError("a stream of one symbol has chunks")
         return codes.fill_(int(symbols[0]))
-    starts = np.cumsum(found) - found
+    starts = np.cumsum(freqs) - freqs
     direct = lanes == _LANES and scale <= _DIRECT
-    table = _slots(symbols, found, starts) if direct else np.empty(0, np.uint64)
+    table = _slots(symbols, freqs, starts) if direct else np.empty(0, np.uint64)
     ranks = _ranks(starts, scale)
-    code = symbols.astype(np.uint16), found.astype(np.uint32), starts.astype(np.uint32), ranks
+    code = symbols.astype(np.uint16), freqs.astype(np.uint32), starts.astype(np.uint32), ranks
     narrow, wide = narrow_and_wide(codes)
 
     def decode(chunk: Bytes, part: slice) -> bool:
@@ -236,50 +235,50 @@ def unpack(stream: Tensor, cardinality: int, count: int) -> Tensor:
         words = np.frombuffer(chunk.tobytes(), "<u4").astype(np.uint32)
         halves = words[: 2 * lanes].astype(np.uint64)
         states = halves[::2] | halves[1::2] << _32
-        own = narrow[part], wide[part]
+        out = narrow[part], wide[part]
         i, at = 0, 2 * lanes
         if int(states.min()) < _LOW:
             return False
         if direct:
-            i, at = _four_lanes(words, at, table, scale, states, *own)
-        return bool(_search(words, at, i, *code, scale, states, *own))
+            i, at = _four_lanes(words, at, table, scale, states, *out)
+        return bool(_search(words, at, i, *code, scale, states, *out))
 
     decode_chunks(data, 4 + size, count, c, decode)
     return codes
 
 
 def _max_scale(count: int) -> int:
-    """No stream needs finer frequencies than one of each of its codes."""
+    """The largest scale of a stream: frequencies finer than one code are of no use."""
     return min(_MAX_SCALE, max(_MIN_SCALE, (count - 1).bit_length()))
 
 
 def _best_scale(symbols: Ints, counts: Ints) -> int:
-    """The least scale whose stream, table included, is within 0.1% of the shortest; of a million
-    codes or more, only scales with which they are within 0.4% of their entropy."""
+    """The least scale whose stream, table included, is within 0.1% of the shortest; for a million
+    codes or more, only among scales that cost at most 0.4% more than the best without the table."""
     low = max(_MIN_SCALE, (len(symbols) - 1).bit_length())
     count = int(counts.sum())
     costs, sizes = {}, {}
     for scale in range(low, _max_scale(count) + 1):
-        found = frequencies(counts, scale)
-        order = best_order(symbols, found - 1)
-        costs[scale] = cost_bits(counts, found, scale)
-        sizes[scale] = costs[scale] + table_bits(symbols, found - 1, order)
+        freqs = frequencies(counts, scale)
+        order = best_order(symbols, freqs - 1)
+        costs[scale] = cost_bits(counts, freqs, scale)
+        sizes[scale] = costs[scale] + table_bits(symbols, freqs - 1, order)
     if count >= _LONG:
         near = 1.004 * min(costs.values())
         sizes = {scale: size for scale, size in sizes.items() if costs[scale] <= near}
     return next(scale for scale, size in sizes.items() if size <= 1.001 * min(sizes.values()))
 
 
-def _slots(symbols: Ints, found: Ints, starts: Ints) -> NDArray[np.uint64]:
-    """What each slot says: symbol | frequency << 16 | (slot - start) << 40."""
-    bias = np.arange(int(found.sum())) - np.repeat(starts, found)
-    entries = (symbols | found << 16).astype(np.uint64)
-    return np.repeat(entries, found) | bias.astype(np.uint64) << _40
+def _slots(symbols: Ints, freqs: Ints, starts: Ints) -> NDArray[np.uint64]:
+    """The table's entry for each slot: symbol | frequency << 16 | (slot - start) << 40."""
+    bias = np.arange(int(freqs.sum())) - np.repeat(starts, freqs)
+    entries = (symbols | freqs << 16).astype(np.uint64)
+    return np.repeat(entries, freqs) | bias.astype(np.uint64) << _40
 
 
-def _ranks(starts: Ints, scale: int) -> NDArray[np.int32]:
-    """The symbol that each of 2^16 buckets of slots begins in, and the last; one bucket where
-    slots have a table or streams are short."""
+def _ranks(starts: Ints, scale: int) -> Codes:
+    """The rank of the symbol at the start of each of 2^16 buckets of slots, then the last rank; a
+    single bucket up to the scale at which slots have a table."""
     buckets = 1 << 16 if scale > _DIRECT else 1
     edges = np.arange(buckets) << (scale - buckets.bit_length() + 1)
     ranks = np.searchsorted(starts, edges, side="right") - 1

@@ -1,15 +1,15 @@
 """Fixed-width bit streams: code i occupies bits i·bits to i·bits + bits - 1.
 
 Bit b of the stream is bit b mod 8 (least significant first) of byte b div 8. The last byte is
-filled with zeros.
+padded with zeros.
 """
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
 from vqzoo.numerics.arrays import narrow_and_wide
+from vqzoo.numerics.compiled import compiled
 from vqzoo.numerics.kernels.unpack import unpack_range
 from vqzoo.numerics.threads import run_tasks
 
@@ -21,7 +21,7 @@ def stream_bytes(count: int, bits: int) -> int:
     return (count * bits + 7) // 8
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _pack(codes, bits, stream):  # type: ignore[no-untyped-def]
     held = np.uint64(0)
     filled = 0
@@ -39,23 +39,23 @@ def _pack(codes, bits, stream):  # type: ignore[no-untyped-def]
 
 
 def pack(codes: Tensor, bits: int) -> Tensor:
-    """Codes as a bit stream.
+    """Pack codes as a bit stream.
 
     Args:
-        codes: any shape, any integer dtype; taken in order, flattened.
+        codes: any shape, any integer dtype; flattened.
         bits: bits a code, 1 to 16.
 
     Returns:
         (⌈count·bits/8⌉,) uint8.
 
     Raises:
-        ValueError: a code that is negative or needs more bits; bits out of range.
+        ValueError: a code is negative or needs more bits, or `bits` is out of range.
     """
     _check_bits(bits)
     flat = codes.detach().cpu().reshape(-1)
     count = flat.numel()
     stream = torch.empty(stream_bytes(count, bits), dtype=torch.uint8)
-    array, written = flat.numpy(), stream.numpy()
+    array, target = flat.numpy(), stream.numpy()
 
     def work(start: int) -> None:
         part = array[start : start + _TASK]
@@ -64,29 +64,29 @@ def pack(codes: Tensor, bits: int) -> Tensor:
             raise ValueError(f"codes from {low} to {high} do not fit {bits} bits")
         bounds = slice(start * bits // 8, stream_bytes(start + len(part), bits))
         if bits == 8:
-            written[bounds] = part
+            target[bounds] = part
         else:
-            _pack(part.astype(np.int32), bits, written[bounds])
+            _pack(part.astype(np.int32), bits, target[bounds])
 
     run_tasks(work, range(0, count, _TASK))
     return stream
 
 
 def unpack(stream: Tensor, bits: int, count: int) -> Tensor:
-    """The `count` codes of a bit stream of `pack`.
+    """Unpack the `count` codes of a bit stream that `pack` wrote.
 
     Args:
         stream: (⌈count·bits/8⌉,) uint8.
         bits: bits a code, 1 to 16.
-        count: of codes.
+        count: number of codes.
 
     Returns:
         (count,), uint8 where bits <= 8, else int32.
 
     Raises:
-        ValueError: a stream of another length or dtype, padding bits that are not zero.
+        ValueError: the stream has another length or dtype, or padding bits that are not zero.
     """
-    check_stream(stream, bits, count)
+    _check_stream(stream, bits, count)
     codes = torch.empty(count, dtype=torch.uint8 if bits <= 8 else torch.int32)
     source = stream.detach().cpu().contiguous().numpy()
     narrow, wide = narrow_and_wide(codes)
@@ -99,13 +99,12 @@ def unpack(stream: Tensor, bits: int, count: int) -> Tensor:
     return codes
 
 
-def check_stream(stream: Tensor, bits: int, count: int) -> None:
-    """Raises ValueError unless `stream` is one of `count` codes of `bits` bits, zero-padded."""
+def _check_stream(stream: Tensor, bits: int, count: int) -> None:
     _check_bits(bits)
     if count < 0:
         raise ValueError(f"the number of codes must not be negative, not {count}")
     if stream.dtype != torch.uint8 or stream.dim() != 1:
-        raise ValueError(f"a bit stream is 1-D uint8, not {stream.dim()}-D {stream.dtype}")
+        raise ValueError(f"a bit stream must be 1-D uint8, not {stream.dim()}-D {stream.dtype}")
     expected = stream_bytes(count, bits)
     if stream.numel() != expected:
         raise ValueError(

@@ -1,24 +1,23 @@
-"""How often codes occur, and what that is worth in bits."""
+"""Symbol counts and entropy of codes."""
 
 import numpy as np
-from numba import njit
-from numpy.typing import NDArray
 from torch import Tensor
 
+from vqzoo.numerics.arrays import Ints
+from vqzoo.numerics.compiled import compiled
 from vqzoo.numerics.threads import run_tasks
 
-Counts = NDArray[np.int64]
 _TASK = 1 << 20  # codes a task
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _count(codes, counts):  # type: ignore[no-untyped-def]
     for i in range(codes.shape[0]):
         counts[codes[i]] += 1
 
 
-def symbol_counts(values: Tensor, cardinality: int) -> Counts:
-    """How often each symbol occurs.
+def symbol_counts(values: Tensor, cardinality: int) -> Ints:
+    """The number of occurrences of each symbol.
 
     Args:
         values: codes of any shape and integer dtype.
@@ -28,13 +27,13 @@ def symbol_counts(values: Tensor, cardinality: int) -> Counts:
         (cardinality,) int64.
 
     Raises:
-        ValueError: a code outside 0 ... cardinality - 1; a cardinality out of range.
+        ValueError: a code is not in 0 ... cardinality - 1, or the cardinality is out of range.
     """
     if not 1 <= cardinality <= 1 << 16:
         raise ValueError(f"the cardinality must be between 1 and 65,536, not {cardinality}")
     flat = values.detach().cpu().reshape(-1).numpy()
 
-    def work(start: int) -> Counts:
+    def work(start: int) -> Ints:
         part = flat[start : start + _TASK]
         low, high = int(part.min()), int(part.max())
         if low < 0 or high >= cardinality:
@@ -50,10 +49,10 @@ def symbol_counts(values: Tensor, cardinality: int) -> Counts:
 
 
 def entropy_bits(values: Tensor, cardinality: int) -> float:
-    """Shannon's entropy of the codes in bits, of order 0, for all of them together.
+    """The order-0 Shannon entropy of the codes, in bits, for all of them together.
 
-    -Σ c·log2(c / n) with c the number of times that a symbol occurs among n codes: no code that
-    gives each symbol a length of its own needs less (Shannon 1948). Arguments and errors as for
+    -Σ c·log2(c / n), with c the number of occurrences of a symbol among n codes: no code that
+    assigns each symbol a fixed length needs less (Shannon 1948). Arguments and errors are those of
     `symbol_counts`.
     """
     counts = symbol_counts(values, cardinality)

@@ -1,19 +1,16 @@
 """Canonical Huffman streams; docs/packings.md specifies them byte by byte.
 
-Head: c and the order of the table, a byte each; the table, of code lengths; then the chunks. Within
-a chunk codes follow each other, the first bit of each highest: bit b of a chunk is bit 7 - b mod 8
-of byte b div 8.
+Head: c and the order of the table, a byte each; the table, of code lengths; then the chunks. In a
+chunk, codes follow each other with their first bit highest: bit b of a chunk is bit 7 - b mod 8 of
+byte b div 8.
 """
 
 import numpy as np
 import torch
-from numba import njit
-from numpy.typing import NDArray
 from torch import Tensor
 
-from vqzoo.numerics.arrays import narrow_and_wide
+from vqzoo.numerics.arrays import Bytes, Codes, Ints, narrow_and_wide
 from vqzoo.numerics.coding.chunks import (
-    Bytes,
     chunk_exponent,
     decode_chunks,
     encode_chunks,
@@ -21,17 +18,18 @@ from vqzoo.numerics.coding.chunks import (
     open_stream,
 )
 from vqzoo.numerics.coding.entropy import symbol_counts
-from vqzoo.numerics.coding.prefix_code import Ints, canonical_starts, code_lengths
+from vqzoo.numerics.coding.prefix_code import canonical_starts, code_lengths
 from vqzoo.numerics.coding.symbol_table import best_order, read_table, write_table
-from vqzoo.numerics.kernels.vectors import load_word
+from vqzoo.numerics.compiled import compiled
+from vqzoo.numerics.kernels.codegen import load_word
 
 _LOOKUP = 12  # bits that index the lookup table
-_HELD = 3  # symbols that an entry has room for
-_LOOKUPS = 4  # of 12 bits in the 57 bits that a word has at least, whatever bit it begins at
+_HELD = 3  # symbols that fit an entry
+_LOOKUPS = 4  # of 12 bits, in the 57 bits that a word has at least, whichever bit it begins at
 _SLACK = _HELD * _LOOKUPS  # codes that one round may write
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _encode(codes, words, lengths, data):  # type: ignore[no-untyped-def]
     held = np.uint64(0)
     filled = 0
@@ -48,9 +46,9 @@ def _encode(codes, words, lengths, data):  # type: ignore[no-untyped-def]
         data[at] = np.uint8((held << np.uint64(8 - filled)) & np.uint64(255))
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _rank(starts, high, low, above):  # type: ignore[no-untyped-def]
-    """The last of codes low to above - 1 that is not above 32 bits; the first is not."""
+    """The last of the codes from low to above - 1 that is <= the 32 bits `high`; the first is."""
     while above - low > 1:
         middle = (low + above) >> 1
         if starts[middle] <= high:
@@ -60,11 +58,12 @@ def _rank(starts, high, low, above):  # type: ignore[no-untyped-def]
     return low
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _fill(symbols, starts, lengths, table):  # type: ignore[no-untyped-def]
-    """Per 12 bits: up to three symbols of 16 bits, their number << 48, their bits << 52.
+    """Write the table's entry for each 12 bits: up to three symbols of 16 bits, their number << 48,
+    their total of bits << 52.
 
-    Where a single code takes more bits, and so do all after it, the first code's rank alone.
+    Where the first code takes more than 12 bits, as do all codes after it, only that code's rank.
     """
     for prefix in range(table.shape[0]):
         entry = np.uint64(0)
@@ -83,9 +82,9 @@ def _fill(symbols, starts, lengths, table):  # type: ignore[no-untyped-def]
         table[prefix] = entry | np.uint64(held) << np.uint64(48) | np.uint64(used) << np.uint64(52)
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _careful(data, at, symbols, starts, lengths):  # type: ignore[no-untyped-def]
-    """The symbol at bit `at`, zeros following the data, and the bit behind it."""
+    """The symbol at bit `at` and the position after it; zeros follow the data."""
     word = np.int64(0)
     for byte in range(at >> 3, (at >> 3) + 5):
         word = (word << 8) | (np.int64(data[byte]) if byte < data.shape[0] else 0)
@@ -93,9 +92,9 @@ def _careful(data, at, symbols, starts, lengths):  # type: ignore[no-untyped-def
     return symbols[rank], at + lengths[rank]
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _decode(data, table, symbols, starts, lengths, narrow, wide):  # type: ignore[no-untyped-def]
-    """Decode a chunk; whether it ended where its codes do, in zero bits."""
+    """Decode a chunk; return whether it ends where its codes do, padded with zero bits."""
     small = narrow.shape[0] > 0
     count = narrow.shape[0] + wide.shape[0]
     size = data.shape[0]
@@ -143,9 +142,9 @@ def _decode(data, table, symbols, starts, lengths, narrow, wide):  # type: ignor
     return at & 7 == 0 or (int(data[size - 1]) << (at & 7)) & 255 == 0
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _swapped(word):  # type: ignore[no-untyped-def]
-    """The bytes of a uint64 the other way round: LLVM sees one instruction in this."""
+    """A uint64 with its bytes in reverse order; LLVM compiles this to one instruction."""
     out = np.uint64(0)
     for byte in range(8):
         out |= ((word >> np.uint64(8 * byte)) & np.uint64(255)) << np.uint64(56 - 8 * byte)
@@ -153,20 +152,20 @@ def _swapped(word):  # type: ignore[no-untyped-def]
 
 
 def pack(codes: Tensor, cardinality: int) -> Tensor:
-    """Codes as a Huffman stream.
+    """Pack codes as a Huffman stream.
 
-    The code is optimal among those of at most 32 bits a symbol. For fewer than 14.9 million codes
-    (F(36) - 1, Fibonacci's numbers being the steepest counts) no prefix code is shorter.
+    The prefix code is optimal among those of at most 32 bits a symbol. For fewer than 14.9 million
+    codes (F(36) - 1, since Fibonacci numbers are the steepest counts) no prefix code is shorter.
 
     Args:
-        codes: any shape, any integer dtype; taken in order, flattened.
+        codes: any shape, any integer dtype; flattened.
         cardinality: number of symbols, 1 to 65,536.
 
     Returns:
         (bytes,) uint8; empty for no codes.
 
     Raises:
-        ValueError: a code outside 0 ... cardinality - 1.
+        ValueError: a code is not in 0 ... cardinality - 1.
     """
     counts = symbol_counts(codes, cardinality)
     symbols = np.flatnonzero(counts)
@@ -184,26 +183,26 @@ def pack(codes: Tensor, cardinality: int) -> Tensor:
     words[symbols[ranked]] = starts >> (32 - lengths[ranked])
     widths[symbols] = lengths
 
-    def encode(own: NDArray[np.int32]) -> Bytes:
-        bits = int(np.bincount(own, minlength=cardinality) @ widths)
+    def encode(chunk: Codes) -> Bytes:
+        bits = int(np.bincount(chunk, minlength=cardinality) @ widths)
         data = np.empty((bits + 7) // 8, np.uint8)
-        _encode(own, words, widths, data)
+        _encode(chunk, words, widths, data)
         return data
 
     return encode_chunks(head, codes, c, encode)
 
 
 def unpack(stream: Tensor, cardinality: int, count: int) -> Tensor:
-    """The `count` codes of a stream of any origin.
+    """Unpack the `count` codes of an untrusted stream.
 
-    Memory and time are those of `count` codes, which the stream does not bound: the caller does.
+    Memory and time are those of `count` codes, which the caller must bound: the stream does not.
 
     Returns:
         (count,), uint8 where cardinality <= 256, else int32; below `cardinality`.
 
     Raises:
-        ValueError: a stream that `pack` would not write: a malformed table, lengths that are not
-            of a complete prefix code, chunks that end early or late.
+        ValueError: `pack` would not write this stream: its table is malformed, its lengths are not
+            those of a complete prefix code, or its chunks end early or late.
     """
     data, codes = open_stream(stream, cardinality, count, 2)
     if count == 0:
@@ -232,5 +231,5 @@ def unpack(stream: Tensor, cardinality: int, count: int) -> Tensor:
 
 
 def _zigzag(numbers: Ints) -> Ints:
-    """0, -1, 1, -2, ... as 0, 1, 2, 3, ..."""
+    """Map 0, -1, 1, -2, ... to 0, 1, 2, 3, ..."""
     return (numbers << 1) ^ (numbers >> 63)

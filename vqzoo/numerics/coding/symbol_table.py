@@ -1,32 +1,30 @@
-"""Symbols with a number each, as few bits: the tables of entropy-coded streams.
+"""Symbols with a number each in few bits: the tables of entropy-coded streams.
 
-Bits run as in `bits`: bit b of the table is bit b mod 8 of byte b div 8, the least significant
-first. `gamma(v)` of v >= 1 (Elias 1975) is z zero bits, a one, and the z lowest bits of v, with
-z = floor(log2 v). A table is gamma(number of symbols), then for each symbol in ascending order
-gamma(1 + symbols skipped since the last one), gamma(1 + (number >> order)) and the `order` lowest
-bits of the number; zero bits fill the last byte.
+Bits are in the order of `bits`: bit b of the table is bit b mod 8 of byte b div 8, the least
+significant first. `gamma(v)` of v >= 1 (Elias 1975) is z zero bits, a one, and the z lowest bits of
+v, with z = floor(log2 v). A table is gamma(number of symbols), then for each symbol in ascending
+order gamma(1 + symbols skipped since the last one), gamma(1 + (number >> order)) and the `order`
+lowest bits of the number; zero bits fill the last byte.
 """
 
 import numpy as np
-from numba import njit
-from numpy.typing import NDArray
 
-Ints = NDArray[np.int64]
-Bytes = NDArray[np.uint8]
+from vqzoo.numerics.arrays import Bytes, Ints
+from vqzoo.numerics.compiled import compiled
 
 MAX_ORDER = 24
 _NUMBERS = 1 << 24
-_MAX_ZEROS = 24  # of a gamma code: numbers go to 2^25
+_MAX_ZEROS = 24  # of a gamma code, whose numbers go up to 2^25
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _put(stream, at, value, bits):  # type: ignore[no-untyped-def]
     for b in range(bits):
         stream[(at + b) >> 3] |= np.uint8(((value >> b) & 1) << ((at + b) & 7))
     return at + bits
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _put_gamma(stream, at, value):  # type: ignore[no-untyped-def]
     zeros = 0
     while value >> (zeros + 1):
@@ -35,7 +33,7 @@ def _put_gamma(stream, at, value):  # type: ignore[no-untyped-def]
     return _put(stream, at, value, zeros)
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _write(symbols, numbers, order, stream):  # type: ignore[no-untyped-def]
     at = _put_gamma(stream, 0, symbols.shape[0])
     before = -1
@@ -47,9 +45,9 @@ def _write(symbols, numbers, order, stream):  # type: ignore[no-untyped-def]
     return at
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _take(stream, at, bits):  # type: ignore[no-untyped-def]
-    """`bits` bits and the position behind them, which is -1 where the stream ends before."""
+    """`bits` bits and the position after them, which is -1 if the stream ends before."""
     if at < 0 or at + bits > 8 * stream.shape[0]:
         return 0, -1
     value = 0
@@ -58,7 +56,7 @@ def _take(stream, at, bits):  # type: ignore[no-untyped-def]
     return value, at + bits
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _take_gamma(stream, at):  # type: ignore[no-untyped-def]
     for zeros in range(_MAX_ZEROS + 1):
         one, at = _take(stream, at, 1)
@@ -70,9 +68,9 @@ def _take_gamma(stream, at):  # type: ignore[no-untyped-def]
     return 0, -1
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _read(stream, at, order, cardinality, symbols, numbers):  # type: ignore[no-untyped-def]
-    """The position behind the table, -1 where it ends early, -2 for what is out of range."""
+    """The position after the table; -1 if the table ends early, -2 if a number is out of range."""
     symbol = -1
     for i in range(symbols.shape[0]):
         gap, at = _take_gamma(stream, at)
@@ -97,17 +95,17 @@ def table_bits(symbols: Ints, numbers: Ints, order: int) -> int:
 
 
 def best_order(symbols: Ints, numbers: Ints) -> int:
-    """The order that makes a table shortest, the least such."""
+    """The least order with which the table is shortest."""
     return min(range(MAX_ORDER + 1), key=lambda order: table_bits(symbols, numbers, order))
 
 
 def write_table(symbols: Ints, numbers: Ints, order: int) -> Bytes:
-    """A table as bytes.
+    """Write a table as bytes.
 
     Args:
         symbols: (n,), ascending, below 65,536; n >= 1.
         numbers: (n,), 0 to 2^24 - 1.
-        order: 0 to 24, small for small numbers.
+        order: 0 to 24, best small for small numbers.
     """
     stream = np.zeros((table_bits(symbols, numbers, order) + 7) // 8, np.uint8)
     _write(symbols, numbers, order, stream)
@@ -115,18 +113,18 @@ def write_table(symbols: Ints, numbers: Ints, order: int) -> Bytes:
 
 
 def read_table(stream: Bytes, order: int, cardinality: int) -> tuple[Ints, Ints, int]:
-    """A table from the beginning of a stream of any origin.
+    """Read a table from the beginning of an untrusted stream.
 
     Returns:
-        symbols (n,), numbers (n,), and the number of bytes that the table takes.
+        Symbols (n,), numbers (n,), and the number of bytes that the table takes.
 
     Raises:
-        ValueError: no table of symbols below `cardinality` begins here.
+        ValueError: the stream does not begin with a table of symbols below `cardinality`.
     """
     if order > MAX_ORDER:
         raise ValueError(f"the table's order is {order}, more than {MAX_ORDER}")
     size, at = _take_gamma(stream, 0)
-    # Each symbol takes two bits at least: nothing is allocated that the stream could not fill.
+    # Each symbol takes at least two bits: nothing is allocated that the stream could not fill.
     if at < 0 or size > cardinality or 2 * size > 8 * len(stream):
         raise ValueError("the table of symbols is malformed")
     symbols, numbers = np.empty(size, np.int64), np.empty(size, np.int64)

@@ -1,1 +1,1 @@
-"""From codes and codebooks to matrices."""
+"""Decoding: from codes and codebooks to matrices, and gradients back to codebooks."""

@@ -1,7 +1,7 @@
-"""Decoding that can be differentiated: a centroid's gradient is the sum over its codes.
+"""Differentiable decoding: the gradient of a centroid is the sum over its codes.
 
-The shared values of a network are trained so in Han, Mao, Dally 2016 (arXiv 1510.00149, equation
-3). On the CPU both directions are kernels; elsewhere torch's own lookup does the same.
+Han, Mao, Dally 2016 (arXiv 1510.00149, equation 3) train the shared values of a network this way.
+On the CPU both directions are kernels; on other devices torch's own lookup does the same.
 """
 
 from typing import Any
@@ -9,18 +9,18 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numba import njit
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from vqzoo.numerics.arrays import narrow_and_wide
+from vqzoo.numerics.compiled import compiled
 from vqzoo.numerics.decoding.decode import decode_residual, decode_scalar
 from vqzoo.numerics.threads import run_tasks
 
-_LINE = 512  # values of a row that a task reads side by side
+_LINE = 512  # adjacent values of a row that a task reads
 _ROWS = 8
 _VALUES = 1 << 20  # values a task
-_SUMS = 1 << 16  # sums of a task whose blocks have codebooks of their own
+_SUMS = 1 << 16  # sums of a task whose blocks have a codebook each
 
 
 def look_up(codes: Tensor, codebooks: Tensor) -> Tensor:
@@ -34,16 +34,16 @@ def look_up(codes: Tensor, codebooks: Tensor) -> Tensor:
         (m, s·d), differentiable in `codebooks`.
 
     Raises:
-        ValueError: shapes that do not fit each other.
+        ValueError: the shapes do not match.
     """
     s, stages, m = codes.shape
-    books, also_stages, k, d = codebooks.shape
-    if books not in (1, s) or stages != also_stages:
+    books, k, d = codebooks.shape[0], *codebooks.shape[2:]
+    if books not in (1, s) or stages != codebooks.shape[1]:
         raise ValueError(
             f"codes of shape {tuple(codes.shape)} do not fit codebooks of {tuple(codebooks.shape)}"
         )
     if codes.device.type == "cpu" and codebooks.dtype == torch.float32:
-        return _BlockLookup.apply(_small(codes), codebooks)
+        return _BlockLookup.apply(_as_uint8_or_int32(codes), codebooks)
     first = torch.arange(books, device=codes.device) * (stages * k)
     starts = first[:, None] + torch.arange(stages, device=codes.device) * k
     rows = F.embedding(codes.long() + starts[:, :, None], codebooks.reshape(-1, d))
@@ -53,7 +53,7 @@ def look_up(codes: Tensor, codebooks: Tensor) -> Tensor:
 def look_up_scalar(codes: Tensor, centroids: Tensor) -> Tensor:
     """centroids[codes], of the codes' shape, differentiable in `centroids` (k,)."""
     if codes.device.type == "cpu" and centroids.dtype == torch.float32:
-        return _ScalarLookup.apply(_small(codes), centroids)
+        return _ScalarLookup.apply(_as_uint8_or_int32(codes), centroids)
     return F.embedding(codes.long(), centroids[:, None]).squeeze(-1)
 
 
@@ -85,15 +85,15 @@ class _ScalarLookup(torch.autograd.Function):
 
 
 def sum_by_code(codes: Tensor, values: Tensor, shape: tuple[int, int, int, int]) -> Tensor:
-    """Each code's sum of the sub-vectors that it stands at.
+    """The sum of the sub-vectors at which each code occurs.
 
     Args:
         codes: (s, stages, m), uint8 or int32, below k.
         values: (m, s·d), float32.
-        shape: (s or 1, stages, k, d) of the codebooks.
+        shape: (s or 1, stages, k, d), of the codebooks.
 
     Returns:
-        float32 of that shape, summed in float64, the same with any number of threads.
+        float32 of that shape, summed in float64; the same with any number of threads.
     """
     s, stages, m = codes.shape
     books, _, k, d = shape
@@ -123,11 +123,11 @@ def sum_by_code(codes: Tensor, values: Tensor, shape: tuple[int, int, int, int])
     return torch.from_numpy(total).float()
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _add_by_code(  # type: ignore[no-untyped-def]
     narrow, wide, m, stages, k, d, shared, blocks, rows, values, row_stride, sums
 ):
-    """sums: flat, (blocks or 1, stages, k, d); codes as in `decode._decode_blocks`."""
+    """Add to sums: flat, (blocks or 1, stages, k, d); codes are those of `decode_kernels`."""
     small = narrow.shape[0] > 0
     for top in range(rows[0], rows[1], _ROWS):
         bottom = min(top + _ROWS, rows[1])
@@ -142,5 +142,5 @@ def _add_by_code(  # type: ignore[no-untyped-def]
                         sums[to + dim] += values[source + dim]
 
 
-def _small(codes: Tensor) -> Tensor:
+def _as_uint8_or_int32(codes: Tensor) -> Tensor:
     return codes if codes.dtype in (torch.uint8, torch.int32) else codes.int()

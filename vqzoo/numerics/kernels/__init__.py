@@ -1,1 +1,1 @@
-"""What the CPU runs: kernels compiled by numba, and the vectors that they are written in."""
+"""The CPU's kernels, compiled by numba, and the vector types that they are written in."""

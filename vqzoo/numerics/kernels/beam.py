@@ -1,33 +1,35 @@
-"""Beam search for residual codes, and the sums that the refit of the codebooks needs."""
+"""Beam search for residual codes, and the sums that refitting the codebooks needs."""
 
 import numpy as np
-from numba import njit
 
+from vqzoo.numerics.compiled import compiled
+from vqzoo.numerics.kernels.int_vectors import (
+    above,
+    any_below,
+    greater,
+    lesser,
+    load_ints,
+    tagged,
+)
 from vqzoo.numerics.kernels.nearest import GROUP, nearest
 from vqzoo.numerics.kernels.vectors import (
     LANES,
-    above,
     add,
-    any_below,
     broadcast,
-    greater,
-    lesser,
     load,
-    load_ints,
     multiply,
     multiply_add,
     splat,
     store,
-    tagged,
 )
 
 _LARGEST = np.int32(2**31 - 1)
-_PASS = 8  # partial codes that one pass finds
+_PASS = 8  # partial codes that one pass selects
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _half_norms(residuals, start, d):  # type: ignore[no-untyped-def]
-    """|r|²/2 of the `LANES` residuals at flat position `start`, (d, LANES)."""
+    """|r|²/2 of `LANES` residuals (d, LANES) at flat position `start`."""
     norms = splat(np.float32(0.0))
     for dim in range(d):
         r = load(residuals, start + dim * LANES)
@@ -35,31 +37,31 @@ def _half_norms(residuals, start, d):  # type: ignore[no-untyped-def]
     return norms
 
 
-@njit(nogil=True, cache=True)
-def _insert(proposal, found):  # type: ignore[no-untyped-def]
-    """Put a proposal in its place among those in rows 1 to _PASS, the last of which is dropped."""
+@compiled()
+def _insert(proposal, best):  # type: ignore[no-untyped-def]
+    """Insert a proposal in order into rows 1 to _PASS of `best`, and drop the last one there."""
     for row in range(1, _PASS + 1):
-        other = load_ints(found, row * LANES)
-        store(found, row * LANES, lesser(other, proposal))
+        other = load_ints(best, row * LANES)
+        store(best, row * LANES, lesser(other, proposal))
         proposal = greater(other, proposal)
 
 
-@njit(nogil=True, cache=True)
-def _extend(residuals, entry, d, negated, halves, stage, tag_bits, code_bits, found):  # type: ignore[no-untyped-def]
-    """Let partial code `entry` of `LANES` points propose its extensions by a stage's centroids.
+@compiled()
+def _extend(residuals, entry, d, negated, halves, stage, tag_bits, code_bits, best):  # type: ignore[no-untyped-def]
+    """Propose the extensions of partial code `entry` of `LANES` points by a stage's centroids.
 
-    found: (_PASS + 1, LANES) int32; row 0 holds floors, the others the lowest proposals above
-    them in ascending order, of this entry and those before. A proposal is half its squared error
-    (positive, as a float's bits) with the low `tag_bits` replaced by entry and code. The errors'
-    order is so known to 23 - tag_bits bits, which is plenty for a beam. The padding of a codebook
-    is too far to be among those wanted, which never are more than there are centroids.
+    best: (_PASS + 1, LANES) int32; row 0 holds floors, the other rows, in ascending order, the
+    lowest proposals above them, of this entry and those before it. A proposal is half its squared
+    error (positive, as the bits of a float) with the low `tag_bits` replaced by entry and code.
+    Errors are thus ordered to 23 - tag_bits bits, which is plenty for a beam. The padding of a
+    codebook is too far away to be selected: no more proposals are needed than there are centroids.
     """
     padded = halves.shape[1]
     mask = splat(np.int32(-1 << tag_bits))
     start = entry * d * LANES
     norms = _half_norms(residuals, start, d)
-    floor = load_ints(found, 0)
-    last = load_ints(found, _PASS * LANES)
+    floor = load_ints(best, 0)
+    last = load_ints(best, _PASS * LANES)
     at = stage * padded * d
     for j in range(0, padded, GROUP):
         half = stage * padded + j
@@ -83,20 +85,20 @@ def _extend(residuals, entry, d, negated, halves, stage, tag_bits, code_bits, fo
         p3 = above(tagged(s3, mask, splat(np.int32(tag + 3))), floor)
         if any_below(lesser(lesser(p0, p1), lesser(p2, p3)), last):
             if any_below(p0, last):
-                _insert(p0, found)
+                _insert(p0, best)
             if any_below(p1, last):
-                _insert(p1, found)
+                _insert(p1, best)
             if any_below(p2, last):
-                _insert(p2, found)
+                _insert(p2, best)
             if any_below(p3, last):
-                _insert(p3, found)
-            last = load_ints(found, _PASS * LANES)
+                _insert(p3, best)
+            last = load_ints(best, _PASS * LANES)
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def beam_encode(points, start, stop, k, negated, halves, width, codes):  # type: ignore[no-untyped-def]
-    """Write codes (stages, stop - start) of points (d, n)[:, start:stop]: a beam of `width` partial
-    codes.
+    """Write codes (stages, stop - start) of points (d, n)[:, start:stop], found by a beam of
+    `width` partial codes.
 
     negated: (stages · padded k · d), halves: (stages, padded k): each stage's codebook as
     `nearest.prepare` lays it out.
@@ -112,7 +114,7 @@ def beam_encode(points, start, stop, k, negated, halves, width, codes):  # type:
     extended = np.empty((width, d, LANES), np.float32)
     paths = np.empty((width, stages, LANES), np.int32)
     extended_paths = np.empty((width, stages, LANES), np.int32)
-    found = np.empty((_PASS + 1, LANES), np.int32)
+    best = np.empty((_PASS + 1, LANES), np.int32)
     tile_codes = np.empty(LANES, np.int32)
     scores = np.empty(LANES, np.float32)
     norms = np.empty(LANES, np.float32)
@@ -124,13 +126,13 @@ def beam_encode(points, start, stop, k, negated, halves, width, codes):  # type:
                 residuals[0, dim, i] = points[dim, begin + i] if i < count else np.float32(0.0)
         entries = 1
         for stage in range(stages - 1):
-            wanted = min(width, entries * k)
-            found[_PASS] = -_LARGEST
-            for slot in range(wanted):
+            kept = min(width, entries * k)
+            best[_PASS] = -_LARGEST
+            for slot in range(kept):
                 row = slot % _PASS + 1
                 if row == 1:
-                    found[0] = found[_PASS]
-                    found[1:] = _LARGEST
+                    best[0] = best[_PASS]
+                    best[1:] = _LARGEST
                     for entry in range(entries):
                         _extend(
                             residuals,
@@ -141,10 +143,10 @@ def beam_encode(points, start, stop, k, negated, halves, width, codes):  # type:
                             stage,
                             code_bits + entry_bits,
                             code_bits,
-                            found,
+                            best,
                         )
                 for i in range(LANES):
-                    tag = found[row, i] & ((1 << (code_bits + entry_bits)) - 1)
+                    tag = best[row, i] & ((1 << (code_bits + entry_bits)) - 1)
                     entry = tag >> code_bits
                     code = tag & ((1 << code_bits) - 1)
                     at = stage * padded * d + code // GROUP * GROUP * d + code % GROUP
@@ -156,8 +158,8 @@ def beam_encode(points, start, stop, k, negated, halves, width, codes):  # type:
                     extended_paths[slot, stage, i] = code
             residuals, extended = extended, residuals
             paths, extended_paths = extended_paths, paths
-            entries = wanted
-        # Of the last stage only the best counts.
+            entries = kept
+        # Only the best code of the last stage counts.
         last = stages - 1
         for entry in range(entries):
             nearest(
@@ -180,9 +182,9 @@ def beam_encode(points, start, stop, k, negated, halves, width, codes):  # type:
                     codes[last, begin - start + i] = tile_codes[i]
 
 
-@njit(nogil=True, cache=True)
-def take_off(codes, codebooks, points):  # type: ignore[no-untyped-def]
-    """Take what codes (stages, n) and codebooks (stages, k, d) stand for off points (d, n)."""
+@compiled()
+def subtract_decoded(codes, codebooks, points):  # type: ignore[no-untyped-def]
+    """Subtract from points (d, n) what codes (stages, n) and codebooks (stages, k, d) decode to."""
     stages, n = codes.shape
     for stage in range(stages):
         for dim in range(codebooks.shape[2]):
@@ -190,26 +192,26 @@ def take_off(codes, codebooks, points):  # type: ignore[no-untyped-def]
                 points[dim, i] -= codebooks[stage, codes[stage, i], dim]
 
 
-@njit(nogil=True, cache=True)
-def add_rest(points, weights, codes, codebooks, start, stop, sums, masses):  # type: ignore[no-untyped-def]
-    """Add w·(x - x̂) of points (d, n)[:, start:stop], and w, to where their codes point.
+@compiled()
+def add_residuals(points, weights, codes, codebooks, start, stop, sums, masses):  # type: ignore[no-untyped-def]
+    """Add w·(x - x̂) and w of points (d, n)[:, start:stop] to the entries of their codes.
 
     x̂ = Σ over stages of codebooks (stages, k, d) by codes (stages, n); points (0, n) stand for
     zeros. sums: (stages, k, d) float64; masses: (stages, k) float64.
     """
     stages, _, d = codebooks.shape
-    rest = np.empty(d, np.float64)
-    given = points.shape[0] > 0
+    residual = np.empty(d, np.float64)
+    has_points = points.shape[0] > 0
     for i in range(start, stop):
         for dim in range(d):
-            rest[dim] = points[dim, i] if given else 0.0
+            residual[dim] = points[dim, i] if has_points else 0.0
         for stage in range(stages):
             code = codes[stage, i]
             for dim in range(d):
-                rest[dim] -= codebooks[stage, code, dim]
+                residual[dim] -= codebooks[stage, code, dim]
         w = np.float64(weights[i])
         for stage in range(stages):
             code = codes[stage, i]
             masses[stage, code] += w
             for dim in range(d):
-                sums[stage, code, dim] += w * rest[dim]
+                sums[stage, code, dim] += w * residual[dim]

@@ -1,7 +1,7 @@
-"""Cache lines of 16 floats for numba kernels: put together in registers, written past the caches.
+"""Cache lines of 16 floats for numba kernels: assembled in registers, written past the caches.
 
-A decoder writes each value once and reads none of them back: a streaming store saves reading the
-line from memory first, which is half of the traffic.
+A decoder writes each value once and reads none of them back. A streaming store does not read the
+line from memory first, which saves half of the traffic.
 """
 
 from typing import Any
@@ -10,7 +10,7 @@ from llvmlite import ir  # type: ignore[import-untyped]
 from numba import types
 from numba.extending import intrinsic, models, register_model
 
-from vqzoo.numerics.kernels.vectors import address
+from vqzoo.numerics.kernels.codegen import address
 
 LINE = 16  # floats
 _LINE = ir.VectorType(ir.FloatType(), LINE)
@@ -33,14 +33,14 @@ class _LineModel(models.PrimitiveModel):
 
 
 def _joined(builder: Any, low: Any, high: Any, width: int) -> Any:
-    """Two vectors of `width` floats as one."""
+    """Two vectors of `width` floats joined into one."""
     lanes = ir.Constant(ir.VectorType(ir.IntType(32), 2 * width), list(range(2 * width)))
     return builder.shuffle_vector(low, high, lanes)
 
 
 @intrinsic
 def gather_line(typing_context: Any, source: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
-    """Four floats each from four positions of a contiguous float32 array, as a line."""
+    """A line of four floats from each of four positions of a contiguous float32 array."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         quads = []
@@ -70,9 +70,9 @@ def load_line(typing_context: Any, source: Any, at: Any) -> Any:
 
 @intrinsic
 def code_at(typing_context: Any, codes: Any, at: Any) -> Any:
-    """codes[at] of a contiguous uint8 or int32 array, at >= 0, codes >= 0.
+    """codes[at] of a contiguous uint8 or int32 array, with at >= 0 and codes >= 0.
 
-    numba's own indexing looks whether `at` counts from the end, which costs as much as the rest.
+    numba's own indexing checks for negative indices, which costs as much as the rest.
     """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -95,7 +95,7 @@ def add_lines(typing_context: Any, a: Any, b: Any) -> Any:
 
 @intrinsic
 def stream_line(typing_context: Any, a: Any, target: Any, to: Any) -> Any:
-    """Write a line to position `to` of a float32 array, aligned to 64 bytes; then `fence`."""
+    """Write a line to position `to` of a float32 array, aligned to 64 bytes; call `fence` after."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         place = address(context, builder, signature.args[1], args[1], args[2], _LINE)
@@ -110,7 +110,7 @@ def stream_line(typing_context: Any, a: Any, target: Any, to: Any) -> Any:
 
 @intrinsic
 def store_line(typing_context: Any, a: Any, target: Any, to: Any) -> Any:
-    """Write a line to position `to` of a float32 array, wherever that is."""
+    """Write a line to position `to` of a float32 array, at any alignment."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         place = address(context, builder, signature.args[1], args[1], args[2], _LINE)
@@ -122,7 +122,7 @@ def store_line(typing_context: Any, a: Any, target: Any, to: Any) -> Any:
 
 @intrinsic
 def fence(typing_context: Any) -> Any:
-    """Make streamed lines visible to other threads before anything that follows."""
+    """Make streamed lines visible to other threads before any later write."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         builder.fence("seq_cst")

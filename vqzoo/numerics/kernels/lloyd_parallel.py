@@ -1,37 +1,25 @@
-"""Lloyd's iterations on one large problem, its points shared out among threads."""
+"""Lloyd's iterations on one large problem, its points divided among threads."""
 
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
-from vqzoo.numerics.arrays import Floats
-from vqzoo.numerics.kernels.lloyd import (
-    add_squares,
-    add_upper,
-    center,
-    padded_weights,
-    patience,
-    relocate,
-    squared_norms,
-    sweep,
-    uncenter,
-    update,
-    widest,
-)
+from vqzoo.numerics.arrays import Doubles, Floats
+from vqzoo.numerics.kernels.lloyd import update
 from vqzoo.numerics.kernels.nearest import padded_count, prepare
+from vqzoo.numerics.kernels.padded_points import center, pad_weights, row_stride, uncenter
+from vqzoo.numerics.kernels.relocation import patience, relocate, widest
 from vqzoo.numerics.kernels.seeding import generator, seed_plus_plus
-from vqzoo.numerics.kernels.vectors import LANES, row_stride
-from vqzoo.numerics.threads import run_tasks
+from vqzoo.numerics.kernels.sweeps import add_squares, add_upper, squared_norms, sweep
+from vqzoo.numerics.kernels.vectors import LANES
+from vqzoo.numerics.threads import Progress, run_tasks
 
-Doubles = NDArray[np.float64]
-
-_TASKS = 32  # parts that the points are cut into at most, each with sums of its own
+SEED_CENTROIDS = 4096  # above that many, k-means++ takes longer than the iterations that it saves
+_TASKS = 32  # parts that the points are cut into at most, each with its own sums
 _TASK = 1 << 24  # multiply-adds a part, at least
 _THIN = 8  # half of the iterations run on every eighth point,
-_THIN_POINTS = 32  # if that leaves so many a centroid
-_SEED_POINTS = 32  # a centroid, that k-means++ sees
-_SEED_CENTROIDS = 4096  # above that many, k-means++ takes longer than what it is to save
+_THIN_POINTS = 32  # if that leaves at least so many points a centroid
+_SEED_POINTS = 32  # points a centroid that k-means++ draws from
 
 
 def lloyd_parallel(
@@ -42,13 +30,13 @@ def lloyd_parallel(
     number: int,
     iterations: int,
     tolerance: float,
-    progress: Callable[[int, int], None],
+    progress: Progress,
     scratch: bool = False,
 ) -> Floats:
-    """What `lloyd_many` does to problem `number` of a batch: points (d, n), weights (n).
+    """Do what `lloyd_many` does, to problem `number` of a batch: points (d, n), weights (n).
 
-    progress(done, iterations) is called after each iteration. `scratch` points may be overwritten.
-    Returns centroids (k, d).
+    progress(done, iterations) is called after each iteration. With `scratch` the points may be
+    overwritten. Returns centroids (k, d).
     """
     d, n = points.shape
     stride = row_stride(n)
@@ -57,45 +45,45 @@ def lloyd_parallel(
     offset = np.empty(d, np.float32)
     scale = center(points, offset, x, stride)
     masses = np.zeros(stride, np.float32)
-    padded_weights(weights, masses)
-    found = _seeds(x.reshape(d, stride), masses, k, seed, number)
+    pad_weights(weights, masses)
+    scaled = _seeds(x.reshape(d, stride), masses, k, seed, number)
     early = iterations // 2 if n >= _THIN * _THIN_POINTS * k else 0
     if early:
-        part, part_masses = _gathered(x.reshape(d, stride)[:, :n:_THIN], masses[:n:_THIN])
-        _iterate(part, part_masses, early, tolerance, found, lambda done, _: None)
+        part, part_masses = _padded(x.reshape(d, stride)[:, :n:_THIN], masses[:n:_THIN])
+        _iterate(part, part_masses, early, tolerance, scaled, lambda done, _: None)
         progress(early, iterations)
     _iterate(
         x.reshape(d, stride),
         masses,
         iterations - early,
         tolerance,
-        found,
+        scaled,
         lambda done, total: progress(early + done, iterations),
     )
     centroids = np.empty((k, d), np.float32)
-    uncenter(found, scale, offset, centroids)
+    uncenter(scaled, scale, offset, centroids)
     return centroids
 
 
 def _seeds(x: Floats, masses: Floats, k: int, seed: int, number: int) -> Doubles:
-    """k-means++ on a sample of the points; for very many centroids the sample itself."""
+    """Centroids (k, d) by k-means++ on a sample of the points; if k is very large, the sample."""
     d = len(x)
     random = np.random.default_rng([seed % (1 << 64), number])
     drawn = np.flatnonzero(masses)
-    wanted = k if k > _SEED_CENTROIDS else _SEED_POINTS * k
-    if wanted < len(drawn):
-        drawn = np.sort(random.choice(drawn, wanted, replace=False))
-    if k > _SEED_CENTROIDS and len(drawn) == k:
+    size = k if k > SEED_CENTROIDS else _SEED_POINTS * k
+    if size < len(drawn):
+        drawn = np.sort(random.choice(drawn, size, replace=False))
+    if k > SEED_CENTROIDS and len(drawn) == k:
         return x[:, drawn].T.astype(np.float64)
-    part, part_masses = _gathered(x[:, drawn], masses[drawn])
-    found = np.empty((k, d), np.float64)
+    part, part_masses = _padded(x[:, drawn], masses[drawn])
+    centroids = np.empty((k, d), np.float64)
     stride = part.shape[1]
-    seed_plus_plus(part.reshape(-1), stride, d, part_masses, generator(seed, number), found)
-    return found
+    seed_plus_plus(part.reshape(-1), stride, d, part_masses, generator(seed, number), centroids)
+    return centroids
 
 
-def _gathered(x: Floats, masses: Floats) -> tuple[Floats, Floats]:
-    """Points (d, n) and weights as kernels take them: contiguous, padded to whole vectors."""
+def _padded(x: Floats, masses: Floats) -> tuple[Floats, Floats]:
+    """Points (d, n) and weights (n) as the kernels take them: contiguous, whole vectors."""
     d, n = x.shape
     count = row_stride(n)
     part, part_masses = np.zeros((d, count), np.float32), np.zeros(count, np.float32)
@@ -109,7 +97,7 @@ def _iterate(
     iterations: int,
     tolerance: float,
     centroids: Doubles,
-    progress: Callable[[int, int], None],
+    progress: Progress,
 ) -> None:
     """`lloyd.lloyd` on points (d, stride), with every pass over the points in parallel."""
     d, stride = points.shape
@@ -123,18 +111,18 @@ def _iterate(
     width = -(-stride // (tasks * LANES)) * LANES
     spans = [(start, min(start + width, stride)) for start in range(0, stride, width)]
 
-    # One room a part for all that is summed up: temporaries would fragment the heap.
-    room, room_counts = np.empty((len(spans), k, d)), np.empty((len(spans), k))
+    # One buffer a part for everything that is summed: temporaries would fragment the heap.
+    part_sums, part_counts = np.empty((len(spans), k, d)), np.empty((len(spans), k))
 
     def summed(work: Callable[[int, Doubles, Doubles], float]) -> tuple[Doubles, Doubles, float]:
-        """The sums over all parts of what `work` adds to rooms of zeros, and of what it returns."""
+        """The totals, over all parts, of what `work` adds to zeroed buffers and what it returns."""
 
-        def own(part: int) -> float:
-            room[part], room_counts[part] = 0.0, 0.0
-            return work(part, room[part], room_counts[part])
+        def run(part: int) -> float:
+            part_sums[part], part_counts[part] = 0.0, 0.0
+            return work(part, part_sums[part], part_counts[part])
 
-        errors = run_tasks(own, range(len(spans)))
-        return room.sum(axis=0), room_counts.sum(axis=0), sum(errors)
+        errors = run_tasks(run, range(len(spans)))
+        return part_sums.sum(axis=0), part_counts.sum(axis=0), sum(errors)
 
     def assign(part: int, sums: Doubles, counts: Doubles) -> float:
         return sweep(x, stride, *spans[part], d, masses, negated, halves, codes, sums, counts)
@@ -153,8 +141,8 @@ def _iterate(
     kept = centroids
     for iteration in range(iterations):
         prepare(centroids, negated, halves)
-        sums, counts, gained = summed(assign)
-        error = norms + gained
+        sums, counts, scores = summed(assign)
+        error = norms + scores
         progress(iteration + 1, iterations)
         if relocated > 0 and error > previous:
             centroids[:] = kept
@@ -165,11 +153,11 @@ def _iterate(
         previous = error
         update(sums, counts, centroids)
         relocated = 0
-        patient = patience(iteration, iterations)
-        if patient > 0.0:
+        threshold = patience(iteration, iterations)
+        if threshold > 0.0:
             widest(sums, counts, summed(spread)[0], axes, borders)
             upper_sums, upper_counts, _ = summed(halve)
-            relocated = relocate(sums, counts, upper_sums, upper_counts, patient)
+            relocated = relocate(sums, counts, upper_sums, upper_counts, threshold)
             if relocated > 0:
                 kept = centroids.copy()
                 update(sums, counts, centroids)

@@ -1,13 +1,14 @@
-"""The inner loop of it all: the nearest of k centroids, for many points of few dimensions.
+"""The innermost loop of clustering: the nearest of k centroids, for many points of few dimensions.
 
-Points are dimension-major, (d, n), so that one vector holds the same coordinate of `LANES`
-points. With s_j(x) = |c_j|²/2 - x·c_j, the squared distance is 2·s_j(x) + |x|²: the nearest
-centroid is the smallest s_j, at d multiply-adds a pair. No distance is ever written to memory.
+Points are dimension-major, (d, n), so that one vector holds the same coordinate of `LANES` points.
+With s_j(x) = |c_j|²/2 - x·c_j, the squared distance is 2·s_j(x) + |x|²: the nearest centroid has
+the smallest s_j, which takes d multiply-adds a pair. No distance is ever written to memory.
 """
 
 import numpy as np
-from numba import njit
 
+from vqzoo.numerics.compiled import compiled
+from vqzoo.numerics.kernels.padded_points import scale_of
 from vqzoo.numerics.kernels.vectors import (
     LANES,
     broadcast,
@@ -23,18 +24,18 @@ GROUP = 4  # centroids that share one load of the points
 _FAR = np.float32(3e38)
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def padded_count(k: int) -> int:
-    """k, rounded up to whole groups of centroids."""
+    """k, rounded up to whole groups of `GROUP` centroids."""
     return (k + GROUP - 1) // GROUP * GROUP
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def prepare(centroids, negated, halves):  # type: ignore[no-untyped-def]
     """Lay out centroids (k, d) for `nearest`.
 
     negated: (padded k · d) float32, -c in groups of four centroids, dimension by dimension;
-    halves: (padded k) float32, |c|²/2, and out of reach for the padding.
+    halves: (padded k) float32, |c|²/2, and for the padding a number too large to be chosen.
     """
     k, d = centroids.shape
     for j in range(halves.shape[0]):
@@ -47,12 +48,12 @@ def prepare(centroids, negated, halves):  # type: ignore[no-untyped-def]
         halves[j] = 0.5 * square if j < k else _FAR
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def nearest(points, stride, start, d, negated, halves, codes, scores):  # type: ignore[no-untyped-def]
-    """The nearest centroids of the `LANES` points at flat position `start` of `points`.
+    """Find the nearest centroids of the `LANES` points at flat position `start` of `points`.
 
-    points: contiguous float32, coordinate l of point i at l·stride + i. Writes the codes (int32)
-    and the smallest s_j (float32), `LANES` each; of equal ones the lowest code.
+    points: contiguous float32, coordinate l of point i at l·stride + i. Writes `LANES` codes
+    (int32), the lowest where several are equally near, and the smallest s_j (float32).
     """
     best = splat(_FAR)
     best_code = splat(np.int32(0))
@@ -83,9 +84,9 @@ def nearest(points, stride, start, d, negated, halves, codes, scores):  # type: 
     store(scores, 0, best)
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def fill_tile(points, start, stop, offset, scale, tile):  # type: ignore[no-untyped-def]
-    """Copy points (d, n)[:, start:stop], moved and scaled, into tile (d · LANES); pad with 0."""
+    """Copy points (d, n)[:, start:stop], shifted and scaled, to tile (d · LANES); pad with 0."""
     count = stop - start
     for dim in range(points.shape[0]):
         shift = offset[dim]
@@ -95,21 +96,12 @@ def fill_tile(points, start, stop, offset, scale, tile):  # type: ignore[no-unty
             tile[dim * LANES + i] = 0.0
 
 
-@njit(nogil=True, cache=True)
-def scale_of(largest):  # type: ignore[no-untyped-def]
-    """The power of two that brings a magnitude near 1, so that squares stay in float32's range."""
-    if largest <= 0.0:
-        return np.float32(1.0)
-    exponent = np.floor(np.log2(largest))
-    return np.float32(2.0 ** -min(max(exponent, -100.0), 100.0))
-
-
-@njit(nogil=True, cache=True)
+@compiled()
 def assign_many(points, centroids, start, codes8, codes32):  # type: ignore[no-untyped-def]
-    """Codes of points (problems, d, n) among centroids (problems, k, d).
+    """Write the codes of points (problems, d, n) among centroids (problems, k, d).
 
-    Writes them from number `start` on into codes8 (problems, all points) where its shape is not
-    empty, else into codes32.
+    They go, from number `start` on, to codes8 (problems, all points) unless it is empty, else to
+    codes32.
     """
     problems, k, d = centroids.shape
     narrow = codes8.shape[0] > 0
@@ -122,7 +114,7 @@ def assign_many(points, centroids, start, codes8, codes32):  # type: ignore[no-u
     codes = np.empty(LANES, np.int32)
     scores = np.empty(LANES, np.float32)
     for p in range(problems):
-        # Measured from the centroids' mean: far from the origin s_j would lose its digits.
+        # Relative to the centroids' mean: far from the origin s_j would lose its digits.
         largest = 0.0
         for dim in range(d):
             mean = 0.0

@@ -1,14 +1,14 @@
-"""Unpacks fixed-width codes from a range of a bit stream."""
+"""Unpack fixed-width codes from a range of a bit stream."""
 
 import numpy as np
-from numba import njit
 
-from vqzoo.numerics.kernels.vectors import load_word
+from vqzoo.numerics.compiled import compiled
+from vqzoo.numerics.kernels.codegen import load_word
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _unpack_nibbles(stream, start, count, codes):  # type: ignore[no-untyped-def]
-    """Codes of four bits, from byte `start` on; unsigned indices let the compiler vectorize."""
+    """Unpack four-bit codes from byte `start` on; unsigned indices let the compiler vectorize."""
     for pair in range(count // 2):
         byte = stream[np.uint64(start + pair)]
         codes[np.uint64(2 * pair)] = byte & np.uint8(15)
@@ -17,23 +17,23 @@ def _unpack_nibbles(stream, start, count, codes):  # type: ignore[no-untyped-def
         codes[count - 1] = stream[start + count // 2] & np.uint8(15)
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def unpack_range(stream, bits, start, count, narrow, wide):  # type: ignore[no-untyped-def]
-    """Codes start to start + count - 1 of a stream, into narrow (uint8), or wide (int32) if that
-    is the one with room. `start` is a multiple of 8: codes begin at a byte."""
+    """Unpack codes start to start + count - 1 of a stream into whichever of narrow (uint8) and
+    wide (int32) is not empty. `start` is a multiple of 8, so that codes begin at a byte."""
     if bits == 4:
         _unpack_nibbles(stream, start // 2, count, narrow)
         return
     mask = np.uint64((1 << bits) - 1)
     small = narrow.shape[0] > 0
     half = 4 * bits >> 3
-    turn = np.uint64(4 * bits & 7)
+    rest = np.uint64(4 * bits & 7)
     at = start * bits >> 3
     i = 0
     # Eight codes are `bits` bytes; two overlapping words hold four each.
     while i + 8 <= count and at + half + 8 <= stream.shape[0]:
         low = load_word(stream, at)
-        high = load_word(stream, at + half) >> turn
+        high = load_word(stream, at + half) >> rest
         for lane in range(4):
             shift = np.uint64(bits * lane)
             if small:

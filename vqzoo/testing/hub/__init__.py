@@ -1,1 +1,1 @@
-"""A Hub-compatible server on loopback, for tests."""
+"""A Hub on loopback for tests, which the real huggingface_hub client talks to."""

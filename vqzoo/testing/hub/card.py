@@ -1,4 +1,4 @@
-"""What a Hub reads in a README.md: its metadata, what is wrong with it, the tags that follow."""
+"""What a Hub reads from a README.md: the metadata, errors in it, and the tags that follow."""
 
 import re
 from typing import Any
@@ -14,7 +14,7 @@ _LICENSES = {
 
 
 def card_metadata(text: str) -> dict[str, Any]:
-    """The metadata of a README.md; empty where there is none, or none that can be read."""
+    """The metadata of a README.md; empty if there is none or the Hub would refuse it."""
     return {} if metadata_errors(text) else _parse(text)
 
 
@@ -24,7 +24,7 @@ def _parse(text: str) -> Any:
 
 
 def metadata_errors(text: str) -> list[str]:
-    """What the Hub would refuse in the metadata of a README.md."""
+    """The errors for which the Hub would refuse the metadata of a README.md."""
     try:
         card = _parse(text)
     except yaml.YAMLError as error:
@@ -68,7 +68,7 @@ def _index_errors(index: Any) -> list[str]:
 
 
 def repo_tags(card: dict[str, Any]) -> list[str]:
-    """The tags by which the Hub lets a repository be found."""
+    """The tags under which the Hub lists a repository with this metadata."""
     tags = [*card.get("tags", [])]
     tags += [card[key] for key in ("library_name", "pipeline_tag") if card.get(key)]
     if card.get("license"):

@@ -1,4 +1,4 @@
-"""The Hub's client in this process, made to use a Hub on loopback."""
+"""Point the huggingface_hub client of this process to a Hub on loopback."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,12 +13,15 @@ if TYPE_CHECKING:
 
 
 def use_hub(server: HubServer, home: Path, monkeypatch: "MonkeyPatch") -> None:
-    """Point the client, which read its environment long ago, to a Hub on loopback.
+    """Point the client of this process to a Hub on loopback.
+
+    The client read its environment when it was imported, so this patches its constants. It also
+    removes the delay between retries.
 
     Args:
-        server: it; its token is used.
-        home: a cache of its own.
-        monkeypatch: pytest's; it undoes all of this. Nothing waits between retries.
+        server: the Hub; the client uses its token.
+        home: the folder for the client's cache.
+        monkeypatch: pytest's fixture, which undoes the patches.
     """
     monkeypatch.setattr(constants, "ENDPOINT", server.url)
     template = f"{server.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"

@@ -1,4 +1,4 @@
-"""What can go wrong on the way to a Hub, on demand."""
+"""Faults of a Hub and its connections, injected on demand."""
 
 import re
 import threading
@@ -13,15 +13,15 @@ class Fault:
     """One fault, for the requests that it matches.
 
     Attributes:
-        kind: "cut" drops the connection, while the body comes in (PUT, POST) or goes out (GET);
-            "error" answers with `status`; "slow" spreads the body over `seconds`; "garble" changes
-            the body's bytes, not their number.
+        kind: "cut" drops the connection while the body is received (PUT, POST) or sent (GET);
+            "error" responds with `status`; "slow" spreads the body over `seconds`; "garble" changes
+            the bytes of the body, but not their number.
         method: GET, HEAD, PUT or POST.
-        path: a regular expression, searched for in the request's path.
-        after: for "cut", body bytes that still pass; for "garble", how many stay as they are.
-        times: how many requests it hits before it is over.
-        status: for "error".
-        seconds: for "slow".
+        path: regular expression, searched for in the path of a request.
+        after: bytes of the body that pass before the cut, or that "garble" leaves unchanged.
+        times: number of requests to hit.
+        status: HTTP status, for "error".
+        seconds: duration, for "slow".
     """
 
     kind: Kind
@@ -35,23 +35,23 @@ class Fault:
 
 @dataclass
 class Faults:
-    """The faults that a Hub will show."""
+    """The faults that a Hub injects."""
 
     pending: list[Fault] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def add(self, fault: Fault) -> None:
-        """Show a fault to the next requests that it matches."""
+        """Inject a fault into the next requests that it matches."""
         with self._lock:
             self.pending.append(fault)
 
     def clear(self) -> None:
-        """Work again."""
+        """Drop all faults."""
         with self._lock:
             self.pending.clear()
 
     def take(self, method: str, path: str) -> Fault | None:
-        """The fault that this request is to meet, if any."""
+        """The fault for a request, if any; counts it as one hit."""
         with self._lock:
             for fault in self.pending:
                 if fault.method == method and re.search(fault.path, path):
@@ -63,5 +63,5 @@ class Faults:
 
 
 def garbled(data: bytes, after: int) -> bytes:
-    """`data` with every bit flipped behind the first `after` bytes."""
+    """`data` with every bit behind the first `after` bytes flipped."""
     return data[:after] + bytes(255 - byte for byte in data[after:])

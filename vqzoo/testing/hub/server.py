@@ -1,4 +1,4 @@
-"""A Hub on loopback, for tests: the real huggingface_hub client speaks to it.
+"""A Hub on loopback for tests, which the real huggingface_hub client talks to.
 
     from vqzoo.testing.hub.server import Fault, HubServer
 
@@ -7,8 +7,8 @@
                        env={**os.environ, **hub.environment(tmp_path)})
         hub.faults.add(Fault("cut", "GET", "vqzoo.safetensors", after=1000))
 
-The client reads its environment once, when it is imported: a test that wants the client in its own
-process sets the attributes of `huggingface_hub.constants` of the same names.
+The client reads its environment once, when it is imported. To use the client in the process of the
+test, call `vqzoo.testing.hub.client.use_hub`.
 """
 
 import threading
@@ -18,8 +18,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from vqzoo.testing.hub.api import HubApi, Request, Response
+from vqzoo.testing.hub.api import answer
 from vqzoo.testing.hub.faults import Fault, Faults, garbled
+from vqzoo.testing.hub.messages import Request, Response
+from vqzoo.testing.hub.state import HubState
 from vqzoo.testing.hub.store import Account, Repo
 
 __all__ = ["Account", "Exchange", "Fault", "HubServer"]
@@ -30,8 +32,14 @@ _CHUNK = 1 << 16
 
 @dataclass(frozen=True)
 class Exchange:
-    """A request that was served: its method and target, the status (0 where the connection was
-    cut), and the bytes of its body that came in."""
+    """A request that was served.
+
+    Attributes:
+        method: GET, HEAD, PUT, POST or DELETE.
+        target: path and query.
+        status: HTTP status of the response; 0 if the connection was cut.
+        received: bytes of the request's body that arrived.
+    """
 
     method: str
     target: str
@@ -40,18 +48,20 @@ class Exchange:
 
 
 class HubServer:
-    """A Hub at `url` from `with` on, with one user, "tester", who is in the organization "org".
+    """A Hub that serves inside a `with` block. Its one user, "tester", belongs to the organization
+    "org".
 
     Args:
         part_size: LFS files larger than this many bytes are uploaded in parts of this size.
-        accounts: further tokens.
+        accounts: further accounts, by token.
 
     Attributes:
-        url: where it is; what HF_ENDPOINT takes.
-        token: may write to "tester" and "org".
-        read_token: the same user's, may only read.
-        faults: what is to go wrong.
-        exchanges: what was asked, in order.
+        url: the address, as HF_ENDPOINT takes it.
+        token: a token of "tester" that may write to "tester" and "org".
+        read_token: a token of "tester" that may only read.
+        state: the accounts and repositories.
+        faults: the faults to inject.
+        exchanges: the requests that were served, in order.
     """
 
     token = "hf_loopback_write"
@@ -64,11 +74,11 @@ class HubServer:
         self.exchanges: list[Exchange] = []
         self._server = _Server(("127.0.0.1", 0), self)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
-        known = {
+        own_accounts = {
             self.token: Account("tester", ("org",)),
             self.read_token: Account("tester", ("org",), write=False),
         }
-        self.api = HubApi(self.url, known | (accounts or {}), part_size)
+        self.state = HubState(self.url, own_accounts | (accounts or {}), part_size)
         serve = self._server.serve_forever
         self._thread = threading.Thread(target=serve, args=(0.02,), daemon=True)
 
@@ -89,10 +99,10 @@ class HubServer:
     @property
     def repos(self) -> dict[str, Repo]:
         """The repositories by id."""
-        return self.api.repos
+        return self.state.repos
 
     def files(self, repo: str, revision: str = "main") -> dict[str, bytes]:
-        """The files of a repository, without the .gitattributes that every new one has.
+        """The files of a repository by path, without the .gitattributes that every new one has.
 
         Raises:
             KeyError: there is no such repository or revision.
@@ -103,10 +113,11 @@ class HubServer:
         return {p: f.data for p, f in commit.files.items() if p != ".gitattributes"}
 
     def environment(self, home: Path, token: str | None = None) -> dict[str, str]:
-        """The environment of a process that uses this Hub, with a cache of its own under `home`.
+        """The environment of a process that uses this Hub.
 
         Args:
-            token: another token than `self.token`; "" for none.
+            home: the folder for the client's cache.
+            token: the token to use instead of `self.token`; "" for none.
         """
         return {
             "HF_ENDPOINT": self.url,
@@ -127,11 +138,11 @@ class _Server(ThreadingHTTPServer):
         self.stopping = threading.Event()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that hangs up is no error of this server's."""
+        """Ignore clients that hang up."""
 
 
 class _ConnectionCutError(ConnectionError):
-    """This server hangs up."""
+    """The server cuts the connection."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -152,17 +163,17 @@ class _Handler(BaseHTTPRequestHandler):
             body = self._read_body(fault)
             headers = {name.lower(): value for name, value in self.headers.items()}
             if fault is not None and fault.kind == "error":
-                text = b'{"error": "as the test asked"}'
+                text = b'{"error": "injected by the test"}'
                 response = Response(fault.status, {"Content-Type": "application/json"}, text)
             else:
-                response = hub.api.answer(Request(self.command, self.path, headers, body))
-            self._note(0 if fault is not None and fault.kind == "cut" else response.status)
+                response = answer(hub.state, Request(self.command, self.path, headers, body))
+            self._record(0 if fault is not None and fault.kind == "cut" else response.status)
             self._send(response, fault)
         except _ConnectionCutError:
             self.close_connection = True
 
-    def _note(self, status: int) -> None:
-        """Before the client hears of it, so that whoever reads `exchanges` then finds it."""
+    def _record(self, status: int) -> None:
+        """Record the exchange; call it before responding, so that a test sees it in time."""
         exchange = Exchange(self.command, self.path, status, self._received)
         self.server.hub.exchanges.append(exchange)
 
@@ -177,7 +188,7 @@ class _Handler(BaseHTTPRequestHandler):
             if fault is not None and cut and len(data) > fault.after:
                 break
         if cut:
-            self._note(0)
+            self._record(0)
             raise _ConnectionCutError
         if fault is not None and fault.kind == "garble" and self.command in ("PUT", "POST"):
             return garbled(bytes(data), fault.after)
@@ -190,12 +201,12 @@ class _Handler(BaseHTTPRequestHandler):
                 self.rfile.readline()
             self.rfile.readline()
             return
-        left = int(self.headers.get("Content-Length") or 0)
-        while left > 0:
-            piece = self.rfile.read(min(left, _CHUNK))
+        remaining = int(self.headers.get("Content-Length") or 0)
+        while remaining > 0:
+            piece = self.rfile.read(min(remaining, _CHUNK))
             if not piece:
                 raise _ConnectionCutError
-            left -= len(piece)
+            remaining -= len(piece)
             yield piece
 
     def _send(self, response: Response, fault: Fault | None) -> None:
@@ -221,4 +232,4 @@ class _Handler(BaseHTTPRequestHandler):
                 self.server.stopping.wait(fault.seconds / _PIECES)
 
     def log_message(self, *_: object) -> None:
-        """Say nothing: `exchanges` has it all."""
+        """Log nothing: `exchanges` has every request."""

@@ -1,11 +1,11 @@
-"""The repositories of a Hub on loopback: files, commits, branches, pull requests; all in memory."""
+"""The repositories of a Hub on loopback, in memory: files, commits, branches, pull requests."""
 
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-# What the Hub's default .gitattributes stores as LFS, as far as models go.
+# What the default .gitattributes of the Hub stores as LFS, limited to files of models.
 _LFS_SUFFIXES = (
     ".safetensors", ".bin", ".pt", ".pth", ".onnx", ".npz", ".h5", ".gz", ".zip", ".tar", ".pkl",
 )  # fmt: skip
@@ -18,7 +18,7 @@ class StoredFile:
 
     Attributes:
         data: its bytes.
-        sha256: hex, where it is stored as LFS; None for a file that git holds itself.
+        sha256: hex, for a file stored as LFS; None for a file that git holds itself.
     """
 
     data: bytes
@@ -26,7 +26,7 @@ class StoredFile:
 
     @property
     def oid(self) -> str:
-        """Git's blob id: of the LFS pointer where there is one."""
+        """Git's blob id, of the LFS pointer for a file stored as LFS."""
         return git_oid(self.pointer if self.sha256 else self.data)
 
     @property
@@ -37,13 +37,13 @@ class StoredFile:
 
     @property
     def etag(self) -> str:
-        """What the Hub sends as ETag: the sha256 of an LFS file, else git's blob id."""
+        """The ETag that the Hub sends: the sha256 of an LFS file, otherwise git's blob id."""
         return self.sha256 or self.oid
 
 
 @dataclass(frozen=True)
 class Commit:
-    """A commit: its id, title, time, parent's id and all files by path."""
+    """A commit: its id, title, time, the id of its parent, and all files by path."""
 
     oid: str
     title: str
@@ -58,7 +58,8 @@ class Repo:
 
     Attributes:
         id: "org/name".
-        private: whether only its namespace's accounts see it.
+        private: whether only accounts of its namespace may see it.
+        created: when it was created.
         commits: by id.
         branches: name -> commit id; pull requests are "refs/pr/1" and so on.
         tags: name -> commit id.
@@ -75,11 +76,11 @@ class Repo:
 
     @property
     def namespace(self) -> str:
-        """The user or organization that it belongs to."""
+        """The user or organization that owns it."""
         return self.id.partition("/")[0]
 
     def resolve(self, revision: str) -> Commit | None:
-        """The commit of a branch, tag, pull request or commit id; None where there is none."""
+        """The commit of a branch, tag, pull request or commit id; None if there is none."""
         oid = self.branches.get(revision) or self.tags.get(revision) or revision
         return self.commits.get(oid)
 
@@ -96,15 +97,15 @@ class Repo:
 
     def history(self, commit: Commit) -> list[Commit]:
         """A commit and all before it, newest first."""
-        found = [commit]
-        while found[-1].parent is not None:
-            found.append(self.commits[found[-1].parent])
-        return found
+        commits = [commit]
+        while commits[-1].parent is not None:
+            commits.append(self.commits[commits[-1].parent])
+        return commits
 
 
 @dataclass(frozen=True)
 class Account:
-    """Who a token belongs to: a user, the organizations it is in, and whether it may write."""
+    """The owner of a token: a user and their organizations, and whether the token may write."""
 
     name: str
     organizations: tuple[str, ...] = ()
@@ -112,7 +113,7 @@ class Account:
 
     @property
     def namespaces(self) -> tuple[str, ...]:
-        """Where its repositories may lie."""
+        """The namespaces that it may have repositories in."""
         return (self.name, *self.organizations)
 
 

@@ -1,4 +1,6 @@
-"""A network that runs from its codes answers as one that was decoded."""
+"""Rules for `apply`: a network that runs from its codes computes the same as a decoded one."""
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -9,28 +11,28 @@ from vqzoo.testing.broken import require
 from vqzoo.testing.matrices import REFERENCE, SHAPES, gaussian
 from vqzoo.testing.subject import Subject
 
-APPLYING = 1e-4
+TOLERANCE = 1e-4
 
 
 def apply_equals_decode_then_matmul(subject: Subject) -> None:
-    """`apply` multiplies x (..., n) by the decoded matrix: float32 (..., m) that differs from
-    x·Wᵀ by at most 1e-4 of the largest |x|·|W|ᵀ, for any leading dimensions, none included; x and
-    params are left as they were."""
+    """`apply` multiplies x (..., n) by the decoded matrix. The result is float32, (..., m), and
+    differs from x·Wᵀ by at most 1e-4 of the largest |x|·|W|ᵀ, for any number of leading dimensions,
+    including none. It does not modify x or params."""
     for case in (*SHAPES, REFERENCE):
         m, n = case.matrix_shape
         for text, options in subject.variants(case):
-            found = subject.compress(gaussian(case), options, case)
-            if found is None:
+            compressed = subject.compress(gaussian(case), options, case)
+            if compressed is None:
                 continue
             for leading in ((), (5,), (2, 3), (0,)):
                 x = _inputs(*leading, n)
                 what = f"{case.name}, {text}, x of shape {tuple(x.shape)}"
-                _check_product(subject, found[0], found[1], x, m, what)
+                _check_product(subject, *compressed, x, m, what)
 
 
 def apply_is_differentiable(subject: Subject) -> None:
-    """`apply` gives x and every tensor of `trainable` the gradients that `reconstruct` followed by
-    a matrix product gives: fine-tuning runs through it."""
+    """`apply` gives x, and every tensor of `trainable`, the same gradient as `reconstruct` followed
+    by a matrix product: fine-tuning differentiates through it."""
     for text, options in subject.variants(REFERENCE):
         compressed = subject.quantize(gaussian(REFERENCE), options)
         start = {**trainable(compressed, subject.plugins), "x": _inputs(5, 48)}
@@ -42,11 +44,13 @@ def apply_is_differentiable(subject: Subject) -> None:
         def by_matrix(leaves: dict[str, Tensor], compressed: MethodCode = compressed) -> Tensor:
             return leaves["x"] @ reconstruct(compressed, leaves, subject.plugins).T
 
-        found, expected = (_gradients(one, start, probe) for one in (by_apply, by_matrix))
-        for name, gradient in expected.items():
-            far = float((found[name] - gradient).norm())
-            limit = 10 * APPLYING * float(gradient.norm()) + 1e-6
-            require(far <= limit, f"{text}: the gradient of {name} is off by {far:.3g}")
+        gradients = _gradients(by_apply, start, probe)
+        for name, expected in _gradients(by_matrix, start, probe).items():
+            difference = float((gradients[name] - expected).norm())
+            limit = 10 * TOLERANCE * float(expected.norm()) + 1e-6
+            require(
+                difference <= limit, f"{text}: the gradient of {name} is off by {difference:.3g}"
+            )
 
 
 def _check_product(
@@ -55,29 +59,31 @@ def _check_product(
     params = trainable(compressed, subject.plugins)
     before = {name: tensor.clone() for name, tensor in {**params, "x": x}.items()}
     with torch.no_grad():
-        found = apply(compressed, params, subject.plugins, x)
+        product = apply(compressed, params, subject.plugins, x)
     shape = (*x.shape[:-1], m)
     require(
-        tuple(found.shape) == shape and found.dtype == torch.float32,
-        f"{what}: {tuple(found.shape)} {found.dtype}, not {shape} float32",
+        tuple(product.shape) == shape and product.dtype == torch.float32,
+        f"{what}: apply returned {tuple(product.shape)} {product.dtype}, not {shape} float32",
     )
     for name, tensor in {**params, "x": x}.items():
-        require(torch.equal(tensor, before[name]), f"{what}: {name} was changed")
-    if not found.numel():
+        require(torch.equal(tensor, before[name]), f"{what}: apply modified {name}")
+    if not product.numel():
         return
     exact = x.double() @ matrix.double().T
-    limit = APPLYING * float((x.abs().double() @ matrix.abs().double().T).max())
-    far = float((found.double() - exact).abs().max())
-    require(far <= limit, f"{what}: off by {far:.3g}, more than {limit:.3g}")
+    limit = TOLERANCE * float((x.abs().double() @ matrix.abs().double().T).max())
+    difference = float((product.double() - exact).abs().max())
+    require(difference <= limit, f"{what}: off by {difference:.3g}, more than {limit:.3g}")
     require(
         torch.equal(decode(compressed, subject.plugins), matrix),
-        f"{what}: the code decodes to another matrix after it",
+        f"{what}: after apply, the code decodes to another matrix",
     )
 
 
-def _gradients(product: object, start: dict[str, Tensor], probe: Tensor) -> dict[str, Tensor]:
+def _gradients(
+    product: Callable[[dict[str, Tensor]], Tensor], start: dict[str, Tensor], probe: Tensor
+) -> dict[str, Tensor]:
     leaves = {name: tensor.clone().requires_grad_(True) for name, tensor in start.items()}
-    (product(leaves) * probe).sum().backward()  # type: ignore[operator]
+    (product(leaves) * probe).sum().backward()
     return {
         name: torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
         for name, leaf in leaves.items()

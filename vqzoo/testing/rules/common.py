@@ -1,4 +1,4 @@
-"""The conformance kit's rules that hold for quantizers and transforms alike."""
+"""The conformance kit's rules for quantizers and transforms alike."""
 
 from collections.abc import Callable
 
@@ -13,25 +13,25 @@ from vqzoo.testing.rules import storage as rules_storage
 from vqzoo.testing.subject import Subject
 
 COMMON_RULES: tuple[Callable[[Subject], None], ...] = (
-    rules_declaration.it_introduces_itself,
-    rules_declaration.options_are_scalars_that_text_can_give,
+    rules_declaration.it_describes_itself,
+    rules_declaration.options_can_be_given_as_text,
     rules_declaration.unknown_options_are_refused,
     rules_matrices.ordinary_weights_are_not_skipped,
     rules_matrices.every_shape_is_compressed_or_skipped,
     rules_matrices.every_value_is_compressed_or_skipped,
-    rules_matrices.empty_and_nan_never_pass,
-    rules_purity.the_input_is_left_untouched,
+    rules_matrices.empty_and_nonfinite_matrices_are_refused,
+    rules_purity.the_input_is_not_modified,
     rules_purity.the_same_seed_gives_the_same_code,
-    rules_purity.global_random_state_is_left_alone,
+    rules_purity.global_random_state_is_not_used,
     rules_decoding.reconstruct_equals_decode,
-    rules_decoding.decode_fills_out,
-    rules_decoding.decoding_leaves_the_code_alone,
+    rules_decoding.decode_writes_into_out,
+    rules_decoding.decoding_does_not_modify_the_code,
     rules_decoding.reconstruct_is_differentiable,
     rules_decoding.cpu_and_gpu_agree,
     rules_apply.apply_equals_decode_then_matmul,
     rules_apply.apply_is_differentiable,
-    rules_storage.the_file_holds_what_the_core_counts,
-    rules_storage.an_artifact_gives_back_the_code,
-    rules_error.decoding_is_better_than_nothing,
+    rules_storage.stored_bytes_match_the_counted_bits,
+    rules_storage.an_artifact_preserves_the_code,
+    rules_error.decoding_beats_a_zero_matrix,
     rules_hostile.damaged_codes_are_refused,
 )

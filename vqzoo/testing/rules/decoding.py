@@ -1,4 +1,4 @@
-"""Decoding, fast or differentiable, gives one and the same matrix."""
+"""Rules for decoding: the fast and the differentiable path give the same matrix."""
 
 import torch
 from torch import Tensor
@@ -10,50 +10,51 @@ from vqzoo.testing.codes import code_to
 from vqzoo.testing.matrices import REFERENCE, SHAPES, gaussian
 from vqzoo.testing.subject import Subject
 
-_RELATIVE = 1e-5  # a sum of float32 in another order
-_GRADIENT = 0.02
-_DEVICES = 0.05
+_MATRIX_TOLERANCE = 1e-5  # a float32 sum in another order
+_GRADIENT_TOLERANCE = 0.02
+_DEVICE_TOLERANCE = 0.05
 
 
 def reconstruct_equals_decode(subject: Subject) -> None:
-    """`reconstruct`, in plain torch, gives what the fast `decode` gives, up to the rounding of a
-    float32 sum: what is fine-tuned is what will run."""
+    """`reconstruct`, in plain torch, gives the same matrix as the fast `decode`, up to the rounding
+    of a float32 sum: the network that is fine-tuned is the one that will run."""
     for case in (*SHAPES, REFERENCE):
         for text, options in subject.variants(case):
-            found = subject.compress(gaussian(case), options, case)
-            if found is not None:
-                plain = reconstruct(found[0], trainable(found[0], subject.plugins), subject.plugins)
-                _close(plain, found[1], f"{case.name}, {text}: reconstruct differs from decode")
+            result = subject.compress(gaussian(case), options, case)
+            if result is not None:
+                code, decoded = result
+                plain = reconstruct(code, trainable(code, subject.plugins), subject.plugins)
+                _require_close(plain, decoded, f"{case.name}, {text}: reconstruct and decode")
 
 
-def decode_fills_out(subject: Subject) -> None:
-    """Where `decode` is given `out`, a contiguous matrix that may hold anything, the result is
-    written there, and is the same."""
+def decode_writes_into_out(subject: Subject) -> None:
+    """If `decode` is given `out`, a contiguous matrix with arbitrary values, it writes the decoded
+    matrix there."""
     for case in (*SHAPES, REFERENCE):
         for text, options in subject.variants(case):
-            found = subject.compress(gaussian(case), options, case)
-            if found is not None:
+            result = subject.compress(gaussian(case), options, case)
+            if result is not None:
+                code, decoded = result
                 out = torch.full(case.matrix_shape, float("nan"))
-                decode(found[0], subject.plugins, out)
-                require(
-                    torch.equal(out, found[1]), f"{case.name}, {text}: out holds another matrix"
-                )
+                decode(code, subject.plugins, out)
+                require(torch.equal(out, decoded), f"{case.name}, {text}: out holds another matrix")
 
 
-def decoding_leaves_the_code_alone(subject: Subject) -> None:
-    """Decoding twice gives the same matrix: neither the code nor the params are written to."""
+def decoding_does_not_modify_the_code(subject: Subject) -> None:
+    """Decoding writes neither to the code nor to the params: a second decoding gives the same
+    matrix, whatever the caller did to the first."""
     for text, options in subject.variants(REFERENCE):
         compressed = subject.quantize(gaussian(REFERENCE), options)
         first = decode(compressed, subject.plugins)
-        first_value = first.clone()
-        first.add_(1)  # what a caller may do with its own
-        again = decode(compressed, subject.plugins)
-        require(torch.equal(first_value, again), f"{text}: the second decoding differs")
+        before = first.clone()
+        first.add_(1)
+        second = decode(compressed, subject.plugins)
+        require(torch.equal(before, second), f"{text}: the second decoding gives another matrix")
 
 
 def reconstruct_is_differentiable(subject: Subject) -> None:
-    """Every tensor of `trainable` gets the gradient that finite differences give: fine-tuning and
-    distillation change a network through it."""
+    """`reconstruct` gives every tensor of `trainable` the gradient that finite differences give:
+    fine-tuning differentiates through it."""
     for text, options in subject.variants(REFERENCE):
         compressed = subject.quantize(gaussian(REFERENCE), options)
         params = trainable(compressed, subject.plugins)
@@ -62,8 +63,8 @@ def reconstruct_is_differentiable(subject: Subject) -> None:
 
 
 def cpu_and_gpu_agree(subject: Subject) -> None:
-    """Where there is a GPU: a code decodes to the same matrix there, and quantizing there errs
-    as much as on the CPU, within 5%."""
+    """If there is a GPU, it decodes a code to the same matrix as the CPU does, and quantizing on it
+    gives the same squared error within 5%."""
     if not torch.cuda.is_available():
         return
     weight, cuda = gaussian(REFERENCE), torch.device("cuda")
@@ -71,12 +72,14 @@ def cpu_and_gpu_agree(subject: Subject) -> None:
         on_cpu = subject.quantize(weight, options)
         decoded = decode(on_cpu, subject.plugins)
         moved = decode(code_to(on_cpu, cuda), subject.plugins).cpu()
-        _close(moved, decoded, f"{text}: the GPU decodes the same code to another matrix")
-        there = decode(subject.quantize(weight.to(cuda), options), subject.plugins).cpu()
-        errors = [float((weight - one).square().sum()) for one in (decoded, there)]
+        _require_close(moved, decoded, f"{text}: decoding on the GPU and on the CPU")
+        on_gpu = decode(subject.quantize(weight.to(cuda), options), subject.plugins).cpu()
+        cpu_error, gpu_error = (
+            float((weight - matrix).square().sum()) for matrix in (decoded, on_gpu)
+        )
         require(
-            abs(errors[1] - errors[0]) <= _DEVICES * errors[0] + 1e-6,
-            f"{text}: squared error {errors[0]:.4g} on the CPU, {errors[1]:.4g} on the GPU",
+            abs(gpu_error - cpu_error) <= _DEVICE_TOLERANCE * cpu_error + 1e-6,
+            f"{text}: squared error {cpu_error:.4g} on the CPU, {gpu_error:.4g} on the GPU",
         )
 
 
@@ -95,25 +98,28 @@ def _check_gradient(
 
     leaf = value.clone().requires_grad_(True)
     result = loss(leaf)
-    require(result.requires_grad, f"{text}: part {name} takes no part in the graph")
+    require(result.requires_grad, f"{text}: the result does not depend on part {name}")
     result.backward()
     require(leaf.grad is not None, f"{text}: part {name} gets no gradient")
     assert leaf.grad is not None
-    along = float((leaf.grad.double() * direction).sum())
+    computed = float((leaf.grad.double() * direction).sum())
+    step = 1e-2
     with torch.no_grad():
-        step = 1e-2
-        measured = float(loss(value + step * direction) - loss(value - step * direction)) / (
-            2 * step
-        )
+        difference = float(loss(value + step * direction) - loss(value - step * direction))
+    measured = difference / (2 * step)
     scale = float(leaf.grad.double().norm() * direction.double().norm())
     require(
-        abs(along - measured) <= _GRADIENT * scale + 1e-6,
-        f"{text}: part {name} has gradient {along:.4g} where differences give {measured:.4g}",
+        abs(computed - measured) <= _GRADIENT_TOLERANCE * scale + 1e-6,
+        f"{text}: part {name} has gradient {computed:.4g}, but finite differences give "
+        f"{measured:.4g}",
     )
 
 
-def _close(found: Tensor, expected: Tensor, what: str) -> None:
-    require(found.shape == expected.shape, f"{what}: shape {tuple(found.shape)}")
-    limit = _RELATIVE * float(expected.abs().max())
-    far = float((found.detach() - expected).abs().max())
-    require(far <= limit, f"{what} by up to {far:.3g}")
+def _require_close(matrix: Tensor, expected: Tensor, what: str) -> None:
+    require(
+        matrix.shape == expected.shape,
+        f"{what} give shapes {tuple(matrix.shape)} and {tuple(expected.shape)}",
+    )
+    limit = _MATRIX_TOLERANCE * float(expected.abs().max())
+    difference = float((matrix.detach() - expected).abs().max())
+    require(difference <= limit, f"{what} differ by up to {difference:.3g}")

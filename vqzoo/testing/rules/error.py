@@ -1,5 +1,6 @@
-"""More bits, less error."""
+"""Rules for the error: more bits give less of it."""
 
+from dataclasses import dataclass
 from itertools import pairwise
 
 from vqzoo.plugin.code import stored_bits
@@ -10,36 +11,49 @@ from vqzoo.testing.subject import Subject
 _TOLERANCE = 1.02
 
 
-def the_ladder_climbs(subject: Subject) -> None:
-    """Along `ladder`, from coarse to fine, each rung stores no less and errs no more (within 2%)
-    than the one before, on normal weights; the last errs less than the first."""
-    found = _measured(subject)
-    for (text, bits, error), (next_text, next_bits, next_error) in pairwise(found):
-        require(bits <= next_bits, f"{next_text} stores less ({next_bits}) than {text} ({bits})")
+@dataclass(frozen=True)
+class _Rung:
+    """A rung of the ladder: its options as text, stored bits, and relative squared error."""
+
+    text: str
+    bits: int
+    error: float
+
+
+def the_ladder_goes_from_coarse_to_fine(subject: Subject) -> None:
+    """On normally distributed weights, each rung of `ladder` stores no less and errs no more
+    (within 2%) than the one before it, and the last rung errs less than the first."""
+    rungs = _measure_rungs(subject)
+    for rung, finer in pairwise(rungs):
         require(
-            next_error <= error * _TOLERANCE + 1e-9,
-            f"{next_text} errs more ({next_error:.4g}) than {text} ({error:.4g})",
+            rung.bits <= finer.bits,
+            f"{finer.text} stores less ({finer.bits} bits) than {rung.text} ({rung.bits})",
         )
-    if len(found) > 1:
-        require(found[-1][2] < found[0][2], "the last rung errs as much as the first")
+        require(
+            finer.error <= rung.error * _TOLERANCE + 1e-9,
+            f"{finer.text} errs more ({finer.error:.4g}) than {rung.text} ({rung.error:.4g})",
+        )
+    if len(rungs) > 1:
+        require(rungs[-1].error < rungs[0].error, "the last rung errs as much as the first")
 
 
-def decoding_is_better_than_nothing(subject: Subject) -> None:
-    """The last rung errs less than a matrix of zeros would: its squared error on normal weights
-    is under their squared norm."""
-    text, _, error = _measured(subject)[-1]
-    require(error < 1, f"{text}: relative squared error {error:.4g}")
+def decoding_beats_a_zero_matrix(subject: Subject) -> None:
+    """On normally distributed weights, the last rung errs less than a matrix of zeros would: its
+    squared error is below the squared norm of the weights."""
+    finest = _measure_rungs(subject)[-1]
+    require(finest.error < 1, f"{finest.text}: relative squared error {finest.error:.4g}")
 
 
-def _measured(subject: Subject) -> list[tuple[str, int, float]]:
-    """Each rung that fits: its text, stored bits, relative squared error."""
+def _measure_rungs(subject: Subject) -> list[_Rung]:
+    """Compress with each rung that fits."""
     weight = gaussian(REFERENCE)
-    found = []
+    rungs = []
     for text, options in subject.rungs(REFERENCE):
-        compressed = subject.compress(weight, options)
-        require(compressed is not None, f"{text}: it was skipped")
-        assert compressed is not None
-        error = float((weight - compressed[1]).square().sum() / weight.square().sum())
-        found.append((text, stored_bits(compressed[0].code), error))
-    require(bool(found), f"no rung of the ladder fits a {REFERENCE.name} matrix")
-    return found
+        result = subject.compress(weight, options)
+        require(result is not None, f"{text}: the method skipped it")
+        assert result is not None
+        compressed, decoded = result
+        error = float((weight - decoded).square().sum() / weight.square().sum())
+        rungs.append(_Rung(text, stored_bits(compressed.code), error))
+    require(bool(rungs), f"no rung of the ladder fits a {REFERENCE.name} matrix")
+    return rungs

@@ -1,4 +1,4 @@
-"""An artifact may come from anyone."""
+"""Rules for untrusted codes: anyone may have written an artifact."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,34 +13,34 @@ from vqzoo.testing.broken import require
 from vqzoo.testing.matrices import REFERENCE, gaussian
 from vqzoo.testing.subject import Subject
 
-_REFUSED = (ValueError, IndexError, KeyError, TypeError, RuntimeError, AssertionError)
+_REFUSALS = (ValueError, IndexError, KeyError, TypeError, RuntimeError, AssertionError)
 
 
 def damaged_codes_are_refused(subject: Subject) -> None:
-    """A code with a part missing, or one that lost or doubled its last row, is refused by `check`
-    with a ValueError, or at the latest raises when it is decoded; it never becomes a matrix of
-    another shape. See `Code.require_indices`, `require_floats`, `require_fact`."""
+    """A code that lacks a part, or whose part lost or repeated rows, makes `check` raise
+    ValueError, or at the latest raises during decoding; it never decodes to a matrix of another
+    shape. See `Code.require_indices`, `require_floats` and `require_fact`."""
     for text, options in subject.variants(REFERENCE):
         compressed = subject.quantize(gaussian(REFERENCE), options)
-        for what, code in _damaged(compressed.code):
-            decoded = decoded_unless_refused(subject, MethodCode(compressed.method, code))
+        for damage, code in _damaged(compressed.code):
+            decoded = decode_unless_refused(subject, MethodCode(compressed.method, code))
             if decoded is None:
                 continue
             require(
                 tuple(decoded.shape) == REFERENCE.matrix_shape,
-                f"{text}: {what}, it decodes to {tuple(decoded.shape)}",
+                f"{text}: {damage}, it decodes to {tuple(decoded.shape)}",
             )
 
 
-def decoded_unless_refused(subject: Subject, compressed: MethodCode) -> Tensor | None:
-    """What a code decodes to; None where `check` refuses it, or decoding at the latest."""
+def decode_unless_refused(subject: Subject, compressed: MethodCode) -> Tensor | None:
+    """The matrix that a code decodes to; None if `check` or decoding refuses it."""
     try:
         subject.method.check(compressed.code)
         return decode(compressed, subject.plugins)
-    except _REFUSED:
+    except _REFUSALS:
         return None
     except PluginError as error:
-        if not isinstance(error.__cause__, _REFUSED):
+        if not isinstance(error.__cause__, _REFUSALS):
             raise
         return None
 
@@ -49,8 +49,9 @@ def _damaged(code: Code) -> Iterator[tuple[str, Code]]:
     for name, part in code.parts.items():
         others = {key: value for key, value in code.parts.items() if key != name}
         yield f"without part {name!r}", replace(code, parts=others)
-        for how, tensor in _mangled(part.values if isinstance(part, Indices) else part.stored):
-            yield f"part {name!r} {how}", replace(code, parts={**others, name: _with(part, tensor)})
+        for damage, tensor in _mangled(part.values if isinstance(part, Indices) else part.stored):
+            parts = {**others, name: _with_tensor(part, tensor)}
+            yield f"part {name!r} {damage}", replace(code, parts=parts)
 
 
 def _mangled(tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
@@ -61,7 +62,7 @@ def _mangled(tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
     yield "flattened and nested", tensor.reshape(1, 1, 1, -1)
 
 
-def _with(part: Part, tensor: Tensor) -> Part:
+def _with_tensor(part: Part, tensor: Tensor) -> Part:
     return (
         replace(part, values=tensor) if isinstance(part, Indices) else Floats(tensor, part.exponent)
     )

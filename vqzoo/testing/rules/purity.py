@@ -1,4 +1,4 @@
-"""Compressing is a pure function of matrix, options and seed."""
+"""Rules for purity: a code is a function of matrix, options and seed alone."""
 
 import random
 
@@ -12,14 +12,14 @@ from vqzoo.testing.matrices import REFERENCE, gaussian
 from vqzoo.testing.subject import Subject
 
 
-def the_input_is_left_untouched(subject: Subject) -> None:
-    """`quantize`, or a transform's `forward`, must not write into the weight that it is given: it
-    is the model's own, and the error is measured against it."""
+def the_input_is_not_modified(subject: Subject) -> None:
+    """`quantize`, or a transform's `forward`, does not write to the weight that it is given: the
+    weight belongs to the model, and the error is measured against it."""
     for text, options in subject.variants(REFERENCE):
         weight = gaussian(REFERENCE)
         before = weight.clone()
         subject.quantize(weight, options)
-        require(torch.equal(weight, before), f"{text}: the weight was changed")
+        require(torch.equal(weight, before), f"{text}: the method modified the weight")
 
 
 def the_same_seed_gives_the_same_code(subject: Subject) -> None:
@@ -35,22 +35,21 @@ def the_same_seed_gives_the_same_code(subject: Subject) -> None:
                 second = subject.quantize(gaussian(REFERENCE), options, seed=7)
         finally:
             torch.set_num_threads(threads)
-        require(same_code(first, second), f"{text}: another code came out the second time")
+        require(same_code(first, second), f"{text}: the second call gave another code")
 
 
-def global_random_state_is_left_alone(subject: Subject) -> None:
-    """Draw from a generator seeded by `context.seed`, never from torch's, numpy's or Python's own:
-    the user's program has its own use for them."""
+def global_random_state_is_not_used(subject: Subject) -> None:
+    """A method draws from a generator that it seeds with `context.seed`, never from the global
+    generators of torch, numpy or Python, which belong to the user's program."""
     options = subject.finest()
     torch_before, python_before = torch.get_rng_state(), random.getstate()
     numpy_before = _numpy_state()
     subject.quantize(gaussian(REFERENCE), options)
     numpy_after = _numpy_state()
-    require(torch.equal(torch_before, torch.get_rng_state()), "torch's generator was drawn from")
-    require(python_before == random.getstate(), "Python's generator was drawn from")
-    require(numpy_before == numpy_after, "numpy's generator was drawn from")
+    require(torch.equal(torch_before, torch.get_rng_state()), "it drew from torch's generator")
+    require(python_before == random.getstate(), "it drew from Python's generator")
+    require(numpy_before == numpy_after, "it drew from numpy's generator")
 
 
 def _numpy_state() -> str:
-    state = np.random.get_state(legacy=False)  # noqa: NPY002 - it is that one which must not move
-    return repr(state)
+    return repr(np.random.get_state(legacy=False))  # noqa: NPY002 - the global state is meant

@@ -1,4 +1,4 @@
-"""Sizes are counted to the byte, and what was stored comes back."""
+"""Rules for storage: sizes are counted to the byte, and a stored code is read back unchanged."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from vqzoo.artifact.codes import build_code
 from vqzoo.artifact.encode import EncodedLayer, encode_layer
-from vqzoo.artifact.reader import open_artifact, part_keys, verify_checksum
+from vqzoo.artifact.parts import part_keys
+from vqzoo.artifact.reader import open_artifact, verify_checksum
 from vqzoo.artifact.writer import write_artifact
 from vqzoo.compression.decode import decode
 from vqzoo.plugin.code import Code, Indices, MethodCode, Part, stored_bits
@@ -23,48 +24,51 @@ _KEY = "weight"
 _RATIOS = (1.5, 4.0, 8.0, 16.0, 30.0)
 
 
-def stored_bits_are_what_is_stored(subject: QuantizerSubject) -> None:
-    """A quantizer that offers `candidates` counts their `stored_bits` exactly, every part padded
-    to whole bytes: `--ratio` chooses by them."""
+def stored_bits_are_exact(subject: QuantizerSubject) -> None:
+    """`stored_bits` of a quantizer that offers `candidates` counts exactly what is stored, each
+    part padded to whole bytes: `--ratio` chooses by it."""
     for case in (*SHAPES, REFERENCE):
         m, n = case.matrix_shape
         if not any(True for _ in subject.quantizer.candidates(m, n)):
             continue
         for text, options in subject.variants(case):
-            found = subject.compress(gaussian(case), options, case)
-            if found is None:
+            result = subject.compress(gaussian(case), options, case)
+            if result is None:
                 continue
             counted = subject.quantizer.stored_bits(m, n, options)
-            real = stored_bits(found[0].code)
+            actual = stored_bits(result[0].code)
             require(
-                counted == real, f"{case.name}, {text}: it counts {counted} bits; {real} are stored"
+                counted == actual,
+                f"{case.name}, {text}: stored_bits is {counted}, but {actual} bits are stored",
             )
 
 
-def layout_is_what_is_stored(subject: QuantizerSubject) -> None:
-    """A quantizer that has a `layout` foretells names, shapes, dtypes, cardinalities and facts of
-    what it stores, on the meta device: sizes are known before there are weights."""
+def layout_matches_the_code(subject: QuantizerSubject) -> None:
+    """`layout`, if a quantizer has one, gives the names, shapes, dtypes, cardinalities and facts of
+    the code that `quantize` returns, with tensors on the meta device: sizes are computed from it
+    before there are weights."""
     for case in (*SHAPES, REFERENCE):
         for text, options in subject.variants(case):
-            found = subject.compress(gaussian(case), options, case)
-            if found is None:
+            result = subject.compress(gaussian(case), options, case)
+            if result is None:
                 continue
             try:
                 layout = subject.quantizer.layout(*case.matrix_shape, options)
             except NotImplementedError:
                 continue
-            foretold, real = _outline(layout), _outline(found[0].code)
+            expected, actual = _outline(layout), _outline(result[0].code)
             require(
-                foretold == real, f"{case.name}, {text}: it foretells {foretold}; {real} is stored"
+                expected == actual,
+                f"{case.name}, {text}: layout gives {expected}, but quantize {actual}",
             )
             require(
                 all(_tensor(part).is_meta for part in layout.parts.values()),
-                f"{case.name}, {text}: the layout holds values",
+                f"{case.name}, {text}: tensors of the layout are not on the meta device",
             )
 
 
 def _outline(code: Code) -> str:
-    """What a Code consists of, without values."""
+    """Everything about a Code except values."""
     parts = {}
     for name, part in sorted(code.parts.items()):
         kind = str(part.cardinality) if isinstance(part, Indices) else part.dtype
@@ -77,18 +81,19 @@ def _tensor(part: Part) -> Tensor:
     return part.values if isinstance(part, Indices) else part.stored
 
 
-def a_ratio_is_reached(subject: QuantizerSubject) -> None:
-    """`options_for` gives options that fit as they are, and whose stored size reaches the ratio
-    asked or, where none does, comes closest; a quantizer without candidates gives None."""
+def the_requested_ratio_is_reached(subject: QuantizerSubject) -> None:
+    """`options_for` returns options that `fit` leaves as they are, and whose stored size reaches
+    the requested ratio, or comes closest to it if no candidate does. It returns None for a
+    quantizer without candidates."""
     for case in (REFERENCE, ODD):
         fitted = {
-            subject.quantizer.fit(*case.matrix_shape, one, _ignored): None
-            for one in subject.quantizer.candidates(*case.matrix_shape)
+            subject.quantizer.fit(*case.matrix_shape, candidate, _ignore_note): None
+            for candidate in subject.quantizer.candidates(*case.matrix_shape)
         }
         for ratio in _RATIOS:
             options = subject.quantizer.options_for(*case.matrix_shape, ratio, {})
             what = f"{case.name}, ratio {ratio:g}"
-            require((options is None) == (not fitted), f"{what}: options are {options!r}")
+            require((options is None) == (not fitted), f"{what}: options_for returned {options!r}")
             if options is not None:
                 _check_chosen(subject, options, list(fitted), case, ratio)
 
@@ -97,52 +102,60 @@ def _check_chosen(
     subject: QuantizerSubject, options: Any, candidates: list[Any], case: Case, ratio: float
 ) -> None:
     (m, n), what = case.matrix_shape, f"{case.name}, ratio {ratio:g}: {options!r}"
-    fitted = subject.quantizer.fit(m, n, options, _ignored)
-    require(fitted == options, f"{what} does not fit: {fitted!r} does")
+    fitted = subject.quantizer.fit(m, n, options, _ignore_note)
+    require(fitted == options, f"{what} does not fit: fit returns {fitted!r}")
     error = subject.quantizer.expected_error(m, n, options)
     require(error >= 0, f"{what} has expected_error {error}")
-    bits = stored_bits(subject.quantize(gaussian(case), options, case).code)
-    least = min(subject.quantizer.stored_bits(m, n, one) for one in candidates)
-    reached = bits * ratio <= 32 * m * n if least * ratio <= 32 * m * n else bits == least
-    require(reached, f"{what} stores {bits} of {32 * m * n} bits")
+    bits, dense_bits = stored_bits(subject.quantize(gaussian(case), options, case).code), 32 * m * n
+    fewest = min(subject.quantizer.stored_bits(m, n, candidate) for candidate in candidates)
+    reachable = fewest * ratio <= dense_bits
+    reached = bits * ratio <= dense_bits if reachable else bits == fewest
+    require(reached, f"{what} stores {bits} of {dense_bits} bits")
 
 
-def _ignored(text: str) -> None:
-    """Notes on candidates are nobody's business."""
+def _ignore_note(text: str) -> None:
+    """Notes about candidates that are not chosen are of no interest."""
 
 
-def the_file_holds_what_the_core_counts(subject: Subject) -> None:
-    """The bytes that an artifact gives to a layer are the bits that the core counts from its code,
-    with fixed-width packing."""
+def stored_bytes_match_the_counted_bits(subject: Subject) -> None:
+    """With fixed-width packing, the bytes that an artifact uses for a layer are the bits that the
+    core counts from its code."""
     for text, options in subject.variants(REFERENCE):
         compressed = subject.quantize(gaussian(REFERENCE), options)
         encoded = _encode(subject, compressed, options, REFERENCE)
         bits = stored_bits(compressed.code)
-        require(8 * encoded.nbytes == bits, f"{text}: {encoded.nbytes} bytes are not {bits} bits")
+        require(
+            8 * encoded.nbytes == bits,
+            f"{text}: {encoded.nbytes} bytes are stored, but {bits} bits were counted",
+        )
 
 
-def an_artifact_gives_back_the_code(subject: Subject) -> None:
-    """Saved and loaded again, a code is the same bit for bit (packed and unpacked), passes the
-    method's own `check`, and decodes to the same matrix. Codes come back in the narrowest integer
-    dtype (uint8 up to 256 symbols, where 0 - 1 is 255): convert them before computing with them."""
+def an_artifact_preserves_the_code(subject: Subject) -> None:
+    """A code that is saved and loaded again is the same bit for bit, passes the method's `check`,
+    and decodes to the same matrix. Loaded codes have the narrowest integer dtype (uint8 up to 256
+    symbols, where 0 - 1 is 255): convert them before computing with them."""
     for case in (*SHAPES, REFERENCE):
         for text, options in subject.variants(case):
-            found = subject.compress(gaussian(case), options, case)
-            if found is not None:
-                loaded = _saved_and_loaded(subject, found[0], options, case)
+            result = subject.compress(gaussian(case), options, case)
+            if result is not None:
+                compressed, decoded = result
+                loaded = _save_and_load(subject, compressed, options, case)
                 what = f"{case.name}, {text}"
-                require(same_code(loaded, found[0]), f"{what}: the loaded code differs")
-                again = decode(loaded, subject.plugins)
-                require(torch.equal(again, found[1]), f"{what}: it decodes to another matrix")
+                require(same_code(loaded, compressed), f"{what}: the loaded code differs")
+                require(
+                    torch.equal(decode(loaded, subject.plugins), decoded),
+                    f"{what}: the loaded code decodes to another matrix",
+                )
 
 
 def _encode(subject: Subject, compressed: MethodCode, options: Any, case: Case) -> EncodedLayer:
-    given = options.model_dump()
     shape, dtype = case.matrix_shape, torch.float32
-    return encode_layer(_KEY, shape, dtype, compressed, given, "bits", subject.plugins)
+    return encode_layer(
+        _KEY, shape, dtype, compressed, options.model_dump(), "bits", subject.plugins
+    )
 
 
-def _saved_and_loaded(
+def _save_and_load(
     subject: Subject, compressed: MethodCode, options: Any, case: Case
 ) -> MethodCode:
     encoded = _encode(subject, compressed, options, case)

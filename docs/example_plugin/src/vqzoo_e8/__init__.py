@@ -8,5 +8,5 @@ vqzoo_contract = 1
 
 @hookimpl
 def vqzoo_quantizers() -> list[Quantizer]:
-    """What this plugin brings."""
+    """Register the method."""
     return [LatticeQuantizer()]

@@ -1,9 +1,9 @@
 """E8P: 65,536 points of a shifted E8 lattice, 2 bits a weight (Tseng et al. 2024, section 4.2).
 
 A point is a vector of magnitudes out of 256, with signs, plus or minus 1/4 in every coordinate. The
-magnitudes are odd multiples of 1/2; the signs are such that the coordinates add up to an even
-number, so seven of them tell the eighth. Code: bits 0-7 magnitudes, 8-14 signs of the first seven
-coordinates (1 is minus), 15 the shift (1 is minus).
+magnitudes are odd multiples of 1/2. The coordinates add up to an even number, so seven signs
+determine the eighth. Code: bits 0-7 magnitudes, 8-14 signs of the first seven coordinates (1 is
+minus), 15 the shift (1 is minus).
 """
 
 from functools import cache
@@ -21,7 +21,7 @@ _CHUNK = 1 << 12
 @cache
 def magnitudes() -> Tensor:
     """(256, 8): the 227 vectors of squared norm up to 10, and 29 of the 224 of squared norm 12 (the
-    first in lexicographic order; the paper's own choice among them is another)."""
+    first in lexicographic order; the paper chooses others)."""
     vectors = [v for v in product((0.5, 1.5, 2.5), repeat=DIMENSION) if _norm(v) <= 12]
     vectors.sort(key=lambda v: (_norm(v) > 10, v))
     return torch.tensor(vectors[:256])
@@ -45,15 +45,15 @@ def nearest(vectors: Tensor) -> Tensor:
 
 
 def _nearest(vectors: Tensor) -> Tensor:
-    found = [_nearest_shifted(vectors - _SHIFT), _nearest_shifted(vectors + _SHIFT)]
-    second = found[1][1] < found[0][1]
-    return torch.where(second, found[1][0] + (1 << 15), found[0][0])
+    plus, plus_distance = _nearest_shifted(vectors - _SHIFT)
+    minus, minus_distance = _nearest_shifted(vectors + _SHIFT)
+    return torch.where(minus_distance < plus_distance, minus + (1 << 15), plus)
 
 
 def _nearest_shifted(vectors: Tensor) -> tuple[Tensor, Tensor]:
     """Codes and squared distances among the points before their shift.
 
-    Signs follow the vector's; where their parity is wrong, the coordinate that costs least flips.
+    Signs are those of the vector; if their parity is wrong, the cheapest coordinate flips its sign.
     """
     size = magnitudes().to(vectors.device)
     minus = (vectors < 0).long()

@@ -87,12 +87,15 @@ class LatticeQuantizer(Quantizer):
         """Every number of stages."""
         return [LatticeOptions(stages=stages) for stages in (1, 2)]
 
-    def stored_bits(self, m: int, n: int, options: LatticeOptions) -> int:
-        """16 bits for eight weights and stage, the scales, the signs."""
-        total = options.stages * (16 * -(-m * n // DIMENSION) + 16)
+    def layout(self, m: int, n: int, options: LatticeOptions) -> Code:
+        """A code for eight weights and stage, the scales, the signs."""
+        parts: dict[str, Indices | Floats] = {}
         if options.rotate:
-            total += sum(8 * -(-sign_rows(length) * length // 8) for length in (m, n))
-        return total
+            for name, length in (("column_signs", n), ("row_signs", m)):
+                parts[name] = Indices.layout(2, sign_rows(length), length)
+        parts["codes"] = Indices.layout(CODES, options.stages, -(-m * n // DIMENSION))
+        parts["scale"] = Floats.layout("float16", options.stages)
+        return Code((m, n), parts)
 
     def expected_error(self, m: int, n: int, options: LatticeOptions) -> float:
         """Measured on normal weights."""

@@ -1,4 +1,4 @@
-"""Random orthogonal transforms of any length in O(n log n), out of Hadamard's."""
+"""Random orthogonal transforms of any length in O(n log n), built from Hadamard transforms."""
 
 import math
 
@@ -7,13 +7,15 @@ from torch import Tensor
 
 
 def sign_rows(length: int) -> int:
-    """How many rows of signs `rotate` needs: one where the length is a power of two, else two."""
+    """The rows of signs that `rotate` needs: one if the length is a power of two, else two."""
     return 1 if length == _power(length) else 2
 
 
 def rotate(matrix: Tensor, signs: Tensor) -> Tensor:
-    """Rotate the rows of (m, n): signs, then a Hadamard transform of the first p columns; where p,
-    the largest power of two up to n, is less than n, signs again and one of the last p columns.
+    """Rotate the rows of an (m, n) matrix.
+
+    Multiply by signs, then transform the first p columns, p being the largest power of two up to n.
+    If p < n, multiply by signs again, and transform the last p columns.
 
     Args:
         signs: (sign_rows(n), n), of -1 and 1.
@@ -36,7 +38,7 @@ def rotate_back(matrix: Tensor, signs: Tensor) -> Tensor:
 
 
 def hadamard(matrix: Tensor) -> Tensor:
-    """The orthonormal Walsh-Hadamard transform of each row; its own inverse.
+    """Apply the orthonormal Walsh-Hadamard transform to each row; it is its own inverse.
 
     Args:
         matrix: (m, p), p a power of two.

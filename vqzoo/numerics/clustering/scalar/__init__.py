@@ -1,1 +1,1 @@
-"""How scalar k-means finds its cuts: bins, shortest paths, windows."""
+"""The steps of scalar k-means: bins, shortest paths over them, windows around the cuts."""

@@ -1,20 +1,18 @@
-"""Numbers counted into bins with exact sums, without sorting."""
+"""Histograms of numbers with exact sums, computed without sorting."""
 
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
-from vqzoo.numerics.arrays import Floats
+from vqzoo.numerics.arrays import Doubles, Floats, Ints
+from vqzoo.numerics.compiled import compiled
 from vqzoo.numerics.threads import run_tasks
 
-Doubles = NDArray[np.float64]
-
 BINS = 1 << 16
-TAIL = 4096  # of them for each tail, 128 an octave of the distance from the core
-_TASKS = 8  # partial histograms: 1 MiB each
-_CHUNK = 2048  # values whose bins are found together, by vector instructions
+TAIL = 4096  # bins of each tail, 128 an octave of the distance from the core
+_TASKS = 8  # partial histograms of 1 MiB each
+_CHUNK = 2048  # values whose bins are computed together, by vector instructions
 
 
 @dataclass(frozen=True)
@@ -22,12 +20,12 @@ class Bins:
     """Non-empty bins in ascending order of value."""
 
     mass: Doubles
-    """(n,), Σ w of the bin, > 0."""
+    """(n,), > 0: Σ w of each bin."""
     moment: Doubles
-    """(n,), Σ w·(v - origin)."""
+    """(n,): Σ w·(v - origin) of each bin."""
     origin: float
     grid: "Grid | None" = None
-    """What they are bins of, where it is known and values share bins."""
+    """The grid of the bins, where it is known and values share bins."""
 
 
 @dataclass(frozen=True)
@@ -35,26 +33,29 @@ class Grid:
     """65,536 bins, and which of them are not empty."""
 
     low: np.float32
+    """Lower end of the core."""
     high: np.float32
-    """Of the core."""
-    numbers: NDArray[np.int64]
-    """(n,), of the bins in use."""
+    """Upper end of the core."""
+    numbers: Ints
+    """(n,): the numbers of the non-empty bins."""
 
-    def places_of(self, values: Floats) -> NDArray[np.int64]:
-        """Where among the bins in use values belong that were counted into them."""
+    def places_of(self, values: Floats) -> Ints:
+        """The positions, among the non-empty bins, of the bins that values were counted into."""
         places = np.zeros(BINS, np.int64)
         places[self.numbers] = np.arange(len(self.numbers))
         return places[_numbers(values, self.low, self.high)]
 
 
 def bins_of(values: Floats, weights: Floats | None, exact: bool = False) -> Bins:
-    """Count finite values (n,), weighted or not.
+    """Count finite values (n,) with their weights, if any.
 
-    Up to 65,536 values, and all if `exact`, each have a bin of their own. Otherwise they share
-    equal bins over the core of the distribution (as a sample of them shows it) and logarithmic
-    ones in the tails, so that a few outliers, however far, cost no precision.
+    Of up to 65,536 values, or of any number if `exact`, each distinct one gets its own bin.
+    Otherwise values share bins of equal width over the core of the distribution (estimated from a
+    sample), and logarithmic bins in the tails, so that a few outliers cost no precision, however
+    far away they are.
 
-    Raises ValueError where a value is not finite.
+    Raises:
+        ValueError: a value is not finite.
     """
     if exact or len(values) <= BINS:
         if not np.isfinite(values).all():
@@ -84,30 +85,30 @@ def bins_of(values: Floats, weights: Floats | None, exact: bool = False) -> Bins
 def values_in(
     values: Floats, weights: Floats | None, grid: Grid, near: NDArray[np.bool_]
 ) -> tuple[Floats, Floats]:
-    """The values that were counted into some of the bins in use, and their weights, none where
-    there are none.
+    """The values that were counted into some of the non-empty bins, and their weights (an empty
+    array if there are no weights).
 
-    near: (n,), which of them.
+    near: (n,), which of the non-empty bins.
     """
-    wanted = np.zeros(BINS, np.uint8)
-    wanted[grid.numbers[near]] = 1
+    selected = np.zeros(BINS, np.uint8)
+    selected[grid.numbers[near]] = 1
     parts = run_tasks(
-        lambda part: _gather(*part, grid.low, grid.high, wanted), _parts_of(values, weights)
+        lambda part: _gather(*part, grid.low, grid.high, selected), _parts_of(values, weights)
     )
-    found, found_weights = zip(*parts, strict=True)
-    return np.concatenate(found), np.concatenate(found_weights)
+    gathered, gathered_weights = zip(*parts, strict=True)
+    return np.concatenate(gathered), np.concatenate(gathered_weights)
 
 
 def _parts_of(values: Floats, weights: Floats | None) -> list[tuple[Floats, Floats]]:
-    """What tasks work on; no weights where there are none."""
+    """The values and weights of each task; an empty array stands for no weights."""
     width = -(-len(values) // _TASKS)
-    none = np.empty(0, np.float32)
+    empty = np.empty(0, np.float32)
     parts = [slice(start, start + width) for start in range(0, len(values), width)]
-    return [(values[part], none if weights is None else weights[part]) for part in parts]
+    return [(values[part], empty if weights is None else weights[part]) for part in parts]
 
 
 def core_of(ordered: Floats) -> tuple[float, float]:
-    """Where values are dense: the middle 99.8%, and half its width more on each side."""
+    """The range where values are dense: the middle 99.8%, extended by half its width each way."""
     n = len(ordered)
     low, high = float(ordered[n // 1000]), float(ordered[n - 1 - n // 1000])
     margin = (high - low) / 2
@@ -116,17 +117,17 @@ def core_of(ordered: Floats) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _tail_bin(distance, width):  # type: ignore[no-untyped-def]
-    """0, 1, ... on a logarithmic scale of distance/width >= 0: 128 bins an octave."""
+    """0, 1, ... on a logarithmic scale of distance/width >= 0, 128 bins an octave."""
     ratio = np.float64(distance) / np.float64(width)
     place = 128.0 * np.log2(1.0 + ratio)
-    return int(place) if place < TAIL - 1 else TAIL - 1  # not a number: the last
+    return int(place) if place < TAIL - 1 else TAIL - 1  # NaN becomes the last bin
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _bin_of(value, low, high, scale):  # type: ignore[no-untyped-def]
-    """The number of a value's bin; scale: bins of the core over its width."""
+    """The number of a value's bin; `scale` is the number of the core's bins over its width."""
     at = (value - low) * scale
     if at >= np.float32(0.0) and at < np.float32(BINS - 2 * TAIL):
         return TAIL + int(at)
@@ -135,14 +136,14 @@ def _bin_of(value, low, high, scale):  # type: ignore[no-untyped-def]
     return BINS - TAIL + _tail_bin(value - high, high - low)
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _scale(low, high):  # type: ignore[no-untyped-def]
     return np.float32((BINS - 2 * TAIL) / (np.float64(high) - np.float64(low)))
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _core_numbers(values, low, scale, numbers):  # type: ignore[no-untyped-def]
-    """Numbers of the core's bins; -1 and one past the last for what is outside, or no number."""
+    """Write the numbers of the core's bins; -1 or one past the last for values outside and NaN."""
     last = np.float32(BINS - 2 * TAIL)
     for i in range(values.shape[0]):
         at = (values[i] - low) * scale
@@ -150,20 +151,20 @@ def _core_numbers(values, low, scale, numbers):  # type: ignore[no-untyped-def]
         numbers[i] = np.int32(at if at < last else last)
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _count(values, weights, low, high, origin):  # type: ignore[no-untyped-def]
-    """(BINS, 2) float64: Σ w and Σ w·(v - origin) of every bin, side by side in memory."""
+    """(BINS, 2) float64: Σ w and Σ w·(v - origin) of every bin, adjacent in memory."""
     sums = np.zeros((BINS, 2), np.float64)
     scale = _scale(low, high)
     weighted = weights.shape[0] > 0
-    room = np.empty(_CHUNK, np.int32)
+    numbers = np.empty(_CHUNK, np.int32)
     for start in range(0, values.shape[0], _CHUNK):
         part = values[start : start + _CHUNK]
-        _core_numbers(part, low, scale, room)
+        _core_numbers(part, low, scale, numbers)
         for i in range(part.shape[0]):
             value = part[i]
-            bin_ = TAIL + room[i]
-            if value < low or room[i] < 0 or room[i] >= BINS - 2 * TAIL:
+            bin_ = TAIL + numbers[i]
+            if value < low or numbers[i] < 0 or numbers[i] >= BINS - 2 * TAIL:
                 bin_ = _bin_of(value, low, high, scale)
             w = np.float64(weights[start + i]) if weighted else 1.0
             place = np.uint32(bin_)
@@ -172,33 +173,33 @@ def _count(values, weights, low, high, origin):  # type: ignore[no-untyped-def]
     return sums
 
 
-@njit(nogil=True, cache=True)
-def _gather(values, weights, low, high, wanted):  # type: ignore[no-untyped-def]
-    """The values, and their weights, of bins of which `wanted` is 1."""
+@compiled()
+def _gather(values, weights, low, high, selected):  # type: ignore[no-untyped-def]
+    """The values, and their weights, of bins whose entry of `selected` is 1."""
     weighted = weights.shape[0] > 0
-    found = np.empty(4 * _CHUNK, np.float32)
-    found_weights = np.empty(found.shape[0] if weighted else 0, np.float32)
+    gathered = np.empty(4 * _CHUNK, np.float32)
+    gathered_weights = np.empty(gathered.shape[0] if weighted else 0, np.float32)
     scale = _scale(low, high)
-    room = np.empty(_CHUNK, np.int32)
+    numbers = np.empty(_CHUNK, np.int32)
     n = 0
     for start in range(0, values.shape[0], _CHUNK):
         part = values[start : start + _CHUNK]
-        _core_numbers(part, low, scale, room)
-        if n + _CHUNK > found.shape[0]:
-            found = np.append(found, np.empty_like(found))
-            found_weights = np.append(found_weights, np.empty_like(found_weights))
+        _core_numbers(part, low, scale, numbers)
+        if n + _CHUNK > gathered.shape[0]:
+            gathered = np.append(gathered, np.empty_like(gathered))
+            gathered_weights = np.append(gathered_weights, np.empty_like(gathered_weights))
         for i in range(part.shape[0]):
-            bin_ = TAIL + room[i]
-            if part[i] < low or room[i] < 0 or room[i] >= BINS - 2 * TAIL:
+            bin_ = TAIL + numbers[i]
+            if part[i] < low or numbers[i] < 0 or numbers[i] >= BINS - 2 * TAIL:
                 bin_ = _bin_of(part[i], low, high, scale)
-            found[n] = part[i]
+            gathered[n] = part[i]
             if weighted:
-                found_weights[n] = weights[start + i]
-            n += wanted[np.uint32(bin_)]
-    return found[:n].copy(), found_weights[: n if weighted else 0].copy()
+                gathered_weights[n] = weights[start + i]
+            n += selected[np.uint32(bin_)]
+    return gathered[:n].copy(), gathered_weights[: n if weighted else 0].copy()
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _numbers(values, low, high):  # type: ignore[no-untyped-def]
     result = np.empty(values.shape[0], np.int64)
     scale = _scale(low, high)

@@ -1,29 +1,26 @@
-"""From the best cuts between bins to the best cuts between values, near them.
+"""From the best cuts between bins to the best cuts between the values near them.
 
-A coarse optimum says where to look: each cut may move to between any two values of the bins next to
-it, all cuts together by dynamic programming. Where a cut ends at the border of its window, windows
-are laid around the new cuts, and then wider ones, until none does.
+The optimum over bins says where to look: each cut may move to between any two values of the
+neighbouring bins, all cuts jointly by dynamic programming. While a cut ends up at the border of its
+window, this is repeated with windows around the new cuts, wider for those at a border.
 """
 
 import numpy as np
-from numba import njit
-from numpy.typing import NDArray
 
-from vqzoo.numerics.arrays import Floats
-from vqzoo.numerics.clustering.scalar.histogram import Bins, Doubles, Grid, values_in
+from vqzoo.numerics.arrays import Doubles, Floats, Ints
+from vqzoo.numerics.clustering.scalar.histogram import Bins, Grid, values_in
 from vqzoo.numerics.clustering.scalar.intervals import run_cost, running_sums
-
-Positions = NDArray[np.int64]
+from vqzoo.numerics.compiled import compiled
 
 _WIDTH = 2  # bins on each side of a cut
 
 
 def cuts_between_values(
-    values: Floats, weights: Floats | None, bins: Bins, grid: Grid, cuts: Positions
+    values: Floats, weights: Floats | None, bins: Bins, grid: Grid, cuts: Ints
 ) -> tuple[Doubles, Doubles]:
-    """Masses and moments (k,) of the runs between the best cuts of values near those of bins.
+    """Masses and moments (k,) of the runs between the best cuts of values near cuts of bins.
 
-    cuts: (k + 1,), k > 1, as `optimal_cuts` gives them for `bins`.
+    cuts: (k + 1,), k > 1: those of `optimal_cuts` for `bins`.
     """
     count = len(bins.mass)
     width = np.full(len(cuts) - 2, _WIDTH)
@@ -33,16 +30,16 @@ def cuts_between_values(
         near = np.zeros(count, bool)
         for first, last in zip(low, high, strict=True):
             near[first:last] = True
-        found, found_weights = values_in(values, weights, grid, near)
+        near_values, near_weights = values_in(values, weights, grid, near)
         if weights is None:
-            found.sort()
+            near_values.sort()
         else:
-            order = np.argsort(found, kind="stable")
-            found, found_weights = found[order], found_weights[order]
+            order = np.argsort(near_values, kind="stable")
+            near_values, near_weights = near_values[order], near_weights[order]
         starts, mass, moment = _items(
-            found,
-            found_weights,
-            grid.places_of(found),
+            near_values,
+            near_weights,
+            grid.places_of(near_values),
             near,
             bins.mass,
             bins.moment,
@@ -50,27 +47,27 @@ def cuts_between_values(
         )
         sums = running_sums(mass, moment)
         first_item, last_item = starts[low], starts[high]
-        found_cuts = _best_cuts(sums, first_item, last_item)
-        # Bins on whose far side a cut would rather be; the ends of all are no borders.
-        stuck = ((found_cuts == first_item) & (low > 0)) | (
-            (found_cuts == last_item) & (high < count)
+        item_cuts = _best_cuts(sums, first_item, last_item)
+        # Cuts at the border of their window; the ends of the whole range are not borders.
+        stuck = ((item_cuts == first_item) & (low > 0)) | (
+            (item_cuts == last_item) & (high < count)
         )
         if not stuck.any():
-            ends = np.concatenate([[0], found_cuts, [len(mass)]])
+            ends = np.concatenate([[0], item_cuts, [len(mass)]])
             return np.diff(sums[ends, 0]), np.diff(sums[ends, 1])
-        inner = np.searchsorted(starts, found_cuts, side="right") - 1  # the bins that they are in
+        inner = np.searchsorted(starts, item_cuts, side="right") - 1  # the bins of the cuts
         cuts = np.concatenate([[0], inner, [count]])
         width[stuck] += _WIDTH
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _items(values, weights, places, near, bin_mass, bin_moment, origin):  # type: ignore[no-untyped-def]
-    """Bins, those that are `near` as their distinct values, in ascending order.
+    """The bins as items in ascending order, those that are `near` split into distinct values.
 
-    values: (n,), ascending, of the near bins, with their weights (none: all 1) and places (n,).
+    values: (n,), ascending, of the near bins, with their weights (empty: all 1) and places (n,).
 
-    Returns: starts (bins + 1,), where the items of each bin begin; their masses, all above 0, and
-    their moments.
+    Returns: starts (bins + 1,), where the items of each bin begin; the items' masses, all above 0,
+    and their moments.
     """
     count = near.shape[0]
     starts = np.empty(count + 1, np.int64)
@@ -98,12 +95,12 @@ def _items(values, weights, places, near, bin_mass, bin_moment, origin):  # type
     return starts, mass[:items], moment[:items]
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _best_cuts(sums, low, high):  # type: ignore[no-untyped-def]
-    """The best ascending cuts, the q-th one from low[q] to high[q].
+    """The best ascending cuts, the q-th of them within low[q] to high[q].
 
-    sums: (n + 1, 4), as `running_sums` gives them. The start of a last run only moves up as its end
-    does, so that the ends in between two have their starts in between.
+    sums: (n + 1, 4), those of `running_sums`. As the end of the last run moves up, so does its best
+    start: the starts for ends between two others lie between the starts of those.
     """
     layers = low.shape[0]
     offsets = np.zeros(layers + 2, np.int64)
@@ -115,22 +112,22 @@ def _best_cuts(sums, low, high):  # type: ignore[no-untyped-def]
     for q in range(layers):
         size = high[q] - low[q] + 1
         new_costs = np.empty(size, np.float64)
-        own = starts[offsets[q] : offsets[q + 1]]
+        layer_starts = starts[offsets[q] : offsets[q + 1]]
         step = 1
         while step < size:
             step *= 2
         while step > 0:
-            # Those at odd multiples of a step, between their neighbours' at even ones.
+            # Ends at odd multiples of a step: their neighbours at even multiples are done.
             for place in range(step - 1, size, 2 * step):
-                begin = own[place - step] if place >= step else first
-                end = own[place + step] if place + step < size else last
+                begin = layer_starts[place - step] if place >= step else first
+                end = layer_starts[place + step] if place + step < size else last
                 best, chosen = np.inf, begin
                 for i in range(begin, end + 1):
                     cost = costs[i - first] + run_cost(sums, i, low[q] + place)
                     if cost < best:
                         best, chosen = cost, i
                 new_costs[place] = best
-                own[place] = chosen
+                layer_starts[place] = chosen
             step //= 2
         costs, first, last = new_costs, low[q], high[q]
     cuts = np.empty(layers, np.int64)
@@ -139,8 +136,8 @@ def _best_cuts(sums, low, high):  # type: ignore[no-untyped-def]
     for i in range(first, last + 1):
         cost = costs[i - first] + run_cost(sums, i, end)
         if cost < best:
-            best, end_of_rest = cost, i
+            best, cut = cost, i
     for q in range(layers - 1, -1, -1):
-        cuts[q] = end_of_rest
-        end_of_rest = starts[offsets[q] + end_of_rest - low[q]]
+        cuts[q] = cut
+        cut = starts[offsets[q] + cut - low[q]]
     return cuts

@@ -1,0 +1,115 @@
+"""`vqzoo run`."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vqzoo.cli.declared import takes
+from vqzoo.cli.options import Force, OnlyRecord, Threads, need_epochs
+from vqzoo.cli.terminal import command, printable, stderr, stdout
+from vqzoo.errors import UsageError
+from vqzoo.runs.recipe import Recipe, make_recipe, read_recipe
+
+
+@command
+@takes(Recipe)
+def run(
+    fields: dict[str, Any],
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            help="A timm model: [bold]alexnet_mini.fmnist[/], resnet18.a1_in1k, "
+            "hf-hub:ORG/NAME, local-dir:PATH. A recipe may name it instead.",
+            show_default=False,
+        ),
+    ] = None,
+    recipe: Annotated[
+        Path | None,
+        typer.Option(help="A YAML file that sets any of these; the command line takes precedence."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The artifact's folder. [dim]default: <model>-<method>-<hash>[/]"),
+    ] = None,
+    force: Force = False,
+    threads: Threads = None,
+    keep_going: Annotated[
+        bool, typer.Option("--keep-going", help="If a plugin fails on a layer, leave it dense.")
+    ] = False,
+    push: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ORG/NAME",
+            help="Publish the artifact on the Hub. If the model's weights are missing, the run "
+            "fails: no embedded relative stands in.",
+        ),
+    ] = None,
+    json_: OnlyRecord = False,
+) -> None:
+    """Compress a model into an artifact, and measure it before and after.
+
+    [bold]Examples[/]
+
+    vqzoo run alexnet_mini.fmnist --method pq
+
+    vqzoo run alexnet_mini.fmnist -m pq -o k=256 -o d=8 --layers classifier.1
+
+    vqzoo run resnet18 -m km --ratio 6 --layers all --rule 'fc=pq' --data imagefolder:val
+
+    vqzoo run alexnet_mini.fmnist -m pq --ratio 64 --finetune 20
+
+    If a run is interrupted, run the same command again to resume.
+    """
+    from vqzoo.cli.progress import TerminalWatcher
+    from vqzoo.cli.tables import print_record, print_stages
+    from vqzoo.numerics.threads import use_threads
+    from vqzoo.runs.run import run as run_recipe
+
+    if model is not None:
+        fields["model"] = model
+    fields = _override(read_recipe(recipe) if recipe else {}, fields)
+    if "model" not in fields:
+        raise UsageError("give a model, as in `vqzoo run alexnet_mini.fmnist --method pq`")
+    request = make_recipe(fields)
+    if push is not None:
+        from vqzoo.hub.repository import check_push
+
+        if request.plugins:
+            raise UsageError("what a plugin file makes is not published: leave out --push")
+        check_push(push, request.weights)
+    with use_threads(threads), TerminalWatcher(stderr()) as watcher:
+        finished = run_recipe(
+            request,
+            watcher,
+            out=out,
+            force=force,
+            reuse=push is not None and not force,
+            fall_back=push is None,
+            keep_going=keep_going,
+        )
+    if json_:
+        print(finished.record.to_json())
+    else:
+        print_stages(stdout(), finished.record)
+        print_record(stdout(), finished.record, finished.folder)
+    if push is not None:
+        from vqzoo.hub.repository import push as push_artifact
+
+        pushed = push_artifact(finished.folder, push)
+        stderr().print(f"published: {printable(pushed.url)}", soft_wrap=True, markup=False)
+
+
+def _override(recipe: dict[str, Any], command_line: dict[str, Any]) -> dict[str, Any]:
+    """A recipe file's fields, and in their place those of the command line.
+
+    Fine-tuning is the one field with fields of its own: they are replaced one by one.
+    """
+    fields = recipe | command_line
+    if "finetune" in command_line:
+        before = recipe.get("finetune") or {}
+        if not isinstance(before, dict):
+            return fields | {"finetune": before}  # `make_recipe` says what is wrong with it
+        fields["finetune"] = before | command_line["finetune"]
+        need_epochs(fields["finetune"])
+    return fields

@@ -1,0 +1,105 @@
+"""The sections of a model card that say how an artifact was made, and from what."""
+
+from collections.abc import Iterator
+
+from vqzoo.artifact.reader import Artifact
+from vqzoo.artifact.schema import WEIGHTS_FILE
+from vqzoo.plugin.manager import Plugins
+from vqzoo.report.card_metadata import base_model, license_of, method_names, model_name
+from vqzoo.report.formatting import count_of
+from vqzoo.report.markdown import code, plain
+from vqzoo.report.record import Record
+from vqzoo.report.steps import FinetuningRecord, RepairRecord
+
+
+def making_section(artifact: Artifact, record: Record | None) -> str:
+    """The command, the versions, and the steps besides compression."""
+    if record is None:
+        return (
+            "## How it was made\n\nWith `vqzoo.compress`, from a model in memory, with the methods "
+            "and options above."
+        )
+    versions = ", ".join(f"{plain(name)} {plain(v)}" for name, v in record.versions.items())
+    command = record.command.replace("`", "'").replace("\n", " ")
+    return (
+        f"## How it was made\n\n```sh\n{command}\n```\n\n"
+        f"with {versions}. The same command, weights and versions give the same bytes on one "
+        f"machine; the sha256 of `{WEIGHTS_FILE}` is `{artifact.block.sha256}`."
+        + "".join(f"\n\n{step}" for step in _steps(record))
+    )
+
+
+def _steps(record: Record) -> Iterator[str]:
+    """A sentence or two on each step besides compression."""
+    if record.calibration is not None:
+        yield (
+            "Methods that support calibration weighted errors by each layer's inputs on "
+            f"{plain(record.calibration.data)}."
+        )
+    if (repair := record.repair) is not None:
+        yield (
+            f"After compression, {_repaired(repair)} corrected on {plain(repair.data)}, without "
+            "labels."
+        )
+    methods = dict.fromkeys(stage.method for stage in record.stages[1:])
+    if len(methods) > 1:
+        names = ", then ".join(code(name) for name in methods)
+        yield f"It was compressed in stages, with fine-tuning after each: {names}."
+    if record.finetuning is not None:
+        yield _finetuning(record.finetuning, record.model)
+
+
+def _repaired(repair: RepairRecord) -> str:
+    """What was corrected, with its verb."""
+    norms = count_of(len(repair.norms), "batch norm")
+    biases = count_of(len(repair.biases), "bias", "biases")
+    if repair.norms and repair.biases:
+        return f"the statistics of {norms} and {biases} were"
+    if repair.norms:
+        return f"the statistics of {norms} were"
+    verb = "was" if len(repair.biases) == 1 else "were"
+    return f"{biases} {verb}" if repair.biases else "nothing was"
+
+
+def _finetuning(finetuning: FinetuningRecord, model: str) -> str:
+    best, epochs = finetuning.best_epoch, len(finetuning.history) - 1
+    teacher = finetuning.teacher or model
+    teacher_text = "the dense model" if teacher == model else code(teacher)
+    if all(epoch.validation_loss is None for epoch in finetuning.history):
+        kept = f"No images were held out: the values of epoch {best}, the last, were kept."
+    elif best:
+        kept = f"The loss on held-out images was lowest after epoch {best} of {epochs}."
+    else:
+        kept = (
+            f"None of {count_of(epochs, 'epoch')} lowered the loss on held-out images: the values "
+            "from before fine-tuning were kept."
+        )
+    return (
+        f"It was fine-tuned by distillation from {teacher_text} on {plain(finetuning.data)}; "
+        f"codes stayed fixed. {kept} Another number of threads changes the rounding of sums, and "
+        "with it the bytes."
+    )
+
+
+def origin_section(artifact: Artifact, record: Record | None, plugins: Plugins) -> str:
+    """Where the dense weights came from, their licence, and the methods' sources."""
+    base, weights = base_model(artifact, record), artifact.block.weights
+    if base:
+        origin = f"The dense weights are those of [{plain(base)}](https://huggingface.co/{base})"
+    elif weights == "pretrained":
+        origin = f"The dense weights are those of {code(model_name(artifact, record))}"
+    else:
+        origin = f"The source of the dense weights is recorded as {code(weights)}"
+    license_id, license_name = license_of(artifact)
+    if license_id == "unknown":
+        terms = "their licence, which is not recorded, applies to this artifact too"
+    else:
+        name = plain(license_name or license_id)
+        terms = f"their licence, {name}, applies to this artifact too"
+    lines = ["## Origin, licence and papers", "", f"{origin}; {terms}.", ""]
+    installed = {*plugins.quantizers.names(), *plugins.transforms.names()}
+    for method in method_names(artifact):
+        source = plugins.method(method).item.source if method in installed else ""
+        text = plain(source, 400) or "its plugin names no source"
+        lines.append(f"* {code(method)}: {text}")
+    return "\n".join(lines)

@@ -1,0 +1,123 @@
+"""The end of every run: write the artifact, read it back, measure it, record it."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vqzoo.artifact.schema import DENSE_FILE
+from vqzoo.artifact.writer import dense_bytes, untouched_tensors, write_artifact, write_tensors
+from vqzoo.models.dense import OpenedModel
+from vqzoo.network.load import load
+from vqzoo.plugin.manager import Plugins
+from vqzoo.progress import Watcher
+from vqzoo.report.block import Options
+from vqzoo.report.card import write_card
+from vqzoo.report.record import FileSizes, Record, Seconds, ratios, versions
+from vqzoo.report.record_file import write_record
+from vqzoo.report.steps import CalibrationRecord
+from vqzoo.runs.before_after import Baseline, measure_against
+from vqzoo.runs.compress_layers import CompressedNetwork
+from vqzoo.runs.workspace import Workspace, finish_workspace
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """The artifact's folder and the record of the run."""
+
+    folder: Path
+    record: Record
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What a record says of a run besides its results.
+
+    Attributes:
+        dense: the model that was compressed.
+        config: the artifact's timm config.
+        weights: source of the dense weights, for the artifact.
+        method: the method in one word.
+        options: the request's options.
+        seed: the run's seed.
+        digest: hash of the request.
+        command: a command that makes the artifact again.
+        calibration: the calibration images, if any.
+        started: `time.perf_counter()` at the start of the run.
+        compress_seconds: time that compression took; None if this run compressed nothing.
+        write_dense: whether to write the decoded weights, too.
+    """
+
+    dense: OpenedModel
+    config: Mapping[str, Any]
+    weights: str
+    method: str
+    options: Options
+    seed: int
+    digest: str
+    command: str
+    calibration: CalibrationRecord | None
+    started: float
+    compress_seconds: float | None = None
+    write_dense: bool = False
+
+
+def finish_run(
+    facts: RunFacts,
+    network: CompressedNetwork,
+    baseline: Baseline,
+    work: Workspace,
+    plugins: Plugins,
+    watcher: Watcher,
+) -> FinishedRun:
+    """Write a compressed network, its record and its card, and put the folder in its place."""
+    written = write_artifact(
+        work.partial,
+        network.module,
+        network.layers,
+        facts.config,
+        method=facts.method,
+        weights=facts.weights,
+    )
+    with watcher.phase("reading the artifact back"):
+        reread = load(work.partial)
+    if facts.write_dense:
+        tensors, _ = untouched_tensors(reread, set())
+        write_tensors(work.partial / DENSE_FILE, tensors, {"format": "pt"})
+    measured = measure_against(baseline, reread, watcher)
+    seconds = {
+        "compress": facts.compress_seconds,
+        "finetune": None if network.finetuning is None else network.finetuning_seconds,
+        "evaluate": measured.seconds,
+        "total": time.perf_counter() - facts.started,
+    }
+    sizes = FileSizes(dense=dense_bytes(baseline.network), file=written.file_bytes)
+    record = Record(
+        model=facts.dense.name,
+        weights=facts.dense.weights,
+        weights_sha256=facts.dense.weights_sha256,
+        method=facts.method,
+        options=facts.options,
+        seed=facts.seed,
+        asked_sha256=facts.digest,
+        bytes=sizes,
+        ratio=ratios(network.rows, sizes),
+        accuracy=measured.accuracy,
+        agreement=measured.agreement,
+        layers=tuple(network.rows),
+        skipped=network.skipped,
+        stages=tuple(network.stages),
+        finetuning=network.finetuning,
+        calibration=facts.calibration,
+        repair=network.repair,
+        seconds=Seconds(**{name: value for name, value in seconds.items() if value is not None}),
+        command=facts.command,
+        versions=versions(plugins),
+    )
+    write_record(record, work.partial)
+    write_card(work.partial, plugins)
+    finish_workspace(work)
+    # Observers are plugins: their contract is report.json's plain dict, not the Record class.
+    plugins.notify("vqzoo_run_finished", record=record.to_dict(), folder=str(work.target))
+    return FinishedRun(work.target, record)
