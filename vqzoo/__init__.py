@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from vqzoo.finetuning.finetune import finetune
     from vqzoo.hub.repository import pull, push
     from vqzoo.models.registration import register_models
-    from vqzoo.network.compressed_model import CompressedModel, compress
+    from vqzoo.network.compress import compress
+    from vqzoo.network.compressed_model import CompressedModel
     from vqzoo.network.load import load
     from vqzoo.plugin.hookspecs import hookimpl
 
@@ -37,7 +38,7 @@ __all__ = [
 
 _HOMES = {
     "CompressedModel": "vqzoo.network.compressed_model",
-    "compress": "vqzoo.network.compressed_model",
+    "compress": "vqzoo.network.compress",
     "evaluate": "vqzoo.evaluation.accuracy",
     "finetune": "vqzoo.finetuning.finetune",
     "hookimpl": "vqzoo.plugin.hookspecs",

@@ -4,9 +4,11 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Literal, get_args
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
+from vqzoo.numerics.arrays import empty
 from vqzoo.numerics.clustering.scalar_kmeans import assign_scalar, scalar_centroids
 from vqzoo.numerics.decoding.decode import decode_scalar
 from vqzoo.numerics.decoding.lookup import look_up_scalar
@@ -48,20 +50,22 @@ class ScalarKMeans(Quantizer):
     def quantize(self, weight: Tensor, options: ScalarKMeansOptions, context: LayerContext) -> Code:
         """Cluster all weights, with scale=row after dividing rows by their sizes."""
         sizes = row_sizes(weight, options.scale)
-        normalized = weight if sizes is None else weight / sizes
+        normalized = weight
+        if sizes is not None:
+            normalized = empty(weight.shape, weight.dtype, weight.device)
+            torch.div(weight, sizes, out=normalized)
         weights = None
         if context.inputs is not None:
             weights = column_moments(context.inputs).expand(weight.shape)
         centroids = scalar_centroids(normalized, options.k, weights=weights, exact=options.exact)
         codebook = Floats.of(centroids, options.dtype)
         codes = assign_scalar(normalized, codebook.values)
-        del normalized  # as large as the weight, like the decoded matrix below
         parts: dict[str, Indices | Floats] = {
             "codes": Indices(codes, options.k),
             "codebook": codebook,
         }
         if options.scale == "row":
-            decoded = decode_scalar(codes, codebook.values, weight.new_empty(weight.shape))
+            decoded = decode_scalar(codes, codebook.values, normalized)  # in its place
             parts["scale"] = fit_row_scale(weight, decoded, context.inputs)
         return Code((weight.shape[0], weight.shape[1]), parts)
 
@@ -80,7 +84,7 @@ class ScalarKMeans(Quantizer):
         """Look up the centroids, in parallel."""
         codes = code.indices("codes")
         if out is None:
-            out = params["codebook"].new_empty(code.shape)
+            out = empty(code.shape, torch.float32, params["codebook"].device)
         return scale_rows(decode_scalar(codes, params["codebook"], out), params.get("scale"))
 
     def fit(

@@ -9,6 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from vqzoo.numerics.arrays import empty
 from vqzoo.numerics.clustering.kmeans import assign, train_codebooks
 from vqzoo.numerics.clustering.metric_kmeans import assign_by_metric, metric_kmeans
 from vqzoo.numerics.decoding.decode import decode_pq
@@ -110,7 +111,8 @@ class ProductQuantization(Quantizer):
         shape = _cut_of(code)
         by_columns = code.facts["axis"] == "columns"
         if out is None:
-            out = params["codebook" + shape.suffixes[0]].new_empty(code.shape)
+            device = params["codebook" + shape.suffixes[0]].device
+            out = empty(code.shape, torch.float32, device)
         across = out if by_columns else out.new_empty(code.shape[1], code.shape[0])
         start = 0
         for suffix, (blocks, d) in zip(shape.suffixes, shape.widths, strict=True):

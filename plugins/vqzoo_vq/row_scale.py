@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from vqzoo.numerics.arrays import row_chunks
+from vqzoo.numerics.rows import for_rows
 from vqzoo.plugin import Code, Floats
 from vqzoo_vq.calibrated import outputs
 
@@ -18,14 +18,18 @@ def row_sizes(weight: Tensor, scale: Scale) -> Tensor | None:
     of zeros); None without row scales."""
     if scale == "none":
         return None
-    sizes = []
-    for rows, buffer in row_chunks(weight):
-        peak = torch.abs(rows, out=buffer).amax(dim=1, keepdim=True)
+    sizes = weight.new_empty(weight.shape[0], 1)
+
+    def measure(rows: slice, buffer: Tensor) -> None:
+        peak = torch.abs(weight[rows], out=buffer[0]).amax(dim=1, keepdim=True)
         peak = peak.where(peak > 0, 1.0)  # divided by first: the weights' squares could overflow
-        norm = torch.linalg.vector_norm(torch.div(rows, peak, out=buffer), dim=1, keepdim=True)
+        divided = torch.div(weight[rows], peak, out=buffer[0])
+        norm = torch.linalg.vector_norm(divided, dim=1, keepdim=True)
         rms = peak * norm / math.sqrt(weight.shape[1])
-        sizes.append(rms.where(rms > 0, 1.0))
-    return torch.cat(sizes)
+        sizes[rows] = rms.where(rms > 0, 1.0)
+
+    for_rows(weight, measure)
+    return sizes
 
 
 def fit_row_scale(weight: Tensor, normalized: Tensor, inputs: Tensor | None = None) -> Floats:
@@ -39,12 +43,13 @@ def fit_row_scale(weight: Tensor, normalized: Tensor, inputs: Tensor | None = No
 
 def _row_products(a: Tensor, b: Tensor) -> Tensor:
     """<a_i, b_i> for the rows of two matrices."""
-    sums, start = [], 0
-    for rows, buffer in row_chunks(a):
-        stop = start + len(rows)
-        sums.append(torch.mul(rows, b[start:stop], out=buffer).sum(dim=1))
-        start = stop
-    return torch.cat(sums)
+    products = a.new_empty(a.shape[0])
+
+    def multiply(rows: slice, buffer: Tensor) -> None:
+        torch.sum(torch.mul(a[rows], b[rows], out=buffer[0]), dim=1, out=products[rows])
+
+    for_rows(a, multiply)
+    return products
 
 
 def scale_layout(m: int, scale: Scale) -> dict[str, Floats]:

@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from vqzoo.numerics.arrays import peak_exponent
+from vqzoo.numerics.arrays import empty, peak_exponent
 from vqzoo.numerics.clustering.residual import residual_kmeans
 from vqzoo.numerics.decoding.decode import decode_residual
 from vqzoo.numerics.decoding.lookup import look_up
@@ -126,7 +126,8 @@ class ResidualQuantization(Quantizer):
         """Look up and add the centroids, in parallel, and write the sums straight to `out`."""
         shape = _cut_of(code)
         if out is None:
-            out = params["codebook" + shape.suffixes[0]].new_empty(code.shape)
+            device = params["codebook" + shape.suffixes[0]].device
+            out = empty(code.shape, torch.float32, device)
         start = 0
         for suffix, (blocks, d) in zip(shape.suffixes, shape.widths, strict=True):
             target = out[:, start : start + blocks * d]

@@ -107,7 +107,7 @@ def test_the_number_of_codes_that_a_few_bytes_claim_is_bounded(tmp_path: Path) -
 
 
 def test_the_record_holds_entropies(tmp_path: Path) -> None:
-    from vqzoo.compression.compress import CompressedLayer
+    from vqzoo.compression.layer import CompressedLayer
     from vqzoo.report.layer_record import codes_record
 
     torch.manual_seed(0)

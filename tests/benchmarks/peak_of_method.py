@@ -14,7 +14,7 @@ from report import PeakMemory
 from torch import nn
 from weights import weight
 
-from vqzoo.compression.compress import compress_layer
+from vqzoo.compression.layer import compress_layer
 from vqzoo.compression.selection import MethodChoice, plan_layers
 from vqzoo.compression.view import compressible_layers
 from vqzoo.plugin.manager import installed_plugins

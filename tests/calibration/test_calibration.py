@@ -11,8 +11,8 @@ from torch import Tensor, nn
 import vqzoo
 from vqzoo.calibration.layer_inputs import layer_inputs
 from vqzoo.calibration.repair import repair
-from vqzoo.compression.compress import compress_layer
 from vqzoo.compression.decode import decode
+from vqzoo.compression.layer import compress_layer
 from vqzoo.compression.selection import LayerPlan, MethodChoice
 from vqzoo.compression.view import compressible_layers
 from vqzoo.data.batches import Batch
@@ -148,7 +148,7 @@ def test_the_layers_output_errs_less(method: str, options: dict[str, object]) ->
     plan = LayerPlan(compressible_layers(layer)[0][0], MethodChoice(method, options))
 
     def error(calibration: Tensor | None) -> float:
-        made = compress_layer(
+        compressed, _ = compress_layer(
             layer,
             plan,
             PLUGINS,
@@ -157,7 +157,7 @@ def test_the_layers_output_errs_less(method: str, options: dict[str, object]) ->
             progress=SilentProgress(),
             inputs=calibration,
         )
-        rest = layer.weight.detach() - decode(made.compressed, PLUGINS)
+        rest = layer.weight.detach() - decode(compressed.compressed, PLUGINS)
         return float((new @ rest.T).square().mean())
 
     assert error(inputs) < 0.8 * error(None)
@@ -172,7 +172,7 @@ def test_what_a_built_in_method_declares_of_calibration_is_true(method: str) -> 
     plan = LayerPlan(compressible_layers(layer)[0][0], MethodChoice(method, options))
 
     def decoded(calibration: Tensor | None) -> Tensor:
-        made = compress_layer(
+        compressed, _ = compress_layer(
             layer,
             plan,
             PLUGINS,
@@ -181,7 +181,7 @@ def test_what_a_built_in_method_declares_of_calibration_is_true(method: str) -> 
             progress=SilentProgress(),
             inputs=calibration,
         )
-        return decode(made.compressed, PLUGINS)
+        return decode(compressed.compressed, PLUGINS)
 
     same = torch.equal(decoded(inputs), decoded(None))
     assert PLUGINS.quantizers.get(method).item.calibrated is not same

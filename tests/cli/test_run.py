@@ -130,7 +130,7 @@ def test_an_interrupted_run_resumes_and_ends_in_the_same_bytes(folder: Path) -> 
         run(recipe.model_copy(update={"seed": 1}), again, out=Path("broken"))
     assert saved[0].stat().st_mtime_ns == times
     run(recipe, again, out=Path("broken"))
-    assert "Taking up" in again.said[0]
+    assert "Resuming" in again.said[0]
     assert not Path("broken.partial").exists()
     for file in ("vqzoo.safetensors", "config.json"):
         assert Path("whole", file).read_bytes() == Path("broken", file).read_bytes()

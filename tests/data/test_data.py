@@ -15,10 +15,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 import vqzoo
-from vqzoo.data import evaluation_data as data_module
 from vqzoo.data import fmnist
 from vqzoo.data import sources as image_sources
-from vqzoo.data.evaluation_data import Data, open_data
+from vqzoo.data.evaluation_data import Data, open_data, spaced_positions
 from vqzoo.errors import UsageError, VqzooError
 
 SYNSETS = ("n01440764", "n01443537", "n02102040")
@@ -124,7 +123,7 @@ def test_iterating_again_gives_the_same(mini: nn.Module, make_folder: Callable[.
 @given(st.integers(1, 200), st.integers(1, 300))
 @settings(max_examples=100, deadline=None)
 def test_spaced_positions(total: int, images: int) -> None:
-    chosen = data_module._spaced(total, images)
+    chosen = spaced_positions(total, images)
     assert len(chosen) == min(total, images)
     assert chosen[0] == 0
     gaps = np.diff([*chosen, total])

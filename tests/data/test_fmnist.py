@@ -101,7 +101,7 @@ def test_files_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
     embed_fmnist.write_idx(
         torch.zeros(2, dtype=torch.uint8), tmp_path / "train-labels-idx1-ubyte.gz"
     )
-    with pytest.raises(VqzooError, match="do not belong together"):
+    with pytest.raises(VqzooError, match="do not match"):
         fmnist.train_split(tmp_path)
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 import vqzoo
-from vqzoo.compression.layers import CodedLayer, run_from_code
+from vqzoo.compression.coded_layer import CodedLayer, run_from_code
 from vqzoo.errors import ArtifactError, UsageError
 from vqzoo.network import build as building
 from vqzoo.plugin.code import MethodCode

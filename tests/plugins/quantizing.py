@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from vqzoo.compression.check import check_code
-from vqzoo.compression.compress import parse_options
+from vqzoo.compression.options import validate_options
 from vqzoo.plugin import Code, LayerContext, MethodCode, Quantizer
 from vqzoo.plugin.manager import installed_plugins
 
@@ -38,7 +38,7 @@ def fitted(
     """Code, options as used, and what was said about them."""
     shape = (weight.shape[0], weight.shape[1])
     notes: list[str] = []
-    options = quantizer.fit(*shape, parse_options(quantizer, given), notes.append)
+    options = quantizer.fit(*shape, validate_options(quantizer, given), notes.append)
     code = quantizer.quantize(weight, options, layer_context(shape, seed))
     check_code(code, shape, quantizer, quantizer.name)
     return code, options, notes

@@ -10,8 +10,8 @@ from quantizing import fitted, quantize
 from torch import Tensor, nn
 
 import vqzoo
-from vqzoo.compression.compress import parse_options
 from vqzoo.compression.decode import decode
+from vqzoo.compression.options import validate_options
 from vqzoo.errors import PluginError, UsageError
 from vqzoo.numerics.clustering.scalar_kmeans import scalar_kmeans
 from vqzoo.plugin import Floats, Indices, MethodCode, SkipLayer
@@ -134,7 +134,7 @@ def test_the_gradient_of_a_shared_value_is_the_sum_of_its_weights_gradients() ->
 
 def test_the_earlier_stage_prunes_to_the_same_density() -> None:
     method = PLUGINS.quantizers.get("deep-compression").item
-    options = parse_options(method, {"density": 0.2, "bits": 4})
+    options = validate_options(method, {"density": 0.2, "bits": 4})
     ((name, stage_options),) = method.stages(options)
     weight = weights(16, 16)
     stage, _, _ = fitted(PLUGINS.quantizers.get(name).item, weight, stage_options)

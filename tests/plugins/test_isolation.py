@@ -21,10 +21,10 @@ BROKEN = {
     "nan": f"{LAYER}, part 'scale' holds NaN or infinite values",
     "range": f"{LAYER}, part 'codes' has codes 1..2 outside 0..1",
     "negative": f"{LAYER}, part 'codes' has codes -1..0 outside 0..1",
-    "float codes": f"{LAYER}, part 'codes' has dtype torch.float32: integer codes are needed",
+    "float codes": f"{LAYER}, part 'codes' has dtype torch.float32: codes must be integers",
     "cardinality": f"{LAYER}, part 'codes' has 1048576 symbols",
     "double": f"{LAYER}, part 'scale' is stored as torch.float64",
-    "bare": f"{LAYER}: part 'scale' is a Tensor: make it Indices(tensor, cardinality)",
+    "bare": f"{LAYER}: part 'scale' is a Tensor: it must be Indices(tensor, cardinality)",
     "part name": f"{LAYER}: part names must be distinct and of a-z",
     "parts": f"{LAYER} failed: TypeError",
     "fact": f"{LAYER}: fact 'list' is a list, not a scalar",
@@ -34,9 +34,9 @@ BROKEN = {
     "decoded shape": f"{LAYER} failed: ValueError: wild rebuilt",
     "decoded nan": f"{LAYER} decoded to NaN or infinite values",
     "fit": f"{LAYER} failed: KeyError: 'fit'",
-    "fitted": f"{LAYER} made options of type dict",
-    "paper": f"{LAYER}: paper_bits gave -1, not a size",
-    "paper text": f"{LAYER}: paper_bits gave 'many', not a size",
+    "fitted": f"{LAYER} returned options of type dict",
+    "paper": f"{LAYER}: paper_bits returned -1, not a size",
+    "paper text": f"{LAYER}: paper_bits returned 'many', not a size",
 }
 MODEL = ["run", "test_resnet", "--weights", "random", "-m", "wild", "--plugin", "wild.py"]
 
@@ -67,7 +67,7 @@ def test_options_that_fail(folder: Path) -> None:
 
 
 def test_a_transform_that_fails(folder: Path) -> None:
-    message = "the matrix that turn (plugin file:wild.py) on layer fc made holds NaN"
+    message = "the matrix that turn (plugin file:wild.py) on layer fc returned holds NaN"
     assert message in fails("--transform", "turn")
 
 

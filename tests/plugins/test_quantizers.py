@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from quantizing import fitted
 from torch import Tensor
 
-from vqzoo.compression.compress import choose_options
 from vqzoo.compression.distortion import matrix_error
+from vqzoo.compression.options import choose_options
 from vqzoo.compression.selection import MethodChoice
 from vqzoo.errors import UsageError
 from vqzoo.plugin import Code, Options, Quantizer, SkipLayer, stored_bits

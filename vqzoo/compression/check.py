@@ -1,12 +1,15 @@
-"""The core's own look at what a plugin returned: nonsense is named and never stored."""
+"""Checks of weights, and of everything that a plugin returns before it is used or stored."""
 
 import math
 import re
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from vqzoo.errors import PluginError, one_line
+from vqzoo.compression.selection import LayerPlan
+from vqzoo.compression.view import weight_key
+from vqzoo.errors import PluginError, VqzooError, one_line
 from vqzoo.numerics.arrays import all_finite
 from vqzoo.plugin.code import STORAGE_DTYPES, Code, Floats, Indices, MethodCode
 from vqzoo.plugin.limits import (
@@ -19,11 +22,34 @@ from vqzoo.plugin.limits import (
 from vqzoo.plugin.method import Method
 
 
-def check_matrix(matrix: Tensor, what: str) -> None:
-    """Refuse what no quantizer need take: a transform or a composite method may have made it.
+def check_weights(model: nn.Module, plans: Sequence[LayerPlan]) -> None:
+    """Refuse weights that are not finite, before any work is done.
 
     Raises:
-        PluginError: not a float32 matrix, empty, or not finite.
+        VqzooError: names the first such layer.
+    """
+    for plan in plans:
+        layer = plan.layer.name
+        weight = model.get_parameter(weight_key(layer))
+        if not weight.numel():
+            raise VqzooError(f"layer {layer} has no weights")
+        if not all_finite(weight):
+            bad = weight.numel() - int(torch.isfinite(weight).sum())
+            raise VqzooError(
+                f"layer {layer} has {bad} NaN or infinite weights: fix the checkpoint, or exclude "
+                f"the layer with --layers '!{layer}'"
+            )
+
+
+def check_matrix(matrix: Tensor, what: str) -> None:
+    """Refuse a matrix that no quantizer has to accept; a plugin may have made it.
+
+    Args:
+        matrix: the matrix, or whatever a plugin returned as one.
+        what: how the error names it.
+
+    Raises:
+        PluginError: it is not a float32 matrix, is empty, or is not finite.
     """
     if not isinstance(matrix, Tensor) or matrix.dim() != 2 or matrix.dtype != torch.float32:
         raise PluginError(f"{what} is not a float32 matrix")
@@ -34,34 +60,34 @@ def check_matrix(matrix: Tensor, what: str) -> None:
 
 
 def check_options(options: object, method: Method, who: str) -> None:
-    """Refuse options that no record could hold.
+    """Refuse options that a record cannot hold.
 
     Raises:
-        PluginError: not an instance of the method's Options, or values that are no scalars.
+        PluginError: they are not an instance of the method's Options, or a value is not a scalar.
     """
     if not isinstance(options, method.Options):
-        raise PluginError(f"{who} made options of type {type(options).__name__}")
+        raise PluginError(f"{who} returned options of type {type(options).__name__}")
     for name, value in options.model_dump().items():
         if not (value is None or isinstance(value, int | float | str)):
             raise PluginError(f"{who}: option {name!r} is a {type(value).__name__}, not a scalar")
 
 
 def check_paper_bits(bits: object, who: str) -> None:
-    """Refuse a theoretical size that is none.
+    """Refuse a theoretical size that is not a size.
 
     Raises:
-        PluginError: neither None nor a positive number.
+        PluginError: it is neither None nor a positive number.
     """
-    sound = isinstance(bits, int | float) and math.isfinite(bits) and bits > 0
-    if not (bits is None or sound):
-        raise PluginError(f"{who}: paper_bits gave {bits!r:.40}, not a size")
+    valid = isinstance(bits, int | float) and math.isfinite(bits) and bits > 0
+    if not (bits is None or valid):
+        raise PluginError(f"{who}: paper_bits returned {bits!r:.40}, not a size")
 
 
 def check_decoded(decoded: Tensor, shape: tuple[int, int], who: str) -> None:
-    """Refuse a decoded matrix that could not take the place of what was compressed.
+    """Refuse a decoded matrix that cannot replace the compressed one.
 
     Raises:
-        PluginError: another shape or dtype, or values that are not finite.
+        PluginError: it has another shape or dtype, or values that are not finite.
     """
     if not isinstance(decoded, Tensor):
         raise PluginError(f"{who} decoded to {type(decoded).__name__}, not a tensor")
@@ -74,10 +100,10 @@ def check_decoded(decoded: Tensor, shape: tuple[int, int], who: str) -> None:
 
 
 def check_shape(code: object, shape: tuple[int, int], who: str) -> None:
-    """Refuse what is no Code for a matrix of this shape.
+    """Refuse anything but a Code for a matrix of this shape.
 
     Raises:
-        PluginError: not a Code, or of another shape.
+        PluginError: it is not a Code, or has another shape.
     """
     if not isinstance(code, Code):
         raise PluginError(f"{who} returned {type(code).__name__}, not a Code")
@@ -89,7 +115,8 @@ def check_code(code: Code, shape: tuple[int, int], method: Method, who: str) -> 
     """Refuse a Code that breaks the contract.
 
     Raises:
-        PluginError: wrong type or shape, bad part names, codes out of range, values not finite.
+        PluginError: it has the wrong type or shape, bad part names, codes out of range, or values
+            that are not finite.
     """
     check_shape(code, shape, who)
     names = [*code.parts, *code.children]
@@ -105,7 +132,7 @@ def check_code(code: Code, shape: tuple[int, int], method: Method, who: str) -> 
             _check_floats(part, f"{who}, part {name!r}")
         else:
             raise PluginError(
-                f"{who}: part {name!r} is a {type(part).__name__}: make it Indices(tensor, "
+                f"{who}: part {name!r} is a {type(part).__name__}: it must be Indices(tensor, "
                 "cardinality) or Floats.of(tensor)"
             )
     for name, fact in code.facts.items():
@@ -127,15 +154,19 @@ def check_code(code: Code, shape: tuple[int, int], method: Method, who: str) -> 
     try:
         method.check(code)
     except Exception as error:
-        raise PluginError(f"{who} made a code that it refuses itself: {one_line(error)}") from error
+        raise PluginError(
+            f"{who} returned a code that its own check refuses: {one_line(error)}"
+        ) from error
 
 
 def _check_indices(part: Indices, where: str) -> None:
     values = part.values
     if values.dtype.is_floating_point or values.dtype.is_complex or values.dtype == torch.bool:
-        raise PluginError(f"{where} has dtype {values.dtype}: integer codes are needed")
+        raise PluginError(f"{where} has dtype {values.dtype}: codes must be integers")
     if not 1 <= part.cardinality <= MAX_CARDINALITY:
-        raise PluginError(f"{where} has {part.cardinality} symbols; 1 to {MAX_CARDINALITY} fit")
+        raise PluginError(
+            f"{where} has {part.cardinality} symbols: there may be 1 to {MAX_CARDINALITY}"
+        )
     if values.numel():
         low, high = (int(bound) for bound in torch.aminmax(values))
         if low < 0 or high >= part.cardinality:
@@ -144,6 +175,8 @@ def _check_indices(part: Indices, where: str) -> None:
 
 def _check_floats(part: Floats, where: str) -> None:
     if part.stored.dtype not in STORAGE_DTYPES.values():
-        raise PluginError(f"{where} is stored as {part.stored.dtype}")
+        raise PluginError(
+            f"{where} is stored as {part.stored.dtype}: it must be {', '.join(STORAGE_DTYPES)}"
+        )
     if not all_finite(part.stored):
         raise PluginError(f"{where} holds NaN or infinite values")

@@ -1,4 +1,4 @@
-"""How far a decoded matrix is from the original."""
+"""The error of a decoded matrix."""
 
 import math
 from dataclasses import dataclass
@@ -6,20 +6,20 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vqzoo.numerics.arrays import row_chunk
+from vqzoo.numerics.rows import for_rows
 
 _FLOOR_DB = -300.0
 
 
 @dataclass(frozen=True)
 class MatrixError:
-    """Signal-to-quantization-noise ratios in dB; None stands for a perfect copy, -300 is the least.
+    """Signal-to-quantization-noise ratios in dB, at least -300; None for a perfect copy.
 
     Attributes:
         sqnr_db: 10·log10(‖W‖² / ‖W - Ŵ‖²) over the whole matrix.
-        row_sqnr_db: 10·log10(1 / mean over rows of ‖w - ŵ‖² / ‖w‖²): every row counts alike,
-            however small its weights (a batch norm behind a channel undoes its size). A row of
-            zeros that did not stay zero counts as an error of 1.
+        row_sqnr_db: 10·log10(1 / mean over rows of ‖w - ŵ‖² / ‖w‖²): every row counts the same,
+            however small its weights are (a batch norm behind a channel cancels its scale). A row
+            of zeros that did not stay zero counts as an error of 1.
     """
 
     sqnr_db: float | None
@@ -27,19 +27,19 @@ class MatrixError:
 
 
 def matrix_error(weight: Tensor, decoded: Tensor) -> MatrixError:
-    """Compare two (m, n) matrices in float64, a few rows at a time, where `weight` is."""
-    rows = min(row_chunk(4 * weight.shape[1]), weight.shape[0])
-    # Rooms for all rows: torch would make a temporary of each operand that is not float64 yet.
-    exact, other = weight.new_empty(2, rows, weight.shape[1], dtype=torch.float64)
-    noise, signal = [], []
-    for before, after in zip(weight.split(rows), decoded.split(rows), strict=True):
-        room, original = exact[: len(before)], other[: len(before)].copy_(before)
-        noise.append(room.copy_(after).sub_(original).square_().sum(dim=1))
-        signal.append(original.square_().sum(dim=1))
-    row_noise, row_signal = torch.cat(noise), torch.cat(signal)
-    relative = row_noise / row_signal.where(row_signal > 0, row_noise.where(row_noise > 0, 1.0))
+    """Compare two (m, n) matrices in float64, where `weight` is."""
+    noise, signal = weight.new_empty(2, weight.shape[0], dtype=torch.float64)
+
+    def compare(rows: slice, buffer: Tensor) -> None:
+        difference, original = buffer[0], buffer[1].copy_(weight[rows])
+        difference.copy_(decoded[rows]).sub_(original).square_()
+        torch.sum(difference, dim=1, out=noise[rows])
+        torch.sum(original.square_(), dim=1, out=signal[rows])
+
+    for_rows(weight, compare, buffers=2, dtype=torch.float64)
+    relative = noise / signal.where(signal > 0, noise.where(noise > 0, 1.0))
     return MatrixError(
-        _decibels(float(row_noise.sum()), float(row_signal.sum())),
+        _decibels(float(noise.sum()), float(signal.sum())),
         _decibels(float(relative.mean()), 1.0),
     )
 

@@ -1,5 +1,8 @@
 """A layer's weight as a matrix, and back."""
 
+import copy
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
@@ -13,13 +16,16 @@ _KINDS: tuple[tuple[type[nn.Module], str], ...] = (
 
 
 def compressible_layers(model: nn.Module) -> tuple[list[LayerInfo], dict[str, str]]:
-    """The Linear, Conv1d and Conv2d layers of a model, and why others with weights are passed over.
+    """List the Linear, Conv1d and Conv2d layers of a model.
 
     A weight that several modules share is listed once, under its first name.
+
+    Returns:
+        The layers in the model's order, and name -> reason for those that cannot be compressed.
     """
     layers: list[LayerInfo] = []
     passed: dict[str, str] = {}
-    owner: dict[int, str] = {}
+    first_name: dict[int, str] = {}
     for name, module in model.named_modules():
         kind = next((kind for base, kind in _KINDS if isinstance(module, base)), None)
         if kind is None:
@@ -27,28 +33,58 @@ def compressible_layers(model: nn.Module) -> tuple[list[LayerInfo], dict[str, st
         weight = module._parameters.get("weight")
         if weight is None:
             passed[name] = "its weight is computed from other parameters"
-        elif id(weight) in owner:
-            passed[name] = f"shares the weight of {owner[id(weight)]}"
+        elif id(weight) in first_name:
+            passed[name] = f"shares the weight of {first_name[id(weight)]}"
         elif not weight.dtype.is_floating_point:
             passed[name] = f"its weight is {weight.dtype}".replace("torch.", "")
         else:
-            owner[id(weight)] = name
+            first_name[id(weight)] = name
             groups = int(getattr(module, "groups", 1))
             layers.append(LayerInfo(name, kind, tuple(weight.shape), groups))
     return layers, passed
 
 
 def weight_matrix(model: nn.Module, layer: LayerInfo, device: torch.device) -> Tensor:
-    """The weight of `layer` as a contiguous float32 (m, n) matrix on `device`."""
+    """The weight of `layer` as a contiguous float32 (m, n) matrix on `device`, not copied if it is
+    one."""
     weight = model.get_parameter(weight_key(layer.name)).detach()
     return weight.to(device, torch.float32).reshape(layer.matrix_shape).contiguous()
 
 
 def weight_key(layer: str) -> str:
-    """Name of a layer's weight in the state dict; a model that is itself a layer has no path."""
+    """The key of a layer's weight in the state dict; "" stands for a model that is one layer."""
     return f"{layer}.weight" if layer else "weight"
 
 
 def layer_name(key: str) -> str:
-    """Name of the layer that a key of `weight_key` belongs to."""
+    """The layer whose weight has this key; the inverse of `weight_key`."""
     return key.removesuffix("weight").removesuffix(".")
+
+
+def copy_with_weights(model: nn.Module, matrices: Mapping[str, Tensor]) -> nn.Module:
+    """A copy of a model with other weights in some layers, whose weights it does not copy.
+
+    Args:
+        model: it is not changed.
+        matrices: layer -> (m, n) float32. A matrix becomes the new weight itself where dtype,
+            device and layout allow: it must not be used elsewhere.
+    """
+    replacements = {}
+    for name, matrix in matrices.items():
+        weight = model.get_parameter(weight_key(name))
+        values = matrix.reshape(weight.shape)
+        same_kind = weight.dtype == values.dtype and weight.device == values.device
+        whole = values.untyped_storage().nbytes() == values.nbytes
+        if not (same_kind and whole and weight.is_contiguous() and values.is_contiguous()):
+            values = torch.empty_like(weight).copy_(values)
+        replacements[id(weight)] = nn.Parameter(values, weight.requires_grad)
+    # What the memo has for an object takes the place of a copy, wherever the object is shared.
+    network = copy.deepcopy(model, dict[int, object](replacements))
+    for name in matrices:
+        key = weight_key(name)
+        replacement = replacements[id(model.get_parameter(key))]
+        weight = network.get_parameter(key)
+        if weight is not replacement:  # a module copies itself in a way of its own
+            with torch.no_grad():
+                weight.copy_(replacement)
+    return network

@@ -1,4 +1,4 @@
-"""Images as a model wants them, in batches."""
+"""Batches of images, preprocessed for a model."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from vqzoo.errors import UsageError, VqzooError
 
 BATCH_SIZE = 250
 
-# An image and its label, None for an image without, from what stands for it.
+# Loads the image behind a key, with its label; None where the image has no label.
 Loader = Callable[[Any], tuple[Image.Image, int | None]]
 
 
 class Batch(NamedTuple):
-    """Preprocessed images (float32, B x C x H x W); labels (int64, B) where there are any."""
+    """Preprocessed images (float32, B x C x H x W) and labels (int64, B) if they have any."""
 
     images: Tensor
     labels: Tensor | None
@@ -33,11 +33,14 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class Data:
-    """Images for one model; iterating gives `Batch`es, the same ones every time.
+    """Images for one model; every iteration gives the same `Batch`es.
 
-    `name` is fit for a report (never a local path); `images` is how many there are, None for a
-    stream of unknown length; `num_classes` the data's own number of classes, None where unknown;
-    `unlabelled` says why there are no labels for this model, and is empty where there are.
+    Attributes:
+        name: fit for a report, never a local path.
+        images: number of images, None for a stream of unknown length.
+        num_classes: the data set's own number of classes, None where unknown.
+        unlabelled: why the images have no labels for this model; empty where they have.
+        batches: starts an iteration.
     """
 
     name: str
@@ -48,7 +51,7 @@ class Data:
 
     @property
     def labelled(self) -> bool:
-        """Whether every batch has labels: this model's classes, or the data's own if so opened."""
+        """Whether every batch has labels: the model's classes, or with `own_labels` the data's."""
         return not self.unlabelled
 
     def __iter__(self) -> Iterator[Batch]:
@@ -57,9 +60,13 @@ class Data:
 
 @dataclass(frozen=True)
 class ModelInput:
-    """What a model wants: timm's data config, and its number of classes (None where unknown).
+    """What a model expects of its images and labels.
 
-    With `own_labels` the classes are the data's own, and need not be the model's.
+    Attributes:
+        config: timm's data config.
+        num_classes: the model's classes, None where unknown or where `own_labels` is set.
+        label_names: the model's own names of its classes, empty where it has none.
+        own_labels: label images by the data's classes, which need not be the model's.
     """
 
     config: dict[str, Any]
@@ -69,20 +76,22 @@ class ModelInput:
 
     @property
     def mode(self) -> str:
-        """PIL's mode with the model's number of channels."""
+        """The PIL mode that has the model's number of channels."""
         return "L" if self.config["input_size"][0] == 1 else "RGB"
 
 
 def input_of(model: nn.Module, own_labels: bool = False) -> ModelInput:
-    """What `model` wants; see `open_data` for `own_labels`.
+    """What `model` expects; see `open_data` for `own_labels`.
 
     Raises:
-        UsageError: its preprocessing is not known.
+        UsageError: the model's preprocessing is not known.
     """
     config = resolve_model_data_config(model)
     channels = config["input_size"][0]
     if channels not in (1, 3):
-        raise UsageError(f"the model takes images of {channels} channels; only 1 and 3 are known")
+        raise UsageError(
+            f"the model takes images of {channels} channels; vqzoo prepares images of 1 or 3"
+        )
     if any(len(config[key]) not in (1, channels) for key in ("mean", "std")):
         raise UsageError(
             f"the model takes {channels}-channel images, but its config has {len(config['mean'])} "
@@ -93,28 +102,36 @@ def input_of(model: nn.Module, own_labels: bool = False) -> ModelInput:
     return ModelInput(config, classes, tuple(cfg.get("label_names") or ()), own_labels)
 
 
-def check_classes(name: str, found: int | None, wanted: int | None) -> None:
-    """Raises UsageError where data of `found` classes is not for a model of `wanted` ones."""
-    if found is not None and wanted is not None and found != wanted:
-        raise UsageError(
-            f"{name} has {found} classes, the model {wanted}: choose data that the model knows, "
-            "or a folder of images for agreement with the dense model"
-        )
+def check_classes(name: str, data_classes: int | None, model_classes: int | None) -> None:
+    """Refuse data whose number of classes is not the model's; None stands for unknown.
+
+    Raises:
+        UsageError: the numbers differ.
+    """
+    if data_classes is None or model_classes is None or data_classes == model_classes:
+        return
+    raise UsageError(
+        f"{name} has {data_classes} classes, the model {model_classes}: choose data with the "
+        "model's classes, or a folder of images for agreement with the dense model"
+    )
 
 
-def split_batches(split: LabelledImages, wanted: ModelInput, batch_size: int) -> Iterator[Batch]:
-    """Small grey images as a model wants them, in their order."""
-    if wanted.config["input_size"] == (1, 28, 28) and wanted.config["crop_pct"] == 1.0:
-        return _normalized_batches(split, wanted, batch_size)
+def split_batches(
+    split: LabelledImages, model_input: ModelInput, batch_size: int
+) -> Iterator[Batch]:
+    """Preprocess small grey images for a model, in their order."""
+    config = model_input.config
+    if config["input_size"] == (1, 28, 28) and config["crop_pct"] == 1.0:
+        return _normalized_batches(split, model_input, batch_size)
     load = partial(_small_image, split)
-    return transformed_batches(load, range(len(split)), wanted, batch_size)
+    return transformed_batches(load, range(len(split)), model_input, batch_size)
 
 
 def _normalized_batches(
-    split: LabelledImages, wanted: ModelInput, batch_size: int
+    split: LabelledImages, model_input: ModelInput, batch_size: int
 ) -> Iterator[Batch]:
-    """What timm's transform does where nothing is resized or cropped, a batch at a time."""
-    mean, std = (torch.tensor(wanted.config[key]).view(1, -1, 1, 1) for key in ("mean", "std"))
+    """timm's transform where nothing is resized or cropped, a batch at a time."""
+    mean, std = (torch.tensor(model_input.config[key]).view(1, -1, 1, 1) for key in ("mean", "std"))
     for start in range(0, len(split), batch_size):
         images, labels = split[start : start + batch_size]
         yield Batch(images.float().div_(255).sub_(mean).div_(std), labels)
@@ -128,18 +145,25 @@ def _small_image(split: LabelledImages, index: int) -> tuple[Image.Image, int]:
 def transformed_batches(
     load: Loader,
     keys: Iterable[Any],
-    wanted: ModelInput,
+    model_input: ModelInput,
     batch_size: int,
 ) -> Iterator[Batch]:
-    """Load and transform on a few threads, one batch ahead of the caller, in the order of `keys`.
+    """Load and transform images on a few threads, in the order of `keys`, one batch ahead.
 
-    `load` gives an image and its label, None for images without; all or none have one.
+    Args:
+        load: loads the image behind a key. Either all images have labels or none has.
+        keys: what `load` takes.
+        model_input: what the model expects.
+        batch_size: images in a batch.
+
+    Raises:
+        VqzooError: some of the images in a batch have labels and others have none.
     """
-    transform = create_transform(**wanted.config, is_training=False)
+    transform = create_transform(**model_input.config, is_training=False)
 
     def sample(key: Any) -> tuple[Tensor, int | None]:
         image, label = load(key)
-        return transform(to_eight_bits(image, wanted.mode)), label
+        return transform(to_eight_bits(image, model_input.mode)), label
 
     rest = iter(keys)
     with ThreadPoolExecutor(min(8, torch.get_num_threads())) as pool:

@@ -1,9 +1,9 @@
 """Images to evaluate a model on, preprocessed for it.
 
-A spec names them: `fmnist` (the embedded test split), `imagefolder:PATH`, or what timm's
-`create_dataset` calls `hfds/...`, `hfids/...`, `tfds/...`, `wds/...`, `torch/...`. Nothing here is
-for training: what trains or calibrates takes `vqzoo.data.fmnist.train_subset`, or the images of
-`vqzoo.data.sources`.
+A data specification names them: `fmnist` (the embedded test split), `imagefolder:PATH`, or a data
+set under the name that timm's `create_dataset` takes: `hfds/...`, `hfids/...`, `tfds/...`,
+`wds/...`, `torch/...`. Nothing here may serve training or calibration: `vqzoo.data.training_data`
+and `vqzoo.data.calibration_data` open images for those.
 """
 
 from __future__ import annotations
@@ -42,62 +42,66 @@ def open_data(
     batch_size: int = BATCH_SIZE,
     own_labels: bool = False,
 ) -> Data:
-    """Open what `spec` names, preprocessed as timm evaluates `model` (`resolve_model_data_config`).
+    """Open the images that `spec` names, preprocessed as timm evaluates `model`.
+
+    Class folders count as the model's classes where their names say so: all of them are ImageNet
+    synsets and the model is an ImageNet model, or all of them are among the model's own label
+    names (either may be a subset of the classes). Otherwise they count as the model's classes in
+    natural order, as in timm, where there are as many folders as classes. Any other folder of
+    images is unlabelled.
 
     Args:
-        spec: `fmnist`, `imagefolder:PATH`, or a data set by timm's name (`hfds/...`, `torch/...`).
-        model: a timm model, or one with its `pretrained_cfg` and `num_classes`.
-        split: for timm's data sets, `validation` unless given.
-        images: at most this many, evenly spaced over the data set in its own order, since the
-            first ones of a class-sorted set are all of one class; of a stream, the first ones.
+        spec: `fmnist`, `imagefolder:PATH`, or a data set under timm's name (`hfds/...`,
+            `torch/...`).
+        model: a timm model, or one that has its `pretrained_cfg` and `num_classes`.
+        split: a split of one of timm's data sets, `validation` unless given.
+        images: use at most this many, evenly spaced over the data set in its own order (the first
+            images of a data set sorted by class all have one class); of a stream, the first ones.
         batch_size: images in a batch.
-        own_labels: label images by the data's own classes, whatever the model's: for what compares
-            images with one another. Class folders then count as classes 0, 1, ... in natural order.
-
-    Class folders count as this model's classes where their names are: all ImageNet synsets known
-    to an ImageNet model, or all among the model's own label names (a subset of the classes is
-    fine then); else where there are as many folders as classes, in natural order, as timm has it.
-    Any other folder of images is unlabelled.
+        own_labels: label images by the data's classes, whatever the model's, to compare images
+            with one another. Class folders count as classes 0, 1, ... in natural order.
 
     Raises:
-        UsageError: the spec, the split or `images` makes no sense, or the classes are others.
-        VqzooError: the data cannot be had or read.
+        UsageError: the specification, the split or `images` is invalid, or the data's classes are
+            not the model's.
+        VqzooError: the data is missing or cannot be read.
     """
     if images is not None and images < 1:
-        raise UsageError(f"{images} images: at least 1")
+        raise UsageError(f"{images} images: choose at least 1")
     if batch_size < 1:
-        raise ValueError(f"batch_size {batch_size}")
-    wanted = input_of(model, own_labels)
+        raise ValueError(f"batch_size {batch_size}: choose at least 1")
+    model_input = input_of(model, own_labels)
     if spec == "fmnist":
         if split is not None:
             raise UsageError(f"fmnist has no splits to choose from: leave {split!r} out")
-        return _open_fmnist(wanted, images, batch_size)
-    source = open_source(spec, wanted, split)
+        return _open_fmnist(model_input, images, batch_size)
+    source = open_source(spec, model_input, split)
 
     def batches() -> Iterator[Batch]:
-        return transformed_batches(source.load, _chosen(source, images), wanted, batch_size)
+        keys = _chosen_keys(source, images)
+        return transformed_batches(source.load, keys, model_input, batch_size)
 
-    count = None if source.count is None else len(_spaced(source.count, images))
+    count = None if source.count is None else len(spaced_positions(source.count, images))
     return Data(source.name, count, source.num_classes, source.unlabelled, batches)
 
 
-def _chosen(source: Source, images: int | None) -> Sequence[Any] | Iterator[Any]:
+def _chosen_keys(source: Source, images: int | None) -> Sequence[Any] | Iterator[Any]:
     if source.count is None:
         return itertools.islice(source.keys, images)
     keys = list(source.keys)
-    return [keys[i] for i in _spaced(source.count, images)]
+    return [keys[i] for i in spaced_positions(source.count, images)]
 
 
-def _spaced(total: int, images: int | None) -> list[int]:
-    """Positions of `images` evenly spaced ones out of `total`; all where there are no more."""
-    wanted = min(total, images or total)
-    return [i * total // wanted for i in range(wanted)]
+def spaced_positions(total: int, images: int | None) -> list[int]:
+    """Positions of `images` evenly spaced items out of `total`; all of them if there are fewer."""
+    count = min(total, images or total)
+    return [i * total // count for i in range(count)]
 
 
-def _open_fmnist(wanted: ModelInput, images: int | None, batch_size: int) -> Data:
-    check_classes("fmnist", fmnist.CLASSES, wanted.num_classes)
+def _open_fmnist(model_input: ModelInput, images: int | None, batch_size: int) -> Data:
+    check_classes("fmnist", fmnist.CLASSES, model_input.num_classes)
     split = fmnist.test_split()
-    chosen = torch.tensor(_spaced(len(split), images))
-    split = fmnist.LabelledImages(*split[chosen])
-    make = partial(split_batches, split, wanted, batch_size)
-    return Data("fmnist", len(split), fmnist.CLASSES, "", make)
+    positions = torch.tensor(spaced_positions(len(split), images))
+    split = fmnist.LabelledImages(*split[positions])
+    batches = partial(split_batches, split, model_input, batch_size)
+    return Data("fmnist", len(split), fmnist.CLASSES, "", batches)

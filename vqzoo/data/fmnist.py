@@ -4,12 +4,12 @@ Xiao, Rasul, Vollgraf, "Fashion-MNIST: a novel image dataset for benchmarking ma
 algorithms" (2017), arXiv 1708.07747: 28x28 grey images of ten kinds of clothing, 60,000 for
 training and 10,000 for testing.
 
-The package holds the test split, which is only ever evaluated, and 5,000 of the training images,
-which serve everything else: calibration, retraining, validation. Those 5,000 are the very images
-that `tools.train_alexnet_mini` holds out, so the embedded network has never learned from
-them and behaves on them as it does on new images. They are shuffled so that every run of ten
-consecutive images, from the first on, has one of each class: a cut at any multiple of ten makes
-two balanced parts (say 4,000 to retrain with and 1,000 to validate on).
+The package holds the test split, which serves evaluation alone, and 5,000 of the training images,
+which serve everything else: calibration, fine-tuning, validation. `tools.train_alexnet_mini` holds
+out these same 5,000 images, so the embedded network has never been trained on them and behaves on
+them as on new images. They are shuffled so that every run of ten consecutive images, from the first
+on, has one image of each class: a cut at any multiple of ten makes two balanced parts (say 4,000 to
+fine-tune with and 1,000 to validate on).
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class LabelledImages:
 def test_split() -> LabelledImages:
     """The 10,000 test images, in the data set's own order.
 
-    For evaluation alone: nothing may train, calibrate, stop early or pick options by them.
+    They serve evaluation alone: nothing may train, calibrate, stop early or choose options by them.
 
     Raises:
         VqzooError: the package data is missing or damaged.
@@ -82,16 +82,22 @@ def train_split(folder: Path) -> LabelledImages:
     """The 60,000 training images from the two IDX files in `folder`.
 
     Raises:
-        VqzooError: the files are not there, or damaged.
+        VqzooError: a file is missing or damaged.
     """
     return read_split(folder, "train")
 
 
-def held_out_indices(labels: Tensor) -> Tensor:
-    """Which training images are held out and embedded: (5000,) int64, positions in `labels`.
+def training_folder(spec: str) -> Path | None:
+    """The folder of `fmnist:FOLDER`; None for `fmnist`, which stands for the embedded images."""
+    _, colon, folder = spec.partition(":")
+    return Path(folder).expanduser() if colon else None
 
-    A seeded draw of 500 images of each class; position i holds an image of a class drawn without
-    replacement from the ten within each run of ten.
+
+def held_out_indices(labels: Tensor) -> Tensor:
+    """Positions in `labels` of the training images that are held out and embedded: (5000,) int64.
+
+    A seeded draw takes 500 images of each class; each run of ten then has the ten classes in an
+    order drawn for it.
     """
     rng = np.random.Generator(np.random.PCG64(HELD_OUT_SEED))
     by_class = [
@@ -106,13 +112,13 @@ def read_split(folder: Path, stem: str) -> LabelledImages:
     """Read `{stem}-images-idx3-ubyte.gz` and `{stem}-labels-idx1-ubyte.gz` from `folder`.
 
     Raises:
-        VqzooError: a file is missing or damaged, or the two don't match.
+        VqzooError: a file is missing or damaged, or the two do not match.
     """
     images = read_idx(folder / f"{stem}-images-idx3-ubyte.gz")
     labels = read_idx(folder / f"{stem}-labels-idx1-ubyte.gz")
     if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels):
         raise VqzooError(
-            f"{folder}: the {stem} files do not belong together "
+            f"{folder}: the {stem} files do not match "
             f"({tuple(images.shape)} images, {tuple(labels.shape)} labels)"
         )
     return LabelledImages(images.unsqueeze(1), labels.long())
@@ -127,7 +133,7 @@ def read_idx(path: Path) -> Tensor:
     try:
         raw = gzip.decompress(path.read_bytes())
     except FileNotFoundError:
-        raise VqzooError(f"{path} is not there; {SOURCES}") from None
+        raise VqzooError(f"{path} is missing; {SOURCES}") from None
     except (OSError, EOFError, zlib.error) as error:
         raise VqzooError(f"{path} cannot be read ({error}); {SOURCES}") from error
     # Two zero bytes, the element type (8: unsigned byte), the rank, then big-endian sides.

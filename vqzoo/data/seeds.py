@@ -1,4 +1,4 @@
-"""Seeds of what a run draws from its images."""
+"""Seeds of the random order in which a run takes its images."""
 
 import hashlib
 
@@ -6,6 +6,6 @@ import torch
 
 
 def epoch_generator(seed: int, epoch: int) -> torch.Generator:
-    """What an epoch draws order and augmentation from."""
+    """The generator of one epoch's order and augmentation; `seed` is the run's."""
     digest = hashlib.sha256(f"{seed}:epoch:{epoch}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:6], "little"))

@@ -1,6 +1,5 @@
 """Fine-tuning of encoded layers, from packed parts to packed parts."""
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from vqzoo.artifact.encode import EncodedLayer, encode_layer
 from vqzoo.artifact.schema import LayerEntry
 from vqzoo.compression.decode import decode
 from vqzoo.compression.distortion import matrix_error
-from vqzoo.compression.view import layer_name, weight_key
+from vqzoo.compression.view import copy_with_weights, layer_name
 from vqzoo.data.training_data import TrainingData
 from vqzoo.finetuning.loop import FinetuningResult, tune
 from vqzoo.finetuning.settings import Finetuning
@@ -119,12 +118,7 @@ def decoded_network(
     module: nn.Module, codes: Mapping[str, MethodCode], plugins: Plugins
 ) -> nn.Module:
     """Copy `module` with decoded weights in the layers that `codes` names."""
-    network = copy.deepcopy(module)
-    with torch.no_grad():
-        for name, code in codes.items():
-            weight = network.get_parameter(weight_key(name))
-            weight.copy_(decode(code, plugins).view(weight.shape))
-    return network
+    return copy_with_weights(module, {name: decode(code, plugins) for name, code in codes.items()})
 
 
 def finetuning_record(task: FinetuningTask, result: FinetuningResult) -> FinetuningRecord:

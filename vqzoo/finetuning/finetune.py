@@ -10,13 +10,14 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from vqzoo.compression.compress import CompressedLayer
 from vqzoo.compression.decode import decode
 from vqzoo.compression.distortion import MatrixError, matrix_error
+from vqzoo.compression.layer import CompressedLayer
 from vqzoo.compression.view import weight_key
 from vqzoo.data.batches import Data
-from vqzoo.data.training_data import TrainingData, given_batches, open_training_data
+from vqzoo.data.training_data import TrainingData, given_batches
 from vqzoo.errors import UsageError, invalid_field
+from vqzoo.finetuning.images import open_images
 from vqzoo.finetuning.loop import tune
 from vqzoo.finetuning.settings import Finetuning
 from vqzoo.network.compressed_model import CompressedModel
@@ -120,7 +121,7 @@ def _training_data(
     if isinstance(data, str):
         if validation is not None:
             raise UsageError(f"{data}: a part of it is held out already; omit validation")
-        return open_training_data(data, model, settings, seed=seed)
+        return open_images(data, model, settings, seed)
     if validation is None:
         return given_batches(data)
     held_out = given_batches(validation)

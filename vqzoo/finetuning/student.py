@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from vqzoo.artifact.writer import untouched_tensors
+from vqzoo.compression.coded_layer import CodedLayer, run_from_code
 from vqzoo.compression.decode import decode, moved
-from vqzoo.compression.layers import CodedLayer, run_from_code
 from vqzoo.compression.view import weight_key
 from vqzoo.errors import VqzooError
 from vqzoo.finetuning.settings import TrainedParts

@@ -16,8 +16,8 @@ from vqzoo.artifact.codes import build_code
 from vqzoo.artifact.dtypes import BY_NAME, BY_STORED_NAME, ElementType, torch_dtype
 from vqzoo.artifact.parts import part_keys
 from vqzoo.artifact.reader import Artifact
+from vqzoo.compression.coded_layer import run_from_code
 from vqzoo.compression.decode import decode
-from vqzoo.compression.layers import run_from_code
 from vqzoo.compression.view import compressible_layers, layer_name, weight_key
 from vqzoo.errors import ArtifactError, one_line
 from vqzoo.models.registration import register_models

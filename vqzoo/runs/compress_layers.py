@@ -1,17 +1,15 @@
-"""The layers of a run, one by one, kept as they are finished."""
+"""The layers of a run: compressed one by one, and kept as they are finished."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
 from vqzoo.artifact.encode import EncodedLayer, encode_layer
-from vqzoo.calibration.layer_inputs import layer_inputs
-from vqzoo.compression.compress import compress_layer
+from vqzoo.calibration.layer_inputs import calibration_inputs
+from vqzoo.compression.layer import CompressedLayer
+from vqzoo.compression.model import compress_model
 from vqzoo.compression.view import weight_key
-from vqzoo.data.seeds import epoch_generator
-from vqzoo.errors import NothingCompressed, PluginError
-from vqzoo.plugin.method import SkipLayer
 from vqzoo.plugin.selector import LayerInfo
 from vqzoo.progress import Watcher
 from vqzoo.report.layer_record import LayerRecord, layer_record
@@ -22,7 +20,7 @@ from vqzoo.runs.workspace import Workspace, save_layer, saved_layer
 
 @dataclass(frozen=True)
 class CompressedNetwork:
-    """What a run is to write, and to tell of it.
+    """A compressed network as a run writes and reports it.
 
     Attributes:
         module: everything that `layers` do not replace.
@@ -31,7 +29,7 @@ class CompressedNetwork:
         skipped: layer -> why it stayed dense.
         stages: where the run fine-tuned, one entry a stage, the dense network first.
         finetuning: how the last stage was fine-tuned.
-        finetuning_seconds: that fine-tuning took.
+        finetuning_seconds: what fine-tuning took.
         repair: what was repaired, and on which images.
     """
 
@@ -45,111 +43,91 @@ class CompressedNetwork:
     repair: RepairRecord | None = None
 
 
+@dataclass(frozen=True)
+class _KeptLayer:
+    """A layer as the file will hold it, and its row of the record."""
+
+    encoded: EncodedLayer
+    row: LayerRecord
+
+
 def compress_layers(
-    ready: Prepared, work: Workspace, watcher: Watcher, keep_going: bool
+    prepared: Prepared, work: Workspace, watcher: Watcher, keep_going: bool
 ) -> CompressedNetwork:
-    """Compress every planned layer, taking up those that an earlier run finished.
+    """Compress every planned layer but those that an interrupted run has finished.
 
     Raises:
-        NothingCompressed: not one layer could be.
-        PluginError: a plugin failed, and the run is not to keep going.
+        NothingCompressed: no layer could be compressed.
+        PluginError: a plugin failed, and `keep_going` is off.
     """
     if work.resumed:
-        watcher.say(f"Taking up {work.partial} where it was left.")
-    layers: list[EncodedLayer] = []
-    rows: list[LayerRecord] = []
-    skipped = dict(ready.skipped)
-    total = len(ready.plans)
-    finished = [saved_layer(work, index) for index in range(total)]
-    waiting = [p.layer for p, saved in zip(ready.plans, finished, strict=True) if saved is None]
-    inputs = _calibrate(ready, waiting, watcher)
-    if ready.calibration is not None:
-        _tell_of_uncalibrated(ready, watcher)
-    for index, (plan, saved) in enumerate(zip(ready.plans, finished, strict=True)):
-        name = plan.layer.name
-        watcher.layer_started(name, index, total)
-        if saved is None:
-            try:
-                encoded, row = _compress_one(ready, index, watcher, inputs.get(name))
-            except SkipLayer as reason:
-                skipped[name] = str(reason)
-                watcher.note(name, f"stays dense: {reason}")
-                continue
-            except PluginError as error:
-                if not keep_going:
-                    raise PluginError(f"{error} (--keep-going leaves it dense)") from error
-                skipped[name] = f"failed: {error}"
-                watcher.note(name, f"stays dense: {error}")
-                continue
-            save_layer(work, index, encoded, row)
-        else:
-            encoded, row = saved
-        layers.append(encoded)
-        rows.append(row)
+        watcher.say(f"Resuming {work.partial}.")
+    plans, plugins = prepared.plans, prepared.plugins
+    saved = [saved_layer(work, index) for index in range(len(plans))]
+    finished = {i: _KeptLayer(*layer) for i, layer in enumerate(saved) if layer is not None}
+    waiting = [plan.layer for i, plan in enumerate(plans) if i not in finished]
+
+    def keep(index: int, compressed: CompressedLayer, decoded: Tensor) -> _KeptLayer:
+        encoded = _encode(prepared, compressed)
+        layer = _KeptLayer(encoded, layer_record(compressed, encoded))
+        save_layer(work, index, layer.encoded, layer.row)
+        return layer
+
+    def notify(index: int, layer: _KeptLayer) -> None:
         # Observers are plugins: their contract is report.json's plain dict.
-        ready.plugins.notify(
-            "vqzoo_layer_compressed", layer=row.to_dict(), done=index + 1, total=total
-        )
-    if not layers:
-        first = ready.plans[0].layer.name
-        raise NothingCompressed(f"no layer could be compressed; {first}: {skipped[first]}")
-    return CompressedNetwork(ready.opened.module, layers, rows, skipped)
+        row = layer.row.to_dict()
+        plugins.notify("vqzoo_layer_compressed", layer=row, done=index + 1, total=len(plans))
 
-
-def _compress_one(
-    ready: Prepared, index: int, watcher: Watcher, inputs: Tensor | None
-) -> tuple[EncodedLayer, LayerRecord]:
-    plan, recipe = ready.plans[index], ready.recipe
-    model = ready.opened.module
-    if ready.calibration is not None and inputs is None:
-        watcher.note(plan.layer.name, "calibration does not reach it: its inputs were not seen")
-    compressed = compress_layer(
-        model,
-        plan,
-        ready.plugins,
-        seed=recipe.seed,
-        device=ready.device,
+    layers, skipped = compress_model(
+        prepared.opened.module,
+        plans,
+        plugins,
+        keep,
+        seed=prepared.recipe.seed,
+        device=prepared.device,
         progress=watcher,
-        inputs=inputs,
+        inputs=_calibration_inputs(prepared, waiting, watcher),
+        finished=finished,
+        on_kept=notify,
+        keep_going=keep_going,
+        keep_going_option="--keep-going",
     )
-    key = weight_key(plan.layer.name)
-    encoded = encode_layer(
+    return CompressedNetwork(
+        prepared.opened.module,
+        [layer.encoded for layer in layers],
+        [layer.row for layer in layers],
+        prepared.skipped | skipped,
+    )
+
+
+def _encode(prepared: Prepared, compressed: CompressedLayer) -> EncodedLayer:
+    key = weight_key(compressed.layer.name)
+    return encode_layer(
         key,
-        plan.layer.shape,
-        model.get_parameter(key).dtype,
+        compressed.layer.shape,
+        prepared.opened.module.get_parameter(key).dtype,
         compressed.compressed,
         compressed.options,
-        recipe.packing,
-        ready.plugins,
+        prepared.recipe.packing,
+        prepared.plugins,
         [(step.name, step.options) for step in compressed.transforms],
     )
-    return encoded, layer_record(compressed, encoded)
 
 
-def _calibrate(
-    ready: Prepared, waiting: Sequence[LayerInfo], watcher: Watcher
-) -> dict[str, Tensor]:
-    """Calibration inputs of the layers still to be compressed, where they are asked for."""
-    data = ready.calibration
-    if data is None or not waiting:
+def _calibration_inputs(
+    prepared: Prepared, waiting: Sequence[LayerInfo], watcher: Watcher
+) -> Mapping[str, Tensor] | None:
+    """Calibration inputs of layers not yet compressed; None if the run does not calibrate."""
+    data = prepared.calibration
+    if data is None:
+        return None
+    if not waiting:
         return {}
-    with watcher.images(f"calibrating on {data.name}") as steps:
-        return layer_inputs(
-            ready.opened.module,
-            waiting,
-            data.batches(epoch_generator(ready.recipe.seed, 0)),
-            data.images or ready.recipe.calibration_images,
-            seed=ready.recipe.seed,
-            device=ready.device,
-            progress=steps,
-        )
-
-
-def _tell_of_uncalibrated(ready: Prepared, watcher: Watcher) -> None:
-    """Note once a method, at its first layer, that it does not declare a use of calibration."""
-    firsts = {plan.choice.method: plan.layer.name for plan in reversed(ready.plans)}
-    for method, layer in reversed(firsts.items()):
-        if not ready.plugins.quantizers.get(method).item.calibrated:
-            watcher.note(
-                layer, f"calibration may change nothing: {method} does not declare that it uses it"
-            )
+    return calibration_inputs(
+        prepared.opened.module,
+        waiting,
+        data,
+        seed=prepared.recipe.seed,
+        device=prepared.device,
+        watcher=watcher,
+    )

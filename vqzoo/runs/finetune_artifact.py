@@ -6,9 +6,10 @@ from pathlib import Path
 from vqzoo.artifact.folder import check_target
 from vqzoo.artifact.lock import folder_lock
 from vqzoo.data.evaluation_data import open_data
-from vqzoo.data.training_data import TrainingData, open_training_data
+from vqzoo.data.training_data import TrainingData
 from vqzoo.errors import UsageError
 from vqzoo.finetuning.encoded import FinetuningTask, finetune_layers, finetuning_record
+from vqzoo.finetuning.images import open_images
 from vqzoo.models.dense import OpenedModel, find_model
 from vqzoo.models.embedded import default_data
 from vqzoo.network.build import build_model
@@ -127,4 +128,4 @@ def _open_training(request: FinetuneRequest, dense: OpenedModel) -> TrainingData
         raise UsageError(
             f"vqzoo has no training images for {dense.name}: give --data imagefolder:PATH"
         )
-    return open_training_data(spec, dense.module, request.settings, seed=request.seed)
+    return open_images(spec, dense.module, request.settings, request.seed)

@@ -1,4 +1,4 @@
-"""Everything about a run that can be refused before any work is done or any file is written."""
+"""Check everything that can be refused about a run before it does any work or writes any file."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,13 +7,15 @@ from typing import Any
 
 import torch
 
-from vqzoo.compression.compress import check_weights, parse_options
+from vqzoo.compression.check import check_weights
+from vqzoo.compression.options import validate_options
 from vqzoo.compression.selection import LayerPlan, plan_layers
 from vqzoo.compression.view import compressible_layers
+from vqzoo.data.calibration_data import open_calibration_data
 from vqzoo.data.evaluation_data import Data, open_data
-from vqzoo.data.training_data import TrainingData, open_training_data
+from vqzoo.data.training_data import TrainingData
 from vqzoo.errors import UsageError
-from vqzoo.finetuning.settings import Finetuning
+from vqzoo.finetuning.images import open_images
 from vqzoo.models.dense import OpenedModel, find_model
 from vqzoo.models.embedded import default_data
 from vqzoo.models.timm_config import timm_config
@@ -27,21 +29,22 @@ from vqzoo.runs.workspace import default_folder
 
 @dataclass(frozen=True)
 class Prepared:
-    """A run that may start.
+    """A run that can start.
 
     Attributes:
-        recipe: what was asked.
-        plugins: what is installed.
+        recipe: the request, its options converted to the types that their methods declare.
+        plugins: the installed plugins.
         opened: the dense model.
         plans: the layers to compress.
         skipped: layer -> why it stays dense.
-        data: images to measure on, if any.
-        training: images to fine-tune with, where that is asked for.
-        calibration: images to weigh errors by, where that is asked for.
-        repair: images to repair the network with, where that is asked for.
+        data: images to evaluate on, if any.
+        training: images to fine-tune with, if the recipe fine-tunes.
+        calibration: images to calibrate with, if the recipe calibrates.
+        repair: images to repair the network with, if the recipe repairs it; the same object as
+            `calibration` where both use the same data, so that images are decoded once.
         config: the artifact's config.
         device: where to compute.
-        digest: hash of what was asked.
+        digest: hash of the request.
         target: the artifact's folder.
     """
 
@@ -52,8 +55,8 @@ class Prepared:
     skipped: dict[str, str]
     data: Data | None
     training: TrainingData | None
-    calibration: TrainingData | None
-    repair: TrainingData | None
+    calibration: Data | None
+    repair: Data | None
     config: Mapping[str, Any]
     device: torch.device
     digest: str
@@ -63,11 +66,11 @@ class Prepared:
 def prepare(
     recipe: Recipe, watcher: Watcher, out: Path | None, *, fall_back: bool = True
 ) -> Prepared:
-    """Open the model and the data, and check all that was asked; see `runner.run`.
+    """Open the model and the data, and check the whole request; see `vqzoo.runs.run.run`.
 
     Raises:
-        UsageError: something does not exist or makes no sense.
-        VqzooError: weights cannot be had or are not finite.
+        UsageError: the request names something that does not exist, or is invalid.
+        VqzooError: the weights are not available, or are not finite.
     """
     plugins = installed_plugins()
     device = parse_device(recipe.device)
@@ -89,6 +92,8 @@ def prepare(
     digest = recipe_hash(recipe, opened.name, opened.weights_sha256, installed)
     target = out or default_folder(opened.name, recipe.label, digest)
     spec = recipe.data or default_data(opened.name)
+    calibration = _open_calibration(recipe.calibrate, recipe, opened)
+    shared = recipe.repair == recipe.calibrate
     return Prepared(
         recipe=recipe,
         plugins=plugins,
@@ -97,8 +102,8 @@ def prepare(
         skipped=passed | skipped,
         data=open_data(spec, opened.module, images=recipe.images) if spec else None,
         training=_open_training(recipe, opened),
-        calibration=_open_unlabelled(recipe.calibrate, recipe, opened),
-        repair=_open_unlabelled(recipe.repair, recipe, opened),
+        calibration=calibration,
+        repair=calibration if shared else _open_calibration(recipe.repair, recipe, opened),
         config=timm_config(
             opened.module, opened.model_args, pretrained=opened.weights == "pretrained"
         ),
@@ -117,22 +122,22 @@ def _open_training(recipe: Recipe, opened: OpenedModel) -> TrainingData | None:
         raise UsageError(
             f"{opened.name} has no training images here: give --train-data imagefolder:PATH"
         )
-    return open_training_data(spec, opened.module, settings, seed=recipe.seed)
+    return open_images(spec, opened.module, settings, recipe.seed)
 
 
-def _open_unlabelled(spec: str | None, recipe: Recipe, opened: OpenedModel) -> TrainingData | None:
-    """Some training images as they are for evaluation; their labels are not looked at."""
+def _open_calibration(spec: str | None, recipe: Recipe, opened: OpenedModel) -> Data | None:
     if spec is None:
         return None
-    settings = Finetuning(images=recipe.calibration_images, augment=False)
-    return open_training_data(spec, opened.module, settings, seed=recipe.seed, hold_out=False)
+    return open_calibration_data(
+        spec, opened.module, images=recipe.calibration_images, seed=recipe.seed
+    )
 
 
 def parse_device(name: str) -> torch.device:
-    """A device that is there.
+    """The torch device of that name.
 
     Raises:
-        UsageError: it is not.
+        UsageError: torch cannot use it here.
     """
     try:
         device = torch.device(name)
@@ -144,30 +149,29 @@ def parse_device(name: str) -> torch.device:
 
 
 def _typed(recipe: Recipe, plugins: Plugins) -> Recipe:
-    """The recipe with its options as their methods read them, so that `-o k=256` and YAML's
-    `k: 256` ask for the same.
+    """Convert options to the types that their methods declare: `-o k=256` is YAML's `k: 256`.
 
     Raises:
-        UsageError: a name or an option is unknown; told before a model is opened.
+        UsageError: a name or an option is unknown; it is raised before a model is opened.
     """
 
-    def typed(item: Method, given: Mapping[str, Any]) -> dict[str, Any]:
-        parsed = parse_options(item, given)
-        return {name: getattr(parsed, name) for name in given}
+    def typed(item: Method, texts: Mapping[str, Any]) -> dict[str, Any]:
+        options = validate_options(item, texts)
+        return {name: getattr(options, name) for name in texts}
 
-    def update(asked: Recipe | Rule) -> dict[str, Any]:
-        found: dict[str, Any] = {
+    def update(request: Recipe | Rule) -> dict[str, Any]:
+        changes: dict[str, Any] = {
             "transforms": tuple(
                 step.model_copy(
                     update={"options": typed(plugins.transforms.get(step.name).item, step.options)}
                 )
-                for step in asked.transforms
+                for step in request.transforms
             )
         }
-        if asked.method is not None:
-            method = plugins.quantizers.get(asked.method).item
-            found["options"] = typed(method, asked.options)
-        return found
+        if request.method is not None:
+            method = plugins.quantizers.get(request.method).item
+            changes["options"] = typed(method, request.options)
+        return changes
 
     plugins.packings.get(recipe.packing)
     rules = tuple(rule.model_copy(update=update(rule)) for rule in recipe.rules)

@@ -1,13 +1,10 @@
 """The repair step of a run."""
 
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 
-from vqzoo.calibration.repair import repair
+from vqzoo.calibration.repair import repair_with
 from vqzoo.compression.view import layer_name
-from vqzoo.data.batches import Batch
-from vqzoo.data.seeds import epoch_generator
 from vqzoo.finetuning.encoded import code_of, decoded_network
 from vqzoo.progress import Watcher
 from vqzoo.report.formatting import count_of, nats
@@ -24,21 +21,10 @@ def repair_network(
     if data is None:
         return network
     codes = {layer_name(layer.key): code_of(layer, prepared.plugins) for layer in network.layers}
-
-    def batches() -> Iterator[Batch]:
-        return data.batches(epoch_generator(prepared.recipe.seed, 0))
-
-    images = data.images or prepared.recipe.calibration_images
-    with watcher.images(f"repairing on {data.name}") as steps:
-        repaired = repair(
-            network.module,
-            decoded_network(network.module, codes, prepared.plugins),
-            codes,
-            batches,
-            images,
-            device=prepared.device,
-            progress=steps,
-        )
+    decoded = decoded_network(network.module, codes, prepared.plugins)
+    repaired = repair_with(
+        data, network.module, decoded, codes, device=prepared.device, watcher=watcher
+    )
     before, after = (d if math.isfinite(d) else None for d in repaired.divergence)
     norms = count_of(len(repaired.norms), "batch norm")
     biases = count_of(len(repaired.biases), "bias", "biases")
@@ -48,7 +34,7 @@ def repair_network(
     )
     record = RepairRecord(
         data=data.name,
-        images=images,
+        images=data.images,
         biases=tuple(repaired.biases),
         norms=tuple(repaired.norms),
         divergence=Divergence(before=before, after=after),

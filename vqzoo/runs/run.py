@@ -5,7 +5,7 @@ from pathlib import Path
 
 from vqzoo.artifact.folder import check_target
 from vqzoo.artifact.lock import folder_lock
-from vqzoo.data.training_data import TrainingData
+from vqzoo.data.batches import Data
 from vqzoo.finetuning.encoded import FinetuningTask
 from vqzoo.plugin.files import plugin_files
 from vqzoo.progress import Watcher
@@ -102,7 +102,7 @@ def _execute(prepared: Prepared, watcher: Watcher, keep_going: bool, started: fl
     return finish_run(facts, network, baseline, work, prepared.plugins, watcher)
 
 
-def _calibration_record(data: TrainingData | None) -> CalibrationRecord | None:
+def _calibration_record(data: Data | None) -> CalibrationRecord | None:
     return None if data is None else CalibrationRecord(data=data.name, images=data.images)
 
 

@@ -14,7 +14,7 @@ from torch import nn
 from vqzoo.artifact.encode import FIXED_WIDTH, EncodedLayer
 from vqzoo.artifact.file_size import artifact_bytes
 from vqzoo.artifact.writer import dense_bytes, untouched_tensors
-from vqzoo.compression.compress import choose_options
+from vqzoo.compression.options import choose_options
 from vqzoo.compression.selection import LayerPlan, MethodChoice
 from vqzoo.compression.view import layer_name
 from vqzoo.finetuning.encoded import (

@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vqzoo.compression.compress import (
+from vqzoo.compression.decode import decode
+from vqzoo.compression.options import validate_options
+from vqzoo.compression.plugin_calls import (
     layer_context,
-    parse_options,
     quantize_matrix,
     transform_matrix,
     wrap,
 )
-from vqzoo.compression.decode import decode
 from vqzoo.plugin.code import Code, MethodCode
 from vqzoo.plugin.manager import Plugins, installed_plugins
 from vqzoo.plugin.method import LayerContext, Method, Options, SkipLayer
@@ -99,7 +99,7 @@ class Subject(ABC):
     ) -> Iterator[tuple[str, Any]]:
         for choice in choices:
             text = ", ".join(f"{name}={value}" for name, value in choice.items()) or "defaults"
-            options = parse_options(self.method, choice)
+            options = validate_options(self.method, choice)
             try:
                 yield text, self.fit(case, options)
             except SkipLayer as reason:

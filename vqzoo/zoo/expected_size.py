@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from vqzoo.artifact.encode import FIXED_WIDTH, EncodedLayer, encode_layout
 from vqzoo.artifact.file_size import artifact_bytes
-from vqzoo.compression.compress import choose_options
+from vqzoo.compression.options import choose_options
 from vqzoo.compression.selection import LayerPlan, plan_layers
 from vqzoo.compression.view import compressible_layers, weight_key
 from vqzoo.errors import UsageError, VqzooError, one_line

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from vqzoo.numerics.accelerated.torch_histogram import bins_on_device, codes_on_device
-from vqzoo.numerics.arrays import Codes, Doubles, Floats, as_float32, code_dtype
+from vqzoo.numerics.arrays import Codes, Doubles, Floats, as_float32, empty_codes
 from vqzoo.numerics.clustering.scalar.histogram import BINS, Bins, bins_of
 from vqzoo.numerics.clustering.scalar.intervals import optimal_cuts, running_sums
 from vqzoo.numerics.clustering.scalar.windows import cuts_between_values
@@ -102,7 +102,7 @@ def assign_scalar(values: Tensor, centroids: Tensor) -> Tensor:
     if values.device.type != "cpu":
         return codes_on_device(values.detach(), torch.from_numpy(limits))
     table = _table(limits)
-    codes = torch.empty(values.numel(), dtype=code_dtype(k))
+    codes = empty_codes((values.numel(),), k)
     array = codes.numpy()
     flat = values.detach().reshape(-1)
 

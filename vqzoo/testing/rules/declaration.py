@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from vqzoo.compression.compress import parse_options
+from vqzoo.compression.options import validate_options
 from vqzoo.errors import UsageError
 from vqzoo.plugin.method import SkipLayer
 from vqzoo.testing.broken import require
@@ -30,7 +30,7 @@ def options_can_be_given_as_text(subject: Subject) -> None:
             require(scalar, f"option {name} is a {type(value).__name__}")
         texts = {n: str(v) for n, v in options.model_dump().items() if v is not None}
         require(
-            parse_options(subject.method, texts) == options,
+            validate_options(subject.method, texts) == options,
             f"parsing {texts} gives other options than {options!r}",
         )
 
@@ -39,7 +39,7 @@ def unknown_options_are_refused(subject: Subject) -> None:
     """`Options` forbids names that it does not know: a misspelt option is an error and is never
     ignored."""
     try:
-        parse_options(subject.method, {"no_such_option_": 1})
+        validate_options(subject.method, {"no_such_option_": 1})
     except UsageError:
         return
     require(False, "Options accepted the unknown option no_such_option_")
@@ -50,7 +50,7 @@ def fit_notes_what_it_clamps_and_is_idempotent(subject: QuantizerSubject) -> Non
     are."""
     for case in SHAPES:
         for rung in subject.quantizer.ladder:
-            _check_fit(subject, parse_options(subject.quantizer, rung), case)
+            _check_fit(subject, validate_options(subject.quantizer, rung), case)
 
 
 def _check_fit(subject: QuantizerSubject, options: Any, case: Case) -> None:

@@ -1,0 +1,113 @@
+"""Compress the planned layers of a network, one after the other.
+
+`vqzoo.compress` and runs use the same loop: they differ in what they keep of a compressed layer.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from vqzoo.compression.layer import CompressedLayer, compress_layer
+from vqzoo.compression.selection import LayerPlan
+from vqzoo.errors import NothingCompressed, PluginError
+from vqzoo.plugin.manager import Plugins
+from vqzoo.plugin.method import SkipLayer
+from vqzoo.progress import Progress
+
+Kept = TypeVar("Kept")
+
+
+def compress_model(
+    model: nn.Module,
+    plans: Sequence[LayerPlan],
+    plugins: Plugins,
+    keep: Callable[[int, CompressedLayer, Tensor], Kept],
+    *,
+    seed: int,
+    device: torch.device,
+    progress: Progress,
+    inputs: Mapping[str, Tensor] | None = None,
+    finished: Mapping[int, Kept] | None = None,
+    on_kept: Callable[[int, Kept], None] | None = None,
+    keep_going: bool = False,
+    keep_going_option: str = "keep_going=True",
+) -> tuple[list[Kept], dict[str, str]]:
+    """Compress every planned layer that is not finished yet.
+
+    Args:
+        model: holds the weights; it is not changed.
+        plans: the layers and the choices made for them.
+        plugins: the installed methods.
+        keep: takes a layer's place in `plans`, the compressed layer and its decoded matrix (m, n),
+            and returns what to keep of them.
+        seed: the run's.
+        device: where to compute.
+        progress: told of each layer.
+        inputs: calibration inputs by layer, where there are any; see `compress_layer`.
+        finished: what an earlier, interrupted call kept, by place in `plans`.
+        on_kept: called after each layer with its place in `plans` and what is kept of it.
+        keep_going: leave a layer dense if its plugin fails, and continue with the others.
+        keep_going_option: how the user asks for that, for the error message.
+
+    Returns:
+        What is kept, in the order of `plans`, and layer -> reason for those that stay dense.
+
+    Raises:
+        NothingCompressed: no layer could be compressed.
+        UsageError: a method does not take its options.
+        PluginError: a plugin failed, and `keep_going` is off.
+    """
+    finished = finished or {}
+    kept: list[Kept] = []
+    skipped: dict[str, str] = {}
+    if inputs is not None:
+        _note_uncalibrated_methods(plans, plugins, progress)
+    for index, plan in enumerate(plans):
+        name = plan.layer.name
+        progress.layer_started(name, index, len(plans))
+        if index in finished:
+            kept.append(finished[index])
+        else:
+            if inputs is not None and name not in inputs:
+                progress.note(name, "calibration does not reach it: its inputs were not seen")
+            try:
+                compressed, decoded = compress_layer(
+                    model,
+                    plan,
+                    plugins,
+                    seed=seed,
+                    device=device,
+                    progress=progress,
+                    inputs=None if inputs is None else inputs.get(name),
+                )
+                kept.append(keep(index, compressed, decoded))
+            except SkipLayer as reason:
+                skipped[name] = str(reason)
+                progress.note(name, f"stays dense: {reason}")
+                continue
+            except PluginError as error:
+                if not keep_going:
+                    raise PluginError(f"{error} ({keep_going_option} leaves it dense)") from error
+                skipped[name] = f"failed: {error}"
+                progress.note(name, f"stays dense: {error}")
+                continue
+        if on_kept is not None:
+            on_kept(index, kept[-1])
+    if not kept:
+        first = plans[0].layer.name
+        raise NothingCompressed(f"no layer could be compressed; {first}: {skipped[first]}")
+    return kept, skipped
+
+
+def _note_uncalibrated_methods(
+    plans: Sequence[LayerPlan], plugins: Plugins, progress: Progress
+) -> None:
+    """Note each method, at its first layer, that does not declare that it uses calibration."""
+    first_layers = {plan.choice.method: plan.layer.name for plan in reversed(plans)}
+    for method, layer in reversed(first_layers.items()):
+        if not plugins.quantizers.get(method).item.calibrated:
+            progress.note(
+                layer, f"calibration may change nothing: {method} does not declare that it uses it"
+            )

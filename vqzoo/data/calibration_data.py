@@ -1,0 +1,121 @@
+"""Images to calibrate and repair a network with: training images, unlabelled and not augmented."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vqzoo.data import fmnist
+from vqzoo.data.batches import (
+    Batch,
+    Data,
+    ModelInput,
+    check_classes,
+    input_of,
+    split_batches,
+    transformed_batches,
+)
+from vqzoo.data.kept_batches import MEMORY, KeptBatches, copy_batch
+from vqzoo.data.seeds import epoch_generator
+from vqzoo.data.sources import Source, open_training_source
+from vqzoo.data.training_data import as_batch, draw_keys
+from vqzoo.errors import UsageError
+
+CALIBRATION_IMAGES = 512
+BATCH_SIZE = 64
+
+
+def open_calibration_data(
+    spec: str,
+    model: nn.Module,
+    *,
+    images: int = CALIBRATION_IMAGES,
+    seed: int = 0,
+    memory: int = MEMORY,
+) -> Data:
+    """Open images to calibrate or repair `model` with, preprocessed as for evaluation.
+
+    Preprocessed images stay in memory for the next pass, up to a bound.
+
+    Args:
+        spec: `fmnist` (the 5,000 embedded training images), `fmnist:FOLDER` (the training split
+            from the IDX files in FOLDER), `imagefolder:PATH`, or a data set under timm's name (its
+            split `train`).
+        model: a timm model, or one that has its `pretrained_cfg` and `num_classes`.
+        images: use at most this many: of fmnist the first ones, else as `seed` draws them.
+        seed: the order of the images, and which of a folder or data set are used.
+        memory: bytes of preprocessed images to keep.
+
+    Returns:
+        Batches of 64 images.
+
+    Raises:
+        UsageError: the specification is invalid, or the data's classes are not the model's.
+        VqzooError: the data is missing or cannot be read.
+    """
+    model_input = input_of(model)
+    if spec.partition(":")[0] == "fmnist":
+        return _open_fmnist(spec, model_input, images, seed, memory)
+    source = open_training_source(spec, model_input)
+    return _open_source(source, model_input, images, seed, memory)
+
+
+def collect_calibration_data(batches: Iterable[Any], images: int = CALIBRATION_IMAGES) -> Data:
+    """The first images of preprocessed batches, read once and held in memory.
+
+    Args:
+        batches: batches of images (float, B x C x H x W), or pairs of images and labels, such as a
+            `torch.utils.data.DataLoader` gives; or a tensor, which is one batch.
+        images: use at most this many.
+
+    Raises:
+        UsageError: there are no images.
+    """
+    collected: list[Batch] = []
+    missing = images
+    for batch in map(as_batch, [batches] if isinstance(batches, Tensor) else batches):
+        chosen = batch.images[:missing]
+        if len(chosen):
+            collected.append(Batch(chosen, None))
+        missing -= len(chosen)
+        if not missing:
+            break
+    if not collected:
+        raise UsageError("there are no images to calibrate with: the batches are empty")
+    return Data("the images given", images - missing, None, "", lambda: map(copy_batch, collected))
+
+
+def _open_fmnist(spec: str, model_input: ModelInput, images: int, seed: int, memory: int) -> Data:
+    check_classes("fmnist", fmnist.CLASSES, model_input.num_classes)
+    folder = fmnist.training_folder(spec)
+    split = fmnist.train_subset() if folder is None else fmnist.train_split(folder)
+    chosen = fmnist.LabelledImages(*split[:images])
+    shuffled = fmnist.LabelledImages(*chosen[_order(len(chosen), seed)])
+
+    def prepare(position: int) -> Iterator[Batch]:
+        rest = fmnist.LabelledImages(*shuffled[position * BATCH_SIZE :])
+        return split_batches(rest, model_input, BATCH_SIZE)
+
+    name = f"fmnist, {len(shuffled):,} training images"
+    return Data(name, len(shuffled), fmnist.CLASSES, "", KeptBatches(prepare, memory))
+
+
+def _open_source(
+    source: Source, model_input: ModelInput, images: int, seed: int, memory: int
+) -> Data:
+    keys, _ = draw_keys(source, seed, hold_out=False)
+    keys = keys[:images]
+    shuffled = [keys[i] for i in _order(len(keys), seed).tolist()]
+
+    def prepare(position: int) -> Iterator[Batch]:
+        rest = shuffled[position * BATCH_SIZE :]
+        return transformed_batches(source.load, rest, model_input, BATCH_SIZE)
+
+    batches = KeptBatches(prepare, memory)
+    return Data(source.name, len(shuffled), source.num_classes, source.unlabelled, batches)
+
+
+def _order(count: int, seed: int) -> torch.Tensor:
+    """The order of the images, that of a first epoch: (count,) int64."""
+    return torch.randperm(count, generator=epoch_generator(seed, 0))

@@ -1,0 +1,151 @@
+"""`vqzoo.compress`."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vqzoo.calibration.layer_inputs import calibration_inputs
+from vqzoo.calibration.repair import Repaired, repair_with
+from vqzoo.compression.check import check_weights
+from vqzoo.compression.layer import CompressedLayer
+from vqzoo.compression.model import compress_model
+from vqzoo.compression.selection import plan_layers
+from vqzoo.compression.view import compressible_layers, copy_with_weights
+from vqzoo.data.batches import Data
+from vqzoo.data.calibration_data import (
+    CALIBRATION_IMAGES,
+    collect_calibration_data,
+    open_calibration_data,
+)
+from vqzoo.errors import UsageError
+from vqzoo.network.choices import Choice, Rule, method_choices
+from vqzoo.network.compressed_model import CompressedModel
+from vqzoo.plugin.files import plugin_files
+from vqzoo.plugin.manager import installed_plugins
+from vqzoo.progress import SilentWatcher, Watcher
+
+
+def compress(
+    model: nn.Module,
+    method: str | Mapping[str, Rule],
+    *,
+    layers: str | Sequence[str] = "dense",
+    ratio: float | None = None,
+    transforms: Sequence[Choice] = (),
+    calibrate: str | Iterable[Any] | None = None,
+    repair: str | Iterable[Any] | None = None,
+    calibration_images: int = CALIBRATION_IMAGES,
+    keep_going: bool = False,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+    progress: Watcher | None = None,
+    plugins: Sequence[str | Path] = (),
+    **options: Any,
+) -> CompressedModel:
+    """Compress a network's weights.
+
+    The same arguments make the same codes as `vqzoo run`.
+
+    Args:
+        model: any module; it can be saved if timm created it. It is not changed.
+        method: the name of a method, or a mapping from layer selectors to a method, to (method,
+            options), or to a list of transforms that ends in a method:
+            `{"features.*": ("km", {"k": 256}), "classifier.*": "pq"}`. The last selector that
+            matches a layer wins. The option "ratio" is a ratio for these layers alone.
+        layers: selectors of the layers that `method` compresses, if it is a name: "dense", "conv",
+            "all", "largest:3", names, patterns; a leading "!" excludes.
+        ratio: let the method choose its options per layer for this ratio, codebooks counted; 16
+            where neither a ratio nor options are given.
+        transforms: transforms to run before the method, in order: names, or (name, options).
+        calibrate: weight errors by what layers see of these images (km, pq, rq): a data
+            specification as `vqzoo run --calibrate` takes it, or preprocessed batches such as a
+            `torch.utils.data.DataLoader` gives (of images, or pairs of images and labels).
+        repair: correct biases and batch norm statistics afterwards on these images, given in the
+            same way; without labels.
+        calibration_images: how many images either uses at most. Those of given batches are the
+            first ones, read once and held in memory.
+        keep_going: leave a layer dense if its plugin fails, and continue with the others.
+        seed: the same seed gives the same codes.
+        device: where to compute.
+        progress: callbacks; with neither `calibrate` nor `repair`, those of
+            `vqzoo.progress.Progress` are enough.
+        plugins: plugin files to use besides the installed plugins.
+        **options: the method's options.
+
+    Returns:
+        The compressed network.
+
+    Raises:
+        UsageError: a name or an option is unknown, a selector matches nothing, or the data is
+            invalid.
+        VqzooError: weights are not finite, or data cannot be read.
+        NothingCompressed: no layer could be compressed.
+        PluginError: a plugin failed, and `keep_going` is off.
+
+    Example:
+        >>> small = vqzoo.compress(model, "pq", layers="dense", k=256, d=4)  # doctest: +SKIP
+    """
+    with plugin_files(plugins):
+        available = installed_plugins()
+    compressible, passed_over = compressible_layers(model)
+    choice, rules = method_choices(method, ratio, transforms, options)
+    selection = [layers] if isinstance(layers, str) else list(layers)
+    plans, skipped = plan_layers(compressible, selection, choice, rules, available)
+    check_weights(model, plans)
+    calibration = _open_images(calibrate, model, calibration_images, seed)
+    if repair is calibrate or (isinstance(repair, str) and repair == calibrate):
+        repair_data = calibration  # the images are decoded, or read, once
+    else:
+        repair_data = _open_images(repair, model, calibration_images, seed)
+
+    watcher, where = progress or SilentWatcher(), torch.device(device)
+    inputs = None
+    if calibration is not None:
+        planned = [plan.layer for plan in plans]
+        inputs = calibration_inputs(
+            model, planned, calibration, seed=seed, device=where, watcher=watcher
+        )
+    matrices: dict[str, Tensor] = {}
+
+    def keep(index: int, layer: CompressedLayer, decoded: Tensor) -> CompressedLayer:
+        matrices[layer.layer.name] = decoded
+        return layer
+
+    compressed, failed = compress_model(
+        model,
+        plans,
+        available,
+        keep,
+        seed=seed,
+        device=where,
+        progress=watcher,
+        inputs=inputs,
+        keep_going=keep_going,
+    )
+    module = copy_with_weights(model, matrices).eval().requires_grad_(False)
+    repaired: Repaired | None = None
+    if repair_data is not None:
+        names = [layer.layer.name for layer in compressed]
+        repaired = repair_with(repair_data, model, module, names, device=where, watcher=watcher)
+        module = repaired.module
+    return CompressedModel(module, compressed, passed_over | skipped | failed, plugins, repaired)
+
+
+def _open_images(
+    source: str | Iterable[Any] | None, model: nn.Module, images: int, seed: int
+) -> Data | None:
+    """Calibration images from a specification or from given batches.
+
+    Raises:
+        UsageError: fewer than 1 image, or the specification is invalid.
+    """
+    if source is None:
+        return None
+    if images < 1:
+        raise UsageError(f"calibration_images={images}: choose at least 1")
+    if isinstance(source, str):
+        return open_calibration_data(source, model, images=images, seed=seed)
+    return collect_calibration_data(source, images)
