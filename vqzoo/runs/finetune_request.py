@@ -1,4 +1,4 @@
-"""What `vqzoo finetune` is asked to do, and the names that follow from it."""
+"""The request of `vqzoo finetune`: its hash, its default folder and its canonical command."""
 
 import shlex
 from dataclasses import dataclass
