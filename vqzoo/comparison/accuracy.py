@@ -95,7 +95,7 @@ def compare(
             try:
                 record = run(recipe, watcher, out=folder, reuse=True, force=force).record
             except NothingCompressed as error:
-                watcher.say(f"{label} at {ratio:g}x has no point: {error}")
+                watcher.say(f"{label} at {ratio:g}x is left out: {error}")
                 continue
             point = _point(record, label, folder.name)
             if all((p.method, p.ratio_layers) != (label, point.ratio_layers) for p in points):

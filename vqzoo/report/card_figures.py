@@ -7,7 +7,7 @@ from vqzoo.artifact.dtypes import BY_STORED_NAME
 from vqzoo.artifact.reader import Artifact
 from vqzoo.artifact.schema import PLOT_FILE, LayerEntry
 from vqzoo.compression.view import layer_name
-from vqzoo.report.card_metadata import data_set
+from vqzoo.report.card_metadata import data_set, method_names
 from vqzoo.report.formatting import by_reason, decibels, megabytes, nats, points
 from vqzoo.report.markdown import code, plain, table
 from vqzoo.report.measured import AccuracyRecord, AgreementRecord
@@ -25,8 +25,12 @@ def size_section(artifact: Artifact, record: Record | None) -> str:
         rows.append(("whole file", megabytes(size.dense), megabytes(size.file), f"{ratio:.1f}x"))
     text = "Every stored byte counts: codes, codebooks, scales and, for the whole file, its header."
     if record is not None and record.ratio.theoretical is not None:
+        one_method = len(method_names(artifact)) == 1
+        formula = (
+            "formula in the method's paper" if one_method else "formulas in the methods' papers"
+        )
         text += (
-            f"\nBy the formula in the method's paper the ratio of the compressed weights is "
+            f"\nBy the {formula} the ratio of the compressed weights is "
             f"{record.ratio.theoretical:.1f}x."
         )
     sizes = table(("", "fp32", "on disk", "ratio"), rows, right=(1, 2, 3))

@@ -1,4 +1,4 @@
-"""What `vqzoo finetune` is asked to do."""
+"""The request of `vqzoo finetune`, and its hash."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
