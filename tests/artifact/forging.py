@@ -1,4 +1,4 @@
-"""Takes an artifact apart, and seals it again with checksums that are right in spite of lies."""
+"""Take an artifact apart, and seal a forged one with correct checksums."""
 
 import hashlib
 import json
@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass
 class Forgery:
-    """An artifact in pieces, each free to be changed.
+    """An artifact in pieces that a test may change.
 
     Attributes:
         config: config.json without its `vqzoo` block.
@@ -45,7 +45,7 @@ class Forgery:
         del self.header[name], self.data[name]
 
     def seal(self, folder: Path, *, relay: bool = True) -> Path:
-        """Write both files; `relay` computes offsets and every checksum anew."""
+        """Write both files; with `relay`, recompute offsets and every checksum."""
         folder.mkdir(parents=True, exist_ok=True)
         if relay:
             self._relay()
@@ -72,7 +72,7 @@ class Forgery:
 
 
 def take_apart(folder: Path) -> Forgery:
-    """Read an artifact without any of vqzoo's code."""
+    """Read an artifact without vqzoo's code."""
     config = json.loads((folder / "config.json").read_text())
     block = config.pop("vqzoo")
     raw = (folder / "vqzoo.safetensors").read_bytes()
@@ -89,7 +89,7 @@ def take_apart(folder: Path) -> Forgery:
 
 
 def reseal_bytes(folder: Path, raw: bytes) -> None:
-    """Put other bytes in the weights file's place, with the checksum that they have."""
+    """Replace the weights file by other bytes, and record their checksum."""
     (folder / "vqzoo.safetensors").write_bytes(raw)
     config = json.loads((folder / "config.json").read_text())
     config["vqzoo"] |= {"sha256": _sha256(raw), "bytes": len(raw)}

@@ -1,4 +1,4 @@
-"""What is saved is what is loaded, bit for bit, and the same run writes the same bytes."""
+"""Loading gives back what was saved bit for bit, and the same run writes the same bytes."""
 
 import json
 import math
@@ -51,7 +51,7 @@ from vqzoo.plugin.manager import Plugins, forget_plugins, installed_plugins
 
 
 class Anything(Quantizer):
-    """A method whose codes may hold whatever a Code may hold."""
+    """A method that accepts every valid Code."""
 
     name = "test-anything"
 
@@ -136,15 +136,15 @@ def assert_same(one: Code, other: Code) -> None:
     }
     assert one.parts.keys() == other.parts.keys()
     for name, part in one.parts.items():
-        found = other.parts[name]
+        loaded = other.parts[name]
         if isinstance(part, Indices):
-            assert isinstance(found, Indices)
-            assert found.cardinality == part.cardinality
-            assert torch.equal(found.values.long(), part.values)
+            assert isinstance(loaded, Indices)
+            assert loaded.cardinality == part.cardinality
+            assert torch.equal(loaded.values.long(), part.values)
         else:
-            assert isinstance(found, Floats)
-            assert (found.exponent, found.stored.dtype) == (part.exponent, part.stored.dtype)
-            assert torch.equal(found.stored, part.stored)
+            assert isinstance(loaded, Floats)
+            assert (loaded.exponent, loaded.stored.dtype) == (part.exponent, part.stored.dtype)
+            assert torch.equal(loaded.stored, part.stored)
     assert one.children.keys() == other.children.keys()
     for name, child in one.children.items():
         assert_same(child.code, other.children[name].code)
@@ -167,7 +167,7 @@ def test_any_code_survives_a_file(code: Code, plugins: Plugins, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("bits", range(1, 17))
-def test_codes_take_their_bits_and_no_more(bits: int, plugins: Plugins) -> None:
+def test_codes_take_exactly_their_bits(bits: int, plugins: Plugins) -> None:
     values = torch.arange(1000) % 2**bits
     for cardinality in {2**bits, 2 ** (bits - 1) + 1}:
         part = Indices(values % cardinality, cardinality)
@@ -178,7 +178,7 @@ def test_codes_take_their_bits_and_no_more(bits: int, plugins: Plugins) -> None:
 
 
 @pytest.mark.parametrize("size", [1e-38, 1e-30, 1e-10, 1e-5, 1.0, 1e5, 1e30, 3e38])
-def test_float16_keeps_its_precision_at_any_size(size: float) -> None:
+def test_float16_keeps_its_precision_at_any_magnitude(size: float) -> None:
     values = torch.linspace(0.1, 1, 50) * size
     part = Floats.of(values)
     assert torch.isfinite(part.values).all()
@@ -188,7 +188,7 @@ def test_float16_keeps_its_precision_at_any_size(size: float) -> None:
 
 
 @pytest.mark.parametrize("size", [1e-20, 1e-3, 1.0, 1e5, 1e20])
-def test_scales_keep_their_precision_over_many_sizes(size: float) -> None:
+def test_scales_keep_their_precision_over_many_magnitudes(size: float) -> None:
     values = torch.logspace(0, -8, 40) * size
     part = Floats.scales(values)
     relative = ((part.values.double() - values.double()) / values.double()).abs().max()
@@ -219,7 +219,7 @@ def saved(model: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_twice_the_same_bytes(model: nn.Module, saved: Path, tmp_path: Path) -> None:
+def test_saving_twice_writes_the_same_bytes(model: nn.Module, saved: Path, tmp_path: Path) -> None:
     small_of(model, layers=["conv", "!conv1.*"]).save(tmp_path / "again")
     for name in ("config.json", "vqzoo.safetensors"):
         assert (saved / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
@@ -235,7 +235,7 @@ def test_the_header_holds_one_key_of_sorted_json(saved: Path) -> None:
 
 
 def test_sizes_do_not_depend_on_the_weights(model: nn.Module, tmp_path: Path) -> None:
-    """Exponents of float parts have one digit or more, and the file is as large."""
+    """Exponents of float parts with any number of digits give a file of the same size."""
     sizes = set()
     for power in (0, -30):
         with torch.no_grad():
@@ -257,7 +257,7 @@ def test_the_size_of_a_file_is_computed_for_every_dtype(tmp_path: Path) -> None:
         assert file_bytes(tensors, metadata) == (tmp_path / "a").stat().st_size
 
 
-def test_layer_entries_say_what_the_format_promises(saved: Path, model: nn.Module) -> None:
+def test_layer_entries_follow_the_format(saved: Path, model: nn.Module) -> None:
     pieces = take_apart(saved)
     weight = model.get_parameter("layer1.0.conv1.weight")
     entry = pieces.metadata["layers"]["layer1.0.conv1.weight"]
@@ -285,7 +285,7 @@ def test_layer_entries_say_what_the_format_promises(saved: Path, model: nn.Modul
     assert pieces.metadata["format_version"] == pieces.block["format_version"] == 1
 
 
-def test_what_was_not_compressed_is_stored_as_it_was(saved: Path, model: nn.Module) -> None:
+def test_uncompressed_tensors_are_stored_unchanged(saved: Path, model: nn.Module) -> None:
     loaded = vqzoo.load(saved).state_dict()
     compressed = set(open_artifact(saved).metadata.layers)
     stored = load_file(saved / "vqzoo.safetensors")
@@ -333,14 +333,14 @@ def test_model_arguments_are_kept(tmp_path: Path) -> None:
     assert take_apart(tmp_path / "a").config["model_args"] == arguments
 
 
-def test_arguments_that_no_artifact_can_carry(tmp_path: Path) -> None:
+def test_arguments_that_no_artifact_can_hold_are_refused(tmp_path: Path) -> None:
     small = small_of(timm.create_model("test_vit"), layers="dense")
     with pytest.raises(UsageError, match="drop_rate"):
         small.save(tmp_path / "a", model_args={"drop_rate": 0.5})
     assert not list(tmp_path.iterdir())
 
 
-def test_a_model_that_timm_did_not_make(tmp_path: Path) -> None:
+def test_a_model_that_timm_did_not_create_is_refused(tmp_path: Path) -> None:
     small = vqzoo.compress(nn.Sequential(nn.Linear(32, 64)), "pq", k=4, d=4)
     with pytest.raises(UsageError, match="timm"):
         small.save(tmp_path / "a")
@@ -393,7 +393,7 @@ def test_tied_overlapping_and_scalar_tensors(plugins: Plugins, tmp_path: Path) -
         assert stored[name].shape == buffer.shape
 
 
-def test_untouched_tensors_are_not_copied_without_need(model: nn.Module) -> None:
+def test_untouched_tensors_are_copied_only_if_necessary(model: nn.Module) -> None:
     dense, aliases = untouched_tensors(model, set())
     assert not aliases
     assert dense["conv1.0.weight"].data_ptr() == model.get_parameter("conv1.0.weight").data_ptr()
@@ -419,14 +419,14 @@ def test_a_half_precision_model_is_loaded_as_it_ran(model: nn.Module, tmp_path: 
         assert torch.equal(loaded[key], tensor.to(loaded[key].dtype)), key
 
 
-def test_the_random_state_is_left_alone(saved: Path) -> None:
+def test_loading_does_not_change_the_random_state(saved: Path) -> None:
     before = torch.get_rng_state()
     vqzoo.load(saved)
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_headers_are_read_without_the_weights(saved: Path, tmp_path: Path) -> None:
-    """Behind the header, nothing is read: other bytes there change nothing."""
+    """Other bytes behind the header change nothing."""
     folder = tmp_path / "copy"
     folder.mkdir()
     raw = (saved / "vqzoo.safetensors").read_bytes()

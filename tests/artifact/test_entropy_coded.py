@@ -1,4 +1,4 @@
-"""Entropy-coded artifacts: the same network, never larger, bounded whatever they claim."""
+"""Entropy-coded artifacts give the same network, are never larger, and cannot claim too much."""
 
 import json
 import math
@@ -74,10 +74,10 @@ def test_the_network_is_the_same_and_no_part_is_larger(
         (torch.arange(4096) % 512 // 511, 2, True),
     ],
 )
-def test_fixed_width_where_nothing_is_smaller(
+def test_fixed_width_is_used_if_entropy_coding_saves_nothing(
     packing: str, codes: Tensor, cardinality: int, coded: bool
 ) -> None:
-    """Huffman's code of two symbols takes a bit for each, as fixed width does."""
+    """A Huffman code of two symbols takes one bit per code, as fixed width does."""
     plugins = installed_plugins()
     parts = {"codes": Indices(codes.long(), cardinality)}
     code = MethodCode("km", Code((64, 64), parts))
@@ -86,12 +86,12 @@ def test_fixed_width_where_nothing_is_smaller(
     smaller = coded and not (packing == "huffman" and cardinality == 2)
     assert part["packing"] == (packing if smaller else "bits")
     stream = layer.tensors["fc.weight::codes"]
-    found = plugins.packings.get(part["packing"]).item.unpack(stream, cardinality, codes.numel())
-    assert found.long().equal(codes.reshape(-1).long())
+    unpacked = plugins.packings.get(part["packing"]).item.unpack(stream, cardinality, codes.numel())
+    assert unpacked.long().equal(codes.reshape(-1).long())
 
 
-def test_a_few_bytes_claim_any_number_of_codes(tmp_path: Path) -> None:
-    """One symbol takes no bits, however often: the layer's weights bound how often."""
+def test_the_number_of_codes_that_a_few_bytes_claim_is_bounded(tmp_path: Path) -> None:
+    """Codes of a single symbol take no bits, so the weights of the layer bound their number."""
     vqzoo.compress(timm.create_model("test_resnet", num_classes=10), "km", k=4).save(tmp_path / "a")
     forged = take_apart(tmp_path / "a")
     part = forged.layer()["code"]["parts"]["codes"]

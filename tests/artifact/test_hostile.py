@@ -1,5 +1,5 @@
-# ruff: noqa: E501 - tables of lies read best with a line for each
-"""Artifacts may come from anyone: each is loaded to exactly its network, or refused in one line.
+# ruff: noqa: E501 - the tables of lies have one line for each
+"""Anyone may have written an artifact: it loads to exactly its network, or is refused in one line.
 
 Checksums prove nothing here: whoever changes a file can compute them anew, and so do these tests.
 """
@@ -28,7 +28,7 @@ GIB = 1 << 30
 
 @pytest.fixture(scope="module", autouse=True)
 def little_memory() -> Iterator[None]:
-    """What would fill the memory fails at once instead."""
+    """Limit the memory, so that an allocation that would fill it fails at once."""
     if not Path("/proc/self/statm").exists():
         yield
         return
@@ -61,7 +61,7 @@ def forged(whole: Path) -> Forgery:
 
 
 def refused(folder: Path) -> str:
-    """The one line that says why."""
+    """Load an artifact that must be refused, and return the one line that says why."""
     with pytest.raises(ArtifactError) as caught:
         vqzoo.load(folder)
     text = str(caught.value)
@@ -73,7 +73,7 @@ def refused(folder: Path) -> str:
 
 
 def state_or_reason(folder: Path) -> dict[str, Tensor] | str:
-    """What the network holds, or the line that says why there is none."""
+    """The state dict of the network, or the line that says why the artifact was refused."""
     try:
         return vqzoo.load(folder).state_dict()
     except ArtifactError as error:
@@ -81,7 +81,7 @@ def state_or_reason(folder: Path) -> dict[str, Tensor] | str:
 
 
 def refused_or_the_same(folder: Path, original: dict[str, Tensor]) -> bool:
-    """Whether it was refused; loading gives exactly the original."""
+    """Whether an artifact was refused; if not, check that it loads to exactly the original."""
     state = state_or_reason(folder)
     if isinstance(state, str):
         assert "\n" not in state
@@ -101,7 +101,7 @@ def copy_of(whole: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(whole, tmp_path / "copy"))
 
 
-def test_truncated_weights(whole: Path, tmp_path: Path) -> None:
+def test_truncated_weights_are_refused(whole: Path, tmp_path: Path) -> None:
     folder = copy_of(whole, tmp_path)
     raw = (folder / "vqzoo.safetensors").read_bytes()
     draw = random.Random(0)
@@ -115,7 +115,7 @@ def test_truncated_weights(whole: Path, tmp_path: Path) -> None:
     refused(folder)
 
 
-def test_truncated_config(whole: Path, tmp_path: Path) -> None:
+def test_truncated_configs_are_refused(whole: Path, tmp_path: Path) -> None:
     folder = copy_of(whole, tmp_path)
     raw = (folder / "config.json").read_bytes()
     for length in range(0, len(raw) - 2, max(1, len(raw) // 25)):
@@ -132,7 +132,7 @@ def bit_flips(raw: bytes, start: int, end: int, count: int, seed: int) -> Iterat
         yield bytes(changed)
 
 
-def test_flipped_bits_in_the_weights_file(whole: Path, tmp_path: Path) -> None:
+def test_flipped_bits_in_the_weights_file_are_refused(whole: Path, tmp_path: Path) -> None:
     folder = copy_of(whole, tmp_path)
     raw = (folder / "vqzoo.safetensors").read_bytes()
     for changed in bit_flips(raw, 0, len(raw), 20, seed=1):
@@ -140,7 +140,7 @@ def test_flipped_bits_in_the_weights_file(whole: Path, tmp_path: Path) -> None:
         refused(folder)
 
 
-def test_flipped_bits_in_a_header_with_a_right_checksum(
+def test_flipped_bits_in_a_header_with_a_correct_checksum(
     whole: Path, tmp_path: Path, original: dict[str, Tensor]
 ) -> None:
     folder = copy_of(whole, tmp_path)
@@ -192,7 +192,7 @@ def codes(forged: Forgery) -> dict[str, Any]:
 
 
 def set_path(*path: Any) -> Change:
-    """Set a value of the metadata's first layer: all but the last are the path."""
+    """Set a value in the metadata of the first layer; all arguments but the last are its path."""
 
     def change(forged: Forgery) -> None:
         place: Any = forged.layer()
@@ -235,7 +235,7 @@ def fill(part: str, pattern: bytes) -> Change:
 
 
 def nested(depth: int) -> Change:
-    """A code within a code within a code."""
+    """Nest a code in child codes."""
 
     def change(forged: Forgery) -> None:
         code = forged.layer()["code"]
@@ -253,7 +253,7 @@ def huge_child(forged: Forgery) -> None:
 
 
 def zero_inner_factor(forged: Forgery) -> None:
-    """A product of empty factors, m × 0 times 0 × n: no bytes stored, everything allocated."""
+    """A product of empty factors, m × 0 times 0 × n: no bytes are stored, but m × n allocated."""
     _other_code(
         forged,
         "svd",
@@ -265,7 +265,7 @@ def zero_inner_factor(forged: Forgery) -> None:
 
 
 def broadcast_binary(forged: Forgery) -> None:
-    """Signs in one row and scales for very many."""
+    """Signs in one row, and scales for very many rows."""
     _other_code(
         forged,
         "binary",
@@ -434,14 +434,14 @@ HARMLESS: dict[str, Change] = {
 
 
 @pytest.mark.parametrize("change", HARMLESS)
-def test_what_does_not_matter_is_ignored(
+def test_harmless_changes_are_ignored(
     change: str, forged: Forgery, tmp_path: Path, original: dict[str, Tensor]
 ) -> None:
     HARMLESS[change](forged)
     assert not refused_or_the_same(forged.seal(tmp_path / "a"), original)
 
 
-def test_nothing_of_a_config_reaches_the_network_that_names_code_or_files(
+def test_config_entries_that_name_code_or_files_do_not_reach_the_network(
     forged: Forgery, tmp_path: Path
 ) -> None:
     cfg = forged.config["pretrained_cfg"]
@@ -482,7 +482,7 @@ HEADERS: dict[str, Callable[[str], str]] = {
 
 
 @pytest.mark.parametrize("lie", HEADERS)
-def test_headers_that_are_not_what_they_should_be(lie: str, whole: Path, tmp_path: Path) -> None:
+def test_malformed_headers_are_refused(lie: str, whole: Path, tmp_path: Path) -> None:
     folder = copy_of(whole, tmp_path)
     raw = (folder / "vqzoo.safetensors").read_bytes()
     (length,) = struct.unpack("<Q", raw[:8])
@@ -495,14 +495,14 @@ def test_headers_that_are_not_what_they_should_be(lie: str, whole: Path, tmp_pat
 
 
 @pytest.mark.parametrize("claimed", [0, 1 << 20, 1 << 40, (1 << 64) - 1])
-def test_a_header_length_that_lies(claimed: int, whole: Path, tmp_path: Path) -> None:
+def test_a_false_header_length_is_refused(claimed: int, whole: Path, tmp_path: Path) -> None:
     folder = copy_of(whole, tmp_path)
     raw = (folder / "vqzoo.safetensors").read_bytes()
     reseal_bytes(folder, struct.pack("<Q", claimed) + raw[8:])
     refused(folder)
 
 
-def test_tensors_that_overlap(forged: Forgery, tmp_path: Path) -> None:
+def test_overlapping_tensors_are_refused(forged: Forgery, tmp_path: Path) -> None:
     forged.seal(tmp_path / "a")
     forged.header["fc.bias"]["data_offsets"] = [0, 40]
     forged.seal(tmp_path / "a", relay=False)
@@ -527,7 +527,7 @@ CONFIGS: dict[str, Callable[[str], str]] = {
 
 
 @pytest.mark.parametrize("lie", CONFIGS)
-def test_configs_that_are_not_what_they_should_be(lie: str, whole: Path, tmp_path: Path) -> None:
+def test_malformed_configs_are_refused(lie: str, whole: Path, tmp_path: Path) -> None:
     folder = copy_of(whole, tmp_path)
     text = (folder / "config.json").read_text()
     changed = CONFIGS[lie](text)
@@ -536,7 +536,7 @@ def test_configs_that_are_not_what_they_should_be(lie: str, whole: Path, tmp_pat
     refused(folder)
 
 
-def test_folders_that_are_no_artifacts(whole: Path, tmp_path: Path) -> None:
+def test_folders_that_are_not_artifacts_are_refused(whole: Path, tmp_path: Path) -> None:
     for path in (tmp_path / "nowhere", whole / "config.json"):
         with pytest.raises(UsageError, match="not a folder"):
             vqzoo.load(path)

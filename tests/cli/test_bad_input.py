@@ -43,7 +43,7 @@ RUN = "run test_resnet --weights random -m pq"
         ("run test_resnet -m pq --checkpoint other.safetensors", 1, "does not fit test_resnet"),
         ("run test_resnet -m pq --checkpoint nan.safetensors --layers all", 1, "NaN"),
         (f"{RUN} --out file.txt", 2, "not an artifact"),
-        ("eval nowhere/else/either", 2, "no folder"),
+        ("eval nowhere/else/either", 2, "does not exist"),
         ("eval nowhere/else", 1, "HF_HUB_OFFLINE"),
         ("eval test_resnet.r160_in1k", 1, "--checkpoint"),
         ("eval empty --data fmnist", 1, "not an artifact"),

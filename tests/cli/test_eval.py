@@ -150,4 +150,4 @@ def test_data_that_cannot_be_searched_is_refused() -> None:
         MINI, *RETRIEVAL, "--data", "imagefolder:one/class 4"
     )
     assert "no two of 1 images of fmnist" in refused(MINI, *RETRIEVAL, "--images", "1")
-    assert "no folder" in refused(MINI, *RETRIEVAL, "--reference", "not/here/either")
+    assert "does not exist" in refused(MINI, *RETRIEVAL, "--reference", "not/here/either")

@@ -1,4 +1,4 @@
-"""A Hub on loopback, and the client in this process made to use it."""
+"""A Hub on loopback, and the client of this process pointed to it."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +11,7 @@ from vqzoo.testing.hub.server import HubServer
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
-    """A Hub, a cache of its own, and no waiting between the client's retries."""
+    """A Hub that the client uses with an empty cache and without delays between retries."""
     with HubServer() as server:
         use_hub(server, tmp_path / "hf", monkeypatch)
         yield server

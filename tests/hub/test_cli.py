@@ -1,4 +1,4 @@
-"""The commands about the Hub: what they print, and what they say when it goes wrong."""
+"""What the commands for the Hub print, and what they say when something goes wrong."""
 
 import json
 from pathlib import Path
@@ -36,7 +36,7 @@ def test_push_pull_search(hub: HubServer, artifact: Path, tmp_path: Path) -> Non
     assert json.loads(call("search binary --json")) == []
 
 
-def test_a_listing_of_strangers_cards(hub: HubServer) -> None:
+def test_cards_that_anyone_may_have_written_are_listed_safely(hub: HubServer) -> None:
     api = HfApi(endpoint=hub.url, token=hub.token)
     card = b"""---
 tags: [vqzoo]
@@ -53,7 +53,7 @@ model-index: [{name: x, results: []}]
     assert len(json.loads(call("search --json"))) == 2
 
 
-def test_into_the_empty_working_directory(
+def test_pull_and_export_into_the_empty_working_directory(
     hub: HubServer, artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     push(artifact, REPO)
@@ -85,7 +85,7 @@ def test_into_the_empty_working_directory(
         ("run test_resnet -m pq --push tiny", 2, "ORG/NAME"),
     ],
 )
-def test_one_line_says_what_is_wrong(
+def test_errors_are_one_line(
     hub: HubServer,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -109,7 +109,7 @@ def fails(line: str, code: int, says: str) -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_without_token_or_connection(
+def test_errors_without_token_or_connection(
     hub: HubServer, artifact: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as anonymous:
@@ -125,7 +125,7 @@ def test_without_token_or_connection(
     fails(f"push {artifact} {REPO}", 1, "HF_HUB_OFFLINE")
 
 
-def test_what_is_pushed_never_falls_back_on_another_network(
+def test_a_push_never_falls_back_on_another_network(
     hub: HubServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("vqzoo.models.dense.is_reachable", lambda cfg: False)

@@ -1,4 +1,4 @@
-"""From a repository to a network that runs: memory for the model once, not twice."""
+"""Loading from a repository takes the memory of the model once, not twice."""
 
 import json
 import os

@@ -1,5 +1,5 @@
-"""What a push left on the loopback Hub, read back from another server: olah, an independent
-implementation of the Hub's read side, serving the artifact out of a git repository with LFS."""
+"""What a push left on the loopback Hub, read from another server: olah, an independent
+implementation of the Hub's reading half, serving the artifact from a git repository with LFS."""
 
 import os
 import shutil
@@ -47,7 +47,7 @@ def git(repo: Path, *words: str) -> str:
 
 
 def commit_with_lfs(repo: Path, files: dict[str, StoredFile]) -> str:
-    """Commit files to a new git repository as git-lfs would, and give the commit."""
+    """Commit files to a new git repository as git-lfs would, and return the commit."""
     repo.mkdir(parents=True)
     git(repo, "init", "--quiet", "--initial-branch=main")
     for name, file in files.items():
@@ -63,7 +63,7 @@ def commit_with_lfs(repo: Path, files: dict[str, StoredFile]) -> str:
 
 @pytest.fixture
 def olah(tmp_path: Path) -> Iterator[str]:
-    """olah's address; it serves the git repositories under `mirrors/models`."""
+    """The address of olah, which serves the git repositories under `mirrors/models`."""
     beside = Path(sys.executable).parent
     program = shutil.which("olah-cli", path=f"{beside}{os.pathsep}{os.environ['PATH']}")
     if program is None or shutil.which("git") is None:
@@ -101,14 +101,12 @@ def wait_for(port: int, server: subprocess.Popen[bytes], output: Path) -> None:
     raise AssertionError(f"olah does not serve: {output.read_text()}")
 
 
-def test_what_was_pushed_is_the_same_from_olah(
-    olah: str, hub: HubServer, made: Path, tmp_path: Path
-) -> None:
+def test_olah_serves_what_was_pushed(olah: str, hub: HubServer, made: Path, tmp_path: Path) -> None:
     pushed = push(made, REPO).commit
     files = dict(hub.repos[REPO].commits[pushed].files)
     commit = commit_with_lfs(tmp_path / "mirrors/models" / REPO, files)
     environment = {**hub.environment(tmp_path / "home", token=""), "HF_ENDPOINT": olah}
-    asked = len(hub.exchanges)
+    exchanges = len(hub.exchanges)
 
     images = torch.randn(2, 3, 160, 160)
     torch.save(images, tmp_path / "images.pt")
@@ -123,4 +121,4 @@ def test_what_was_pushed_is_the_same_from_olah(
     logits, loaded = torch.load(tmp_path / "logits.pt")
     assert torch.equal(logits, load(made)(images))
     assert loaded == commit
-    assert len(hub.exchanges) == asked
+    assert len(hub.exchanges) == exchanges

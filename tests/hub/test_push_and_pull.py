@@ -1,4 +1,4 @@
-"""Publishing and pulling artifacts, when all is well and when it is not."""
+"""Publishing and pulling artifacts, with and without failures on the way."""
 
 import json
 import re
@@ -32,7 +32,7 @@ def commits(hub: HubServer, branch: str = "main") -> list[str]:
     return [commit.title for commit in repo.history(repo.resolve(branch))]
 
 
-def test_what_is_pushed_is_the_artifact_its_card_and_nothing_else(
+def test_a_push_holds_the_artifact_its_card_and_nothing_else(
     hub: HubServer, artifact: Path
 ) -> None:
     (artifact / "notes.txt").write_text("mine")
@@ -80,7 +80,7 @@ def test_every_way_to_name_a_repository(
     (artifact / "README.md").write_text("---\nlicense: mit\n---\nanother card\n")
     second = push(artifact, REPO).commit
     assert first != second
-    commit = lambda *given, **options: vqzoo.load(*given, **options).vqzoo_commit  # noqa: E731
+    commit = lambda *arguments, **options: vqzoo.load(*arguments, **options).vqzoo_commit  # noqa: E731
     assert commit(REPO) == commit(f"hf-hub:{REPO}") == second
     assert commit(f"{REPO}@{first}") == commit(REPO, revision=first) == first
     assert commit(f"hf-hub:{REPO}@main") == second
@@ -103,8 +103,8 @@ def test_branches_pull_requests_and_private_repositories(hub: HubServer, artifac
     (artifact / "README.md").write_text("---\nlicense: mit\n---\nanother card\n")
     on_branch = push(artifact, REPO, revision="v2")
     assert on_branch.url.endswith("/tree/v2")
-    asked = push(artifact, REPO, create_pr=True)
-    assert asked.url == f"{hub.url}/{REPO}/discussions/1"
+    request = push(artifact, REPO, create_pr=True)
+    assert request.url == f"{hub.url}/{REPO}/discussions/1"
     assert len(commits(hub)) == 2
     assert hub.files(REPO, "v2") == hub.files(REPO, "refs/pr/1") != hub.files(REPO)
     assert vqzoo.load(REPO, revision="v2").vqzoo_commit == on_branch.commit
@@ -116,7 +116,7 @@ def test_branches_pull_requests_and_private_repositories(hub: HubServer, artifac
     assert hub.files("org/open") == {}
 
 
-def test_what_an_earlier_artifact_had_does_not_stay(hub: HubServer, artifact: Path) -> None:
+def test_files_of_an_earlier_artifact_are_deleted(hub: HubServer, artifact: Path) -> None:
     (artifact / "model.safetensors").write_bytes(b"decoded weights")
     push(artifact, REPO)
     assert "model.safetensors" in hub.files(REPO)
@@ -148,7 +148,9 @@ def test_random_weights_are_never_published(hub: HubServer, tmp_path: Path) -> N
     assert hub.exchanges == []
 
 
-def test_what_a_plugin_file_made_is_not_published(hub: HubServer, tmp_path: Path) -> None:
+def test_an_artifact_that_needs_a_plugin_file_is_not_published(
+    hub: HubServer, tmp_path: Path
+) -> None:
     import timm
 
     (tmp_path / "mine.py").write_text(
@@ -174,7 +176,7 @@ def test_a_damaged_artifact_is_not_published(hub: HubServer, artifact: Path) -> 
 
 
 def whole(hub: HubServer) -> bool:
-    """Whether no config in the repository names a weights file that is not beside it."""
+    """Whether the weights file of every commit is the one that its config names."""
     import hashlib
 
     for commit in hub.repos[REPO].commits.values():
@@ -207,9 +209,9 @@ def test_a_push_that_fails_loses_nothing_and_can_be_run_again(
 ) -> None:
     hub.state.part_size = 50_000
     hub.faults.add(Fault(kind, method, path, after=1000, times=99))
-    with pytest.raises(VqzooError) as told:
+    with pytest.raises(VqzooError) as caught:
         push(artifact, REPO)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(caught.value)
     if REPO in hub.repos:
         assert hub.files(REPO) == {}
     hub.faults.clear()
@@ -218,7 +220,7 @@ def test_a_push_that_fails_loses_nothing_and_can_be_run_again(
     assert whole(hub)
 
 
-def test_a_push_goes_on_through_short_troubles(hub: HubServer, artifact: Path) -> None:
+def test_a_push_survives_short_faults(hub: HubServer, artifact: Path) -> None:
     hub.faults.add(Fault("cut", "PUT", "/lfs/", after=70_000))
     hub.faults.add(Fault("error", "PUT", "/lfs/", status=503))
     hub.faults.add(Fault("slow", "PUT", "/lfs/", seconds=0.1))
@@ -245,7 +247,7 @@ def test_a_failed_update_leaves_the_old_artifact(
     assert whole(hub)
 
 
-def test_a_pull_that_breaks_off_can_be_run_again(hub: HubServer, artifact: Path) -> None:
+def test_an_interrupted_pull_can_be_run_again(hub: HubServer, artifact: Path) -> None:
     push(artifact, REPO)
     hub.faults.add(Fault("cut", "GET", r"resolve/.*vqzoo\.safetensors", after=60_000))
     hub.faults.add(Fault("error", "GET", r"resolve/.*vqzoo\.safetensors", times=99))
@@ -257,7 +259,7 @@ def test_a_pull_that_breaks_off_can_be_run_again(hub: HubServer, artifact: Path)
 
 
 @pytest.mark.parametrize("name", ["vqzoo.safetensors", "config.json"])
-def test_wrong_bytes_are_noticed_and_fetched_again(
+def test_damaged_files_are_noticed_and_downloaded_again(
     hub: HubServer, artifact: Path, name: str
 ) -> None:
     push(artifact, REPO)
@@ -270,26 +272,26 @@ def test_wrong_bytes_are_noticed_and_fetched_again(
     assert vqzoo.load(REPO) is not None
 
 
-def test_offline_what_is_in_the_cache_loads(
+def test_cached_artifacts_load_offline(
     hub: HubServer, artifact: Path, tmp_path: Path, vqzoo: Vqzoo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     commit = push(artifact, REPO).commit
-    # In processes of their own: clients before 1.0 keep a session that knows how it was begun.
+    # In separate processes: clients before 1.0 keep a session with the settings it started with.
     offline = {**hub.environment(tmp_path / "hf"), "HF_HUB_OFFLINE": "1"}
     done = vqzoo("pull", REPO, **offline)
     assert (done.returncode, "HF_HUB_OFFLINE" in done.stderr) == (1, True), done.stderr
     pulled = pull(REPO)
     assert pulled.commit == commit
-    asked = len(hub.exchanges)
+    exchanges = len(hub.exchanges)
     done = vqzoo("pull", REPO, **offline)
     assert done.stdout.strip() == str(pulled.artifact.folder), done.stderr
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(VqzooError, match="HF_HUB_OFFLINE"):
         push(artifact, REPO)
-    assert len(hub.exchanges) == asked
+    assert len(hub.exchanges) == exchanges
 
 
-def test_without_connection(
+def test_errors_without_connection(
     hub: HubServer, artifact: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import huggingface_hub
@@ -303,7 +305,9 @@ def test_without_connection(
         push(artifact, REPO)
 
 
-def test_who_may_not(hub: HubServer, artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_without_permission(
+    hub: HubServer, artifact: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     hub.state.accounts["hf_stranger"] = Account("stranger")
     push(artifact, REPO, private=True)
     with pytest.raises(VqzooError, match="may not"):
@@ -323,7 +327,7 @@ def test_who_may_not(hub: HubServer, artifact: Path, monkeypatch: pytest.MonkeyP
         push(artifact, REPO)
 
 
-def test_repositories_that_hold_no_artifact(hub: HubServer, artifact: Path) -> None:
+def test_repositories_without_an_artifact_are_refused(hub: HubServer, artifact: Path) -> None:
     api = HfApi(endpoint=hub.url, token=hub.token)
     api.create_repo("org/empty")
     with pytest.raises(ArtifactError, match=r"config\.json"):

@@ -1,4 +1,4 @@
-"""The Hub on loopback behaves as huggingface_hub expects of a Hub."""
+"""The Hub on loopback behaves as huggingface_hub expects."""
 
 import hashlib
 from contextlib import suppress
@@ -45,7 +45,7 @@ def repo(hub: HubServer, api: HfApi) -> str:
     return "org/one"
 
 
-def test_what_is_committed_is_what_is_downloaded(hub: HubServer, api: HfApi, repo: str) -> None:
+def test_downloads_give_back_what_was_committed(hub: HubServer, api: HfApi, repo: str) -> None:
     for name, data in (("w.safetensors", WEIGHTS), ("config.json", b"{}")):
         path = Path(hf_hub_download(repo, name))
         assert path.read_bytes() == data
@@ -58,7 +58,7 @@ def test_what_is_committed_is_what_is_downloaded(hub: HubServer, api: HfApi, rep
     assert {s.rfilename for s in api.model_info(repo).siblings} >= {"w.safetensors", "README.md"}
 
 
-def test_large_files_go_up_in_parts(tmp_path: Path, hub: HubServer, api: HfApi) -> None:
+def test_large_files_are_uploaded_in_parts(tmp_path: Path, hub: HubServer, api: HfApi) -> None:
     hub.state.part_size = 30_000
     api.create_repo("org/parts")
     commit(api, "org/parts", {"w.safetensors": WEIGHTS})
@@ -101,12 +101,12 @@ def test_revisions_branches_tags_and_pull_requests(hub: HubServer, api: HfApi, r
     api.create_tag(repo, tag="v1")
     api.create_branch(repo, branch="next")
     commit(api, repo, {"config.json": b"[]"}, revision="next")
-    made = commit(api, repo, {"config.json": b"[1]"}, create_pr=True)
+    pull_request = commit(api, repo, {"config.json": b"[1]"}, create_pr=True)
     read = lambda revision: Path(  # noqa: E731
         hf_hub_download(repo, "config.json", revision=revision)
     ).read_bytes()
     assert [read("main"), read("v1"), read("next")] == [b"{}", b"{}", b"[]"]
-    assert read(made.pr_revision) == b"[1]"
+    assert read(pull_request.pr_revision) == b"[1]"
     refs = api.list_repo_refs(repo, include_pull_requests=True)
     assert {ref.name for ref in refs.branches} == {"main", "next"}
     assert [ref.ref for ref in refs.pull_requests] == ["refs/pr/1"]
@@ -125,7 +125,7 @@ def test_deleting_and_outdated_parents(hub: HubServer, api: HfApi, repo: str) ->
         commit(api, repo, {"config.json": b"3"}, parent_commit=parent)
 
 
-def test_who_may_what(hub: HubServer, api: HfApi, repo: str) -> None:
+def test_permissions(hub: HubServer, api: HfApi, repo: str) -> None:
     hub.state.accounts["hf_stranger"] = Account("stranger")
     assert api.whoami()["name"] == "tester"
     api.create_repo("org/secret", private=True)
@@ -141,12 +141,12 @@ def test_who_may_what(hub: HubServer, api: HfApi, repo: str) -> None:
     assert hub.files(repo)["config.json"] == b"{}"
 
 
-def test_metadata_that_the_hub_would_refuse(hub: HubServer, api: HfApi, repo: str) -> None:
+def test_invalid_metadata_is_refused(hub: HubServer, api: HfApi, repo: str) -> None:
     with pytest.raises((ValueError, BadRequestError), match="license"):
         commit(api, repo, {"README.md": b"---\nlicense: Apache, version 2\n---\n"})
 
 
-def test_a_cut_upload_is_taken_up_and_a_garbled_one_refused(hub: HubServer, api: HfApi) -> None:
+def test_a_cut_upload_is_resumed_and_a_garbled_one_refused(hub: HubServer, api: HfApi) -> None:
     api.create_repo("org/new")
     hub.faults.add(Fault("cut", "PUT", "/lfs/", after=70_000))
     hub.faults.add(Fault("error", "PUT", "/lfs/", status=503))
@@ -158,7 +158,7 @@ def test_a_cut_upload_is_taken_up_and_a_garbled_one_refused(hub: HubServer, api:
     assert hub.files("org/new") == {"a.safetensors": WEIGHTS}
 
 
-def test_a_cut_download_goes_on_where_it_was(
+def test_a_cut_download_is_resumed(
     hub: HubServer, repo: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 10_000)
@@ -172,7 +172,7 @@ def test_a_cut_download_goes_on_where_it_was(
     assert Path(hf_hub_download(repo, "config.json")).read_bytes() == b"{}"
 
 
-def test_wrong_bytes_are_as_many_as_the_right_ones(hub: HubServer, repo: str) -> None:
+def test_garbled_downloads_keep_their_size(hub: HubServer, repo: str) -> None:
     hub.faults.add(Fault("garble", "GET", "resolve/.*w.safetensors", after=100))
     data = Path(hf_hub_download(repo, "w.safetensors")).read_bytes()
     assert len(data) == len(WEIGHTS)

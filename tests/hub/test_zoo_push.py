@@ -1,4 +1,4 @@
-"""`vqzoo zoo build --push-to`: every artifact its repository."""
+"""`vqzoo zoo build --push-to` pushes each artifact to a repository of its own."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""AlexNet against torchvision's, and timm's conventions for both AlexNets."""
+"""Both AlexNets follow timm's conventions, and the large one equals torchvision's."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_alexnet_preprocesses_and_downloads_as_torchvision_does(big: nn.Module) 
     assert 224 / config["crop_pct"] == preset.resize_size[0]
 
 
-def test_an_alexnet_of_timms_own_is_left_alone() -> None:
+def test_an_alexnet_that_timm_has_is_not_replaced() -> None:
     assert timm.models.is_model("alexnet")
     registered = timm.models.model_entrypoint("alexnet")
     source = alexnet.__loader__.get_source(alexnet.__name__)
@@ -52,7 +52,7 @@ def test_an_alexnet_of_timms_own_is_left_alone() -> None:
     assert timm.models.model_entrypoint("alexnet") is registered
 
 
-def test_mini_is_an_alexnet_of_the_promised_size(mini: nn.Module) -> None:
+def test_mini_is_an_alexnet_of_about_seven_million_weights(mini: nn.Module) -> None:
     convs = [m for m in mini.features if isinstance(m, nn.Conv2d)]
     dense = [m for m in mini.classifier if isinstance(m, nn.Linear)]
     total = sum(p.numel() for p in mini.parameters())
@@ -85,7 +85,7 @@ def test_head_and_features_compose_to_forward(mini: nn.Module, size: int) -> Non
         assert torch.equal(mini.get_classifier()(hidden), mini(images))
 
 
-def test_timms_keywords(mini: nn.Module) -> None:
+def test_timms_keywords_are_supported(mini: nn.Module) -> None:
     model = timm.create_model("alexnet_mini", num_classes=7, in_chans=3, drop_rate=0.25)
     assert model(torch.zeros(2, 3, 28, 28)).shape == (2, 7)
     assert [m.p for m in model.modules() if isinstance(m, nn.Dropout)] == [0.25, 0.25]

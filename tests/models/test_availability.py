@@ -1,4 +1,4 @@
-"""Where weights come from: the disk, the network, an embedded relative."""
+"""Weights come from the cache, the network or an embedded relative."""
 
 import socket
 import threading
@@ -44,7 +44,7 @@ def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
 
 
-def test_any_answer_counts_and_silence_does_not(server: str) -> None:
+def test_any_response_counts_and_silence_does_not(server: str) -> None:
     assert responds(server)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
@@ -59,7 +59,7 @@ def test_any_answer_counts_and_silence_does_not(server: str) -> None:
     assert not responds("file:///etc/hosts")
 
 
-def test_weights_on_disk_need_no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_cached_weights_need_no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     cfg = PretrainedCfg(url="https://example.invalid/some/alexnet-1234.pth")
     assert not is_cached(cfg)
@@ -87,14 +87,14 @@ def test_a_name_without_a_relative_is_an_error(offline: None) -> None:
         resolve_name("resnet18", pytest.fail)
 
 
-def test_names_that_timm_does_not_know_give_close_matches() -> None:
+def test_errors_about_unknown_names_give_near_matches() -> None:
     with pytest.raises(UsageError, match="did you mean resnet18"):
         resolve_name("resnet81", pytest.fail)
     with pytest.raises(UsageError, match=r"resnet18\.tv_in1k"):
         resolve_name("resnet18.nope", pytest.fail)
 
 
-def test_random_weights_come_from_the_seed_and_leave_torchs_alone() -> None:
+def test_random_weights_come_from_the_seed_and_do_not_change_torchs_state() -> None:
     torch.manual_seed(5)
     expected = torch.rand(1)
     torch.manual_seed(5)
@@ -109,7 +109,7 @@ def test_random_weights_come_from_the_seed_and_leave_torchs_alone() -> None:
 
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "weights.pth", "nested.pth"])
-def test_a_checkpoint_is_loaded_as_it_is(name: str, tmp_path: Path) -> None:
+def test_a_checkpoint_is_loaded_unchanged(name: str, tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
     model = timm.create_model("test_resnet")

@@ -1,4 +1,4 @@
-"""vqzoo adds its architectures to timm's registry on request, and never behind the user's back."""
+"""vqzoo adds its architectures to timm's registry only on request."""
 
 import subprocess
 import sys

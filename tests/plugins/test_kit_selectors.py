@@ -46,8 +46,10 @@ class Fickle(Widest):
 
     def select(self, layers: Any, text: str) -> Mapping[str, str]:
         self.count += 1
-        found: list[LayerInfo] = list(layers)
-        return {found[self.count % len(found)].name: "its turn"} if found else {}
+        if not layers:
+            return {}
+        layer: LayerInfo = layers[self.count % len(layers)]
+        return {layer.name: "its turn"}
 
 
 @pytest.mark.parametrize(
