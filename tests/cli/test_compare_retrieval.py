@@ -57,7 +57,7 @@ def test_every_point_equals_what_eval_measures() -> None:
 
 def test_an_interrupted_comparison_is_resumed(monkeypatch: pytest.MonkeyPatch) -> None:
     measured: list[str] = []
-    measure = compare_retrieval._point
+    measure = compare_retrieval.measure_point
 
     def counted(point: Any, *rest: Any) -> Any:
         measured.append(point.folder)
@@ -65,12 +65,12 @@ def test_an_interrupted_comparison_is_resumed(monkeypatch: pytest.MonkeyPatch) -
             raise KeyboardInterrupt
         return measure(point, *rest)
 
-    monkeypatch.setattr(compare_retrieval, "_point", counted)
+    monkeypatch.setattr(compare_retrieval, "measure_point", counted)
     broken = CliRunner().invoke(app, [*RETRIEVAL, "--methods", "binary,rtn"])
     assert broken.exit_code == 130
     assert measured == ["binary-16x", "rtn-16x"]
     monkeypatch.setattr(
-        compare_retrieval, "_point", lambda *all_: measured.append("again") or measure(*all_)
+        compare_retrieval, "measure_point", lambda *all_: measured.append("again") or measure(*all_)
     )
     before = Path("c/binary-16x/vqzoo.safetensors").stat().st_mtime_ns
     whole = json.loads(printed(*RETRIEVAL, "--methods", "binary,rtn", "--json"))

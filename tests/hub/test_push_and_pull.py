@@ -279,7 +279,7 @@ def test_cached_artifacts_load_offline(
     # In separate processes: clients before 1.0 keep a session with the settings it started with.
     offline = {**hub.environment(tmp_path / "hf"), "HF_HUB_OFFLINE": "1"}
     done = vqzoo("pull", REPO, **offline)
-    assert (done.returncode, "HF_HUB_OFFLINE" in done.stderr) == (1, True), done.stderr
+    assert (done.exit_code, "HF_HUB_OFFLINE" in done.stderr) == (1, True), done.stderr
     pulled = pull(REPO)
     assert pulled.commit == commit
     exchanges = len(hub.exchanges)

@@ -121,7 +121,7 @@ def compare_by_retrieval(
     measured = {key: earlier[key] for key in keys if key in earlier}
     for point, key in zip(comparison.points, keys, strict=True):
         if key not in measured:
-            measured[key] = _measure_point(point, key[1], dense, watcher, out)
+            measured[key] = measure_point(point, key[1], dense, watcher, out)
             _write(out / _FILE, comparison, dense, list(measured.values()))
     return _write(out / _FILE, comparison, dense, [measured[key] for key in keys])
 
@@ -194,7 +194,7 @@ def _earlier_points(path: Path, asked_sha256: str) -> dict[tuple[str, str], Retr
     return {(row["folder"], row["sha256"]): RetrievalPoint(**row) for row in earlier["points"]}
 
 
-def _measure_point(
+def measure_point(
     point: Point, sha256: str, dense: _Dense, watcher: Watcher, out: Path
 ) -> RetrievalPoint:
     with watcher.phase(f"loading {point.folder}"):

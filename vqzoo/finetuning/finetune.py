@@ -68,7 +68,7 @@ def finetune(
         VqzooError: the network has nothing to train, or training diverged.
 
     Examples:
-        >>> better = vqzoo.finetune(small, loader, teacher=model, epochs=5)  # doctest: +SKIP
+        >>> better = vqzoo.finetune(small, loader, teacher=model, epochs=5)
     """
     chosen = parse_settings(settings)
     images = _training_data(data, validation, small.module, chosen, seed)

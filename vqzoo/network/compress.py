@@ -86,7 +86,7 @@ def compress(
         PluginError: a plugin failed, and `keep_going` is off.
 
     Example:
-        >>> small = vqzoo.compress(model, "pq", layers="dense", k=256, d=4)  # doctest: +SKIP
+        >>> small = vqzoo.compress(model, "pq", layers="dense", k=256, d=4)
     """
     with plugin_files(plugins):
         available = installed_plugins()
