@@ -50,7 +50,7 @@ def test_every_method_has_a_page(name: str) -> None:
     text = (DOCS / "methods" / f"{name}.md").read_text()
     assert text.startswith(f"# {name}: ")
     assert f"<!-- options of {name} -->" in text
-    assert "**When.**" in text
+    assert "**When to use it.**" in text
     assert "**Source.**" in text
     assert "$$" in text
 

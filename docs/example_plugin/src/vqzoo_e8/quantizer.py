@@ -1,4 +1,4 @@
-"""e8: what vqzoo sees of the method."""
+"""e8: the method as vqzoo sees it."""
 
 from collections.abc import Iterable, Mapping
 
@@ -11,20 +11,20 @@ from vqzoo.plugin import Code, Floats, Indices, LayerContext, Options, Quantizer
 from vqzoo_e8.grid import CODES, DIMENSION, nearest, points
 from vqzoo_e8.rotation import rotate, rotate_back, sign_rows
 
-_DENSITY = 1.03  # normal weights of variance 1 are times this on the grid (the authors' figure)
-_REFINEMENT = 3.45  # and what the first stage leaves is times this for the second
+_DENSITY = 1.03  # factor that brings normal weights of variance 1 to the grid (the authors' figure)
+_REFINEMENT = 3.45  # factor that brings the residual of the first stage to the grid for the second
 _EXPECTED = {1: 0.092, 2: 0.0093}
 
 
 class LatticeOptions(Options):
     """Options of e8."""
 
-    stages: int = Field(1, ge=1, le=2, description="2 bits a weight each")
-    rotate: bool = Field(True, description="rotate before: makes any weights look normal")
+    stages: int = Field(1, ge=1, le=2, description="stages of 2 bits per weight")
+    rotate: bool = Field(True, description="rotate first, which makes any weights nearly normal")
 
 
 class LatticeQuantizer(Quantizer):
-    """Rotated weights, eight at a time, become points of the lattice E8."""
+    """Groups of eight rotated weights become points of the lattice E8."""
 
     name = "e8"
     summary = "E8 lattice codes of 2 or 4 bits after a random Hadamard rotation; no codebook"
@@ -33,7 +33,7 @@ class LatticeQuantizer(Quantizer):
     ladder = ({"stages": 1}, {"stages": 2})
 
     def quantize(self, weight: Tensor, options: LatticeOptions, context: LayerContext) -> Code:
-        """Rotate, look each stage's points up, and fit the scales."""
+        """Rotate, find the nearest points of each stage, and fit the scales."""
         m, n = weight.shape
         parts: dict[str, Indices | Floats] = {}
         peak = weight.abs().max()
@@ -46,31 +46,34 @@ class LatticeQuantizer(Quantizer):
             matrix = _rotated(matrix, parts)
         flat = functional.pad(matrix.reshape(-1), (0, -m * n % DIMENSION)).view(-1, DIMENSION)
         size = flat.double().square().sum().div(m * n).sqrt().float()
-        left = flat * (_DENSITY / size.where(size > 0, 1.0))
+        residual = flat * (_DENSITY / size.where(size > 0, 1.0))
         grid = points().to(weight.device)
         codes = []
         for stage in range(options.stages):
-            codes.append(nearest(left))
-            left = (left - grid[codes[-1]]) * _REFINEMENT
+            codes.append(nearest(residual))
+            residual = (residual - grid[codes[-1]]) * _REFINEMENT
             context.progress(stage + 1, options.stages)
         parts["codes"] = Indices(torch.stack(codes), CODES)
         parts["scale"] = Floats.of(_fit([grid[c] for c in codes], flat) * peak.double())
         return Code((m, n), parts)
 
     def check(self, code: Code) -> None:
-        """Codes of one or two stages, a scale for each, signs for both sides or neither."""
+        """Require codes of one or two stages, their scales, and signs for both sides or none."""
         m, n = code.shape
         codes = code.require_indices("codes", (-1, -(-m * n // DIMENSION)))
         stages = codes.values.shape[0]
         if codes.cardinality != CODES or not 1 <= stages <= 2:
-            raise ValueError(f"{stages} stages of {codes.cardinality} codes are not e8's")
+            raise ValueError(
+                f"e8 has 1 or 2 stages of {CODES} codes, not {stages} stages of "
+                f"{codes.cardinality} codes"
+            )
         code.require_floats("scale", (stages,))
         if "column_signs" in code.parts or "row_signs" in code.parts:
             for name, length in (("column_signs", n), ("row_signs", m)):
                 code.require_indices(name, (sign_rows(length), length))
 
     def reconstruct(self, code: Code, params: Mapping[str, Tensor]) -> Tensor:
-        """Add up the stages' points, scaled, and rotate back."""
+        """Add the scaled points of the stages, and rotate back."""
         m, n = code.shape
         scale = params["scale"]
         grid = points().to(scale.device)
@@ -88,7 +91,7 @@ class LatticeQuantizer(Quantizer):
         return [LatticeOptions(stages=stages) for stages in (1, 2)]
 
     def layout(self, m: int, n: int, options: LatticeOptions) -> Code:
-        """A code for eight weights and stage, the scales, the signs."""
+        """A code for every eight weights and stage, the scales, the signs."""
         parts: dict[str, Indices | Floats] = {}
         if options.rotate:
             for name, length in (("column_signs", n), ("row_signs", m)):
@@ -98,11 +101,11 @@ class LatticeQuantizer(Quantizer):
         return Code((m, n), parts)
 
     def expected_error(self, m: int, n: int, options: LatticeOptions) -> float:
-        """Measured on normal weights."""
+        """The error measured on normal weights."""
         return _EXPECTED[options.stages]
 
     def paper_bits(self, m: int, n: int, options: LatticeOptions) -> float:
-        """2 bits a weight and stage."""
+        """2 bits per weight and stage."""
         return 2 * options.stages * m * n
 
 
@@ -119,8 +122,8 @@ def _signs(bits: Tensor) -> Tensor:
 
 
 def _fit(stages: list[Tensor], target: Tensor) -> Tensor:
-    """The scales, float64, with which the stages' points add up to the target with least error."""
+    """The scales, float64, for which the sum of the stages' points has the least error."""
     exact = target.double().reshape(-1)
     columns = torch.stack([points.double().reshape(-1) for points in stages])
     gram, right = columns @ columns.T, columns @ exact
-    return torch.linalg.pinv(gram, hermitian=True) @ right  # stages may agree: zeros do
+    return torch.linalg.pinv(gram, hermitian=True) @ right  # singular if stages agree, as on zeros
