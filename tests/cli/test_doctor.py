@@ -104,4 +104,4 @@ def test_a_broken_torch_leaves_the_rest_of_the_report(doctor: Doctor, tmp_path: 
 def test_a_terminal_that_shows_ascii_only_gets_a_report(doctor: Doctor) -> None:
     report = doctor(PYTHONIOENCODING="ascii", VQZOO_PLUGINS="vq,größe")
     assert "ascii, a pipe" in report
-    assert "VQZOO_PLUGINS names gr\\xf6\\xdfe; installed: " in report.splitlines()[-1]
+    assert "VQZOO_PLUGINS names gr??e; " in report.splitlines()[-1]

@@ -77,6 +77,25 @@ def test_nowhere_to_cache_kernels_costs_time_and_one_warning(
     assert not list((tmp_path / "site").rglob("*.nbi"))
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="drops capabilities of Linux")
+def test_doctor_says_that_kernels_cannot_be_cached(
+    read_only_installation: dict[str, str], tmp_path: Path
+) -> None:
+    result = subprocess.run(
+        command("doctor"),
+        cwd=tmp_path,
+        env=read_only_installation,
+        preexec_fn=without_root_privileges,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    problems = result.stdout.splitlines()[result.stdout.splitlines().index("problems") :]
+    assert any("caches: numba: " in line and "NUMBA_CACHE_DIR" in line for line in problems)
+    assert any("caches: hub: " in line and "not writable" in line for line in problems)
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "cp437"])
 def test_a_terminal_without_unicode_gets_question_marks(encoding: str, tmp_path: Path) -> None:
     result = subprocess.run(

@@ -164,6 +164,10 @@ def _numba_cache() -> Iterator[Finding]:
     import vqzoo
     from vqzoo.numerics.kernels.seeding import seed_plus_plus
 
+    if seed_plus_plus.stats.cache_path is None:
+        text = "no cache folder is writable: set NUMBA_CACHE_DIR to a folder that is"
+        yield Finding("numba", text, problem=True, data={"folder": None, "writable": False})
+        return
     path = Path(seed_plus_plus.stats.cache_path)
     package = Path(vqzoo.__file__).parent
     folder = package if path.is_relative_to(package) else path.parent

@@ -1,7 +1,6 @@
 """`vqzoo doctor`."""
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -27,10 +26,8 @@ def doctor(json_: OnlyJson = False) -> None:
         findings = {title: [asdict(finding) for finding in sections[title]] for title in sections}
         print(json.dumps(findings, indent=2))
         return
-    encoding = sys.stdout.encoding or "utf-8"
     for line in _as_lines(sections):
-        # A report is printed whatever the terminal can show.
-        print(printable(line).encode(encoding, "backslashreplace").decode(encoding))
+        print(printable(line))
 
 
 def _as_lines(sections: "Mapping[str, Sequence[Finding]]") -> list[str]:
