@@ -1,4 +1,4 @@
-"""Bad input: one clear line, the right exit code, nothing half-written."""
+"""Bad input: one clear line, the right exit code, no partial files."""
 
 import resource
 from pathlib import Path
@@ -54,7 +54,7 @@ RUN = "run test_resnet --weights random -m pq"
         ("compare test_resnet --weights random --ratios x", 2, "--ratios"),
     ],
 )
-def test_one_line_and_nothing_written(
+def test_bad_input_gives_one_line_and_writes_nothing(
     command: str, code: int, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -88,7 +88,7 @@ def _save_nan_checkpoint(path: Path) -> None:
     save_file(state, path)
 
 
-def test_a_full_disk_leaves_nothing_that_looks_finished(vqzoo, tmp_path: Path) -> None:
+def test_a_full_disk_leaves_no_artifact(vqzoo, tmp_path: Path) -> None:
     """Files of at most 20 kB stand for a disk that fills up while the artifact is written."""
     command = [*RUN.split(), "--layers", "all", "--out", "a"]
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -1,4 +1,4 @@
-"""`vqzoo run --finetune` and `vqzoo finetune`: what they write, repeat, take up and refuse."""
+"""`vqzoo run --finetune` and `vqzoo finetune`: what they write, repeat, resume and refuse."""
 
 import json
 from collections.abc import Iterator
@@ -81,17 +81,17 @@ TUNE = ["--finetune", "1", "--train-data", "imagefolder:pictures", "--batch-size
 
 
 @pytest.mark.parametrize("name", ["test_vit", "test_convnext"])
-def test_a_transformer_and_a_convnext_go_all_the_way(name: str) -> None:
-    asked = ["run", name, "--weights", "random", "-m", "pq", "-o", "k=8", "--layers", "all"]
-    made = invoke(*asked, *TUNE, "--out", "a")
-    assert made["finetuning"]["best_epoch"] == 1
+def test_a_transformer_and_a_convnext_end_to_end(name: str) -> None:
+    arguments = ["run", name, "--weights", "random", "-m", "pq", "-o", "k=8", "--layers", "all"]
+    record = invoke(*arguments, *TUNE, "--out", "a")
+    assert record["finetuning"]["best_epoch"] == 1
     assert (
-        made["finetuning"]["history"][1]["validation_loss"]
-        < (made["finetuning"]["history"][0]["validation_loss"])
+        record["finetuning"]["history"][1]["validation_loss"]
+        < (record["finetuning"]["history"][0]["validation_loss"])
     )
-    invoke(*asked, *TUNE, "--out", "again")
+    invoke(*arguments, *TUNE, "--out", "again")
     assert same_bytes("a", "again")
-    invoke(*asked, "--out", "plain")
+    invoke(*arguments, "--out", "plain")
     assert open_artifact("plain").block.bytes == open_artifact("a").block.bytes
     before, after = codes("plain"), codes("a")
     assert all(torch.equal(before[key], after[key]) for key in before)
@@ -107,37 +107,39 @@ def without_test_images(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fmnist, "test_split", refuse)
 
 
-def test_the_test_images_are_never_learned_from(without_test_images: None) -> None:
+def test_test_images_are_never_trained_on(without_test_images: None) -> None:
     """Measured on other images, fine-tuning of the embedded network reads no test image."""
     for i in range(2):
         Path("grey").mkdir(exist_ok=True)
         Image.new("L", (28, 28), 90 * i).save(f"grey/{i}.png")
-    made = invoke(
+    record = invoke(
         "run", "alexnet_mini.fmnist", "-m", "km", "-o", "k=4", "--layers", "classifier.6",
         "--finetune", "1", "--train-images", "64", "--train", "codebooks",
         "--data", "imagefolder:grey", "--out", "a",
     )  # fmt: skip
-    assert made["finetuning"]["images"] == 64
-    assert made["finetuning"]["data"].startswith("fmnist, 64 training images")
+    assert record["finetuning"]["images"] == 64
+    assert record["finetuning"]["data"].startswith("fmnist, 64 training images")
     tuned = invoke(
         "finetune", "a", "--epochs", "1", "--train-images", "64", "--train", "codebooks",
         "--eval-data", "imagefolder:grey", "--out", "b",
     )  # fmt: skip
-    assert tuned["bytes"] == made["bytes"]
+    assert tuned["bytes"] == record["bytes"]
     assert tuned["command"].startswith("vqzoo run alexnet_mini.fmnist")
     assert "&& vqzoo finetune a --epochs 1" in tuned["command"]
 
 
-def test_stages_come_first_and_are_told() -> None:
+def test_stages_run_first_and_are_recorded() -> None:
     Path("staged.py").write_text(STAGED)
-    asked = ["run", "test_resnet", "--weights", "random", "-m", "staged", "-o", "k=4"]
-    made = invoke(*asked, *TUNE, "--plugin", "staged.py", "--out", "a")
-    assert [stage["method"] for stage in made["stages"]] == ["dense", "km", "staged"]
-    dense, first, last = made["stages"]
-    assert dense["bytes"] == made["bytes"]["dense"]
+    arguments = ["run", "test_resnet", "--weights", "random", "-m", "staged", "-o", "k=4"]
+    record = invoke(*arguments, *TUNE, "--plugin", "staged.py", "--out", "a")
+    assert [stage["method"] for stage in record["stages"]] == ["dense", "km", "staged"]
+    dense, first, last = record["stages"]
+    assert dense["bytes"] == record["bytes"]["dense"]
     assert first["options"]["fc"]["k"] == 8
-    assert first["bytes"] > last["bytes"] == made["bytes"]["file"]
-    packed = invoke(*asked, *TUNE, "--plugin", "staged.py", "--packing", "huffman", "--out", "c")
+    assert first["bytes"] > last["bytes"] == record["bytes"]["file"]
+    packed = invoke(
+        *arguments, *TUNE, "--plugin", "staged.py", "--packing", "huffman", "--out", "c"
+    )
     fixed_width, huffman = packed["stages"][-2:]
     assert [stage["packing"] for stage in packed["stages"][1:]] == ["bits", "bits", "huffman"]
     assert fixed_width["bytes"] == last["bytes"]
@@ -170,7 +172,7 @@ class Dies(SilentWatcher):
 
 
 @pytest.mark.parametrize("epoch", [1, 2, 4])
-def test_a_broken_off_run_is_taken_up_where_it_was(epoch: int) -> None:
+def test_an_interrupted_run_resumes_after_its_last_epoch(epoch: int) -> None:
     """Two stages of two epochs; the fourth is the second of the last stage."""
     Path("staged.py").write_text(STAGED)
     recipe = make_recipe(
@@ -191,25 +193,25 @@ def test_a_broken_off_run_is_taken_up_where_it_was(epoch: int) -> None:
 
 def test_an_artifact_is_fine_tuned_into_a_new_one() -> None:
     invoke("run", "test_resnet", "--weights", "random", "-m", "km", "-o", "k=4", "--out", "a")
-    asked = ["--epochs", "2", "--data", "imagefolder:pictures", "--batch-size", "4"]
-    made = invoke("finetune", "a", *asked)
+    arguments = ["--epochs", "2", "--data", "imagefolder:pictures", "--batch-size", "4"]
+    record = invoke("finetune", "a", *arguments)
     assert "by distillation from the dense model on imagefolder:pictures" in Path(
         "a-finetuned/README.md"
     ).read_text().replace("\\", "")
-    assert set(made["seconds"]) == {"finetune", "evaluate", "total"}
+    assert set(record["seconds"]) == {"finetune", "evaluate", "total"}
     assert same_bytes("a", "a-finetuned") is False
     assert torch.equal(codes("a")["fc.weight::codes"], codes("a-finetuned")["fc.weight::codes"])
-    invoke("finetune", "a", *asked, "--out", "b")
+    invoke("finetune", "a", *arguments, "--out", "b")
     assert same_bytes("a-finetuned", "b")
-    again = CliRunner().invoke(app, ["finetune", "a", *asked])
+    again = CliRunner().invoke(app, ["finetune", "a", *arguments])
     assert (again.exit_code, "--force" in again.stderr) == (2, True)
     Path("a/report.json").unlink()  # as it comes from the Hub
-    shown = CliRunner().invoke(app, ["finetune", "a", *asked, "--out", "c"])
+    shown = CliRunner().invoke(app, ["finetune", "a", *arguments, "--out", "c"])
     assert (shown.exit_code, "fine-tuning" in shown.stdout) == (0, True)
     assert same_bytes("b", "c")
 
 
-def test_what_cannot_be_is_refused_before_anything_is_written() -> None:
+def test_invalid_requests_are_refused_before_anything_is_written() -> None:
     invoke("run", "test_resnet", "--weights", "random", "-m", "km", "-o", "k=4", "--out", "a")
     for arguments, said in (
         (["finetune", "a"], "no training images"),
@@ -230,38 +232,39 @@ def test_what_cannot_be_is_refused_before_anything_is_written() -> None:
 
 def test_every_layer_keeps_its_own_row_and_packing() -> None:
     """Headers sort layers by name: "fc" before "layer1"."""
-    made = invoke("run", "test_resnet", "--weights", "random", "-m", "pq", "-o", "k=16",
+    record = invoke("run", "test_resnet", "--weights", "random", "-m", "pq", "-o", "k=16",
                   "--layers", "all", "--packing", "huffman", "--repair", "imagefolder:pictures",
                   "--out", "a")  # fmt: skip
-    assert [row["name"] for row in made["layers"]] != sorted(row["name"] for row in made["layers"])
-    asked = ["--epochs", "1", "--data", "imagefolder:pictures", "--batch-size", "4", "--seed", "3"]
-    tuned = invoke("finetune", "a", *asked)
-    for before, after in zip(made["layers"], tuned["layers"], strict=True):
+    layers = [row["name"] for row in record["layers"]]
+    assert layers != sorted(layers)
+    arguments = "--epochs 1 --data imagefolder:pictures --batch-size 4 --seed 3".split()
+    tuned = invoke("finetune", "a", *arguments)
+    for before, after in zip(record["layers"], tuned["layers"], strict=True):
         for name in ("name", "shape", "bytes", "ratio", "codes", "options"):
             assert after[name] == before[name]
-    assert tuned["bytes"] == made["bytes"]
-    assert tuned["repair"] == made["repair"]
-    again = invoke("finetune", "a-finetuned", *asked)
+    assert tuned["bytes"] == record["bytes"]
+    assert tuned["repair"] == record["repair"]
+    again = invoke("finetune", "a-finetuned", *arguments)
     assert again["finetuning"]["seed"] == 3
     Path("a/report.json").unlink()  # as it comes from the Hub
-    bare = invoke("finetune", "local-dir:a", *asked, "--out", "b")
+    bare = invoke("finetune", "local-dir:a", *arguments, "--out", "b")
     names = ("name", "kind", "shape", "method", "bytes", "codes")
-    told = [[row[name] for name in names] for row in tuned["layers"]]
-    assert [[row[name] for name in names] for row in bare["layers"]] == told
+    rows = [[row[name] for name in names] for row in tuned["layers"]]
+    assert [[row[name] for name in names] for row in bare["layers"]] == rows
     assert bare["command"].startswith("vqzoo finetune a ")
 
 
-def test_other_weights_than_those_compressed_are_refused() -> None:
+def test_weights_other_than_the_compressed_ones_are_refused() -> None:
     model = timm.create_model("test_resnet")
     torch.save(model.state_dict(), "mine.pth")
     invoke("run", "test_resnet", "--checkpoint", "mine.pth", "-m", "km", "-o", "k=4", "--out", "a")
-    asked = ["finetune", "a", "--data", "imagefolder:pictures", "--epochs", "1"]
-    result = CliRunner().invoke(app, asked)
+    arguments = ["finetune", "a", "--data", "imagefolder:pictures", "--epochs", "1"]
+    result = CliRunner().invoke(app, arguments)
     assert "give --checkpoint" in result.stderr
     torch.save(timm.create_model("test_resnet").state_dict(), "other.pth")
-    result = CliRunner().invoke(app, [*asked, "--checkpoint", "other.pth"])
+    result = CliRunner().invoke(app, [*arguments, "--checkpoint", "other.pth"])
     assert "are not the ones that were compressed" in result.stderr
-    invoke(*asked, "--checkpoint", "mine.pth", "--out", "b")
+    invoke(*arguments, "--checkpoint", "mine.pth", "--out", "b")
 
 
 def test_weights_that_no_record_or_tag_names_are_not_guessed() -> None:
@@ -279,18 +282,18 @@ def test_weights_that_no_record_or_tag_names_are_not_guessed() -> None:
     assert "--checkpoint" in result.stderr
 
 
-def test_the_command_asks_for_the_same_again() -> None:
-    asked = ["run", "test_resnet", "--weights", "random", "-m", "km", "-o", "k=4", *TUNE,
+def test_the_recorded_command_makes_the_same_request() -> None:
+    arguments = ["run", "test_resnet", "--weights", "random", "-m", "km", "-o", "k=4", *TUNE,
              "--train", "norms", "--lr", "0.01", "--optimizer", "sgd", "--temperature", "3.0",
              "--alpha", "0.5", "--patience", "2", "--no-augment",
              "--train-images", "4"]  # fmt: skip
-    made = invoke(*asked, "--out", "a")
-    words = made["command"].split()
+    record = invoke(*arguments, "--out", "a")
+    words = record["command"].split()
     assert words[0] == "vqzoo"
-    assert invoke(*words[1:], "--out", "b")["asked_sha256"] == made["asked_sha256"]
+    assert invoke(*words[1:], "--out", "b")["asked_sha256"] == record["asked_sha256"]
     plain = invoke("run", "test_resnet", "--weights", "random", "-m", "km", "-o", "k=4",
                    "--out", "c")  # fmt: skip
-    assert plain["asked_sha256"] != made["asked_sha256"]
+    assert plain["asked_sha256"] != record["asked_sha256"]
 
 
 def test_from_python(tmp_path: Path) -> None:
@@ -299,12 +302,12 @@ def test_from_python(tmp_path: Path) -> None:
     small = vqzoo.compress(model, "pq", k=8, d=4)
     images = [torch.randn(4, 3, 64, 64) for _ in range(3)]
     better = vqzoo.finetune(small, images[:2], teacher=model, validation=images[2:], epochs=2)
-    wanted, was, now = model(images[2]), small(images[2]), better(images[2])
-    assert (now - wanted).norm() < (was - wanted).norm()
+    dense, before, after = model(images[2]), small(images[2]), better(images[2])
+    assert (after - dense).norm() < (before - dense).norm()
     assert [one.options for one in better.layers] == [one.options for one in small.layers]
     better.save(tmp_path / "a")
     with torch.no_grad():
-        assert torch.equal(vqzoo.load(tmp_path / "a")(images[2]), now)
+        assert torch.equal(vqzoo.load(tmp_path / "a")(images[2]), after)
     with pytest.raises(vqzoo.errors.UsageError, match="no setting 'epoch'; it has: epochs"):
         vqzoo.finetune(small, images, teacher=model, epoch=2)
 
@@ -320,7 +323,7 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:
         vqzoo.finetune(small, images, teacher=model, epochs=2, checkpoint=kept)
 
 
-def test_a_recipe_that_asks_wrongly_is_refused_in_a_line() -> None:
+def test_an_invalid_recipe_is_refused_in_one_line() -> None:
     Path("r.yaml").write_text("model: test_resnet\nmethod: km\nfinetune: 5\n")
     result = CliRunner().invoke(app, ["run", "--recipe", "r.yaml", "--lr", "0.1"])
     assert (result.exit_code, result.stdout) == (2, "")
@@ -328,18 +331,18 @@ def test_a_recipe_that_asks_wrongly_is_refused_in_a_line() -> None:
 
 
 def test_compare_makes_every_point_twice() -> None:
-    made = invoke(
+    record = invoke(
         "compare", "test_resnet", "--weights", "random", "--methods", "km", "--ratios", "6",
         "--finetune", "1", "--train-data", "imagefolder:pictures", "--out", "both",
     )  # fmt: skip
-    plain, tuned = made["points"]
+    plain, tuned = record["points"]
     assert (plain["method"], tuned["method"]) == ("km", "km, fine-tuned")
     assert plain["ratio_layers"] == tuned["ratio_layers"]
     assert not same_bytes(f"both/{plain['folder']}", f"both/{tuned['folder']}")
     assert Path("both/compare.png").is_file()
 
 
-def test_the_largest_ratio_that_loses_little() -> None:
+def test_the_largest_ratio_within_a_loss() -> None:
     changes = [("pq", 8, -0.1), ("pq", 32, -0.9), ("pq", 48, -1.2), ("pq, fine-tuned", 48, -0.9)]
     points = [Point(m, r, r, 90.0, change, 0.1, 1.0, "") for m, r, change in changes]
     comparison = Comparison("model", "dense", "fmnist", 100, 91.0, points)

@@ -1,4 +1,4 @@
-"""`vqzoo run --packing`: the same network in less, and what that is beside the entropy."""
+"""`vqzoo run --packing`: the same network in fewer bytes, compared with the entropy."""
 
 import json
 from pathlib import Path
@@ -20,8 +20,8 @@ def test_packings_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.chdir(tmp_path)
     records: dict[str, dict[str, Any]] = {}
     for packing in ("bits", "huffman", "ans"):
-        given = ["alexnet_mini.fmnist", "-m", "km", "-o", "k=32", "--images", "200"]
-        printed = invoke("run", *given, "--packing", packing, "--out", packing)
+        arguments = ["alexnet_mini.fmnist", "-m", "km", "-o", "k=32", "--images", "200"]
+        printed = invoke("run", *arguments, "--packing", packing, "--out", packing)
         assert "; entropy " in printed
         records[packing] = json.loads(Path(packing, "report.json").read_text())
     for record in records.values():

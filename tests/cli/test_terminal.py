@@ -1,4 +1,4 @@
-"""What reaches a terminal, a pipe and a script, and how soon."""
+"""Output for terminals, pipes and scripts, and what is imported for it."""
 
 import hashlib
 import json
@@ -36,7 +36,7 @@ def test_results_go_to_stdout_without_control_codes(vqzoo) -> None:
     assert result.stderr == ""
 
 
-def test_json_is_all_that_stdout_gets(vqzoo) -> None:
+def test_json_is_the_only_output_on_stdout(vqzoo) -> None:
     record = json.loads(vqzoo(*RUN, "--json").stdout)
     assert record["method"] == "km"
 
@@ -65,13 +65,13 @@ def test_a_wide_terminal_shows_the_options_that_were_chosen(vqzoo) -> None:
     assert all(len(line.rstrip()) <= 100 for line in middle.splitlines())
 
 
-def test_colour_is_for_terminals_that_want_it(vqzoo) -> None:
+def test_colour_follows_the_environment(vqzoo) -> None:
     assert "\x1b[" in vqzoo("methods", FORCE_COLOR="1", TERM="xterm-256color").stdout
     plain = vqzoo("methods", FORCE_COLOR="1", NO_COLOR="1", TERM="xterm-256color").stdout
     assert "\x1b[3" not in plain
 
 
-def test_methods_teach(vqzoo) -> None:
+def test_methods_lists_and_explains(vqzoo) -> None:
     listed = vqzoo("methods").stdout
     for name in ("binary", "km", "pq", "rq", "rtn", "svd"):
         assert name in listed
@@ -87,7 +87,7 @@ def test_plugins_and_models_are_listed(vqzoo) -> None:
     assert "alexnet.tv_in1k" in [line.split()[0] for line in models]
 
 
-def test_a_closed_pipe_is_no_error() -> None:
+def test_a_closed_pipe_is_not_an_error() -> None:
     done = subprocess.run(
         f"{sys.executable} -m vqzoo.cli.main models | head -1",
         shell=True,

@@ -1,4 +1,4 @@
-"""`vqzoo new-plugin` writes what installs, passes its own tests and is found, without a change."""
+"""`vqzoo new-plugin` writes a package that installs, passes its tests and is found, unchanged."""
 
 from pathlib import Path
 
@@ -47,13 +47,13 @@ def test_every_file_is_filled_in(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["My-Method", "my_method", "-x", "x-", "9lives", "../up", "", "class"]
 )
-def test_a_name_that_would_not_do(name: str, tmp_path: Path) -> None:
+def test_an_invalid_name_is_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is not a valid name"):
         write_plugin(name, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_is_there_is_left_alone(tmp_path: Path) -> None:
+def test_an_existing_folder_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "my-method").mkdir()
     with pytest.raises(UsageError, match="exists already"):
         write_plugin("my-method", tmp_path)
