@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from vqzoo.cli.main import app
 from vqzoo.comparison import retrieval as compare_retrieval
+from vqzoo.evaluation.retrieval import BesideDense, beside_dense
 
 MINI = "alexnet_mini.fmnist"
 COMPARE = ["compare", MINI, "--layers", "conv", "--ratios", "16", "--images", "60", "--out", "c"]
@@ -55,34 +56,37 @@ def test_every_point_equals_what_eval_measures() -> None:
     assert f"dense: {comparison['dense_map']:.2f}% on 60 images of fmnist" in table
 
 
-def test_an_interrupted_comparison_is_resumed(monkeypatch: pytest.MonkeyPatch) -> None:
-    measured: list[str] = []
-    measure = compare_retrieval.measure_point
+class Searches:
+    """Counts the points that are measured, and interrupts one of them."""
 
-    def counted(point: Any, *rest: Any) -> Any:
-        measured.append(point.folder)
-        if point.folder == "rtn-16x":
+    def __init__(self, interrupt_at: int) -> None:
+        self.count = 0
+        self.interrupt_at = interrupt_at
+
+    def __call__(self, *arguments: Any, **named: Any) -> BesideDense:
+        self.count += 1
+        if self.count == self.interrupt_at:
             raise KeyboardInterrupt
-        return measure(point, *rest)
+        return beside_dense(*arguments, **named)
 
-    monkeypatch.setattr(compare_retrieval, "measure_point", counted)
+
+def test_an_interrupted_comparison_is_resumed(monkeypatch: pytest.MonkeyPatch) -> None:
+    searches = Searches(interrupt_at=2)
+    monkeypatch.setattr(compare_retrieval, "beside_dense", searches)
     broken = CliRunner().invoke(app, [*RETRIEVAL, "--methods", "binary,rtn"])
     assert broken.exit_code == 130
-    assert measured == ["binary-16x", "rtn-16x"]
-    monkeypatch.setattr(
-        compare_retrieval, "measure_point", lambda *all_: measured.append("again") or measure(*all_)
-    )
+    assert searches.count == 2
     before = Path("c/binary-16x/vqzoo.safetensors").stat().st_mtime_ns
     whole = json.loads(printed(*RETRIEVAL, "--methods", "binary,rtn", "--json"))
-    assert measured[2:] == ["again"]
+    assert searches.count == 3
     assert [point["method"] for point in whole["points"]] == ["binary", "rtn"]
     assert Path("c/binary-16x/vqzoo.safetensors").stat().st_mtime_ns == before
     assert json.loads(printed(*RETRIEVAL, "--methods", "binary,rtn", "--json")) == whole
-    assert measured[3:] == []
+    assert searches.count == 3
     # Another artifact in the same folder is measured again.
     other = [word.replace("conv", "features.4") for word in RETRIEVAL]
     printed(*other, "--methods", "binary", "--force")
-    assert measured[3:] == ["again"]
+    assert searches.count == 4
 
 
 def test_artifacts_of_an_accuracy_comparison_are_reused() -> None:

@@ -46,7 +46,7 @@ def _to_be_filled(artifact: Artifact, mode: Mode) -> tuple[nn.Module, set[str]]:
     with torch.random.fork_rng(devices=[]):
         if mode == "decoded":
             return _create(artifact.config).eval().requires_grad_(False), set()
-        with _weights_on_meta():
+        with weights_on_meta():
             model = _create(artifact.config).eval().requires_grad_(False)
     coded = _runnable(model, artifact)
     _allocate(model, coded)
@@ -54,7 +54,7 @@ def _to_be_filled(artifact: Artifact, mode: Mode) -> tuple[nn.Module, set[str]]:
 
 
 @contextmanager
-def _weights_on_meta() -> Iterator[None]:
+def weights_on_meta() -> Iterator[None]:
     """The weights of layers that this thread makes take no memory: see `_allocate`."""
     thread = get_ident()
 
