@@ -76,13 +76,14 @@ def test_the_weights_are_those_of_the_same_run(
     small = vqzoo.compress(mini, **arguments)
     small.save(tmp_path / "saved", packing=recipe.get("packing", "bits"))
     assert weights_of(tmp_path / "saved") == weights_of(tmp_path / "run")
-    rows = done.record["layers"]
-    assert [row["sqnr_db"] for row in rows] == [layer.error.sqnr_db for layer in small.layers]
-    assert [row["notes"] for row in rows] == [list(layer.notes) for layer in small.layers]
+    rows = done.record.layers
+    assert [row.sqnr_db for row in rows] == [layer.error.sqnr_db for layer in small.layers]
+    assert [row.notes for row in rows] == [layer.notes for layer in small.layers]
     if "repair" in recipe:
+        assert done.record.repair is not None
         assert small.repaired is not None
-        assert done.record["repair"]["biases"] == small.repaired.biases
-        assert done.record["repair"]["divergence"]["after"] == small.repaired.divergence[1]
+        assert list(done.record.repair.biases) == small.repaired.biases
+        assert done.record.repair.divergence.after == small.repaired.divergence[1]
     state = vqzoo.load(tmp_path / "saved").state_dict()
     for key, tensor in small.module.state_dict().items():
         assert torch.equal(tensor, state[key]), key
