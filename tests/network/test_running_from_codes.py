@@ -130,7 +130,7 @@ def test_what_would_decode_to_nan_is_refused(
 
 
 def test_modules_made_meanwhile_elsewhere_keep_their_weights() -> None:
-    with building._weights_on_meta():
+    with building.weights_on_meta():
         assert nn.Linear(2, 2).weight.is_meta
         tied = nn.Linear(2, 2)
         tied.weight = nn.Parameter(torch.ones(2, 2))
