@@ -1,25 +1,11 @@
 """Matrix products that are the same to the bit with any number of threads."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from torch import Tensor
 
 from vqzoo.numerics.threads import run_tasks
 
 _ROWS = 256  # rows of the result a task
-
-
-@contextmanager
-def one_torch_thread() -> Iterator[None]:
-    """Make torch's operators use one thread within the block; `run_tasks` still uses them all."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from vqzoo.numerics.arrays import peak_exponent
-from vqzoo.numerics.threads import Progress
+from vqzoo.numerics.threads import Progress, one_torch_thread
 from vqzoo_diba.diagonals import core_correction, row_factors
 from vqzoo_diba.flips import flip_bits
-from vqzoo_diba.products import one_torch_thread, product
+from vqzoo_diba.products import product
 
 _GROUP = 128  # columns of B1 that are fitted together to the residual of those before them
 _SMALL = 1 << 13  # weights of all starts together

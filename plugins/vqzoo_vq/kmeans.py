@@ -19,6 +19,7 @@ from vqzoo_vq.distortion import ROW_SCALE_GAIN, gaussian_distortion
 from vqzoo_vq.row_scale import (
     Scale,
     check_row_scale,
+    divide_rows,
     fit_row_scale,
     row_sizes,
     scale_layout,
@@ -50,10 +51,7 @@ class ScalarKMeans(Quantizer):
     def quantize(self, weight: Tensor, options: ScalarKMeansOptions, context: LayerContext) -> Code:
         """Cluster all weights, with scale=row after dividing rows by their sizes."""
         sizes = row_sizes(weight, options.scale)
-        normalized = weight
-        if sizes is not None:
-            normalized = empty(weight.shape, weight.dtype, weight.device)
-            torch.div(weight, sizes, out=normalized)
+        normalized = weight if sizes is None else divide_rows(weight, sizes)
         weights = None
         if context.inputs is not None:
             weights = column_moments(context.inputs).expand(weight.shape)

@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from vqzoo.numerics.arrays import empty
 from vqzoo.numerics.rows import for_rows
 from vqzoo.plugin import Code, Floats
 from vqzoo_vq.calibrated import outputs
@@ -32,24 +33,30 @@ def row_sizes(weight: Tensor, scale: Scale) -> Tensor | None:
     return sizes
 
 
+def divide_rows(weight: Tensor, sizes: Tensor) -> Tensor:
+    """A matrix with its rows divided by `sizes`, (m, 1)."""
+    normalized = empty(weight.shape, weight.dtype, weight.device)
+
+    def divide(rows: slice, buffer: Tensor) -> None:
+        torch.div(weight[rows], sizes[rows], out=normalized[rows])
+
+    for_rows(weight, divide, buffers=0)
+    return normalized
+
+
 def fit_row_scale(weight: Tensor, normalized: Tensor, inputs: Tensor | None = None) -> Floats:
     """The scales of least squared error, <w_i, q_i> / <q_i, q_i>, for rows q_i of the decoded
     normalized matrix: (m,), float16. With calibration inputs, the error is the output's."""
     weight, normalized = outputs(weight, inputs), outputs(normalized, inputs)
-    energy = _row_products(normalized, normalized)
-    scales = _row_products(weight, normalized) / energy.where(energy > 0, 1.0)
-    return Floats.scales(scales)
-
-
-def _row_products(a: Tensor, b: Tensor) -> Tensor:
-    """<a_i, b_i> for the rows of two matrices."""
-    products = a.new_empty(a.shape[0])
+    energy, product = weight.new_empty(2, weight.shape[0])
 
     def multiply(rows: slice, buffer: Tensor) -> None:
-        torch.sum(torch.mul(a[rows], b[rows], out=buffer[0]), dim=1, out=products[rows])
+        w, q = weight[rows], normalized[rows]
+        torch.sum(torch.mul(q, q, out=buffer[0]), dim=1, out=energy[rows])
+        torch.sum(torch.mul(w, q, out=buffer[0]), dim=1, out=product[rows])
 
-    for_rows(a, multiply)
-    return products
+    for_rows(weight, multiply)
+    return Floats.scales(product / energy.where(energy > 0, 1.0))
 
 
 def scale_layout(m: int, scale: Scale) -> dict[str, Floats]:
@@ -69,4 +76,10 @@ def scale_rows(matrix: Tensor, scales: Tensor | None) -> Tensor:
         return matrix
     if torch.is_grad_enabled() and (matrix.requires_grad or scales.requires_grad):
         return matrix * scales[:, None]
-    return matrix.mul_(scales[:, None])
+    factors = scales.detach()[:, None]
+
+    def scale(rows: slice, buffer: Tensor) -> None:
+        matrix[rows].mul_(factors[rows])
+
+    for_rows(matrix, scale, buffers=0)
+    return matrix

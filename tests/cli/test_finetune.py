@@ -237,7 +237,16 @@ def test_every_layer_keeps_its_own_row_and_packing() -> None:
                   "--out", "a")  # fmt: skip
     layers = [row["name"] for row in record["layers"]]
     assert layers != sorted(layers)
-    arguments = "--epochs 1 --data imagefolder:pictures --batch-size 4 --seed 3".split()
+    arguments = [
+        "--epochs",
+        "1",
+        "--data",
+        "imagefolder:pictures",
+        "--batch-size",
+        "4",
+        "--seed",
+        "3",
+    ]
     tuned = invoke("finetune", "a", *arguments)
     for before, after in zip(record["layers"], tuned["layers"], strict=True):
         for name in ("name", "shape", "bytes", "ratio", "codes", "options"):

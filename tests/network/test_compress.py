@@ -80,6 +80,7 @@ def test_the_weights_are_those_of_the_same_run(
     assert [one.sqnr_db for one in records] == [layer.error.sqnr_db for layer in small.layers]
     assert [list(one.notes) for one in records] == [list(layer.notes) for layer in small.layers]
     if "repair" in recipe:
+        assert done.record.repair is not None
         assert small.repaired is not None
         assert done.record.repair is not None
         assert list(done.record.repair.biases) == list(small.repaired.biases)

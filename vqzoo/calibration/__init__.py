@@ -1,1 +1,1 @@
-"""What unlabelled images tell: layer inputs, and repair."""
+"""Calibration and repair with unlabelled images."""

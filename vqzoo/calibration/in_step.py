@@ -21,7 +21,16 @@ class _Stopped(BaseException):
 
 @dataclass
 class _ForwardPass:
-    """One batch's forward pass, on a thread of its own that runs only while others wait."""
+    """One batch's forward pass, on a thread of its own that runs only while the others wait.
+
+    Attributes:
+        images: the batch.
+        passed: layers that it has been through.
+        resume: tells the thread to go on (True) or to stop (False).
+        arrived: receives a layer and its output, None and the network's answer, or None and an
+            exception.
+        thread: runs the pass.
+    """
 
     images: Tensor
     passed: set[str] = field(default_factory=set)
@@ -60,8 +69,8 @@ def run_in_step(
     def stop_here(
         name: str, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor
     ) -> Any:
-        one = by_thread[threading.get_ident()]
-        if name in one.passed:
+        one = by_thread.get(threading.get_ident())
+        if one is None or name in one.passed:  # `at_layer` may run the network, too
             return None
         one.passed.add(name)
         one.arrived.put((name, output))
@@ -81,7 +90,7 @@ def run_in_step(
             one.arrived.put((None, error))
 
     def advance(one: _ForwardPass, layer: str | None) -> Any:
-        """Let a batch go on to `layer`, or to the end; its output there."""
+        """Let a batch go on to a layer, or to the end for None; its output there."""
         one.resume.put(True)
         name, output = one.arrived.get()
         if isinstance(output, BaseException):

@@ -1,4 +1,4 @@
-"""Layers that run from their codes: no dense weight is kept."""
+"""Layers that run from their codes and keep no dense weight."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,25 +14,26 @@ from vqzoo.plugin.manager import Plugins
 class CodedLayer(nn.Module):
     """A layer whose weight is a code.
 
-    A Linear multiplies by its method's own `apply` where that has one. Any other layer, in its own
-    way, uses a weight that each forward pass decodes and lets go again.
+    A Linear multiplies with its method's `apply`, if the method overrides it. Any other layer runs
+    its own forward pass with a weight that is decoded for this pass and then freed.
 
     Attributes:
-        original: the layer, its weight taken out.
+        original: the layer without its weight.
         params: the code's trainable floats as float32 parameters, frozen until `requires_grad_`;
-            named by its path: "/codebook", "/child/part" (ParameterDict takes no bare "values").
+            named by their paths, "/codebook" or "/child/part" (a ParameterDict cannot have the key
+            "values").
     """
 
     def __init__(self, original: nn.Module, compressed: MethodCode, plugins: Plugins) -> None:
         super().__init__()
         weight = original._parameters["weight"]
         if weight is None:
-            raise ValueError("the layer has no weight of its own")
+            raise ValueError("the layer has no weight")
         original._parameters["weight"] = None
         self.original = original
         self._shape, self._dtype = weight.shape, weight.dtype
         self._plugins = plugins
-        # A weight on the meta device was never anywhere: the code stays where it is.
+        # A weight on the meta device has no place to move the code to.
         self._compressed = compressed if weight.is_meta else moved(compressed, weight.device)
         self.params = nn.ParameterDict(
             {
@@ -43,12 +44,12 @@ class CodedLayer(nn.Module):
 
     @property
     def compressed(self) -> MethodCode:
-        """The code with the values that `params` have now, rounded as it stores them."""
+        """The code with the current values of `params`, rounded to its storage dtypes."""
         return retuned(self._compressed, self._tensors())
 
     @property
     def weight(self) -> Tensor:
-        """The dense weight, made anew at each call; differentiable while `params` are trained."""
+        """The dense weight, decoded at each call; differentiable while `params` are trained."""
         if torch.is_grad_enabled() and any(p.requires_grad for p in self.params.values()):
             matrix = reconstruct(self._compressed, self._tensors(), self._plugins)
         else:
@@ -56,22 +57,21 @@ class CodedLayer(nn.Module):
         return matrix.view(self._shape).to(self._dtype)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """The layer's own forward pass."""
+        """The layer's forward pass."""
         method = self._plugins.method(self._compressed.method).item
         if type(self.original) is nn.Linear and method.applies and self._dtype == torch.float32:
             product = apply(self._compressed, self._tensors(), self._plugins, *args)
             bias = self.original.bias
             return product if bias is None else product + bias
-        held = {"weight": self.weight}
-        return torch.func.functional_call(self.original, held, args, kwargs)
+        return torch.func.functional_call(self.original, {"weight": self.weight}, args, kwargs)
 
     def _tensors(self) -> dict[str, Tensor]:
-        """`params`, in float32, by the names that `trainable` gives them."""
+        """`params` in float32, by their names in `trainable`."""
         named = {name[1:].replace("/", "."): tensor for name, tensor in self.params.items()}
         return {name: tensor.float() for name, tensor in named.items()}
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "CodedLayer":
-        """`to`, `half` and the like take codes and weight along; what is decoded is float32."""
+        """Move the codes too, and convert the decoded weight, for `to`, `half` and the like."""
         super()._apply(fn, recurse)
         like = fn(torch.empty(0, dtype=self._dtype))
         self._compressed, self._dtype = moved(self._compressed, like.device), like.dtype
@@ -81,13 +81,16 @@ class CodedLayer(nn.Module):
 def run_from_code(
     model: nn.Module, layer: str, compressed: MethodCode, plugins: Plugins
 ) -> nn.Module:
-    """Put a `CodedLayer` in the place of `layer`; the model, or the new layer if it is the model.
+    """Replace a layer by a `CodedLayer`.
 
     Args:
-        model: changed in place.
-        layer: module path, "" for the model itself.
+        model: it is changed in place.
+        layer: the layer's module path, "" for the model itself.
         compressed: the code of its weight.
-        plugins: what is installed.
+        plugins: the installed methods.
+
+    Returns:
+        The model; the new layer if `layer` is the model itself.
     """
     coded = CodedLayer(model.get_submodule(layer), compressed, plugins)
     if not layer:

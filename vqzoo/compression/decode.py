@@ -1,6 +1,6 @@
-"""Codes back to matrices, children first.
+"""Decode codes to matrices, children first.
 
-What a plugin lets escape on the way is raised as a `PluginError` that names it.
+Exceptions that escape from a plugin are raised as a `PluginError` that names it.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,9 +21,16 @@ def decode(
     out: Tensor | None = None,
     params: Mapping[str, Tensor] | None = None,
 ) -> Tensor:
-    """The float32 (m, n) matrix that a code stands for, written into `out` where it is given.
+    """Decode a code.
 
-    `params` replaces any of `trainable`'s tensors.
+    Args:
+        compressed: the code, and the name of its method.
+        plugins: the installed methods.
+        out: float32 (m, n) memory to decode into; allocated unless given.
+        params: replacements for any of the tensors of `trainable`, by name.
+
+    Returns:
+        The (m, n) float32 matrix; `out` if it is given.
     """
 
     def rebuild(child: MethodCode, inner: Mapping[str, Tensor]) -> Tensor:
@@ -37,7 +44,7 @@ def decode(
 
 
 def reconstruct(compressed: MethodCode, params: Mapping[str, Tensor], plugins: Plugins) -> Tensor:
-    """`decode` in differentiable torch, with `trainable`'s tensors replaced by `params`."""
+    """`decode` in differentiable torch, with the tensors of `trainable` replaced by `params`."""
     merged = _merged(compressed.code, params, partial(reconstruct, plugins=plugins))
     entry = plugins.method(compressed.method)
     with isolated(named(entry)):
@@ -47,10 +54,19 @@ def reconstruct(compressed: MethodCode, params: Mapping[str, Tensor], plugins: P
 def apply(
     compressed: MethodCode, params: Mapping[str, Tensor], plugins: Plugins, x: Tensor
 ) -> Tensor:
-    """x (..., n) times the matrix, (..., m), by the method's `apply`; differentiable.
+    """Multiply x by the matrix with the method's `apply`; differentiable.
+
+    Args:
+        compressed: the code of an (m, n) matrix.
+        params: replacements for any of the tensors of `trainable`, by name.
+        plugins: the installed methods.
+        x: float32, (..., n).
+
+    Returns:
+        x·Wᵀ, (..., m).
 
     Raises:
-        RuntimeError: x has another width, as torch's own layers raise it.
+        RuntimeError: x has another width, as in torch's own layers.
     """
     n = compressed.code.shape[1]
     if x.shape[-1] != n:
@@ -62,7 +78,7 @@ def apply(
 
 
 def trainable(compressed: MethodCode, plugins: Plugins) -> dict[str, Tensor]:
-    """What fine-tuning may change, children included under `child.part`."""
+    """The tensors that fine-tuning may change, by name; those of children as `child.part`."""
     code = compressed.code
     entry = plugins.method(compressed.method)
     with isolated(named(entry)):
@@ -74,30 +90,32 @@ def trainable(compressed: MethodCode, plugins: Plugins) -> dict[str, Tensor]:
 
 
 def retuned(compressed: MethodCode, params: Mapping[str, Tensor]) -> MethodCode:
-    """A code with float parts changed, rounded to the storage dtypes that they had.
+    """A code with new values in float parts, rounded to their storage dtypes.
 
     Args:
-        compressed: the code that was tuned.
-        params: new values for any of `trainable`'s tensors, under the same names.
+        compressed: the code that was fine-tuned.
+        params: new values for any of the tensors of `trainable`, by name.
 
     Raises:
-        ValueError: a name that is no float part, or values of another shape.
+        ValueError: a name is not that of a float part, or values have another shape.
     """
     parts, children = dict(compressed.code.parts), dict(compressed.code.children)
     inner: dict[str, dict[str, Tensor]] = {}
     for name, values in params.items():
-        child, _, rest = name.partition(".")
-        if rest and child in children:
-            inner.setdefault(child, {})[rest] = values
+        child, _, child_part = name.partition(".")
+        if child_part and child in children:
+            inner.setdefault(child, {})[child_part] = values
             continue
         part = parts.get(name)
         if not isinstance(part, Floats):
-            raise ValueError(f"{name!r} is no float part of {compressed.method}")
+            raise ValueError(f"{name!r} is not a float part of {compressed.method}")
         if values.shape != part.stored.shape:
-            raise ValueError(f"{name!r} has the shape {tuple(part.stored.shape)}")
+            raise ValueError(
+                f"{name!r} must have shape {tuple(part.stored.shape)}, not {tuple(values.shape)}"
+            )
         parts[name] = part.rounded(values.detach())
-    for child, values_of in inner.items():
-        children[child] = retuned(children[child], values_of)
+    for child, child_params in inner.items():
+        children[child] = retuned(children[child], child_params)
     return replace(compressed, code=replace(compressed.code, parts=parts, children=children))
 
 
@@ -119,7 +137,7 @@ def _merged(
     params: Mapping[str, Tensor],
     rebuild: Callable[[MethodCode, Mapping[str, Tensor]], Tensor],
 ) -> dict[str, Tensor]:
-    """A method's `params`: the code's floats but where others are given, and children rebuilt."""
+    """A method's `params`: the code's floats, replaced by those in `params`, and the children."""
     merged = {**code.floats(), **{n: v for n, v in params.items() if n in code.parts}}
     for name, child in code.children.items():
         prefix = name + "."

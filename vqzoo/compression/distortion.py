@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from vqzoo.numerics.rows import for_rows
+from vqzoo.numerics.squares import write_squares
 
 _FLOOR_DB = -300.0
 
@@ -31,10 +32,9 @@ def matrix_error(weight: Tensor, decoded: Tensor) -> MatrixError:
     noise, signal = weight.new_empty(2, weight.shape[0], dtype=torch.float64)
 
     def compare(rows: slice, buffer: Tensor) -> None:
-        difference, original = buffer[0], buffer[1].copy_(weight[rows])
-        difference.copy_(decoded[rows]).sub_(original).square_()
-        torch.sum(difference, dim=1, out=noise[rows])
-        torch.sum(original.square_(), dim=1, out=signal[rows])
+        write_squares(decoded[rows], weight[rows], buffer[0], buffer[1])
+        torch.sum(buffer[0], dim=1, out=noise[rows])
+        torch.sum(buffer[1], dim=1, out=signal[rows])
 
     for_rows(weight, compare, buffers=2, dtype=torch.float64)
     relative = noise / signal.where(signal > 0, noise.where(noise > 0, 1.0))

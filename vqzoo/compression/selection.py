@@ -1,4 +1,4 @@
-"""Which layers to compress, by what method: selectors, exclusions and rules."""
+"""Choose layers and their methods: selectors, exclusions and rules."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from vqzoo.plugin.selector import LayerInfo, LayerSelector
 
 @dataclass(frozen=True)
 class TransformChoice:
-    """A transform, by its registered name, and its options as given."""
+    """A transform's registered name, and its options as the user gave them."""
 
     name: str
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -21,13 +21,13 @@ class TransformChoice:
 
 @dataclass(frozen=True)
 class MethodChoice:
-    """A method and what was asked of it.
+    """A method and the user's request to it.
 
     Attributes:
-        method: registered name, perhaps `distribution:name`.
-        options: as given; text values are converted by the method's Options.
-        ratio: wanted ratio; None where none was asked for.
-        transforms: transforms to run before it, the first one first.
+        method: its registered name, perhaps `distribution:name`.
+        options: as the user gave them; the method's Options converts text.
+        ratio: the target ratio, None without one.
+        transforms: transforms to run before the method, in order.
     """
 
     method: str
@@ -38,7 +38,7 @@ class MethodChoice:
 
 @dataclass(frozen=True)
 class LayerPlan:
-    """A layer and the choice made for it."""
+    """A layer to compress, and the choice made for it."""
 
     layer: LayerInfo
     choice: MethodChoice
@@ -51,17 +51,25 @@ def plan_layers(
     rules: Sequence[tuple[str, MethodChoice]],
     plugins: Plugins,
 ) -> tuple[list[LayerPlan], dict[str, str]]:
-    """Decide for each layer.
+    """Decide which layers to compress, and how.
 
-    `selection` holds selector texts, joined; one that begins with `!` excludes. With nothing but
-    exclusions, all other layers are chosen. A rule's layers are compressed whether selected or
-    not, the last rule that matches wins, and exclusions win over everything.
+    The layers of a rule are compressed whether they are selected or not. Where several rules match,
+    the last one wins, and exclusions win over everything.
+
+    Args:
+        layers: the model's layers.
+        selection: selector texts, of which a layer has to match one; a text that begins with `!`
+            excludes. Exclusions alone select all other layers.
+        choice: the method for the selected layers; None if there are rules alone.
+        rules: selector texts and the methods for their layers.
+        plugins: the installed selectors.
 
     Returns:
-        The plans in the model's order, and name -> reason for every layer left out.
+        The plans in the model's order, and name -> reason for every layer that is left out.
 
     Raises:
-        UsageError: a selector is unknown or matches nothing.
+        UsageError: a selector is unknown or matches nothing, or every layer is excluded.
+        PluginError: a selector failed or broke its contract.
     """
     included = [text for text in selection if not text.startswith("!")]
     excluded: dict[str, str] = {}
@@ -74,31 +82,32 @@ def plan_layers(
             chosen |= set(_match(layers, text, plugins))
         if not included:
             chosen = {layer.name for layer in layers}
-    ruled: dict[str, MethodChoice] = {}
+    by_rule: dict[str, MethodChoice] = {}
     for text, rule_choice in rules:
-        ruled |= dict.fromkeys(_match(layers, text, plugins), rule_choice)
+        by_rule |= dict.fromkeys(_match(layers, text, plugins), rule_choice)
 
     plans: list[LayerPlan] = []
     skipped: dict[str, str] = {}
     for layer in layers:
         if layer.name in excluded:
             skipped[layer.name] = excluded[layer.name]
-        elif layer.name in ruled:
-            plans.append(LayerPlan(layer, ruled[layer.name]))
+        elif layer.name in by_rule:
+            plans.append(LayerPlan(layer, by_rule[layer.name]))
         elif choice is not None and layer.name in chosen:
             plans.append(LayerPlan(layer, choice))
         else:
-            asked = ",".join(included) if choice is not None else "any rule"
-            skipped[layer.name] = f"{layer.kind}, not selected by {asked}"
+            selectors = ",".join(included) if choice is not None else "any rule"
+            skipped[layer.name] = f"{layer.kind}, not selected by {selectors}"
     if not plans:
         raise UsageError("every layer is excluded: nothing is left to compress")
     return plans, skipped
 
 
 def _match(layers: Sequence[LayerInfo], text: str, plugins: Plugins) -> Mapping[str, str]:
-    """The layers that one selector text chooses; an exact selector name comes first.
+    """The layers that one selector text chooses, each with a reason.
 
-    `distribution:name` and `distribution:name:argument` say whose selector is meant.
+    A selector's exact name comes before patterns. `distribution:name` and
+    `distribution:name:argument` choose between selectors of the same name.
     """
     name, _, rest = text.partition(":")
     qualified = f"{name}:{rest.partition(':')[0]}"
@@ -109,17 +118,17 @@ def _match(layers: Sequence[LayerInfo], text: str, plugins: Plugins) -> Mapping[
     else:
         accepting = [entry for entry in plugins.selectors if _accepts(entry, text)]
         if not accepting:
-            plugins.selectors.get(text)  # says which selectors there are
+            plugins.selectors.get(text)  # raises, and lists the selectors
         chosen = min(accepting, key=lambda entry: entry.item.catch_all)
     who = f"layer selector {named(chosen)}"
     with isolated(who):
         matched = dict(chosen.item.select(layers, text))
         unknown = [name for name in matched if name not in {layer.name for layer in layers}]
     if unknown:
-        raise PluginError(f"{who} chose {unknown!r:.200}, not in the model")
+        raise PluginError(f"{who} chose {unknown!r:.200}, which the model does not have")
     bad = [reason for reason in matched.values() if not isinstance(reason, str)]
     if bad:
-        raise PluginError(f"{who} gave the reason {bad[0]!r:.200}, which is not text")
+        raise PluginError(f"{who} returned the reason {bad[0]!r:.200}, which is not text")
     if not matched:
         raise UsageError(_nothing_matches(layers, text, plugins))
     return matched

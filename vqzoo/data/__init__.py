@@ -1,1 +1,1 @@
-"""Images: where they come from, and batches of them."""
+"""Images for evaluation, training and calibration, in batches that fit a model."""

@@ -1,1 +1,1 @@
-"""From an artifact to a network that runs, and back."""
+"""Networks from artifacts, and artifacts from networks."""

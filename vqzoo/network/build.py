@@ -1,6 +1,5 @@
 """Build an artifact's architecture, check it against the header, and fill it with weights."""
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import get_ident
@@ -22,6 +21,7 @@ from vqzoo.compression.view import compressible_layers, layer_name, weight_key
 from vqzoo.errors import ArtifactError, one_line
 from vqzoo.models.registration import register_models
 from vqzoo.models.timm_config import check_model_args, known_pretrained_cfg
+from vqzoo.numerics.arrays import all_finite
 from vqzoo.plugin.code import MethodCode
 from vqzoo.plugin.manager import Plugins
 
@@ -29,38 +29,54 @@ Mode = Literal["decoded", "codes"]
 
 
 def build_model(artifact: Artifact, plugins: Plugins, mode: Mode = "decoded") -> nn.Module:
-    """The network of an artifact whose checksum has been verified."""
+    """Build the network of an artifact whose checksum has been verified.
+
+    The architecture is created twice: on the meta device to compare it with the header, then on the
+    CPU, so that buffers outside the state dict are what the architecture computes.
+
+    Args:
+        artifact: the opened artifact.
+        plugins: the installed plugins; its models are known to timm afterwards.
+        mode: see `vqzoo.load`.
+
+    Raises:
+        ArtifactError: the artifact does not fit its architecture, or cannot be decoded.
+    """
     register_models(plugins)
     with torch.device("meta"):
         expected = _create(artifact.config).state_dict()
-    _compare(artifact, expected)
-    model, coded = _to_be_filled(artifact, mode)
+    _check_tensors(artifact, expected)
+    model, coded = _create_empty(artifact, mode)
     with torch.no_grad():
         for key, code in _fill(model, artifact, plugins, coded).items():
             model = run_from_code(model, layer_name(key), code, plugins)
     return model
 
 
-def _to_be_filled(artifact: Artifact, mode: Mode) -> tuple[nn.Module, set[str]]:
-    """The architecture, and the keys of the weights that get no memory: those to run from codes."""
+def _create_empty(artifact: Artifact, mode: Mode) -> tuple[nn.Module, set[str]]:
+    """The architecture, and the keys of the weights that run from codes and get no memory."""
     with torch.random.fork_rng(devices=[]):
         if mode == "decoded":
             return _create(artifact.config).eval().requires_grad_(False), set()
         with weights_on_meta():
             model = _create(artifact.config).eval().requires_grad_(False)
-    coded = _runnable(model, artifact)
+    coded = _coded_keys(model, artifact)
     _allocate(model, coded)
     return model, coded
 
 
 @contextmanager
 def weights_on_meta() -> Iterator[None]:
-    """The weights of layers that this thread makes take no memory: see `_allocate`."""
+    """Put the weights of layers that this thread creates on the meta device, without memory.
+
+    Weights that are assigned to a layer later, such as tied ones, stay where they are.
+    """
     thread = get_ident()
 
     def without_memory(module: nn.Module, name: str, parameter: nn.Parameter) -> Any:
-        own = name == "weight" and name not in module._parameters  # a tied one is set later
-        if own and get_ident() == thread and isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d):
+        if get_ident() != thread or name != "weight" or name in module._parameters:
+            return None
+        if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d):
             return nn.Parameter(parameter.detach().to("meta"))
         return None
 
@@ -72,25 +88,25 @@ def weights_on_meta() -> Iterator[None]:
 
 
 def _allocate(model: nn.Module, coded: set[str]) -> None:
-    """Give the parameters on the meta device memory, to be filled, but for the keys `coded`."""
-    made: dict[nn.Parameter, nn.Parameter] = {}
+    """Give memory to the parameters on the meta device, except to those with keys in `coded`."""
+    allocated: dict[nn.Parameter, nn.Parameter] = {}
     for path, module in model.named_modules():
         for name, parameter in module._parameters.items():
             key = f"{path}.{name}" if path else name
             if parameter is None or not parameter.is_meta or key in coded:
                 continue
-            if parameter not in made:  # tied ones stay one
+            if parameter not in allocated:  # a tied parameter is allocated once
                 empty = torch.empty_like(parameter, device="cpu")
-                made[parameter] = nn.Parameter(empty, requires_grad=False)
-            module._parameters[name] = made[parameter]
+                allocated[parameter] = nn.Parameter(empty, requires_grad=False)
+            module._parameters[name] = allocated[parameter]
 
 
 def _create(config: dict[str, Any]) -> nn.Module:
-    """Make the architecture that a config names, without weights."""
+    """Create the architecture that a config names, without pretrained weights."""
     name, classes = config.get("architecture"), config.get("num_classes")
     arguments = config.get("model_args", {})
     if not isinstance(name, str) or "." in name or not timm.is_model(name):
-        raise ArtifactError(f"the architecture {name!r:.80} is not one that timm has here")
+        raise ArtifactError(f"timm has no architecture {name!r:.80} here")
     if not isinstance(arguments, dict):
         raise ArtifactError("model_args in config.json is not an object")
     arguments = {"num_classes": classes, **arguments}
@@ -99,7 +115,7 @@ def _create(config: dict[str, Any]) -> nn.Module:
         model = timm.create_model(name, pretrained=False, **arguments)
     except Exception as error:
         raise ArtifactError(
-            f"{name} cannot be made with the arguments of config.json: {one_line(error)}"
+            f"timm cannot create {name} with the arguments of config.json: {one_line(error)}"
         ) from error
     cfg = config.get("pretrained_cfg")
     if isinstance(cfg, dict):  # preprocessing and label names; no weights come from it
@@ -108,13 +124,17 @@ def _create(config: dict[str, Any]) -> nn.Module:
     return model
 
 
-def _compare(artifact: Artifact, expected: dict[str, Tensor]) -> None:
-    """Every tensor of the architecture is in the file with its shape and dtype, and no other."""
+def _check_tensors(artifact: Artifact, expected: dict[str, Tensor]) -> None:
+    """Check that the file has every tensor of the architecture in its shape, and no other.
+
+    Raises:
+        ArtifactError: names the first tensor that does not fit.
+    """
     stored: dict[str, tuple[tuple[int, ...], ElementType]] = {}
     for key, entry in artifact.metadata.layers.items():
         stored[key] = (entry.shape, BY_NAME[entry.dtype])
-    for key, lies in artifact.dense_tensors().items():
-        stored[key] = (lies.shape, BY_STORED_NAME[lies.dtype])
+    for key, tensor_entry in artifact.dense_tensors().items():
+        stored[key] = (tensor_entry.shape, BY_STORED_NAME[tensor_entry.dtype])
     for alias, key in artifact.metadata.aliases.items():
         stored[alias] = stored[key]
     for key in expected.keys() - stored.keys():
@@ -128,19 +148,21 @@ def _compare(artifact: Artifact, expected: dict[str, Tensor]) -> None:
                 f"{key!r} has shape {shape} where the architecture has {tuple(tensor.shape)}"
             )
         if tensor.is_floating_point() != dtype.is_floating_point:
-            raise ArtifactError(f"{key!r} has another dtype than the architecture's {tensor.dtype}")
+            raise ArtifactError(
+                f"{key!r} is stored as {dtype.name} where the architecture has {tensor.dtype}"
+            )
 
 
 def _fill(
     model: nn.Module, artifact: Artifact, plugins: Plugins, coded: set[str]
 ) -> dict[str, MethodCode]:
-    """Copy and decode straight into the model's own tensors.
+    """Copy and decode into the model's tensors, in place.
 
     Returns:
-        Each of `coded` -> the code that its layer is to run from.
+        Each key in `coded` -> the code that its layer runs from.
     """
     state = model.state_dict()
-    kept: dict[str, MethodCode] = {}
+    codes: dict[str, MethodCode] = {}
     try:
         file = safe_open(artifact.weights_path, framework="pt")
     except (SafetensorError, OSError) as error:
@@ -153,17 +175,17 @@ def _fill(
             code = build_code(key, entry, parts, plugins)
             _decode_into(state[key], key, code, plugins)
             if key in coded:
-                kept[key] = code
+                codes[key] = code
             if entry.dtype in ("float16", "bfloat16"):  # the network ran with rounded weights
                 state[key].copy_(state[key].to(torch_dtype(entry.dtype)))
     for alias, key in artifact.metadata.aliases.items():
         state[alias].copy_(state[key])
-    return kept
+    return codes
 
 
-def _runnable(model: nn.Module, artifact: Artifact) -> set[str]:
-    """Keys of the codes whose weights are one layer's alone, and that its forward pass alone uses;
-    networks that ran with rounded weights run with them decoded."""
+def _coded_keys(model: nn.Module, artifact: Artifact) -> set[str]:
+    """Keys of the weights that can run from codes: one layer's alone, used by its forward pass
+    alone, and float32 (a network that ran with rounded weights needs them rounded again)."""
     shared = set(artifact.metadata.aliases.values())
     layers, _ = compressible_layers(model)
     entries = artifact.metadata.layers
@@ -172,24 +194,20 @@ def _runnable(model: nn.Module, artifact: Artifact) -> set[str]:
 
 
 def _decode_into(weight: Tensor, key: str, code: MethodCode, plugins: Plugins) -> None:
-    """Decode a weight and check it; one on the meta device is checked, and let go."""
+    """Decode a weight into place and check it; a weight on the meta device is only checked.
+
+    Raises:
+        ArtifactError: the code does not fit the weight, or cannot be decoded.
+    """
     m, n = code.code.shape
     if tuple(weight.shape[:1]) != (m,) or m * n != weight.numel():
         raise ArtifactError(f"{key!r}: its code is for a {m} x {n} matrix")
     direct = weight.dtype == torch.float32 and weight.is_contiguous() and not weight.is_meta
     try:
         matrix = decode(code, plugins, weight.view(m, n) if direct else None)
-    except Exception as error:  # a plugin's code on a stranger's data
+    except Exception as error:  # a plugin's code on untrusted data
         raise ArtifactError(f"{key!r} cannot be decoded: {one_line(error)}") from error
-    if tuple(matrix.shape) != (m, n) or not _all_finite(matrix):
+    if tuple(matrix.shape) != (m, n) or not all_finite(matrix):
         raise ArtifactError(f"{key!r} decodes to NaN, infinity or another shape")
     if not direct:
         weight.copy_(matrix.view(weight.shape))
-
-
-def _all_finite(values: Tensor) -> bool:
-    """Whether there is no NaN and no infinity, without a copy such as torch.isfinite makes."""
-    if not values.numel():
-        return True
-    low, high = torch.aminmax(values)  # NaN is passed on
-    return math.isfinite(low) and math.isfinite(high)

@@ -1,4 +1,4 @@
-"""Artifacts as what other tools read: dense weights for timm or torchvision, or ONNX."""
+"""Export artifacts for other tools: dense weights for timm or torchvision, or ONNX."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -27,31 +27,30 @@ _ONNX_TOLERANCE = 1e-3
 
 
 def export(source: str | Path, to: Format, out: str | Path) -> list[Path]:
-    """Write an artifact's network, its weights decoded, for another tool.
-
-    dense: a folder that `timm.create_model("local-dir:OUT", pretrained=True)` loads without vqzoo
-    (after `vqzoo.register_models()` for the architectures that vqzoo adds to timm's); for AlexNet,
-    model.safetensors is torchvision's state dict too.
-    onnx: model.onnx for any batch size, compared with torch in onnxruntime before it gets its name.
+    """Write an artifact's network for another tool, with decoded weights.
 
     Args:
         source: an artifact's folder or repository.
-        out: a folder, which must not exist or be empty.
+        to: "dense" writes a folder that `timm.create_model("local-dir:OUT", pretrained=True)` loads
+            without vqzoo (after `vqzoo.register_models()` for the architectures that vqzoo adds to
+            timm's); for AlexNet, its model.safetensors is torchvision's state dict too. "onnx"
+            writes model.onnx for any batch size and compares it with torch in onnxruntime.
+        out: a folder that does not exist or is empty.
 
     Returns:
-        The files.
+        The files that were written.
 
     Raises:
-        UsageError: `out` is taken, or packages are missing.
+        UsageError: `out` is not empty, or packages are missing.
         ArtifactError: the artifact is damaged.
-        VqzooError: the network cannot be exported, or onnxruntime computes something else.
+        VqzooError: torch cannot export the network, or onnxruntime's logits differ from torch's.
     """
     writers: dict[str, Callable[[nn.Module, Path], None]] = {
         "dense": _write_dense,
         "onnx": _write_onnx,
     }
     if to not in writers:
-        raise UsageError(f"export to {to!r:.40}: there are {', '.join(writers)}")
+        raise UsageError(f"cannot export to {to!r:.40}: choose one of {', '.join(writers)}")
     missing = [name for name in _ONNX_PACKAGES if to == "onnx" and find_spec(name) is None]
     if missing:
         raise UsageError(f"export to onnx needs {', '.join(missing)}: pip install 'vqzoo[onnx]'")
@@ -67,7 +66,9 @@ def export(source: str | Path, to: Format, out: str | Path) -> list[Path]:
 
 def _write_dense(model: nn.Module, folder: Path) -> None:
     tensors, aliases = untouched_tensors(model, set())
-    tensors |= {alias: tensors[key].clone() for alias, key in aliases.items()}  # timm wants all
+    tensors |= {
+        alias: tensors[key].clone() for alias, key in aliases.items()
+    }  # timm loads every key
     write_tensors(folder / DENSE_FILE, tensors, {"format": "pt"})
 
 
@@ -93,17 +94,17 @@ def _write_onnx(model: nn.Module, folder: Path) -> None:
 
 
 def _compare(model: nn.Module, path: Path, images: torch.Tensor) -> None:
-    """Run an ONNX file on images and compare its logits with torch's.
+    """Compare an ONNX file's logits on some images with torch's.
 
     Raises:
-        VqzooError: they differ by more than a thousandth of the largest.
+        VqzooError: they differ by more than 1/1000 of the largest.
     """
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    (found,) = session.run(None, {"images": images.numpy()})
+    (logits,) = session.run(None, {"images": images.numpy()})
     with torch.no_grad():
         expected = model(images)
-    error = (torch.from_numpy(found) - expected).abs().max() / expected.abs().max()
+    error = (torch.from_numpy(logits) - expected).abs().max() / expected.abs().max()
     if not error <= _ONNX_TOLERANCE:
         raise VqzooError(f"onnxruntime's logits differ from torch's by {error:.1e} of the largest")

@@ -1,4 +1,4 @@
-"""From an artifact to a network that runs."""
+"""`vqzoo.load`: an artifact as a network that runs."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,54 +30,60 @@ def load(
 ) -> nn.Module:
     """Load an artifact as a network that runs.
 
-    Buffers outside the state dict are rebuilt, everything else is bit for bit what was stored.
+    Buffers outside the state dict are computed again; everything else is bit for bit what was
+    stored.
 
     Args:
-        source: a folder, or a repository of the Hub: "org/name", "org/name@revision". A folder of
-            that name comes first; "hf-hub:" and "local-dir:" before it say which is meant.
+        source: a folder, or a repository on the Hub: "org/name", "org/name@revision". If both
+            exist, the folder is loaded; the prefixes "hf-hub:" and "local-dir:" choose.
         revision: a branch, tag or commit of the repository.
-        device: where the network goes.
-        mode: "decoded" gives timm's own modules with dense weights. "codes" keeps the compressed
-            layers as codes, which each forward pass decodes (or multiplies by, where the method
-            can): less memory, more time; logits agree within rounding, 1e-4 of the largest.
-        plugins: plugin files that the artifact was made with.
+        device: the device of the network.
+        mode: "decoded" returns timm's own modules with dense weights. "codes" keeps the compressed
+            layers as codes, which each forward pass decodes (or multiplies by, if the method can):
+            less memory, more time; logits agree to within 1e-4 of the largest.
+        plugins: the plugin files that the artifact was compressed with.
 
     Returns:
         timm's module in eval mode. Its `vqzoo_commit` is the commit that was loaded from the Hub
-        (40 hexadecimal digits), None for a folder.
+        (40 hexadecimal digits); None for a folder.
 
     Raises:
-        UsageError: there is no such repository, revision or mode.
-        ArtifactError: the artifact is damaged, lies, or needs what is not installed.
-        VqzooError: it is not in the cache and cannot be fetched.
+        UsageError: the repository, the revision or the mode does not exist.
+        ArtifactError: the artifact is damaged or inconsistent, or needs a plugin or an architecture
+            that is not installed.
+        VqzooError: the artifact is not in the cache and cannot be downloaded.
     """
     if mode not in get_args(Mode):
-        raise UsageError(f"mode {mode!r}: there are {', '.join(get_args(Mode))}")
+        raise UsageError(f"unknown mode {mode!r}: choose one of {', '.join(get_args(Mode))}")
     artifact, commit = verified_artifact(source, revision)
     with plugin_files(plugins):
         model = build_model(artifact, installed_plugins(), mode).to(device)
-    model.vqzoo_commit = commit  # type: ignore[assignment]  # torch knows tensors and modules only
+    model.vqzoo_commit = commit  # type: ignore[assignment]  # torch types attributes as tensors or modules
     return model
 
 
 def verified_artifact(
     source: str | Path, revision: str | None = None
 ) -> tuple[Artifact, str | None]:
-    """Open what `load` takes and verify its checksum; with the commit, if it is from the Hub."""
+    """Open an artifact as `load` does and verify its checksum.
+
+    Returns:
+        The artifact, and its commit if it is from the Hub.
+    """
     if names_repository(source):
         from vqzoo.hub.repository import fetch
 
         pulled = fetch(str(source), revision=revision, names=(CONFIG_FILE, WEIGHTS_FILE))
         return pulled.artifact, pulled.commit
     if revision is not None:
-        raise UsageError(f"{source} is a folder: only repositories have revisions")
+        raise UsageError(f"{source} is a folder, and only repositories have revisions")
     artifact = open_artifact(local_path(str(source)))
     verify_checksum(artifact)
     return artifact, None
 
 
 def names_repository(source: str | Path) -> bool:
-    """Whether `source` is a repository of the Hub and not a folder."""
+    """Whether `source` names a repository on the Hub and not a folder."""
     if isinstance(source, Path) or Path(source).is_dir():
         return False
     return split_source(source)[0] == HF_HUB or parse_hub_id(source) is not None

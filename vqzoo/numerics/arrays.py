@@ -8,6 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vqzoo.numerics.threads import one_torch_thread, run_tasks
+
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -15,6 +17,7 @@ Codes = NDArray[np.int32]
 NarrowCodes = NDArray[np.uint8]
 Bytes = NDArray[np.uint8]
 
+_CHUNK = 1 << 21  # values a task
 _HUGE = 1 << 22  # bytes; numpy asks for huge pages from here on
 _ALIGNMENT = 64  # bytes, as in torch
 
@@ -50,9 +53,16 @@ def row_chunks(matrix: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
 
 def all_finite(tensor: Tensor) -> bool:
     """Whether no value is NaN or infinite; allocates nothing of the tensor's size."""
-    if not tensor.numel():
+    if tensor.device.type != "cpu" or not tensor.is_contiguous() or tensor.numel() <= _CHUNK:
+        return _chunk_finite(tensor)
+    with one_torch_thread():
+        return all(run_tasks(_chunk_finite, tensor.detach().view(-1).split(_CHUNK)))
+
+
+def _chunk_finite(values: Tensor) -> bool:
+    if not values.numel():
         return True
-    return bool(torch.isfinite(torch.stack(torch.aminmax(tensor))).all())
+    return bool(torch.isfinite(torch.stack(torch.aminmax(values))).all())
 
 
 def peak_exponent(tensor: Tensor) -> int:

@@ -1,8 +1,4 @@
-"""Work on the rows of a large matrix by torch's operators, some rows at a time on each thread.
-
-torch's own threads wait for one another after every operator, and spin while they wait; chunks that
-stay in the cache take so little time that on a busy machine most of it is waiting.
-"""
+"""Work on the rows of a large matrix with torch's operators, some rows at a time on each thread."""
 
 from collections.abc import Callable
 from queue import SimpleQueue
@@ -10,7 +6,7 @@ from queue import SimpleQueue
 import torch
 from torch import Tensor
 
-from vqzoo.numerics.threads import run_tasks, thread_count
+from vqzoo.numerics.threads import one_torch_thread, run_tasks, thread_count
 
 _VALUES = 1 << 18  # of a chunk
 
@@ -22,15 +18,15 @@ def for_rows(
     buffers: int = 1,
     dtype: torch.dtype = torch.float32,
 ) -> None:
-    """Call `work` for chunks of rows until all rows are done.
+    """Call `work`, without gradients, for chunks of rows until all rows are done.
 
-    What torch computes of a row does not depend on the rows beside it, so the results are the same
-    with any number of threads.
+    What torch computes of one row does not depend on the rows beside it, so the results are the
+    same with any number of threads.
 
     Args:
         matrix: (m, n).
         work: takes a slice of rows, and (buffers, rows, n) of memory to compute in.
-        buffers: chunks of memory that `work` needs.
+        buffers: chunks of memory that `work` needs, perhaps none.
         dtype: of that memory.
     """
     m, n = matrix.shape
@@ -44,7 +40,8 @@ def for_rows(
     def task(rows: slice) -> None:
         buffer = pool.get()
         try:
-            work(rows, buffer[:, : rows.stop - rows.start])
+            with torch.no_grad():  # each thread has a mode of its own
+                work(rows, buffer[:, : rows.stop - rows.start])
         finally:
             pool.put(buffer)
 
@@ -52,9 +49,5 @@ def for_rows(
         for rows in chunks:
             task(rows)
         return
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with one_torch_thread():
         run_tasks(task, chunks)
-    finally:
-        torch.set_num_threads(threads)

@@ -55,6 +55,21 @@ def use_threads(n: int | None) -> Iterator[None]:
         _requested.reset(token)
 
 
+@contextmanager
+def one_torch_thread() -> Iterator[None]:
+    """Make torch's operators use one thread within the block; `run_tasks` still uses them all.
+
+    torch's own threads wait for one another at the end of every operator, and spin while they
+    wait: on a busy machine a short operator is mostly waiting.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def run_tasks(
     task: Callable[[Item], Result],
     items: Sequence[Item],
