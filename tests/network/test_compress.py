@@ -82,7 +82,6 @@ def test_the_weights_are_those_of_the_same_run(
     if "repair" in recipe:
         assert done.record.repair is not None
         assert small.repaired is not None
-        assert done.record.repair is not None
         assert list(done.record.repair.biases) == list(small.repaired.biases)
         assert done.record.repair.divergence.after == small.repaired.divergence[1]
     state = vqzoo.load(tmp_path / "saved").state_dict()
