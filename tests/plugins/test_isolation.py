@@ -115,7 +115,7 @@ def test_packings_that_fail(folder: Path) -> None:
 
 def test_selectors_that_fail(folder: Path) -> None:
     dreamt = fails("--layers", "dreamer")
-    assert "dreamer (plugin file:wild.py) chose ['a.layer.of.my.dreams'], not in" in dreamt
+    assert "dreamer (plugin file:wild.py) chose ['a.layer.of.my.dreams'], which the" in dreamt
     crashed = fails("--layers", "crash")
     assert "layer selector crash (plugin file:wild.py) failed: TypeError" in crashed
 
