@@ -66,6 +66,7 @@ def bars(measured: Measured) -> list[Bar]:
         *_against_faiss(measured),
         *_decoding(measured),
         *_memory(measured),
+        *_loop(measured),
         *_runs(measured),
     ]
 
@@ -143,6 +144,11 @@ def _memory(m: Measured) -> list[Bar]:
         )
         for method in METHODS
     ]
+
+
+def _loop(m: Measured) -> list[Bar]:
+    seconds = m.value("seconds", ("km k=16, compress", "vqzoo"))
+    return [Bar("vqzoo.compress, km k=16: seconds", seconds, 0.3, at_most=True)]
 
 
 def _runs(m: Measured) -> list[Bar]:

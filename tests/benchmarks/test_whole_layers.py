@@ -1,16 +1,43 @@
-"""What `vqzoo run` takes: memory, method by method, and time on full-size networks."""
+"""What compression takes besides clustering: the loop over layers, memory, full-size networks."""
 
 import json
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from bars import LAYER, METHODS
 from report import Result
+from torch import nn
+from weights import weight
+
+import vqzoo
+from vqzoo.numerics.clustering.scalar_kmeans import scalar_kmeans
 
 HERE = Path(__file__).parent
+ROUNDS = 5
+
+
+@pytest.mark.parametrize("what", ["clustering", "compress"])
+def test_loop(benchmark: Callable[..., object], what: str, results: list[Result]) -> None:
+    """Copies, measuring and decoding, beside the clustering that they surround."""
+    matrix = weight(LAYER)
+    layer = nn.Linear(matrix.shape[1], matrix.shape[0], bias=False)
+    layer.weight = nn.Parameter(matrix)
+    model = nn.Sequential(layer)
+
+    def clustering() -> object:
+        return scalar_kmeans(matrix, 16)
+
+    def compress() -> object:
+        return vqzoo.compress(model, "km", layers="all", k=16)
+
+    run = {"clustering": clustering, "compress": compress}[what]
+    benchmark.pedantic(run, rounds=ROUNDS, warmup_rounds=1)
+    seconds = benchmark.stats.stats.min
+    results.append(Result(LAYER, f"km k=16, {what}", "vqzoo", seconds, 0.0, None, 1.0))
 
 
 @pytest.mark.parametrize("method", METHODS)

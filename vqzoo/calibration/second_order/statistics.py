@@ -1,0 +1,203 @@
+"""Gather H = E[x xᵀ] and the row weights g of each layer from unlabelled images.
+
+A layer multiplies input vectors x by its (m, n) matrix W: y = Wx. An error E of the matrix changes
+the logits by about
+
+    Δ = ½ Σ_i g_i e_i H e_iᵀ        (squared logits an image)
+
+with e_i the rows of E, H = E[x xᵀ] over images and output positions, and g_i the mean over images
+of Σ_t (∂s/∂y_it)², s = vᵀ(z - mean z) for the logits z and v ~ N(0, I). This is K-FAC (Martens and
+Grosse 2015, arXiv 1503.05671; for convolutions Grosse and Martens 2016, arXiv 1602.01407) with a
+diagonal output factor and the Gauss-Newton metric of squared logit differences: it needs neither
+labels nor a softmax, whose Fisher information all but vanishes on confident answers.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vqzoo.calibration.second_order.input_vectors import input_vectors
+from vqzoo.data.batches import Batch
+from vqzoo.plugin.selector import LayerInfo
+from vqzoo.progress import Steps
+
+HESSIAN_BYTES = 2 << 30  # of all layers' H together
+_COPY = 1 << 24  # values of input vectors copied at a time: 64 MiB
+_IMAGES = 16 * 3 * 224 * 224  # values of input images differentiated at a time
+
+
+@dataclass(frozen=True)
+class SecondOrder:
+    """Second-order statistics of one layer.
+
+    Attributes:
+        hessian: H as blocks of consecutive columns: (groups, b, b) float32 each, b adding up to n.
+            One block of all n columns unless that would take too much memory; products of inputs
+            in different blocks are then left out.
+        row_weights: g, (m,) float32.
+    """
+
+    hessian: tuple[Tensor, ...]
+    row_weights: Tensor
+
+
+class _Sums:
+    """Running sums of one layer."""
+
+    def __init__(self, layer: LayerInfo, width: int, device: torch.device) -> None:
+        m, n = layer.matrix_shape
+        self.groups = layer.groups
+        self.bounds = [(start, min(start + width, n)) for start in range(0, n, width)]
+        self.products = [
+            torch.zeros(layer.groups, stop - start, stop - start, device=device)
+            for start, stop in self.bounds
+        ]
+        self.positions = 0
+        self.gradients = torch.zeros(m, dtype=torch.float64, device=device)
+
+    def add_inputs(self, columns: Tensor) -> None:
+        """Add x xᵀ of input vectors (groups, n, positions)."""
+        self.positions += columns.shape[2]
+        for (start, stop), product in zip(self.bounds, self.products, strict=True):
+            block = columns[:, start:stop]
+            product.baddbmm_(block, block.mT)
+
+    def add_gradients(self, gradients: Tensor, channel: int) -> None:
+        """Add squared gradients with respect to the layer's outputs."""
+        self.gradients += gradients.movedim(channel, 0).flatten(1).square().sum(1)
+
+    def mean(self, samples: int) -> SecondOrder:
+        """The statistics; `samples` counts images times vectors v."""
+        hessian = tuple((product / self.positions).cpu() for product in self.products)
+        return SecondOrder(hessian, (self.gradients / samples).float().cpu())
+
+
+def second_order(
+    model: nn.Module,
+    layers: Sequence[LayerInfo],
+    batches: Iterable[Batch],
+    images: int,
+    *,
+    seed: int = 0,
+    draws: int = 1,
+    limit: int = HESSIAN_BYTES,
+    device: torch.device | None = None,
+    progress: Steps | None = None,
+) -> dict[str, SecondOrder]:
+    """Gather the statistics of `layers` in one pass over the images.
+
+    The same images, seed and batches give the same statistics. Beside H (at most `limit` bytes,
+    see `block_width`), memory holds the activations of about sixteen images of 3 x 224 x 224 and
+    64 MiB of input vectors.
+
+    Args:
+        model: the dense network, returning logits; it is run in eval mode.
+        layers: the layers to observe.
+        batches: preprocessed images.
+        images: how many there are in all, for the progress callback.
+        seed: of the random vectors v.
+        draws: vectors v an image; each costs a backward pass.
+        limit: bytes that the H of all layers may take.
+        device: where to run the network.
+        progress: called with (images done, images).
+
+    Returns:
+        Layer -> statistics, on the CPU. Layers that the network never called, or that saw values
+        that are not finite, are missing.
+    """
+    device = device or torch.device("cpu")
+    width = block_width(layers, limit)
+    sums = {layer.name: _Sums(layer, width, device) for layer in layers}
+    generator = torch.Generator().manual_seed(seed)
+    done = 0
+    with _prepared(model, device), _observed(model, sums):
+        for batch in batches:
+            for chunk in batch.images.split(_images_at_once(batch.images)):
+                _backward_random(model, chunk.to(device), draws, generator)
+                done += len(chunk)
+                if progress is not None:
+                    progress(done, images)
+    statistics = {name: total.mean(done * draws) for name, total in sums.items() if total.positions}
+    return {name: layer for name, layer in statistics.items() if _is_finite(layer)}
+
+
+def block_width(layers: Sequence[LayerInfo], limit: int = HESSIAN_BYTES) -> int:
+    """The widest blocks of columns, a power of two, with which the H of all layers take at most
+    `limit` bytes; layers of no more columns have one block. At least 64."""
+    width = 1 << max(layer.matrix_shape[1] - 1 for layer in layers).bit_length()
+    while width > 64 and sum(_hessian_bytes(layer, width) for layer in layers) > limit:
+        width //= 2
+    return width
+
+
+def _hessian_bytes(layer: LayerInfo, width: int) -> int:
+    whole, rest = divmod(layer.matrix_shape[1], width)
+    return 4 * layer.groups * (whole * width**2 + rest**2)
+
+
+def _images_at_once(images: Tensor) -> int:
+    return max(1, _IMAGES // max(1, images[0].numel()))
+
+
+def _backward_random(
+    model: nn.Module, images: Tensor, draws: int, generator: torch.Generator
+) -> None:
+    """Back-propagate vᵀ(z - mean z) of some images through the hooks, for each draw of v."""
+    logits = model(images.detach().requires_grad_()).flatten(1)
+    for draw in range(draws):
+        v = torch.randn(logits.shape, generator=generator).to(logits)
+        (v - v.mean(1, keepdim=True)).mul(logits).sum().backward(retain_graph=draw + 1 < draws)
+
+
+@contextmanager
+def _prepared(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """The model on `device`, in eval mode, without gradients for its parameters."""
+    training, home = model.training, next(model.parameters()).device
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    try:
+        model.to(device).eval().requires_grad_(False)
+        with torch.enable_grad():
+            yield
+    finally:
+        for parameter in trainable:
+            parameter.requires_grad_(True)
+        model.to(home).train(training)
+
+
+@contextmanager
+def _observed(model: nn.Module, sums: dict[str, _Sums]) -> Iterator[None]:
+    """Hooks that add what the layers see, and the gradients that come back."""
+    handles = [
+        model.get_submodule(name).register_forward_hook(partial(_observe, total))
+        for name, total in sums.items()
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _observe(total: _Sums, module: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> None:
+    if not arguments:  # called by keyword
+        return
+    x = arguments[0].detach()
+    n, positions = total.bounds[-1][1], output.numel() // len(total.gradients)
+    at_once = max(1, _COPY * len(x) // max(1, positions * n * total.groups))
+    outputs = output.detach()
+    for inputs, result in zip(x.split(at_once), outputs.split(at_once), strict=True):
+        total.add_inputs(input_vectors(module, inputs.float(), result))
+    channel = 1 if isinstance(module, nn.Conv1d | nn.Conv2d) else -1
+    if output.requires_grad:
+        # A tensor's hook, not the module's: an activation may overwrite the output in place.
+        output.register_hook(lambda gradient: total.add_gradients(gradient, channel))
+
+
+def _is_finite(layer: SecondOrder) -> bool:
+    tensors = (*layer.hessian, layer.row_weights)
+    return all(bool(tensor.isfinite().all()) for tensor in tensors)
