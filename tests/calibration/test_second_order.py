@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from vqzoo.calibration.second_order.input_vectors import input_vectors
-from vqzoo.calibration.second_order.statistics import SecondOrder, block_width, second_order
+from vqzoo.calibration.second_order.statistics import block_width, second_order
 from vqzoo.compression.view import compressible_layers
 from vqzoo.data.batches import Batch
+from vqzoo.plugin.second_order import SecondOrder
 
 IMAGES = torch.randn(6, 4, 9, 7, generator=torch.Generator().manual_seed(1))
 CONVOLUTIONS = [

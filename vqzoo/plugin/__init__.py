@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from vqzoo.plugin.method import LayerContext, Method, Options, SkipLayer
     from vqzoo.plugin.packing import Packing
     from vqzoo.plugin.quantizer import Quantizer
+    from vqzoo.plugin.second_order import SecondOrder
     from vqzoo.plugin.selector import LayerInfo, LayerSelector
     from vqzoo.plugin.transform import Transform
 
@@ -24,6 +25,7 @@ _MODULES = {
     "method": ("LayerContext", "Method", "Options", "SkipLayer"),
     "packing": ("Packing",),
     "quantizer": ("Quantizer",),
+    "second_order": ("SecondOrder",),
     "selector": ("LayerInfo", "LayerSelector"),
     "transform": ("Transform",),
 }
@@ -42,6 +44,7 @@ __all__ = [
     "Options",
     "Packing",
     "Quantizer",
+    "SecondOrder",
     "SkipLayer",
     "Transform",
     "hookimpl",

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from vqzoo.plugin.code import Code, MethodCode
+from vqzoo.plugin.second_order import SecondOrder
 
 
 class Options(BaseModel):
@@ -45,6 +46,8 @@ class LayerContext:
             calibration. Its rows are drawn from the vectors that the layer multiplies by its
             matrix, equally from each group of a convolution. Their second moment is
             `inputs.T @ inputs / r`.
+        second_order: what errors of the layer's weights do to the network's logits; None where
+            the run gathered no such statistics.
     """
 
     layer: str
@@ -57,6 +60,7 @@ class LayerContext:
     progress: Callable[[int, int], None]
     quantize: Callable[[str, Tensor, Mapping[str, Any]], MethodCode]
     inputs: Tensor | None = None
+    second_order: SecondOrder | None = None
 
 
 class Method(ABC):

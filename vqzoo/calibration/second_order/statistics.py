@@ -14,7 +14,6 @@ labels nor a softmax, whose Fisher information all but vanishes on confident ans
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -23,27 +22,13 @@ from torch import Tensor, nn
 
 from vqzoo.calibration.second_order.input_vectors import input_vectors
 from vqzoo.data.batches import Batch
+from vqzoo.plugin.second_order import SecondOrder
 from vqzoo.plugin.selector import LayerInfo
 from vqzoo.progress import Steps
 
 HESSIAN_BYTES = 2 << 30  # of all layers' H together
 _COPY = 1 << 24  # values of input vectors copied at a time: 64 MiB
 _IMAGES = 16 * 3 * 224 * 224  # values of input images differentiated at a time
-
-
-@dataclass(frozen=True)
-class SecondOrder:
-    """Second-order statistics of one layer.
-
-    Attributes:
-        hessian: H as blocks of consecutive columns: (groups, b, b) float32 each, b adding up to n.
-            One block of all n columns unless that would take too much memory; products of inputs
-            in different blocks are then left out.
-        row_weights: g, (m,) float32.
-    """
-
-    hessian: tuple[Tensor, ...]
-    row_weights: Tensor
 
 
 class _Sums:
