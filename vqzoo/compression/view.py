@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from vqzoo.plugin.selector import LayerInfo
 
@@ -13,6 +14,7 @@ _KINDS: tuple[tuple[type[nn.Module], str], ...] = (
     (nn.Conv1d, "conv1d"),
     (nn.Conv2d, "conv2d"),
 )
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def compressible_layers(model: nn.Module) -> tuple[list[LayerInfo], dict[str, str]]:
@@ -35,13 +37,22 @@ def compressible_layers(model: nn.Module) -> tuple[list[LayerInfo], dict[str, st
             passed[name] = "its weight is computed from other parameters"
         elif id(weight) in first_name:
             passed[name] = f"shares the weight of {first_name[id(weight)]}"
-        elif not weight.dtype.is_floating_point:
-            passed[name] = f"its weight is {weight.dtype}".replace("torch.", "")
+        elif (unusual := _unusual(weight)) is not None:
+            passed[name] = f"its weight is {unusual}"
         else:
             first_name[id(weight)] = name
             groups = int(getattr(module, "groups", 1))
             layers.append(LayerInfo(name, kind, tuple(weight.shape), groups))
     return layers, passed
+
+
+def _unusual(weight: Tensor) -> str | None:
+    """What keeps a weight from being read as a matrix of floats: its dtype, layout or class."""
+    if weight.layout != torch.strided:
+        return f"a {weight.layout} tensor".replace("torch.", "")
+    if is_traceable_wrapper_subclass(weight.data):
+        return f"a {type(weight.data).__name__}"
+    return None if weight.dtype in _DTYPES else str(weight.dtype).removeprefix("torch.")
 
 
 def weight_matrix(model: nn.Module, layer: LayerInfo, device: torch.device) -> Tensor:

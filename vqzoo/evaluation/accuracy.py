@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from vqzoo.data.evaluation_data import BATCH_SIZE, Data, open_data
 from vqzoo.errors import UsageError, VqzooError
 from vqzoo.evaluation.statistics import PairedDifference, paired_points
+from vqzoo.module_checks import check_network
 
 # Called after each batch with the number of images done and in total (None for a stream).
 Progress = Callable[[int, int | None], None]
@@ -78,13 +79,12 @@ def evaluate(
         progress: called after each batch.
 
     Raises:
-        UsageError: `model` is not a module, the data has no labels for it, or `open_data` refuses
-            the data.
+        UsageError: `model` is not a network with weights, the data has no labels for it, or
+            `open_data` refuses the data.
         VqzooError: the data cannot be read, holds no image, or has labels that the model lacks.
         ValueError: `images` or `batch_size` is given with an open `Data`.
     """
-    if not isinstance(model, nn.Module):
-        raise UsageError(f"{model!r:.200} is not a network; vqzoo.load returns one")
+    check_network(model)
     opened = _opened(data, model, images, batch_size)
     if not opened.labelled:
         raise UsageError(

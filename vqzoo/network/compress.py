@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from vqzoo.calibration.layer_inputs import calibration_inputs
 from vqzoo.calibration.repair import Repaired, repair_with
 from vqzoo.compression.check import check_weights
+from vqzoo.compression.folding import with_plain_weights
 from vqzoo.compression.layer import CompressedLayer
 from vqzoo.compression.model import compress_model
 from vqzoo.compression.selection import plan_layers
@@ -21,6 +22,7 @@ from vqzoo.data.calibration_data import (
     open_calibration_data,
 )
 from vqzoo.errors import UsageError
+from vqzoo.module_checks import check_network
 from vqzoo.network.choices import Choice, Rule, method_choices
 from vqzoo.network.compressed_model import CompressedModel
 from vqzoo.plugin.files import plugin_files
@@ -50,7 +52,9 @@ def compress(
     The same arguments make the same codes as `vqzoo run`.
 
     Args:
-        model: any module; it can be saved if timm created it. It is not changed.
+        model: any module; it can be saved if timm created it. It is not changed. Pruning masks,
+            weight norms, spectral norms and parametrizations are folded into plain weights on a
+            copy.
         method: the name of a method, or a mapping from layer selectors to a method, to (method,
             options), or to a list of transforms that ends in a method:
             `{"features.*": ("km", {"k": 256}), "classifier.*": "pq"}`. The last selector that
@@ -79,8 +83,8 @@ def compress(
         The compressed network.
 
     Raises:
-        UsageError: a name or an option is unknown, a selector matches nothing, or the data is
-            invalid.
+        UsageError: `model` is not a network with weights or cannot be copied, a name or an option
+            is unknown, a selector matches nothing, or the data is invalid.
         VqzooError: weights are not finite, or data cannot be read.
         NothingCompressed: no layer could be compressed.
         PluginError: a plugin failed, and `keep_going` is off.
@@ -88,12 +92,16 @@ def compress(
     Example:
         >>> small = vqzoo.compress(model, "pq", layers="dense", k=256, d=4)
     """
+    check_network(model)
     with plugin_files(plugins):
         available = installed_plugins()
+    model, folded = with_plain_weights(model)
     compressible, passed_over = compressible_layers(model)
     choice, rules = method_choices(method, ratio, transforms, options)
     selection = [layers] if isinstance(layers, str) else list(layers)
-    plans, skipped = plan_layers(compressible, selection, choice, rules, available)
+    plans, skipped = plan_layers(
+        compressible, selection, choice, rules, available, passed_over=passed_over
+    )
     check_weights(model, plans)
     calibration = _open_images(calibrate, model, calibration_images, seed)
     if repair is calibrate or (isinstance(repair, str) and repair == calibrate):
@@ -102,6 +110,9 @@ def compress(
         repair_data = _open_images(repair, model, calibration_images, seed)
 
     watcher, where = progress or SilentWatcher(), torch.device(device)
+    for plan in plans:
+        if plan.layer.name in folded:
+            watcher.note(plan.layer.name, folded[plan.layer.name])
     inputs = None
     if calibration is not None:
         planned = [plan.layer for plan in plans]
