@@ -6,6 +6,7 @@ from typing import Any, Literal
 from pydantic import Field
 from torch import Tensor
 
+from vqzoo.numerics.arrays import excess_exponent, times_power
 from vqzoo.numerics.clustering.scalar_kmeans import assign_scalar
 from vqzoo.numerics.decoding.decode import decode_scalar
 from vqzoo.plugin import Code, Floats, Indices, LayerContext, Quantizer
@@ -62,12 +63,14 @@ class DeepCompression(Quantizer):
         k = min(1 << bits, len(values))
         if k < 1 << bits:
             context.note(f"only {k} weights survive, so each has its own value")
+        if exponent := excess_exponent(values):
+            values = times_power(values, -exponent)
         codebook = Floats.of(shared_values(values, k, options.init, context.seed), options.dtype)
         codes = assign_scalar(values, codebook.values)
         parts: dict[str, Indices | Floats] = {
             "gaps": gaps_part(positions, options.gap_bits),
             "codes": Indices(codes, k),
-            "codebook": codebook,
+            "codebook": codebook.times_power(exponent),
         }
         return Code((weight.shape[0], weight.shape[1]), parts)
 

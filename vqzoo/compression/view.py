@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
+from vqzoo.plugin.limits import MAX_NAME_LENGTH
 from vqzoo.plugin.selector import LayerInfo
 
 _KINDS: tuple[tuple[type[nn.Module], str], ...] = (
@@ -37,6 +38,8 @@ def compressible_layers(model: nn.Module) -> tuple[list[LayerInfo], dict[str, st
             passed[name] = "its weight is computed from other parameters"
         elif id(weight) in first_name:
             passed[name] = f"shares the weight of {first_name[id(weight)]}"
+        elif len(weight_key(name)) > MAX_NAME_LENGTH:
+            passed[name] = f"its name has more than the {MAX_NAME_LENGTH} characters of a file's"
         elif (unusual := _unusual(weight)) is not None:
             passed[name] = f"its weight is {unusual}"
         else:
