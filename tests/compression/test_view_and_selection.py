@@ -75,6 +75,8 @@ def test_what_is_passed_over_has_a_reason(model: Mixed) -> None:
         "spectral": "its weight is computed from other parameters",
         "tied": "shares the weight of head",
         "integers": "its weight is int8",
+        "volume": "Conv3d, a kind that vqzoo does not compress",
+        "up": "ConvTranspose2d, a kind that vqzoo does not compress",
     }
 
 

@@ -1,7 +1,7 @@
 """A layer's weight as a matrix, and back."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ _KINDS: tuple[tuple[type[nn.Module], str], ...] = (
     (nn.Conv1d, "conv1d"),
     (nn.Conv2d, "conv2d"),
 )
+_CLASSES = tuple(base for base, _ in _KINDS)
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -24,7 +25,9 @@ def compressible_layers(model: nn.Module) -> tuple[list[LayerInfo], dict[str, st
     A weight that several modules share is listed once, under its first name.
 
     Returns:
-        The layers in the model's order, and name -> reason for those that cannot be compressed.
+        The layers in the model's order, and name -> reason for whatever else holds matrices: layers
+        that cannot be compressed, by their module path, and parameters that are no layer's weight,
+        by their key in the state dict.
     """
     layers: list[LayerInfo] = []
     passed: dict[str, str] = {}
@@ -46,7 +49,38 @@ def compressible_layers(model: nn.Module) -> tuple[list[LayerInfo], dict[str, st
             first_name[id(weight)] = name
             groups = int(getattr(module, "groups", 1))
             layers.append(LayerInfo(name, kind, tuple(weight.shape), groups))
-    return layers, passed
+    return layers, passed | _other_matrices(model, first_name.keys(), passed)
+
+
+def is_matrix(parameter: Tensor) -> bool:
+    """Whether a parameter has two axes or more, not counting those of length 1."""
+    return sum(size != 1 for size in parameter.shape) > 1
+
+
+def _other_matrices(
+    model: nn.Module, taken: Collection[int], passed: Mapping[str, str]
+) -> dict[str, str]:
+    """Name -> reason for matrices of modules that are neither compressible nor passed over.
+
+    Args:
+        model: the model.
+        taken: ids of the weights that are listed.
+        passed: module path -> reason of the layers that are passed over.
+    """
+    others: dict[str, str] = {}
+    for name, parameter in model.named_parameters():
+        path = name.rpartition(".")[0]
+        owners = [path[:end] for end, letter in enumerate(path) if letter == "."] + [path]
+        known = id(parameter) in taken or any(owner in passed for owner in owners)
+        if known or not is_matrix(parameter):
+            continue
+        module = model.get_submodule(path)
+        kind = type(module).__name__
+        if any(module.children()) or isinstance(module, _CLASSES):
+            others[name] = f"a parameter of {kind} that is no layer's weight"
+        else:
+            others[path] = f"{kind}, a kind that vqzoo does not compress"
+    return others
 
 
 def _unusual(weight: Tensor) -> str | None:

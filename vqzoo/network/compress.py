@@ -1,5 +1,6 @@
 """`vqzoo.compress`."""
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from vqzoo.data.calibration_data import (
     collect_calibration_data,
     open_calibration_data,
 )
-from vqzoo.errors import UsageError
+from vqzoo.errors import CoverageWarning, UsageError
 from vqzoo.module_checks import check_network
 from vqzoo.network.choices import Choice, Rule, method_choices
 from vqzoo.network.compressed_model import CompressedModel
@@ -80,7 +81,8 @@ def compress(
         **options: the method's options.
 
     Returns:
-        The compressed network.
+        The compressed network. A `CoverageWarning` says so if less than half of its weights are
+        compressed.
 
     Raises:
         UsageError: `model` is not a network with weights or cannot be copied, a name or an option
@@ -142,7 +144,10 @@ def compress(
         names = [layer.layer.name for layer in compressed]
         repaired = repair_with(repair_data, model, module, names, device=where, watcher=watcher)
         module = repaired.module
-    return CompressedModel(module, compressed, passed_over | skipped | failed, plugins, repaired)
+    small = CompressedModel(module, compressed, passed_over | skipped | failed, plugins, repaired)
+    if small.coverage.low:
+        warnings.warn(f"{small.coverage}", CoverageWarning, stacklevel=2)
+    return small
 
 
 def _open_images(

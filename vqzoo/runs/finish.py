@@ -8,13 +8,21 @@ from typing import Any
 
 from vqzoo.artifact.schema import DENSE_FILE
 from vqzoo.artifact.writer import dense_bytes, untouched_tensors, write_artifact, write_tensors
+from vqzoo.compression.coverage import account
 from vqzoo.models.dense import OpenedModel
 from vqzoo.network.load import load
 from vqzoo.plugin.manager import Plugins
 from vqzoo.progress import Watcher
 from vqzoo.report.block import Options
 from vqzoo.report.card import write_card
-from vqzoo.report.record import FileSizes, Record, Seconds, ratios, versions
+from vqzoo.report.record import (
+    FileSizes,
+    Record,
+    Seconds,
+    coverage_record,
+    ratios,
+    versions,
+)
 from vqzoo.report.record_file import write_record
 from vqzoo.report.steps import CalibrationRecord
 from vqzoo.runs.before_after import Baseline, measure_against
@@ -107,6 +115,9 @@ def finish_run(
         agreement=measured.agreement,
         layers=tuple(network.rows),
         skipped=network.skipped,
+        coverage=coverage_record(
+            account(baseline.network, {row.name for row in network.rows}, network.skipped)
+        ),
         stages=tuple(network.stages),
         finetuning=network.finetuning,
         calibration=facts.calibration,
