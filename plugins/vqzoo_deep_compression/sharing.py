@@ -12,6 +12,7 @@ from vqzoo.numerics.decoding.decode import decode_scalar
 from vqzoo.plugin import Code, Floats, Indices, LayerContext, Quantizer
 from vqzoo_deep_compression.lloyd import Init, shared_values
 from vqzoo_deep_compression.survivors import (
+    DENSE_KINDS,
     PruningOptions,
     count_survivors,
     gaps_part,
@@ -59,7 +60,7 @@ class DeepCompression(Quantizer):
         """Prune, cluster the survivors, and assign them to the centroids as stored."""
         positions = survivors(weight, options, context.kind)
         values = weight.reshape(-1).cpu()[positions]
-        bits = options.bits or (DENSE_BITS if context.kind == "linear" else CONV_BITS)
+        bits = options.bits or (DENSE_BITS if context.kind in DENSE_KINDS else CONV_BITS)
         k = min(1 << bits, len(values))
         if k < 1 << bits:
             context.note(f"only {k} weights survive, so each has its own value")

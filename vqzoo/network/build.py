@@ -17,7 +17,7 @@ from vqzoo.artifact.parts import part_keys
 from vqzoo.artifact.reader import Artifact
 from vqzoo.compression.coded_layer import run_from_code
 from vqzoo.compression.decode import decode
-from vqzoo.compression.view import compressible_layers, layer_name, weight_key
+from vqzoo.compression.view import compressible_layers, layer_name, runs_alone, weight_key
 from vqzoo.errors import ArtifactError, one_line
 from vqzoo.models.registration import register_models
 from vqzoo.models.timm_config import check_model_args, known_pretrained_cfg
@@ -26,6 +26,8 @@ from vqzoo.plugin.code import MethodCode
 from vqzoo.plugin.manager import Plugins
 
 Mode = Literal["decoded", "codes"]
+
+_CODED_KINDS = ("linear", "conv1d", "conv2d")
 
 
 def build_model(artifact: Artifact, plugins: Plugins, mode: Mode = "decoded") -> nn.Module:
@@ -184,10 +186,15 @@ def _fill(
 
 
 def _coded_keys(model: nn.Module, artifact: Artifact) -> set[str]:
-    """Keys of the weights that can run from codes: one layer's alone, used by its forward pass
-    alone, and float32 (a network that ran with rounded weights needs them rounded again)."""
+    """Keys of the weights that can run from codes: a Linear's or a convolution's alone, used by its
+    forward pass alone, and float32 (a network that ran with rounded weights needs them rounded
+    again)."""
     shared = set(artifact.metadata.aliases.values())
-    layers, _ = compressible_layers(model)
+    layers = [
+        layer
+        for layer in compressible_layers(model)[0]
+        if layer.kind in _CODED_KINDS and runs_alone(model, layer.name)
+    ]
     entries = artifact.metadata.layers
     codes = {key for key, entry in entries.items() if entry.dtype == "float32"}
     return codes & {weight_key(layer.name) for layer in layers} - shared
