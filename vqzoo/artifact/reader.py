@@ -12,6 +12,7 @@ from vqzoo.artifact.header import Header, StoredTensor, read_header, strict_json
 from vqzoo.artifact.parts import code_entries, part_keys
 from vqzoo.artifact.schema import (
     CONFIG_FILE,
+    FEATURES,
     FORMAT_VERSION,
     SEPARATOR,
     WEIGHTS_FILE,
@@ -128,9 +129,11 @@ def _check_version(version: Any, features: Any) -> None:
             f"the artifact has format version {version!r:.40}, but this vqzoo reads "
             f"{FORMAT_VERSION}: upgrade vqzoo"
         )
-    if features:
+    known = list(FEATURES)  # features may be anything, also what cannot be hashed
+    if not isinstance(features, list) or any(feature not in known for feature in features):
         raise ArtifactError(
-            f"the artifact requires features that this vqzoo does not have: {features!r:.200}"
+            f"the artifact requires features that this vqzoo does not have: {features!r:.200}; "
+            "upgrade vqzoo"
         )
 
 

@@ -1,5 +1,6 @@
 """Build an artifact's architecture, check it against the header, and fill it with weights."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import get_ident
@@ -15,17 +16,24 @@ from vqzoo.artifact.codes import build_code
 from vqzoo.artifact.dtypes import BY_NAME, BY_STORED_NAME, ElementType, torch_dtype
 from vqzoo.artifact.parts import part_keys
 from vqzoo.artifact.reader import Artifact
+from vqzoo.artifact.schema import MODEL_ARGUMENTS
 from vqzoo.compression.coded_layer import run_from_code
 from vqzoo.compression.decode import decode
 from vqzoo.compression.view import compressible_layers, layer_name, weight_key
 from vqzoo.errors import ArtifactError, one_line
+from vqzoo.models.arguments import check_arguments, required_features
+from vqzoo.models.create import bounded_construction, create_model
 from vqzoo.models.registration import register_models
-from vqzoo.models.timm_config import check_model_args, known_pretrained_cfg
+from vqzoo.models.timm_config import known_pretrained_cfg
 from vqzoo.numerics.arrays import all_finite
 from vqzoo.plugin.code import MethodCode
 from vqzoo.plugin.manager import Plugins
 
 Mode = Literal["decoded", "codes"]
+
+# Beside what a file holds, its architecture may create this much in building itself.
+_SPARE_MODULES = 10_000
+_SPARE_WEIGHTS = 1 << 26
 
 
 def build_model(artifact: Artifact, plugins: Plugins, mode: Mode = "decoded") -> nn.Module:
@@ -43,9 +51,7 @@ def build_model(artifact: Artifact, plugins: Plugins, mode: Mode = "decoded") ->
         ArtifactError: the artifact does not fit its architecture, or cannot be decoded.
     """
     register_models(plugins)
-    with torch.device("meta"):
-        expected = _create(artifact.config).state_dict()
-    _check_tensors(artifact, expected)
+    _check_tensors(artifact, _expected_tensors(artifact))
     model, coded = _create_empty(artifact, mode)
     with torch.no_grad():
         for key, code in _fill(model, artifact, plugins, coded).items():
@@ -101,18 +107,58 @@ def _allocate(model: nn.Module, coded: set[str]) -> None:
             module._parameters[name] = allocated[parameter]
 
 
-def _create(config: dict[str, Any]) -> nn.Module:
-    """Create the architecture that a config names, without pretrained weights."""
-    name, classes = config.get("architecture"), config.get("num_classes")
-    arguments = config.get("model_args", {})
+def _expected_tensors(artifact: Artifact) -> dict[str, Tensor]:
+    """The tensors of the architecture, on the meta device; it may be as large as the file says.
+
+    Raises:
+        ArtifactError: the config names no architecture, or a far larger one than the file holds.
+    """
+    _check_arguments(artifact.config)
+    if set(required_features(artifact.config)) - set(artifact.metadata.required_features):
+        raise ArtifactError(
+            f"model_args in config.json need the feature {MODEL_ARGUMENTS!r}, which the file does "
+            "not declare"
+        )
+    shapes = [entry.shape for entry in artifact.metadata.layers.values()]
+    shapes += [tensor.shape for tensor in artifact.dense_tensors().values()]
+    weights = sum(math.prod(shape) for shape in shapes)
+    tensors = len(shapes) + len(artifact.metadata.aliases)
+    with (
+        torch.device("meta"),
+        bounded_construction(_SPARE_MODULES + 16 * tensors, _SPARE_WEIGHTS + 4 * weights),
+    ):
+        model = _create(artifact.config)
+    buffers = sum(buffer.nbytes for buffer in model.buffers())
+    if buffers > _SPARE_WEIGHTS * 16 + 16 * weights:
+        raise ArtifactError(
+            f"the architecture with these arguments needs {buffers / 1e9:.1f} GB besides the "
+            "file's weights"
+        )
+    return model.state_dict()
+
+
+def _check_arguments(config: dict[str, Any]) -> None:
+    """Refuse a config that names no architecture of timm's, or arguments that no factory may get.
+
+    Raises:
+        ArtifactError: names the first problem.
+    """
+    name, arguments = config.get("architecture"), config.get("model_args", {})
     if not isinstance(name, str) or "." in name or not timm.is_model(name):
         raise ArtifactError(f"timm has no architecture {name!r:.80} here")
     if not isinstance(arguments, dict):
         raise ArtifactError("model_args in config.json is not an object")
-    arguments = {"num_classes": classes, **arguments}
-    check_model_args(arguments)
+    check_arguments({"num_classes": config.get("num_classes"), **arguments})
+
+
+def _create(config: dict[str, Any]) -> nn.Module:
+    """Create the architecture that a config names, without pretrained weights."""
+    name = config["architecture"]
+    arguments = {"num_classes": config["num_classes"], **config.get("model_args", {})}
     try:
-        model = timm.create_model(name, pretrained=False, **arguments)
+        model: Any = create_model(name, arguments)
+    except ArtifactError:
+        raise
     except Exception as error:
         raise ArtifactError(
             f"timm cannot create {name} with the arguments of config.json: {one_line(error)}"

@@ -6,10 +6,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vqzoo.artifact.schema import DENSE_FILE
-from vqzoo.artifact.writer import dense_bytes, untouched_tensors, write_artifact, write_tensors
+import torch
+from torch import nn
+
+from vqzoo.artifact.dtypes import torch_dtype
+from vqzoo.artifact.schema import DENSE_FILE, LayerEntry, Proof
+from vqzoo.artifact.writer import (
+    dense_bytes,
+    record_proof,
+    untouched_tensors,
+    write_artifact,
+    write_tensors,
+)
+from vqzoo.compression.decode import decode
+from vqzoo.compression.view import copy_with_weights, layer_name
+from vqzoo.errors import VqzooError
+from vqzoo.finetuning.encoded import code_of
+from vqzoo.models.arguments import required_features
 from vqzoo.models.dense import OpenedModel
 from vqzoo.network.load import load
+from vqzoo.network.proof import prove
 from vqzoo.plugin.manager import Plugins
 from vqzoo.progress import Watcher
 from vqzoo.report.block import Options
@@ -79,9 +95,11 @@ def finish_run(
         facts.config,
         method=facts.method,
         weights=facts.weights,
+        features=required_features(facts.config),
     )
     with watcher.phase("reading the artifact back"):
         reread = load(work.partial)
+        record_proof(work.partial, _prove(network, reread, plugins))
     if facts.write_dense:
         tensors, _ = untouched_tensors(reread, set())
         write_tensors(work.partial / DENSE_FILE, tensors, {"format": "pt"})
@@ -121,3 +139,31 @@ def finish_run(
     # Observers are plugins: their contract is report.json's plain dict, not the Record class.
     plugins.notify("vqzoo_run_finished", record=record.to_dict(), folder=str(work.target))
     return FinishedRun(work.target, record)
+
+
+def _prove(network: CompressedNetwork, reread: nn.Module, plugins: Plugins) -> Proof:
+    """Compare an artifact that was read back with what the run holds in memory.
+
+    The decoded weights must be equal, and the two networks must give the same outputs.
+
+    Args:
+        network: the compressed network.
+        reread: the network of its artifact.
+        plugins: the installed plugins.
+
+    Raises:
+        VqzooError: they differ; names the weight or the module.
+    """
+    weights = {}
+    for layer in network.layers:
+        entry = LayerEntry.model_validate(layer.entry)
+        weight = reread.get_parameter(layer.key).detach()
+        decoded = decode(code_of(layer, plugins), plugins).to(torch_dtype(entry.dtype))
+        if not torch.equal(decoded.to(weight.dtype).view(weight.shape), weight):
+            raise VqzooError(
+                f"{layer.key} decodes to other values from the file than in memory: the method "
+                f"{entry.code.method} or the packing is not deterministic; nothing was written"
+            )
+        weights[layer_name(layer.key)] = weight.view(entry.view)
+    # The weights are equal, so the two networks share them: memory holds them once.
+    return prove(copy_with_weights(network.module, weights), reread)

@@ -104,9 +104,7 @@ def prepare(
         training=_open_training(recipe, opened),
         calibration=calibration,
         repair=calibration if shared else _open_calibration(recipe.repair, recipe, opened),
-        config=timm_config(
-            opened.module, opened.model_args, pretrained=opened.weights == "pretrained"
-        ),
+        config=timm_config(opened.module, pretrained=opened.weights == "pretrained"),
         device=device,
         digest=digest,
         target=target,

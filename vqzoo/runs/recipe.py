@@ -1,10 +1,11 @@
 """The recipe of a run: one model, how to compress it, how to measure it."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from vqzoo.artifact.files import canonical_json, sha256_file, sha256_text
 from vqzoo.command_options import CommandOption, OptionGroup, public_data_name
@@ -17,10 +18,32 @@ if TYPE_CHECKING:
     from vqzoo.compression.selection import MethodChoice
 
 
-def _model_arguments(texts: list[str]) -> dict[str, int | str]:
-    """`name=value` pairs whose values are integers where they look like it."""
-    pairs = parse_option_pairs(texts).items()
-    return {name: int(value) if value.isdecimal() else value for name, value in pairs}
+_PYTHON = {"True": True, "False": False, "None": None}
+
+
+def _model_arguments(texts: list[str]) -> dict[str, Any]:
+    """`name=value` pairs: numbers, true, false, null and lists as JSON has them, other values as
+    text."""
+    return {name: _argument(value) for name, value in parse_option_pairs(texts).items()}
+
+
+def _argument(text: str) -> Any:
+    if text in _PYTHON:
+        return _PYTHON[text]
+    try:
+        return json.loads(text, parse_constant=_refuse)
+    except ValueError:
+        return text
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(constant)  # NaN and the like are texts
+
+
+def _argument_text(value: Any) -> str:
+    """The inverse of `_argument`."""
+    plain = isinstance(value, str) and _argument(value) == value
+    return value if plain else json.dumps(value, ensure_ascii=False)
 
 
 def split_selectors(texts: list[str]) -> tuple[str, ...]:
@@ -59,13 +82,15 @@ class Recipe(BaseModel):
         ),
     ] = "pretrained"
     model_args: Annotated[
-        dict[str, OptionValue],
+        dict[str, JsonValue],
         CommandOption(
             "--model-arg",
-            help="An argument for timm.create_model, such as num_classes or img_size; repeatable.",
+            help="An argument for timm.create_model: num_classes=10, act_layer=silu, "
+            "img_size=[96,128], dynamic_img_size=true; repeatable.",
             metavar="NAME=VALUE",
             panel="Model",
             read=_model_arguments,
+            write=_argument_text,
         ),
     ] = {}
     method: Annotated[

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from vqzoo.artifact.reader import Artifact
+    from vqzoo.artifact.schema import ConfigBlock
 
 _UNLIMITED = 10_000
 
@@ -44,6 +45,19 @@ def inspect(
         f"{megabytes(sum(tensor.nbytes for tensor in dense.values()))}; "
         f"whole file {megabytes(opened.header.file_bytes)}. "
         "Checksums are verified when the artifact is loaded.",
+    )
+    print_text(console, _proof_text(block))
+
+
+def _proof_text(block: "ConfigBlock") -> str:
+    """How the writer proved the artifact, in a sentence."""
+    if block.proof is None:
+        return "An older vqzoo wrote it, without running it beside the network that it came from."
+    count, *size = block.proof.images
+    return (
+        "Proven when it was written: it rebuilds the network that was compressed. Both ran on "
+        f"{count} images of {'×'.join(map(str, size))}; outputs differ by "
+        f"{block.proof.difference:.1g} of the largest."
     )
 
 
