@@ -16,6 +16,8 @@ from vqzoo.plugin.limits import (
 )
 
 FORMAT_VERSION = 1
+WEIGHTS_ONLY = "weights-only"  # no architecture: the weights of a network that the user builds
+FEATURES = frozenset({WEIGHTS_ONLY})  # what `required_features` may name
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "vqzoo.safetensors"
 REPORT_FILE = "report.json"
@@ -121,8 +123,8 @@ class Metadata(_Entry):
 
     Attributes:
         format_version: 1.
-        required_features: features that a reader must have to read the file; none in plain format
-            1.
+        required_features: those of `FEATURES` that a reader must have to read the file; none in
+            plain format 1.
         config_sha256: of config.json without its `vqzoo` block, as canonical JSON.
         layers: state dict key -> compressed weight.
         aliases: state dict key -> the key whose tensor it shares.

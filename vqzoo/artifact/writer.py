@@ -45,6 +45,7 @@ def write_artifact(
     *,
     method: str,
     weights: str,
+    features: Sequence[str] = (),
 ) -> WrittenArtifact:
     """Write an artifact into an existing folder.
 
@@ -55,13 +56,18 @@ def write_artifact(
         config: a timm config (see `vqzoo.models.timm_config`), without a `vqzoo` block.
         method: the run's method, for the record.
         weights: where the dense weights came from, for the record.
+        features: what a reader must know to read the artifact, of `schema.FEATURES`.
 
     Raises:
         VqzooError: the state dict holds an entry that cannot be stored, or the disk is full.
     """
     dense, aliases = untouched_tensors(model, {layer.key for layer in layers})
     metadata = metadata_text(
-        layers, aliases, sha256_text(canonical_json(config)), record_sha256(method, weights)
+        layers,
+        aliases,
+        sha256_text(canonical_json(config)),
+        record_sha256(method, weights),
+        features,
     )
     tensors = dict(dense)
     for layer in layers:
@@ -86,6 +92,7 @@ def metadata_text(
     aliases: Mapping[str, str],
     config_sha256: str,
     record_sha256: str,
+    features: Sequence[str] = (),
 ) -> str:
     """The value of the one metadata key in the header.
 
@@ -94,7 +101,7 @@ def metadata_text(
     """
     metadata = {
         "format_version": FORMAT_VERSION,
-        "required_features": [],
+        "required_features": list(features),
         "config_sha256": config_sha256,
         "record_sha256": record_sha256,
         "layers": {layer.key: layer.entry for layer in layers},

@@ -56,7 +56,8 @@ def timm_config(
     if not architecture:
         raise UsageError(
             f"{type(model).__name__} was not created by timm.create_model, so an artifact could "
-            "not say how to rebuild it: register it with timm first (timm.models.register_model)"
+            "not say how to rebuild it: vqzoo.save_weights saves its weights alone, or register it "
+            "with timm first (timm.models.register_model)"
         )
     arguments = dict(model_args)
     try:

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from vqzoo.artifact.encode import encode_layer
+from vqzoo.artifact.encode import EncodedLayer, encode_layer
 from vqzoo.artifact.folder import check_target, replacement_folder
 from vqzoo.artifact.writer import write_artifact
 from vqzoo.calibration.repair import Repaired
@@ -15,7 +15,7 @@ from vqzoo.compression.view import weight_key
 from vqzoo.models.timm_config import known_model_args, timm_config
 from vqzoo.network.load import load
 from vqzoo.plugin.files import plugin_files
-from vqzoo.plugin.manager import installed_plugins
+from vqzoo.plugin.manager import Plugins, installed_plugins
 
 
 class CompressedModel(nn.Module):
@@ -80,21 +80,30 @@ class CompressedModel(nn.Module):
         plugins = installed_plugins()
         arguments = dict(model_args) if model_args is not None else known_model_args(self.module)
         config = timm_config(self.module, arguments, pretrained=False)
-        encoded = [
-            encode_layer(
-                weight_key(layer.layer.name),
-                layer.layer.shape,
-                self.module.get_parameter(weight_key(layer.layer.name)).dtype,
-                layer.compressed,
-                layer.options,
-                packing,
-                plugins,
-                [(step.name, step.options) for step in layer.transforms],
-            )
-            for layer in self.layers
-        ]
-        methods = {layer.method for layer in self.layers}
-        label = methods.pop() if len(methods) == 1 else "mixed"
+        encoded, label = encoded_layers(self, packing, plugins), method_label(self)
         with replacement_folder(target) as folder:
             write_artifact(folder, self.module, encoded, config, method=label, weights="in memory")
             load(folder)  # an artifact that cannot be loaded is not saved
+
+
+def encoded_layers(small: CompressedModel, packing: str, plugins: Plugins) -> list[EncodedLayer]:
+    """The compressed layers as a file holds them, their codes packed by `packing`."""
+    return [
+        encode_layer(
+            weight_key(layer.layer.name),
+            layer.layer.shape,
+            small.module.get_parameter(weight_key(layer.layer.name)).dtype,
+            layer.compressed,
+            layer.options,
+            packing,
+            plugins,
+            [(step.name, step.options) for step in layer.transforms],
+        )
+        for layer in small.layers
+    ]
+
+
+def method_label(small: CompressedModel) -> str:
+    """The method of all layers, or "mixed"."""
+    methods = {layer.method for layer in small.layers}
+    return methods.pop() if len(methods) == 1 else "mixed"

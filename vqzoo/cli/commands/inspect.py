@@ -29,10 +29,10 @@ def inspect(
     opened = open_artifact(artifact)
     dense = opened.dense_tensors()
     console = stdout()
-    block, cfg = opened.block, opened.config
+    block = opened.block
     print_text(
         console,
-        f"[bold]{escape(printable(str(cfg.get('architecture'))))}[/], "
+        f"[bold]{escape(printable(_name(opened)))}[/], "
         f"method {escape(printable(block.method))}, weights {escape(printable(block.weights))}, "
         f"format {block.format_version}",
         markup=True,
@@ -45,6 +45,19 @@ def inspect(
         f"whole file {megabytes(opened.header.file_bytes)}. "
         "Checksums are verified when the artifact is loaded.",
     )
+    if opened.weights_only:
+        print_text(
+            console,
+            "No architecture is stored: vqzoo.load_into(model, folder) loads the weights into a "
+            "network that you build.",
+        )
+
+
+def _name(opened: "Artifact") -> str:
+    """The architecture, or the class of a network that the user builds."""
+    if opened.weights_only:
+        return f"weights only, of {opened.config.get('network')}"
+    return str(opened.config.get("architecture"))
 
 
 def _table(opened: "Artifact", width: int) -> "Table":
