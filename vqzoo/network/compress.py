@@ -50,7 +50,8 @@ def compress(
     The same arguments make the same codes as `vqzoo run`.
 
     Args:
-        model: any module; it can be saved if timm created it. It is not changed.
+        model: any module; it is not changed. `CompressedModel.save` saves it if timm created it,
+            `vqzoo.save_weights` saves any other.
         method: the name of a method, or a mapping from layer selectors to a method, to (method,
             options), or to a list of transforms that ends in a method:
             `{"features.*": ("km", {"k": 256}), "classifier.*": "pq"}`. The last selector that

@@ -68,7 +68,8 @@ class CompressedModel(nn.Module):
             force: replace an artifact that exists.
 
         Raises:
-            UsageError: the folder exists, or timm cannot create this model again.
+            UsageError: the folder exists, or timm cannot create this model again (see
+                `vqzoo.save_weights`).
         """
         with plugin_files(self.plugin_files):
             self._save(Path(folder), model_args, packing, force)
