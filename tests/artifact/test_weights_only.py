@@ -1,6 +1,9 @@
 """Artifacts without an architecture: what refuses them, and forged ones."""
 
+import os
+import random
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from forging import Forgery, take_apart
+from test_fuzz import MUTATIONS, Unsealable
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
@@ -16,6 +20,8 @@ from vqzoo.artifact.reader import open_artifact
 from vqzoo.cli.main import app
 from vqzoo.errors import ArtifactError, UsageError
 from vqzoo.hub.repository import push
+
+CASES = int(os.environ.get("VQZOO_FUZZ", "120"))
 
 pytestmark = pytest.mark.usefixtures("little_memory")
 
@@ -195,3 +201,27 @@ def test_damage_is_refused(mode: Any, weights: Path, tmp_path: Path) -> None:
     refused(folder, mode, "is damaged")
     path.unlink()
     refused(folder, mode, "does not exist")
+
+
+@pytest.mark.parametrize("kind", MUTATIONS)
+def test_mutations_are_refused_without_a_trace_or_fill_the_network(
+    kind: str, weights: Path, tmp_path: Path
+) -> None:
+    """As in test_fuzz.py, which has the mutations."""
+    outcomes: Counter[str] = Counter()
+    for case in range(CASES // len(MUTATIONS)):
+        folder = Path(shutil.copytree(weights, tmp_path / "a"))
+        model = network()
+        before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+        try:
+            MUTATIONS[kind](folder, random.Random(f"{kind} {case}"))
+            loaded = vqzoo.load_into(model, folder, mode=("decoded", "codes")[case % 2])
+        except (ArtifactError, Unsealable) as error:
+            outcomes[type(error).__name__] += 1
+            state: dict[str, Tensor] = model.state_dict()
+            assert all(torch.equal(state[key], before[key]) for key in before), (kind, case)
+        else:
+            outcomes["loaded"] += 1
+            assert loaded(torch.zeros(2, 40)).shape == (2, 7)
+        shutil.rmtree(tmp_path / "a", ignore_errors=True)
+    assert outcomes["ArtifactError"] > CASES // len(MUTATIONS) // 4, outcomes
