@@ -255,6 +255,13 @@ class Remembers(nn.Linear):
         assert int(state) == self.in_features
 
 
+class Forgets(nn.Linear):
+    """A layer that leaves its bias out of the state dict."""
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, *_: Any) -> None:
+        destination[prefix + "weight"] = self.weight.detach()
+
+
 def with_buffer(buffer: Tensor) -> nn.Module:
     model = nn.Sequential(nn.Linear(16, 16))
     model.register_buffer("extra", buffer)
@@ -275,6 +282,8 @@ def renamed() -> nn.Module:
 
 UNFIT: dict[str, tuple[Callable[[], Any], str]] = {
     "extra state": (lambda: nn.Sequential(Remembers(16, 16)), "'0._extra_state' is neither"),
+    "a bias left out": (lambda: nn.Sequential(Forgets(16, 16)), "lacks the parameter '0.bias'"),
+    "a sparse buffer": (lambda: with_buffer(torch.eye(3).to_sparse()), "'extra' is sparse"),
     "complex numbers": (
         lambda: with_buffer(torch.ones(2, dtype=torch.complex64)), "'extra': an artifact cannot"
     ),

@@ -34,7 +34,12 @@ def module_state(model: Any) -> dict[str, Tensor]:
             raise UsageError(f"{key!r} has no shape yet: run the network once")
         if tensor.is_meta:
             raise UsageError(f"{key!r} is on the meta device: build the network on a real one")
+        if tensor.layout is not torch.strided:
+            raise UsageError(f"{key!r} is sparse, and an artifact holds dense tensors only")
     state: dict[str, Any] = model.state_dict()
+    for key, _ in model.named_parameters():
+        if key not in state:
+            raise UsageError(f"the state dict lacks the parameter {key!r}, which would be lost")
     for key, value in state.items():
         _check_entry(key, value, tensors.get(key))
     return state
