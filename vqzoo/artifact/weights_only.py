@@ -7,19 +7,15 @@ from vqzoo.artifact.schema import WEIGHTS_FILE
 from vqzoo.errors import UsageError, VqzooError
 
 
-def need_architecture(artifact: Artifact, source: str | Path) -> None:
+def need_architecture(artifact: Artifact) -> None:
     """Refuse an artifact that does not say how to build its network.
-
-    Args:
-        artifact: the artifact.
-        source: what the user calls it.
 
     Raises:
         UsageError: it holds weights only.
     """
     if artifact.weights_only:
         raise UsageError(
-            f"{source} holds weights only, and no architecture to build: build the network in "
+            f"{artifact.folder} holds weights only, and no architecture to build: build the network in "
             "Python, and call vqzoo.load_into(model, folder)"
         )
 
@@ -36,4 +32,4 @@ def refuse_weights_only(folder: Path) -> None:
         artifact = open_artifact(folder)
     except VqzooError:
         return
-    need_architecture(artifact, folder)
+    need_architecture(artifact)

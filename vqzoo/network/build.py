@@ -15,6 +15,7 @@ from vqzoo.artifact.codes import build_code
 from vqzoo.artifact.dtypes import BY_NAME, BY_STORED_NAME, ElementType, torch_dtype
 from vqzoo.artifact.parts import part_keys
 from vqzoo.artifact.reader import Artifact
+from vqzoo.artifact.weights_only import need_architecture
 from vqzoo.compression.coded_layer import run_from_code
 from vqzoo.compression.decode import decode
 from vqzoo.compression.view import compressible_layers, layer_name, weight_key
@@ -40,8 +41,10 @@ def build_model(artifact: Artifact, plugins: Plugins, mode: Mode = "decoded") ->
         mode: see `vqzoo.load`.
 
     Raises:
+        UsageError: the artifact has no architecture.
         ArtifactError: the artifact does not fit its architecture, or cannot be decoded.
     """
+    need_architecture(artifact)
     register_models(plugins)
     with torch.device("meta"):
         expected = _create(artifact.config).state_dict()

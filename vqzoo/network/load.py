@@ -13,7 +13,6 @@ from vqzoo.artifact.reader import (
     verify_checksum,
 )
 from vqzoo.artifact.schema import CONFIG_FILE, WEIGHTS_FILE
-from vqzoo.artifact.weights_only import need_architecture
 from vqzoo.errors import UsageError
 from vqzoo.models.sources import HF_HUB, local_path, parse_hub_id, split_source
 from vqzoo.network.build import Mode, build_model
@@ -71,20 +70,15 @@ def verified_artifact(
 
     Returns:
         The artifact, and its commit if it is from the Hub.
-
-    Raises:
-        UsageError: it has no architecture.
     """
     if names_repository(source):
         from vqzoo.hub.repository import fetch
 
         pulled = fetch(str(source), revision=revision, names=(CONFIG_FILE, WEIGHTS_FILE))
-        need_architecture(pulled.artifact, source)
         return pulled.artifact, pulled.commit
     if revision is not None:
         raise UsageError(f"{source} is a folder, and only repositories have revisions")
     artifact = open_artifact(local_path(str(source)))
-    need_architecture(artifact, source)
     verify_checksum(artifact)
     return artifact, None
 
