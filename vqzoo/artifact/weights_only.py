@@ -15,8 +15,8 @@ def need_architecture(artifact: Artifact) -> None:
     """
     if artifact.weights_only:
         raise UsageError(
-            f"{artifact.folder} holds weights only, and no architecture to build: build the network in "
-            "Python, and call vqzoo.load_into(model, folder)"
+            f"{artifact.folder} holds weights only, and no architecture to build: build the network "
+            "in Python, and call vqzoo.load_into(model, folder)"
         )
 
 

@@ -50,8 +50,7 @@ def compress(
     The same arguments make the same codes as `vqzoo run`.
 
     Args:
-        model: any module; it is not changed. `CompressedModel.save` saves it if timm created it,
-            `vqzoo.save_weights` saves any other.
+        model: any module; it can be saved if timm created it. It is not changed.
         method: the name of a method, or a mapping from layer selectors to a method, to (method,
             options), or to a list of transforms that ends in a method:
             `{"features.*": ("km", {"k": 256}), "classifier.*": "pq"}`. The last selector that
@@ -77,7 +76,7 @@ def compress(
         **options: the method's options.
 
     Returns:
-        The compressed network.
+        The compressed network; `vqzoo.save_weights` saves one that timm cannot create.
 
     Raises:
         UsageError: a name or an option is unknown, a selector matches nothing, or the data is
