@@ -15,7 +15,7 @@ def need_architecture(artifact: Artifact) -> None:
     """
     if artifact.weights_only:
         raise UsageError(
-            f"{artifact.folder} holds weights only, and no architecture to build: build the network "
+            f"{artifact.folder} holds weights only, and no architecture: build the network "
             "in Python, and call vqzoo.load_into(model, folder)"
         )
 
