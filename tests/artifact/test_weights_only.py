@@ -155,7 +155,7 @@ LIES: dict[str, tuple[Change, str]] = {
     "an unknown method": (lambda f: f.layer()["code"].update(method="none"), "no installed plugin"),
     "an architecture": (set_config, "names an architecture"),
     "a feature more": (
-        set_metadata("required_features", ["weights-only", "x"]), "does not have: ['x']"
+        set_metadata("required_features", ["weights-only", "x"]), "does not have: ["
     ),
     "features in numbers": (set_metadata("required_features", [[1]]), "does not have: [[1]]"),
     "features of another type": (set_metadata("required_features", {"a": 1}), "does not have"),

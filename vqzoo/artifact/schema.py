@@ -16,8 +16,6 @@ from vqzoo.plugin.limits import (
 )
 
 FORMAT_VERSION = 1
-WEIGHTS_ONLY = "weights-only"  # no architecture: the weights of a network that the user builds
-FEATURES = frozenset({WEIGHTS_ONLY})  # what `required_features` may name
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "vqzoo.safetensors"
 REPORT_FILE = "report.json"
@@ -25,6 +23,9 @@ DENSE_FILE = "model.safetensors"
 CARD_FILE = "README.md"
 PLOT_FILE = "bytes.png"
 SEPARATOR = "::"
+
+WEIGHTS_ONLY = "weights-only"  # no architecture: the weights of a network that the user builds
+FEATURES = frozenset({WEIGHTS_ONLY})  # that this reader has
 
 _Size = Annotated[int, Field(ge=0, le=MAX_NUMEL, strict=True)]
 _Shape = Annotated[tuple[_Size, ...], Field(max_length=MAX_DIMENSIONS)]

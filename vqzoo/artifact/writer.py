@@ -56,7 +56,7 @@ def write_artifact(
         config: a timm config (see `vqzoo.models.timm_config`), without a `vqzoo` block.
         method: the run's method, for the record.
         weights: where the dense weights came from, for the record.
-        features: what a reader must know to read the artifact, of `schema.FEATURES`.
+        features: what a reader must have to read the artifact, beyond plain format 1.
 
     Raises:
         VqzooError: the state dict holds an entry that cannot be stored, or the disk is full.
@@ -101,7 +101,7 @@ def metadata_text(
     """
     metadata = {
         "format_version": FORMAT_VERSION,
-        "required_features": list(features),
+        "required_features": sorted(features),
         "config_sha256": config_sha256,
         "record_sha256": record_sha256,
         "layers": {layer.key: layer.entry for layer in layers},
