@@ -25,7 +25,8 @@ PLOT_FILE = "bytes.png"
 SEPARATOR = "::"
 
 MODEL_ARGUMENTS = "model-arguments"  # model_args beyond those of plain format 1
-FEATURES = frozenset({MODEL_ARGUMENTS})  # that this reader has
+WEIGHTS_ONLY = "weights-only"  # no architecture: the weights of a network that the user builds
+FEATURES = frozenset({MODEL_ARGUMENTS, WEIGHTS_ONLY})  # that this reader has
 
 _Size = Annotated[int, Field(ge=0, le=MAX_NUMEL, strict=True)]
 _Shape = Annotated[tuple[_Size, ...], Field(max_length=MAX_DIMENSIONS)]
@@ -124,8 +125,8 @@ class Metadata(_Entry):
 
     Attributes:
         format_version: 1.
-        required_features: features that a reader must have to read the file, some of `FEATURES`;
-            none in plain format 1.
+        required_features: those of `FEATURES` that a reader must have to read the file; none in
+            plain format 1.
         config_sha256: of config.json without its `vqzoo` block, as canonical JSON.
         layers: state dict key -> compressed weight.
         aliases: state dict key -> the key whose tensor it shares.

@@ -52,7 +52,8 @@ def timm_config(
     if not architecture:
         raise UsageError(
             f"{type(model).__name__} was not created by timm.create_model, so an artifact could "
-            "not say how to rebuild it: register it with timm first (timm.models.register_model)"
+            "not say how to rebuild it: vqzoo.save_weights saves its weights alone, or register it "
+            "with timm first (timm.models.register_model)"
         )
     classes = _classes(model, cfg)
     arguments = _arguments(model, architecture, classes, model_args or {})

@@ -1,7 +1,7 @@
 """Build an artifact's architecture, check it against the header, and fill it with weights."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from threading import get_ident
 from typing import Any, Literal
@@ -17,6 +17,7 @@ from vqzoo.artifact.dtypes import BY_NAME, BY_STORED_NAME, ElementType, torch_dt
 from vqzoo.artifact.parts import part_keys
 from vqzoo.artifact.reader import Artifact
 from vqzoo.artifact.schema import MODEL_ARGUMENTS
+from vqzoo.artifact.weights_only import need_architecture
 from vqzoo.compression.coded_layer import run_from_code
 from vqzoo.compression.decode import decode
 from vqzoo.compression.view import compressible_layers, layer_name, weight_key
@@ -48,13 +49,15 @@ def build_model(artifact: Artifact, plugins: Plugins, mode: Mode = "decoded") ->
         mode: see `vqzoo.load`.
 
     Raises:
+        UsageError: the artifact has no architecture.
         ArtifactError: the artifact does not fit its architecture, or cannot be decoded.
     """
+    need_architecture(artifact)
     register_models(plugins)
     _check_tensors(artifact, _expected_tensors(artifact))
     model, coded = _create_empty(artifact, mode)
     with torch.no_grad():
-        for key, code in _fill(model, artifact, plugins, coded).items():
+        for key, code in fill(model.state_dict(), artifact, plugins, coded).items():
             model = run_from_code(model, layer_name(key), code, plugins)
     return model
 
@@ -66,7 +69,7 @@ def _create_empty(artifact: Artifact, mode: Mode) -> tuple[nn.Module, set[str]]:
             return _create(artifact.config).eval().requires_grad_(False), set()
         with weights_on_meta():
             model = _create(artifact.config).eval().requires_grad_(False)
-    coded = _coded_keys(model, artifact)
+    coded = coded_keys(model, artifact)
     _allocate(model, coded)
     return model, coded
 
@@ -176,13 +179,7 @@ def _check_tensors(artifact: Artifact, expected: dict[str, Tensor]) -> None:
     Raises:
         ArtifactError: names the first tensor that does not fit.
     """
-    stored: dict[str, tuple[tuple[int, ...], ElementType]] = {}
-    for key, entry in artifact.metadata.layers.items():
-        stored[key] = (entry.shape, BY_NAME[entry.dtype])
-    for key, tensor_entry in artifact.dense_tensors().items():
-        stored[key] = (tensor_entry.shape, BY_STORED_NAME[tensor_entry.dtype])
-    for alias, key in artifact.metadata.aliases.items():
-        stored[alias] = stored[key]
+    stored = stored_tensors(artifact)
     for key in expected.keys() - stored.keys():
         raise ArtifactError(f"the artifact lacks the tensor {key!r}")
     for key in stored.keys() - expected.keys():
@@ -199,15 +196,36 @@ def _check_tensors(artifact: Artifact, expected: dict[str, Tensor]) -> None:
             )
 
 
-def _fill(
-    model: nn.Module, artifact: Artifact, plugins: Plugins, coded: set[str]
+def stored_tensors(artifact: Artifact) -> dict[str, tuple[tuple[int, ...], ElementType]]:
+    """Shape and element type of every entry of the state dict, aliases included."""
+    stored: dict[str, tuple[tuple[int, ...], ElementType]] = {}
+    for key, entry in artifact.metadata.layers.items():
+        stored[key] = (entry.shape, BY_NAME[entry.dtype])
+    for key, tensor_entry in artifact.dense_tensors().items():
+        stored[key] = (tensor_entry.shape, BY_STORED_NAME[tensor_entry.dtype])
+    for alias, key in artifact.metadata.aliases.items():
+        stored[alias] = stored[key]
+    return stored
+
+
+def fill(
+    state: Mapping[str, Tensor], artifact: Artifact, plugins: Plugins, coded: set[str]
 ) -> dict[str, MethodCode]:
-    """Copy and decode into the model's tensors, in place.
+    """Copy and decode an artifact into tensors, in place.
+
+    Args:
+        state: state dict key -> tensor of the stored shape; those in `coded` may be on the meta
+            device.
+        artifact: the artifact, whose checksum has been verified.
+        plugins: the installed methods and packings.
+        coded: keys of the weights that run from codes.
 
     Returns:
         Each key in `coded` -> the code that its layer runs from.
+
+    Raises:
+        ArtifactError: the artifact cannot be read or decoded.
     """
-    state = model.state_dict()
     codes: dict[str, MethodCode] = {}
     try:
         file = safe_open(artifact.weights_path, framework="pt")
@@ -229,7 +247,7 @@ def _fill(
     return codes
 
 
-def _coded_keys(model: nn.Module, artifact: Artifact) -> set[str]:
+def coded_keys(model: nn.Module, artifact: Artifact) -> set[str]:
     """Keys of the weights that can run from codes: one layer's alone, used by its forward pass
     alone, and float32 (a network that ran with rounded weights needs them rounded again)."""
     shared = set(artifact.metadata.aliases.values())

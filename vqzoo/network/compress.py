@@ -76,7 +76,7 @@ def compress(
         **options: the method's options.
 
     Returns:
-        The compressed network.
+        The compressed network; `vqzoo.save_weights` saves one that timm cannot create.
 
     Raises:
         UsageError: a name or an option is unknown, a selector matches nothing, or the data is

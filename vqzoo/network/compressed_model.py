@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from vqzoo.artifact.encode import encode_layer
+from vqzoo.artifact.encode import EncodedLayer, encode_layer
 from vqzoo.artifact.folder import check_target, replacement_folder
 from vqzoo.artifact.writer import record_proof, write_artifact
 from vqzoo.calibration.repair import Repaired
@@ -17,7 +17,7 @@ from vqzoo.models.timm_config import timm_config
 from vqzoo.network.load import load
 from vqzoo.network.proof import prove
 from vqzoo.plugin.files import plugin_files
-from vqzoo.plugin.manager import installed_plugins
+from vqzoo.plugin.manager import Plugins, installed_plugins
 
 
 class CompressedModel(nn.Module):
@@ -72,7 +72,8 @@ class CompressedModel(nn.Module):
             force: replace an artifact that exists.
 
         Raises:
-            UsageError: the folder exists, or timm cannot create this model again.
+            UsageError: the folder exists, or timm cannot create this model again (see
+                `vqzoo.save_weights`).
             VqzooError: what timm creates again computes something else; names the module.
         """
         with plugin_files(self.plugin_files):
@@ -84,21 +85,7 @@ class CompressedModel(nn.Module):
         check_target(target, "", force=force, option="force=True")
         plugins = installed_plugins()
         config = timm_config(self.module, model_args, pretrained=False)
-        encoded = [
-            encode_layer(
-                weight_key(layer.layer.name),
-                layer.layer.shape,
-                self.module.get_parameter(weight_key(layer.layer.name)).dtype,
-                layer.compressed,
-                layer.options,
-                packing,
-                plugins,
-                [(step.name, step.options) for step in layer.transforms],
-            )
-            for layer in self.layers
-        ]
-        methods = {layer.method for layer in self.layers}
-        label = methods.pop() if len(methods) == 1 else "mixed"
+        encoded, label = encoded_layers(self, packing, plugins), method_label(self)
         with replacement_folder(target) as folder:
             write_artifact(
                 folder,
@@ -110,3 +97,26 @@ class CompressedModel(nn.Module):
                 features=required_features(config),
             )
             record_proof(folder, prove(self.module, load(folder)))
+
+
+def encoded_layers(small: CompressedModel, packing: str, plugins: Plugins) -> list[EncodedLayer]:
+    """The compressed layers as a file holds them, their codes packed by `packing`."""
+    return [
+        encode_layer(
+            weight_key(layer.layer.name),
+            layer.layer.shape,
+            small.module.get_parameter(weight_key(layer.layer.name)).dtype,
+            layer.compressed,
+            layer.options,
+            packing,
+            plugins,
+            [(step.name, step.options) for step in layer.transforms],
+        )
+        for layer in small.layers
+    ]
+
+
+def method_label(small: CompressedModel) -> str:
+    """The method of all layers, or "mixed"."""
+    methods = {layer.method for layer in small.layers}
+    return methods.pop() if len(methods) == 1 else "mixed"

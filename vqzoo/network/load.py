@@ -48,7 +48,8 @@ def load(
         (40 hexadecimal digits); None for a folder.
 
     Raises:
-        UsageError: the repository, the revision or the mode does not exist.
+        UsageError: the repository, the revision or the mode does not exist, or the artifact holds
+            weights only (see `vqzoo.load_into`).
         ArtifactError: the artifact is damaged or inconsistent, or needs a plugin or an architecture
             that is not installed.
         VqzooError: the artifact is not in the cache and cannot be downloaded.
