@@ -116,6 +116,8 @@ def test_unreadable_images_are_named_everywhere(vqzoo: Vqzoo, setting: Path) -> 
     assert record["accuracy"]["images"] == 11
     assert record["calibration"]["images"] == 11
     assert "--skip-unreadable" in record["command"]
+    card = (setting / "a" / "README.md").read_text()
+    assert "on the same images. 1 image could not be read and had to be left out. ± is" in card
     for task in ((), ("--task", "retrieval")):
         measured = json.loads(
             vqzoo("eval", "a", *DATA, "--skip-unreadable", "--json", *task).stdout

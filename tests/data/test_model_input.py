@@ -121,6 +121,17 @@ def test_networks_are_evaluated_as_they_are(folder: Path, kind: str) -> None:
     assert vqzoo.evaluate(small, f"imagefolder:{folder}").images == 6
 
 
+def test_networks_that_do_not_say_their_classes_are_asked(folder: Path) -> None:
+    network = torchvision.models.squeezenet1_1(num_classes=2)
+    del network.num_classes
+    result = vqzoo.evaluate(network, f"imagefolder:{folder}")
+    assert (result.images, result.labels.partition(":")[0]) == (6, "class folders in natural order")
+    with pytest.raises(UsageError, match="2 class folders, but the model has 3 classes"):
+        vqzoo.evaluate(torchvision.models.resnet18(num_classes=3), f"imagefolder:{folder}")
+    with pytest.raises(UsageError, match="fmnist has 10 classes, the model 3"):
+        vqzoo.evaluate(nn.DataParallel(torchvision.models.resnet18(num_classes=3)), "fmnist")
+
+
 def test_grey_images_are_normalized_by_the_mean_of_the_channels(folder: Path) -> None:
     network = timm.create_model("resnet18", num_classes=2, in_chans=1)
     config = timm.data.resolve_model_data_config(network)

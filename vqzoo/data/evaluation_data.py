@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -47,6 +48,7 @@ def open_data(
     images: int | None = None,
     batch_size: int = BATCH_SIZE,
     own_labels: bool = False,
+    num_classes: int | None = None,
     read: ReadOptions = READ_ALL,
 ) -> Data:
     """Open the images that `spec` names, preprocessed as timm evaluates `model`.
@@ -71,6 +73,7 @@ def open_data(
         own_labels: label images by the data's classes, whatever the model's, to compare images
             with one another. Class folders count as classes 0, 1, ... in natural order, or as a
             class map says.
+        num_classes: the model's classes, where it does not say (networks that are not timm's).
         read: the class map, and what happens with images that cannot be read.
 
     Raises:
@@ -83,6 +86,8 @@ def open_data(
     if batch_size < 1:
         raise ValueError(f"batch_size {batch_size}: choose at least 1")
     model_input = input_of(model, own_labels)
+    if model_input.num_classes is None and not own_labels:
+        model_input = replace(model_input, num_classes=num_classes)
     if spec == "fmnist":
         if split is not None:
             raise UsageError(f"fmnist has no splits to choose from: leave {split!r} out")

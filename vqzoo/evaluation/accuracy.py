@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from vqzoo.data.class_map import ClassMap
 from vqzoo.data.evaluation_data import BATCH_SIZE, Data, open_data
+from vqzoo.data.model_input import input_size
 from vqzoo.data.sources import READ_ALL, ReadOptions
 from vqzoo.errors import UsageError, VqzooError
 from vqzoo.evaluation.answers import logits_of
@@ -99,7 +100,9 @@ def evaluate(
         ValueError: options of the data are given with an open `Data`.
     """
     model = as_network(model)
-    opened = _opened(data, model, images, batch_size, ReadOptions(class_map, skip_unreadable))
+    read = ReadOptions(class_map, skip_unreadable)
+    classes = _number_of_classes(model, device) if isinstance(data, str) else None
+    opened = _opened(data, model, images, batch_size, read, classes)
     if not opened.labelled:
         raise UsageError(
             f"{opened.name} has no labels for this model ({opened.unlabelled}): measure its "
@@ -162,7 +165,7 @@ def agreement(
         ValueError: `images` or `batch_size` is given with an open `Data`.
     """
     dense, compressed = as_network(dense), as_network(compressed)
-    opened = _opened(data, dense, images, batch_size, READ_ALL)
+    opened = _opened(data, dense, images, batch_size, READ_ALL, None)
     same: list[Tensor] = []
     divergence: list[Tensor] = []
     with evaluating(dense, device), evaluating(compressed, device):
@@ -205,13 +208,24 @@ def _opened(
     images: int | None,
     batch_size: int | None,
     read: ReadOptions,
+    classes: int | None,
 ) -> Data:
     if isinstance(data, str):
         size = BATCH_SIZE if batch_size is None else batch_size
-        return open_data(data, model, images=images, batch_size=size, read=read)
+        return open_data(
+            data, model, images=images, batch_size=size, num_classes=classes, read=read
+        )
     if images is not None or batch_size is not None or read != READ_ALL:
         raise ValueError("the data is open already: give its options to open_data")
     return data
+
+
+def _number_of_classes(model: nn.Module, device: torch.device | str) -> int | None:
+    """How many logits a network gives; None where it says so itself, as timm's do."""
+    if isinstance(getattr(model, "num_classes", None), int):
+        return None
+    with evaluating(model, device):
+        return logits_of(model, torch.zeros(1, *input_size(model), device=device)).shape[1]
 
 
 def labelled(data: Data, progress: Progress | None) -> Iterator[tuple[Tensor, Tensor]]:
