@@ -101,8 +101,8 @@ def evaluate(
     """
     model = as_network(model)
     read = ReadOptions(class_map, skip_unreadable)
-    classes = _number_of_classes(model, device) if isinstance(data, str) else None
-    opened = _opened(data, model, images, batch_size, read, classes)
+    counted = _count_classes(model, device) if isinstance(data, str) else None
+    opened = _opened(data, model, images, batch_size, read, counted)
     if not opened.labelled:
         raise UsageError(
             f"{opened.name} has no labels for this model ({opened.unlabelled}): measure its "
@@ -220,7 +220,7 @@ def _opened(
     return data
 
 
-def _number_of_classes(model: nn.Module, device: torch.device | str) -> int | None:
+def _count_classes(model: nn.Module, device: torch.device | str) -> int | None:
     """How many logits a network gives; None where it says so itself, as timm's do."""
     if isinstance(getattr(model, "num_classes", None), int):
         return None
