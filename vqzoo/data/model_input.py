@@ -1,14 +1,14 @@
 """What a network expects of its images and labels, read off the network as it is.
 
 timm's `pretrained_cfg` describes the weights that a network was created with. `in_chans`,
-`img_size` or another first layer may have changed its input since, so these are asked first.
+`img_size` or another first layer may have given it another input since.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from timm.data import resolve_model_data_config
+from timm.models import get_model_input_config
 from torch import nn
 
 from vqzoo.errors import UsageError
@@ -67,39 +67,24 @@ def input_of(model: nn.Module, own_labels: bool = False) -> ModelInput:
 def input_size(model: nn.Module) -> tuple[int, int, int]:
     """Channels, height and width of the images that `model` takes.
 
+    The channels are those of the layer that sees the image; the size is what timm or torchvision
+    built the model for, and otherwise that of its config.
+
     Raises:
         UsageError: `model` is no network.
     """
     model = as_network(model)
-    channels, height, width = resolve_model_data_config(model)["input_size"]
-    height, width = _image_size(model) or (height, width)
-    return _channels(model, channels), height, width
-
-
-def _image_size(model: nn.Module) -> tuple[int, int] | None:
-    """The size that the model was built for; None where it does not say."""
-    for module in model.modules():
-        for name in ("img_size", "image_size"):  # of timm, of torchvision
-            if (size := _as_pair(getattr(module, name, None))) is not None:
-                return size
-    arguments = getattr(model, "_model_args", None)  # how recent versions of timm created it
-    return _as_pair(arguments.get("img_size")) if isinstance(arguments, Mapping) else None
-
-
-def _as_pair(size: Any) -> tuple[int, int] | None:
-    pair = (size, size) if type(size) is int else size
-    if not isinstance(pair, tuple | list) or [type(side) for side in pair] != [int, int]:
-        return None
-    return (pair[0], pair[1]) if min(pair) > 0 else None
-
-
-def _channels(model: nn.Module, configured: int) -> int:
-    """The channels of the layer that sees the image, else what the model or its config says."""
+    if getattr(model, "pretrained_cfg", {}) is None:
+        channels, height, width = 3, 224, 224  # timm's default
+    else:
+        channels, height, width = get_model_input_config(model)["input_size"]
+    side = getattr(model, "image_size", None)  # of torchvision's ViT
+    if type(side) is int:
+        height = width = side
     first = _first_convolution(model)
     if first is not None and first.in_channels <= _MOST_CHANNELS:
-        return first.in_channels
-    declared = getattr(model, "in_chans", None)
-    return declared if type(declared) is int else configured
+        channels = first.in_channels
+    return channels, height, width
 
 
 def _first_convolution(model: nn.Module) -> nn.Conv2d | None:
