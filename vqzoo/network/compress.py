@@ -26,6 +26,7 @@ from vqzoo.network.compressed_model import CompressedModel
 from vqzoo.plugin.files import plugin_files
 from vqzoo.plugin.manager import installed_plugins
 from vqzoo.progress import SilentWatcher, Watcher
+from vqzoo.wrappers import without_wrappers
 
 
 def compress(
@@ -38,6 +39,7 @@ def compress(
     calibrate: str | Iterable[Any] | None = None,
     repair: str | Iterable[Any] | None = None,
     calibration_images: int = CALIBRATION_IMAGES,
+    skip_unreadable: bool = False,
     keep_going: bool = False,
     seed: int = 0,
     device: str | torch.device = "cpu",
@@ -50,7 +52,8 @@ def compress(
     The same arguments make the same codes as `vqzoo run`.
 
     Args:
-        model: any module; it can be saved if timm created it. It is not changed.
+        model: any module; it can be saved if timm created it. It is not changed. Of a network in
+            `DataParallel`, `torch.compile` and the like, the network inside is compressed.
         method: the name of a method, or a mapping from layer selectors to a method, to (method,
             options), or to a list of transforms that ends in a method:
             `{"features.*": ("km", {"k": 256}), "classifier.*": "pq"}`. The last selector that
@@ -67,6 +70,8 @@ def compress(
             same way; without labels.
         calibration_images: how many images either uses at most. Those of given batches are the
             first ones, read once and held in memory.
+        skip_unreadable: leave out images of a data specification that cannot be read, with a
+            warning, instead of failing.
         keep_going: leave a layer dense if its plugin fails, and continue with the others.
         seed: the same seed gives the same codes.
         device: where to compute.
@@ -90,16 +95,17 @@ def compress(
     """
     with plugin_files(plugins):
         available = installed_plugins()
+    model = without_wrappers(model)
     compressible, passed_over = compressible_layers(model)
     choice, rules = method_choices(method, ratio, transforms, options)
     selection = [layers] if isinstance(layers, str) else list(layers)
     plans, skipped = plan_layers(compressible, selection, choice, rules, available)
     check_weights(model, plans)
-    calibration = _open_images(calibrate, model, calibration_images, seed)
+    calibration = _open_images(calibrate, model, calibration_images, seed, skip_unreadable)
     if repair is calibrate or (isinstance(repair, str) and repair == calibrate):
         repair_data = calibration  # the images are decoded, or read, once
     else:
-        repair_data = _open_images(repair, model, calibration_images, seed)
+        repair_data = _open_images(repair, model, calibration_images, seed, skip_unreadable)
 
     watcher, where = progress or SilentWatcher(), torch.device(device)
     inputs = None
@@ -135,7 +141,11 @@ def compress(
 
 
 def _open_images(
-    source: str | Iterable[Any] | None, model: nn.Module, images: int, seed: int
+    source: str | Iterable[Any] | None,
+    model: nn.Module,
+    images: int,
+    seed: int,
+    skip_unreadable: bool,
 ) -> Data | None:
     """Calibration images from a specification or from given batches.
 
@@ -147,5 +157,7 @@ def _open_images(
     if images < 1:
         raise UsageError(f"calibration_images={images}: choose at least 1")
     if isinstance(source, str):
-        return open_calibration_data(source, model, images=images, seed=seed)
+        return open_calibration_data(
+            source, model, images=images, seed=seed, skip_unreadable=skip_unreadable
+        )
     return collect_calibration_data(source, images)

@@ -23,6 +23,9 @@ from vqzoo.plugin.manager import Plugins, installed_plugins
 class CompressedModel(nn.Module):
     """A compressed network that runs.
 
+    Attributes that it lacks are those of the original: `pretrained_cfg`, `num_classes`,
+    `forward_features` and whatever else timm looks for on a model.
+
     Attributes:
         module: a copy of the original in eval mode, its compressed weights decoded.
         layers: the compressed layers with their codes and errors, in the model's order.
@@ -49,6 +52,15 @@ class CompressedModel(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the decoded network."""
         return self.module(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            # While it is unpickled there is no module yet; copying looks for special methods here.
+            if name.startswith("__") or "module" not in self.__dict__.get("_modules", {}):
+                raise
+        return getattr(self.module, name)
 
     def save(
         self,

@@ -5,10 +5,10 @@ from copy import deepcopy
 from typing import Any
 
 import torch
-from timm.models import get_model_input_config
 from torch import Tensor, nn
 
 from vqzoo.artifact.schema import Proof
+from vqzoo.data.model_input import input_size
 from vqzoo.errors import VqzooError, one_line
 
 _SEED = 0
@@ -79,9 +79,8 @@ def _as_loaded(network: nn.Module) -> nn.Module:
 
 
 def _images(model: nn.Module) -> Tensor:
-    size = get_model_input_config(model)["input_size"]
     generator = torch.Generator().manual_seed(_SEED)
-    images = torch.randn(len(_SCALES), *size, generator=generator)
+    images = torch.randn(len(_SCALES), *input_size(model), generator=generator)
     return images * torch.tensor(_SCALES).view(-1, 1, 1, 1)
 
 

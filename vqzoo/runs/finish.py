@@ -20,6 +20,8 @@ from vqzoo.artifact.writer import (
 )
 from vqzoo.compression.decode import decode
 from vqzoo.compression.view import copy_with_weights, layer_name
+from vqzoo.data.batches import Data
+from vqzoo.data.training_data import TrainingData
 from vqzoo.errors import VqzooError
 from vqzoo.finetuning.encoded import code_of
 from vqzoo.models.arguments import required_features
@@ -60,6 +62,7 @@ class RunFacts:
         digest: hash of the request.
         command: a command that makes the artifact again.
         calibration: the calibration images, if any.
+        unreadable: data -> names of the images that were left out.
         started: `time.perf_counter()` at the start of the run.
         compress_seconds: time that compression took; None if this run compressed nothing.
         write_dense: whether to write the decoded weights, too.
@@ -74,9 +77,19 @@ class RunFacts:
     digest: str
     command: str
     calibration: CalibrationRecord | None
+    unreadable: Mapping[str, tuple[str, ...]]
     started: float
     compress_seconds: float | None = None
     write_dense: bool = False
+
+
+def unreadable_images(*data: Data | TrainingData | None) -> dict[str, tuple[str, ...]]:
+    """Name of the data -> names of its images that cannot be read, where there are any."""
+    names: dict[str, set[str]] = {}
+    for images in data:
+        if images is not None and images.unreadable:
+            names.setdefault(images.name, set()).update(images.unreadable)
+    return {name: tuple(sorted(lost)) for name, lost in names.items()}
 
 
 def finish_run(
@@ -132,6 +145,7 @@ def finish_run(
         seconds=Seconds(**{name: value for name, value in seconds.items() if value is not None}),
         command=facts.command,
         versions=versions(plugins),
+        **({"unreadable": dict(facts.unreadable)} if facts.unreadable else {}),
     )
     write_record(record, work.partial)
     write_card(work.partial, plugins)

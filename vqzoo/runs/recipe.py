@@ -55,6 +55,43 @@ def _ratio_text(ratio: float) -> str:
     return repr(ratio).removesuffix(".0")
 
 
+ClassMapFile = Annotated[
+    Path | None,
+    CommandOption(
+        "--class-map",
+        help="Which class each folder of imagefolder:PATH is: lines 'FOLDER' (the line number is "
+        "the class) or 'FOLDER NUMBER', or JSON.",
+        default="by name where the model's classes have names, else in natural order",
+        metavar="FILE",
+    ),
+]
+SkipUnreadable = Annotated[
+    bool,
+    CommandOption(
+        "--skip-unreadable",
+        help="Leave out images that cannot be read, and name them, instead of failing. Every image "
+        "is read once more to find them.",
+    ),
+]
+
+
+def is_folder(spec: str | None) -> bool:
+    """Whether a data specification names a folder of images."""
+    return spec is not None and spec.startswith("imagefolder:")
+
+
+def check_class_map(class_map: Path | None, *specs: str | None) -> None:
+    """Refuse a class map without a folder that it could be for.
+
+    Raises:
+        ValueError: none of the data specifications is a folder.
+    """
+    if class_map is not None and not any(map(is_folder, specs)):
+        raise ValueError(
+            "a class map is for folders of labelled images: give one as imagefolder:PATH"
+        )
+
+
 class Recipe(BaseModel):
     """Everything that decides what an artifact holds and what its record says.
 
@@ -165,6 +202,8 @@ class Recipe(BaseModel):
             "--images", help="Measure on this many images, evenly spaced.", default="all"
         ),
     ] = None
+    class_map: ClassMapFile = None
+    skip_unreadable: SkipUnreadable = False
     calibrate: Annotated[
         str | None,
         CommandOption(
@@ -236,6 +275,8 @@ class Recipe(BaseModel):
             raise ValueError("give a checkpoint or random weights, not both")
         if self.repair is not None and self.finetune is not None:
             raise ValueError("fine-tuning does what repair does, and more: leave repair out")
+        training = None if self.finetune is None else self.finetune.data
+        check_class_map(self.class_map, self.data, training)
         return self
 
     @property
@@ -301,9 +342,29 @@ def read_recipe(path: Path) -> dict[str, Any]:
     return fields
 
 
+def reading_fields(class_map: Path | None, skip_unreadable: bool) -> dict[str, Any]:
+    """What a hash has of how images are read: nothing where they are read plainly.
+
+    Raises:
+        OSError: the class map cannot be read.
+    """
+    fields: dict[str, Any] = {}
+    if class_map is not None:
+        fields["class_map"] = sha256_file(class_map.expanduser())
+    if skip_unreadable:
+        fields["skip_unreadable"] = True
+    return fields
+
+
 def recipe_hash(recipe: Recipe, model: str, weights_sha256: str, plugins: Mapping[str, str]) -> str:
-    """A hash of the recipe with the model's full name, the weights and the plugins' versions."""
-    fields = recipe.model_dump(mode="json", exclude={"checkpoint", "plugins"})
+    """A hash of the recipe with the model's full name, the weights and the plugins' versions.
+
+    Raises:
+        OSError: the class map or a plugin file cannot be read.
+    """
+    reading = {"class_map", "skip_unreadable"}
+    fields = recipe.model_dump(mode="json", exclude={"checkpoint", "plugins", *reading})
+    fields |= reading_fields(recipe.class_map, recipe.skip_unreadable)
     fields |= {"model": model, "weights_sha256": weights_sha256, "versions": dict(plugins)}
     if recipe.plugins:
         fields["plugins"] = [sha256_file(path) for path in recipe.plugins]
