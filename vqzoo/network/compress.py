@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from vqzoo.calibration.layer_inputs import calibration_inputs
 from vqzoo.calibration.repair import Repaired, repair_with
 from vqzoo.compression.check import check_weights
+from vqzoo.compression.coded_layer import with_dense_weights
 from vqzoo.compression.layer import CompressedLayer
 from vqzoo.compression.model import compress_model
 from vqzoo.compression.selection import plan_layers
@@ -50,7 +51,8 @@ def compress(
     The same arguments make the same codes as `vqzoo run`.
 
     Args:
-        model: any module; it can be saved if timm created it. It is not changed.
+        model: any module; it can be saved if timm created it. It is not changed. Of a network that
+            was compressed before, the decoded weights are compressed.
         method: the name of a method, or a mapping from layer selectors to a method, to (method,
             options), or to a list of transforms that ends in a method:
             `{"features.*": ("km", {"k": 256}), "classifier.*": "pq"}`. The last selector that
@@ -90,6 +92,9 @@ def compress(
     """
     with plugin_files(plugins):
         available = installed_plugins()
+    if isinstance(model, CompressedModel):
+        model = model.module
+    model = with_dense_weights(model)
     compressible, passed_over = compressible_layers(model)
     choice, rules = method_choices(method, ratio, transforms, options)
     selection = [layers] if isinstance(layers, str) else list(layers)
