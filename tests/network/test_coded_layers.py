@@ -48,6 +48,7 @@ def pair(layer: nn.Module, method: str = "km") -> tuple[nn.Module, CodedLayer]:
     decoded = copy.deepcopy(small.module)
     coded = run_from_code(small.module, "", small.layers[0].compressed, installed_plugins())
     assert coded is small.module
+    assert isinstance(coded, CodedLayer)
     return decoded, coded
 
 

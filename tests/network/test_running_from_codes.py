@@ -171,8 +171,9 @@ def test_params_train_and_the_code_follows(resnet: nn.Module) -> None:
     plugins = installed_plugins()
     small = vqzoo.compress(resnet, "pq", layers="dense", k=16, d=4)
     layer = small.layers[0]
-    model = small.module
-    coded = run_from_code(model, layer.layer.name, layer.compressed, plugins)
+    model = run_from_code(small.module, layer.layer.name, layer.compressed, plugins)
+    coded = model.get_submodule(layer.layer.name)
+    assert isinstance(coded, CodedLayer)
     before = coded.compressed.code.floats()["codebook"]
     coded.params.requires_grad_(True)
     x = images(resnet)

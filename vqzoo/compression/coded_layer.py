@@ -159,7 +159,7 @@ class _Floats(nn.ParameterDict):
 
 def run_from_code(
     model: nn.Module, layer: str, compressed: MethodCode, plugins: Plugins
-) -> CodedLayer:
+) -> nn.Module:
     """Turn a layer into a `CodedLayer`, in place, and release its weight.
 
     Args:
@@ -169,7 +169,7 @@ def run_from_code(
         plugins: the installed methods.
 
     Returns:
-        The layer.
+        The model.
 
     Raises:
         ValueError: the layer has no weight.
@@ -191,7 +191,7 @@ def run_from_code(
             for name, tensor in trainable(coded._compressed, plugins).items()
         }
     )
-    return coded
+    return model
 
 
 def with_dense_weights(model: nn.Module) -> nn.Module:

@@ -72,7 +72,10 @@ def make_student(
     for layer, code in codes.items():
         if weight_key(layer) in shared:
             continue
-        layers[layer] = coded = run_from_code(network, layer, code, plugins)
+        network = run_from_code(network, layer, code, plugins)
+        coded = network.get_submodule(layer)
+        assert isinstance(coded, CodedLayer)
+        layers[layer] = coded
         tensors |= {f"{layer}::{name}": p for name, p in coded.params.items()}
     if not any(parameter.numel() for parameter in tensors.values()):
         raise VqzooError(

@@ -57,7 +57,7 @@ def build_model(artifact: Artifact, plugins: Plugins, mode: Mode = "decoded") ->
     model, coded = _create_empty(artifact, mode)
     with torch.no_grad():
         for key, code in _fill(model, artifact, plugins, coded).items():
-            run_from_code(model, layer_name(key), code, plugins)
+            model = run_from_code(model, layer_name(key), code, plugins)
     return model
 
 
