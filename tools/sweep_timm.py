@@ -54,7 +54,6 @@ class Outcome:
 
     Attributes:
         layers: how many layers were compressed.
-        compressible: how many layers have a weight that vqzoo can take.
         share: of all parameters, those in compressed layers.
         decoded: the largest difference of the logits of the network loaded with decoded weights
             from those of the network that was saved, relative to the largest logit.
@@ -62,7 +61,6 @@ class Outcome:
     """
 
     layers: int
-    compressible: int
     share: float
     decoded: float
     codes: float
@@ -114,7 +112,6 @@ def sweep(model: str) -> Outcome:
     taken = sum(layer.layer.numel for layer in small.layers)
     return Outcome(
         len(small.layers),
-        len(small.layers) + len(small.skipped),
         taken / sum(parameter.numel() for parameter in network.parameters()),
         *differences,
     )
@@ -218,7 +215,7 @@ def _row(family: Family) -> tuple[list[str], bool]:
         outcome = sweep(family.model)
     except Exception as error:  # the sweep reports it and goes on
         return [*cells, f"failed: {cause(error)}"], False
-    cells += [f"{outcome.layers} of {outcome.compressible}", f"{100 * outcome.share:.1f}%"]
+    cells += [str(outcome.layers), f"{100 * outcome.share:.1f}%"]
     cells += [_equality(outcome.decoded), _equality(outcome.codes), "yes"]
     return cells, outcome.problem is None
 

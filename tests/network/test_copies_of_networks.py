@@ -126,6 +126,8 @@ def test_torch_traces_every_way_of_decoding(method: str) -> None:
     for strict in (False, True):
         found = torch.export.export(network, (x,), strict=strict).module()(x)
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    compiled = torch.compile(network, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x), expected, rtol=1e-4, atol=1e-4)
     traced = torch.jit.trace(network, x, check_trace=False)
     torch.testing.assert_close(traced(x), expected, rtol=1e-4, atol=1e-4)
 

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from tools import sweep_timm
 from tools.sweep_timm import MOST_PARAMETERS, Family, choose, families, main, sweep
 
-# Among them: a convolution that standardizes its weight, and attention that reads a layer's weight.
-QUICK = ("convnext", "byobnet", "nfnet", "maxxvit", "vision_transformer", "eva")
+# Convolutions that standardize their weight (nfnet), blocks that read attributes (davit) and weights
+# (eva, edgenext) of their layers.
+QUICK = ("byobnet", "nfnet", "maxxvit", "davit", "eva", "edgenext")
 
 default_cfgs = {name: {"input_size": (3, 8, 8)} for name in ("is_constant", "is_another_each_time")}
 
