@@ -16,9 +16,11 @@ from torch import Tensor, nn
 from tools import sweep_timm
 from tools.sweep_timm import MOST_PARAMETERS, Family, choose, families, main, sweep
 
-# Convolutions that standardize their weight (nfnet), blocks that read attributes (davit) and weights
-# (eva, edgenext) of their layers.
+# Convolutions that standardize their weight (nfnet), blocks that read attributes (davit) and
+# weights (eva, edgenext) of their layers.
 QUICK = ("byobnet", "nfnet", "maxxvit", "davit", "eva", "edgenext")
+# All of them take a quarter of an hour.
+SWEPT = families(MOST_PARAMETERS * 1e6) if "VQZOO_SWEEP" in os.environ else []
 
 default_cfgs = {name: {"input_size": (3, 8, 8)} for name in ("is_constant", "is_another_each_time")}
 
@@ -77,8 +79,7 @@ def test_quick_families_pass(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif("VQZOO_SWEEP" not in os.environ, reason="a quarter of an hour; VQZOO_SWEEP=1")
-@pytest.mark.parametrize("family", families(MOST_PARAMETERS * 1e6), ids=lambda family: family.name)
+@pytest.mark.parametrize("family", SWEPT, ids=lambda family: family.name)
 def test_every_small_family_passes(family: Family) -> None:
     outcome = sweep(family.model)
     assert outcome.problem is None
