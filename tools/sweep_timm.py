@@ -28,6 +28,7 @@ from timm.models import list_modules
 from torch import Tensor, nn
 
 import vqzoo
+from vqzoo.artifact.schema import CONFIG_FILE
 from vqzoo.errors import UsageError, cause
 
 FAMILIES = Path(__file__).with_name("timm_families.json")
@@ -35,7 +36,7 @@ MOST_PARAMETERS = 32  # millions: the smallest networks of 86 families in timm 1
 
 _TOLERANCE = 1e-4  # of the largest logit, as `vqzoo.load` promises for networks that run from codes
 _COLUMNS = (
-    "family", "model", "million weights", "layers", "share", "decoded", "codes", "saved",
+    "family", "model", "million weights", "layers", "share", "decoded", "codes", "proven",
 )  # fmt: skip
 
 
@@ -58,12 +59,14 @@ class Outcome:
         decoded: the largest difference of the logits of the network loaded with decoded weights
             from those of the network that was saved, relative to the largest logit.
         codes: the same for the network that runs from its codes.
+        proven: whether the artifact records that saving compared the network that it rebuilds.
     """
 
     layers: int
     share: float
     decoded: float
     codes: float
+    proven: bool
 
     @property
     def problem(self) -> str | None:
@@ -71,7 +74,7 @@ class Outcome:
         for mode, difference in (("decoded", self.decoded), ("codes", self.codes)):
             if not difference <= _TOLERANCE:
                 return f"mode {mode}: logits differ by {difference:.1e} of the largest"
-        return None
+        return None if self.proven else "the artifact has no proof"
 
 
 def families(most_parameters: float | None = None) -> list[Family]:
@@ -103,10 +106,12 @@ def sweep(model: str) -> Outcome:
     expected = _logits(small, image)
     if not torch.isfinite(expected).all() or expected.min() == expected.max():
         raise ValueError("its logits are not finite, or all the same")
-    with TemporaryDirectory(prefix="sweep-timm-") as folder:
-        small.save(Path(folder) / model)
+    with TemporaryDirectory(prefix="sweep-timm-") as temporary:
+        folder = Path(temporary) / model
+        small.save(folder)
+        proof = json.loads((folder / CONFIG_FILE).read_text())["vqzoo"]["proof"]
         differences = [
-            _difference(_logits(vqzoo.load(Path(folder) / model, mode=mode), image), expected)
+            _difference(_logits(vqzoo.load(folder, mode=mode), image), expected)
             for mode in ("decoded", "codes")
         ]
     taken = sum(layer.layer.numel for layer in small.layers)
@@ -114,6 +119,7 @@ def sweep(model: str) -> Outcome:
         len(small.layers),
         taken / sum(parameter.numel() for parameter in network.parameters()),
         *differences,
+        proof is not None,
     )
 
 
@@ -216,7 +222,8 @@ def _row(family: Family) -> tuple[list[str], bool]:
     except Exception as error:  # the sweep reports it and goes on
         return [*cells, f"failed: {cause(error)}"], False
     cells += [str(outcome.layers), f"{100 * outcome.share:.1f}%"]
-    cells += [_equality(outcome.decoded), _equality(outcome.codes), "yes"]
+    cells += [_equality(outcome.decoded), _equality(outcome.codes)]
+    cells.append("yes" if outcome.proven else "**no**")
     return cells, outcome.problem is None
 
 

@@ -121,8 +121,8 @@ def _allocate(model: nn.Module, coded: set[str]) -> None:
 
 
 def _expected_tensors(artifact: Artifact) -> dict[str, Tensor]:
-    """The tensors of the architecture, on the meta device where that is possible; it may be as large
-    as the file says.
+    """The tensors of the architecture, which may be as large as the file says, on the meta device
+    where that is possible.
 
     Raises:
         ArtifactError: the config names no architecture, or a far larger one than the file holds.
