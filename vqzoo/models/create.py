@@ -40,9 +40,13 @@ def create_model(name: str, arguments: Mapping[str, Any], *, pretrained: bool = 
 
 
 def create_on_meta(name: str, arguments: Mapping[str, Any]) -> nn.Module:
-    """The same model without memory for its weights."""
-    with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        return create_model(name, arguments)
+    """The same model, without memory for its weights unless its constructor reads them."""
+    with torch.random.fork_rng(devices=[]):
+        try:
+            with torch.device("meta"):
+                return create_model(name, arguments)
+        except Exception:  # if meta tensors are not the reason, it is raised again
+            return create_model(name, arguments)
 
 
 @contextmanager

@@ -41,7 +41,9 @@ def build_model(artifact: Artifact, plugins: Plugins, mode: Mode = "decoded") ->
     """Build the network of an artifact whose checksum has been verified.
 
     The architecture is created twice: on the meta device to compare it with the header, then on the
-    CPU, so that buffers outside the state dict are what the architecture computes.
+    CPU, so that buffers outside the state dict are what the architecture computes. A constructor
+    that reads its own weights fails on the meta device: such a network is created on the CPU both
+    times.
 
     Args:
         artifact: the opened artifact.
@@ -67,11 +69,22 @@ def _create_empty(artifact: Artifact, mode: Mode) -> tuple[nn.Module, set[str]]:
     with torch.random.fork_rng(devices=[]):
         if mode == "decoded":
             return _create(artifact.config).eval().requires_grad_(False), set()
-        with weights_on_meta():
-            model = _create(artifact.config).eval().requires_grad_(False)
+        model = _create_without_weights(artifact.config).eval().requires_grad_(False)
     coded = coded_keys(model, artifact)
     _allocate(model, coded)
     return model, coded
+
+
+def _create_without_weights(config: dict[str, Any]) -> nn.Module:
+    """The architecture with the weights of its layers on the meta device, unless its constructor
+    reads them."""
+    try:
+        with weights_on_meta():
+            model = _create(config)
+    except ArtifactError:
+        return _create(config)
+    computed = any(buffer.is_meta for buffer in model.buffers())
+    return _create(config) if computed else model
 
 
 @contextmanager
@@ -111,7 +124,8 @@ def _allocate(model: nn.Module, coded: set[str]) -> None:
 
 
 def _expected_tensors(artifact: Artifact) -> dict[str, Tensor]:
-    """The tensors of the architecture, on the meta device; it may be as large as the file says.
+    """The tensors of the architecture, which may be as large as the file says, on the meta device
+    where that is possible.
 
     Raises:
         ArtifactError: the config names no architecture, or a far larger one than the file holds.
@@ -126,11 +140,13 @@ def _expected_tensors(artifact: Artifact) -> dict[str, Tensor]:
     shapes += [tensor.shape for tensor in artifact.dense_tensors().values()]
     weights = sum(math.prod(shape) for shape in shapes)
     tensors = len(shapes) + len(artifact.metadata.aliases)
-    with (
-        torch.device("meta"),
-        bounded_construction(_SPARE_MODULES + 16 * tensors, _SPARE_WEIGHTS + 4 * weights),
-    ):
-        model = _create(artifact.config)
+    bounds = _SPARE_MODULES + 16 * tensors, _SPARE_WEIGHTS + 4 * weights
+    try:
+        with torch.device("meta"), bounded_construction(*bounds):
+            model = _create(artifact.config)
+    except ArtifactError:  # if meta tensors are not the reason, it is raised again
+        with torch.random.fork_rng(devices=[]), bounded_construction(*bounds):
+            model = _create(artifact.config)
     buffers = sum(buffer.nbytes for buffer in model.buffers())
     if buffers > _SPARE_WEIGHTS * 16 + 16 * weights:
         raise ArtifactError(

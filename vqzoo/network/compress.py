@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from vqzoo.calibration.layer_inputs import calibration_inputs
 from vqzoo.calibration.repair import Repaired, repair_with
 from vqzoo.compression.check import check_weights
+from vqzoo.compression.coded_layer import with_dense_weights
 from vqzoo.compression.layer import CompressedLayer
 from vqzoo.compression.model import compress_model
 from vqzoo.compression.selection import plan_layers
@@ -53,7 +54,8 @@ def compress(
 
     Args:
         model: any module; it can be saved if timm created it. It is not changed. Of a network in
-            `DataParallel`, `torch.compile` and the like, the network inside is compressed.
+            `DataParallel`, `torch.compile` and the like, the network inside is compressed; of
+            one that was compressed before, its decoded weights.
         method: the name of a method, or a mapping from layer selectors to a method, to (method,
             options), or to a list of transforms that ends in a method:
             `{"features.*": ("km", {"k": 256}), "classifier.*": "pq"}`. The last selector that
@@ -96,6 +98,9 @@ def compress(
     with plugin_files(plugins):
         available = installed_plugins()
     model = without_wrappers(model)
+    if isinstance(model, CompressedModel):
+        model = model.module
+    model = with_dense_weights(model)
     compressible, passed_over = compressible_layers(model)
     choice, rules = method_choices(method, ratio, transforms, options)
     selection = [layers] if isinstance(layers, str) else list(layers)
