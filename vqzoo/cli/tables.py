@@ -17,6 +17,7 @@ from vqzoo.report.record import Record, Seconds
 
 _NARROW = 76  # columns; narrower terminals get no shapes
 _UNLIMITED = 10_000
+_LISTED = 20  # unreadable images; report.json has all
 
 
 def print_record(console: Console, record: Record, folder: Path) -> None:
@@ -124,6 +125,8 @@ def _summary(record: Record, folder: Path) -> Table:
         table.add_row("left dense", escape(_reasons(record.skipped)))
     for name, text in _measurements(record):
         table.add_row(name, text)
+    for data, names in record.unreadable.items():
+        table.add_row("left out", escape(printable(_left_out(data, names))))
     table.add_row("time", _time(record.seconds))
     table.add_row("artifact", escape(str(folder)))
     return table
@@ -155,10 +158,10 @@ def _measurements(record: Record) -> list[tuple[str, str]]:
         ]
         if before.top5 is not None and after.top5 is not None:
             lines.append(("top-5", f"{before.top5:.2f}% before, {after.top5:.2f}% after"))
-        return [
-            *lines,
-            ("measured on", escape(f"{accuracy.images:,} images of {accuracy.data}")),
-        ]
+        lines.append(("measured on", escape(f"{accuracy.images:,} images of {accuracy.data}")))
+        if accuracy.labels is not None:
+            lines.append(("labels", escape(printable(accuracy.labels))))
+        return lines
     if agreement is not None:
         images = f"{agreement.images:,} unlabelled images of {agreement.data}"
         return [
@@ -179,6 +182,14 @@ def _reasons(skipped: Mapping[str, str]) -> str:
         f"{count_of(len(names), 'layer') if len(names) > 3 else ', '.join(names)} ({reason})"
         for reason, names in by_reason(skipped).items()
     )
+
+
+def _left_out(data: str, names: Sequence[str]) -> str:
+    """The images that cannot be read, in a line."""
+    listed = ", ".join(names[:_LISTED]) + (
+        f" and {len(names) - _LISTED:,} more" if len(names) > _LISTED else ""
+    )
+    return f"{count_of(len(names), 'image')} of {data} that cannot be read: {listed}"
 
 
 def _time(seconds: Seconds) -> str:

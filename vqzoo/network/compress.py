@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from vqzoo.calibration.layer_inputs import calibration_inputs
 from vqzoo.calibration.repair import Repaired, repair_with
 from vqzoo.compression.check import check_weights
+from vqzoo.compression.coded_layer import with_dense_weights
 from vqzoo.compression.folding import with_plain_weights
 from vqzoo.compression.layer import CompressedLayer
 from vqzoo.compression.model import compress_model
@@ -23,12 +24,13 @@ from vqzoo.data.calibration_data import (
     open_calibration_data,
 )
 from vqzoo.errors import CoverageWarning, UsageError
-from vqzoo.module_checks import check_network
+from vqzoo.module_checks import check_eager
 from vqzoo.network.choices import Choice, Rule, method_choices
 from vqzoo.network.compressed_model import CompressedModel
 from vqzoo.plugin.files import plugin_files
 from vqzoo.plugin.manager import installed_plugins
 from vqzoo.progress import SilentWatcher, Watcher
+from vqzoo.wrappers import without_wrappers
 
 
 def compress(
@@ -41,6 +43,7 @@ def compress(
     calibrate: str | Iterable[Any] | None = None,
     repair: str | Iterable[Any] | None = None,
     calibration_images: int = CALIBRATION_IMAGES,
+    skip_unreadable: bool = False,
     keep_going: bool = False,
     seed: int = 0,
     device: str | torch.device = "cpu",
@@ -53,9 +56,11 @@ def compress(
     The same arguments make the same codes as `vqzoo run`.
 
     Args:
-        model: any module; it can be saved if timm created it. It is not changed. Pruning masks,
-            weight norms, spectral norms and parametrizations are folded into plain weights on a
-            copy.
+        model: any module; it can be saved if timm created it. It is not changed. Of a network in
+            `DataParallel`, `torch.compile` and the like, the network inside is compressed; of
+            one that was compressed before, its decoded weights.
+            Pruning masks, weight norms, spectral norms and parametrizations are folded into plain
+            weights on a copy.
         method: the name of a method, or a mapping from layer selectors to a method, to (method,
             options), or to a list of transforms that ends in a method:
             `{"features.*": ("km", {"k": 256}), "classifier.*": "pq"}`. The last selector that
@@ -72,6 +77,8 @@ def compress(
             same way; without labels.
         calibration_images: how many images either uses at most. Those of given batches are the
             first ones, read once and held in memory.
+        skip_unreadable: leave out images of a data specification that cannot be read, with a
+            warning, instead of failing.
         keep_going: leave a layer dense if its plugin fails, and continue with the others.
         seed: the same seed gives the same codes.
         device: where to compute.
@@ -81,8 +88,8 @@ def compress(
         **options: the method's options.
 
     Returns:
-        The compressed network. A `CoverageWarning` says so if less than half of its weights are
-        compressed.
+        The compressed network; `vqzoo.save_weights` saves one that timm cannot create. A
+        `CoverageWarning` says so if less than half of its weights are compressed.
 
     Raises:
         UsageError: `model` is not a network with weights or cannot be copied, a name or an option
@@ -94,10 +101,13 @@ def compress(
     Example:
         >>> small = vqzoo.compress(model, "pq", layers="dense", k=256, d=4)
     """
-    check_network(model)
+    model = without_wrappers(model)
     with plugin_files(plugins):
         available = installed_plugins()
-    model, folded = with_plain_weights(model)
+    if isinstance(model, CompressedModel):
+        model = model.module
+    check_eager(model)
+    model, folded = with_plain_weights(with_dense_weights(model))
     compressible, passed_over = compressible_layers(model)
     choice, rules = method_choices(method, ratio, transforms, options)
     selection = [layers] if isinstance(layers, str) else list(layers)
@@ -105,11 +115,11 @@ def compress(
         compressible, selection, choice, rules, available, passed_over=passed_over
     )
     check_weights(model, plans)
-    calibration = _open_images(calibrate, model, calibration_images, seed)
+    calibration = _open_images(calibrate, model, calibration_images, seed, skip_unreadable)
     if repair is calibrate or (isinstance(repair, str) and repair == calibrate):
         repair_data = calibration  # the images are decoded, or read, once
     else:
-        repair_data = _open_images(repair, model, calibration_images, seed)
+        repair_data = _open_images(repair, model, calibration_images, seed, skip_unreadable)
 
     watcher, where = progress or SilentWatcher(), torch.device(device)
     for plan in plans:
@@ -151,7 +161,11 @@ def compress(
 
 
 def _open_images(
-    source: str | Iterable[Any] | None, model: nn.Module, images: int, seed: int
+    source: str | Iterable[Any] | None,
+    model: nn.Module,
+    images: int,
+    seed: int,
+    skip_unreadable: bool,
 ) -> Data | None:
     """Calibration images from a specification or from given batches.
 
@@ -163,5 +177,7 @@ def _open_images(
     if images < 1:
         raise UsageError(f"calibration_images={images}: choose at least 1")
     if isinstance(source, str):
-        return open_calibration_data(source, model, images=images, seed=seed)
+        return open_calibration_data(
+            source, model, images=images, seed=seed, skip_unreadable=skip_unreadable
+        )
     return collect_calibration_data(source, images)

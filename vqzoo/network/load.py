@@ -40,7 +40,8 @@ def load(
         device: the device of the network.
         mode: "decoded" returns timm's own modules with dense weights. "codes" keeps the compressed
             layers as codes, which each forward pass decodes (or multiplies by, if the method can):
-            less memory, more time; logits agree to within 1e-4 of the largest.
+            less memory, more time; logits agree to within 1e-4 of the largest. The layers keep
+            their classes, attributes, hooks and state dict, and decode `weight` when it is read.
         plugins: the plugin files that the artifact was compressed with.
 
     Returns:
@@ -48,7 +49,8 @@ def load(
         (40 hexadecimal digits); None for a folder.
 
     Raises:
-        UsageError: the repository, the revision or the mode does not exist.
+        UsageError: the repository, the revision or the mode does not exist, or the artifact holds
+            weights only (see `vqzoo.load_into`).
         ArtifactError: the artifact is damaged or inconsistent, or needs a plugin or an architecture
             that is not installed.
         VqzooError: the artifact is not in the cache and cannot be downloaded.

@@ -6,6 +6,8 @@ import platform
 from collections.abc import Sequence
 from importlib.metadata import version
 
+from pydantic import Field
+
 from vqzoo.compression.coverage import Coverage
 from vqzoo.plugin.manager import Plugins
 from vqzoo.report.block import Block, Count, Options
@@ -114,6 +116,9 @@ class Record(Block):
     """The calibration images; null without calibration."""
     repair: RepairRecord | None = None
     """What was repaired; null without repair."""
+    unreadable: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """Data to its images that were left out because they cannot be read; absent if there are none.
+    """
     seconds: Seconds
     """Wall-clock times."""
     command: str

@@ -80,7 +80,10 @@ def open_dense_model(
         watcher,
         weights="random" if origin == "random" else "pretrained",
         checkpoint=request.checkpoint,
-        model_args=artifact.config.get("model_args"),
+        model_args={
+            "num_classes": artifact.config["num_classes"],
+            **artifact.config.get("model_args", {}),
+        },
         seed=seed,
         fall_back=False,
     )

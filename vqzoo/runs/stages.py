@@ -24,6 +24,7 @@ from vqzoo.finetuning.encoded import (
     finetuning_record,
     reencode,
 )
+from vqzoo.models.arguments import required_features
 from vqzoo.plugin.isolation import isolated, on_layer
 from vqzoo.plugin.method import SkipLayer
 from vqzoo.progress import Watcher
@@ -131,15 +132,15 @@ def _stage_records(stage: Prepared, finetuned: FinetunedLayers) -> list[StageRec
             validation_loss=best["validation_loss"],
             validation_top1=best["validation_top1"],
             packing=name,
-            bytes=_weights_file_bytes(finetuned.module, encoded),
+            bytes=_weights_file_bytes(stage, finetuned.module, encoded),
         )
         for name, encoded in layers.items()
     ]
 
 
-def _weights_file_bytes(module: nn.Module, layers: Sequence[EncodedLayer]) -> int:
+def _weights_file_bytes(stage: Prepared, module: nn.Module, layers: Sequence[EncodedLayer]) -> int:
     dense, aliases = untouched_tensors(module, {layer.key for layer in layers})
-    return artifact_bytes(dense, aliases, layers)
+    return artifact_bytes(dense, aliases, layers, required_features(stage.config))
 
 
 def _methods(plans: Sequence[LayerPlan]) -> str:
