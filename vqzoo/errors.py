@@ -7,6 +7,7 @@
     └── PluginError          a plugin broke its contract
 
     VqzooWarning             the run goes on, but the user should know
+    ├── CoverageWarning      less than half of a network's weights are compressed
     ├── PluginWarning        a plugin was left out
     ├── KernelCacheWarning   compiled kernels cannot be cached
     ├── ClassOrderWarning    labels depend on how class folders are sorted
@@ -46,6 +47,10 @@ class PluginError(VqzooError):
 
 class VqzooWarning(UserWarning):
     """The run goes on, but the user should know; commands print it in one line."""
+
+
+class CoverageWarning(VqzooWarning):
+    """Less than half of a network's weights are compressed."""
 
 
 class PluginWarning(VqzooWarning):

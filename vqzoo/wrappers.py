@@ -14,6 +14,7 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
 from vqzoo.errors import UsageError
+from vqzoo.module_checks import not_a_network
 
 _TIMM_AVERAGES = ("ModelEma", "ModelEmaV2", "ModelEmaV3")
 
@@ -27,7 +28,7 @@ def as_network(model: Any) -> nn.Module:
     while (inner := _inside(model)) is not None:
         model = inner
     if not isinstance(model, nn.Module):
-        raise UsageError(f"{model!r:.200} is not a network; vqzoo.load returns one")
+        raise UsageError(not_a_network(model))
     return model
 
 

@@ -7,7 +7,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from vqzoo.numerics.arrays import row_chunks
+from vqzoo.numerics.arrays import excess_exponent, row_chunks, times_power
 from vqzoo.plugin import Code, Floats, Indices, LayerContext, Options, Quantizer
 
 
@@ -30,6 +30,9 @@ class Binary(Quantizer):
 
     def quantize(self, weight: Tensor, options: BinaryOptions, context: LayerContext) -> Code:
         """Store the signs and the mean magnitude, which is the scale of least squared error."""
+        if exponent := excess_exponent(weight):
+            usual = times_power(weight, -exponent)
+            return self.quantize(usual, options, context).times_power(exponent, "scale")
         parts: dict[str, Indices | Floats] = {"codes": Indices((weight >= 0).view(torch.uint8), 2)}
         if options.scale == "tensor":
             parts["scale"] = Floats.of(weight.abs().mean(dtype=torch.float64).float().reshape(1))

@@ -15,6 +15,9 @@ from vqzoo.plugin.selector import LayerInfo
 from vqzoo.progress import Steps, Watcher
 
 ROWS = 4096
+# Kinds of layers that multiply their matrix by vectors of n values. An embedding looks rows up, a
+# transposed convolution multiplies by the transposed matrix, and attention passes its inputs on.
+KINDS = ("linear", "conv1d", "conv2d", "conv3d")
 MEMORY = 1 << 30  # bytes of all layers' rows together
 
 
@@ -56,7 +59,8 @@ def layer_inputs(
 ) -> dict[str, Tensor]:
     """Draw rows of what layers multiply their matrices with.
 
-    A Linear multiplies vectors of n values, a convolution patches of n = in/groups · kernel values.
+    A Linear multiplies vectors of n values, a convolution patches of n = in/groups · kernel values;
+    layers of other kinds are left out.
     Each batch contributes rows in proportion to its images. There are up to 4096 rows a layer,
     fewer where many wide layers would take more than 1 GiB together.
 
@@ -72,6 +76,7 @@ def layer_inputs(
     Returns:
         Layer -> (r, n) float32 on the CPU, finite. Layers that the network never calls are missing.
     """
+    layers = [layer for layer in layers if layer.kind in KINDS]
     device = device or torch.device("cpu")
     width = sum(layer.matrix_shape[1] for layer in layers)
     rows = max(64, min(ROWS, MEMORY // (4 * max(1, width))))
@@ -113,7 +118,7 @@ def layer_inputs(
 
 def _draw_rows(module: nn.Module, x: Tensor, count: int, generator: torch.Generator) -> Tensor:
     """(count, n) rows of a layer's inputs."""
-    if not isinstance(module, nn.Conv1d | nn.Conv2d):
+    if not isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
         flat = x.reshape(-1, x.shape[-1])
         return flat[torch.randint(len(flat), (count,), generator=generator).to(x.device)]
     padding = module.padding if not isinstance(module.padding, str) else 0

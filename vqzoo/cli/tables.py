@@ -1,5 +1,6 @@
 """Records as tables for the terminal."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from vqzoo.cli.terminal import printable
+from vqzoo.errors import CoverageWarning
 from vqzoo.report.formatting import by_reason, count_of, decibels, megabytes, nats, points
 from vqzoo.report.layer_record import LayerRecord
 from vqzoo.report.record import Record, Seconds
@@ -23,6 +25,12 @@ def print_record(console: Console, record: Record, folder: Path) -> None:
     console.print(layer_table(record.layers, console.width))
     console.print()
     console.print(_summary(record, folder))
+
+
+def warn_of_low_coverage(record: Record) -> None:
+    """Warn where less than half of the network's weights are compressed."""
+    if record.coverage is not None and (coverage := record.coverage.coverage()).low:
+        warnings.warn(f"{coverage}", CoverageWarning, stacklevel=2)
 
 
 def layer_table(layers: Sequence[LayerRecord], width: int) -> Table:
@@ -109,6 +117,8 @@ def _summary(record: Record, folder: Path) -> Table:
         "whole file",
         f"{ratio.file:.1f}x smaller: {megabytes(size.dense)} to {megabytes(size.file)}",
     )
+    if record.coverage is not None:
+        table.add_row("coverage", record.coverage.coverage().summary)
     if (codes := _codes(record.layers)) is not None:
         table.add_row("codes", codes)
     if record.skipped:

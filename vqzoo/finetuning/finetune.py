@@ -12,6 +12,7 @@ from torch import nn
 
 from vqzoo.compression.decode import decode
 from vqzoo.compression.distortion import MatrixError, matrix_error
+from vqzoo.compression.folding import with_plain_weights
 from vqzoo.compression.layer import CompressedLayer
 from vqzoo.compression.view import weight_key
 from vqzoo.data.batches import Data
@@ -22,6 +23,7 @@ from vqzoo.errors import UsageError, invalid_field
 from vqzoo.finetuning.images import open_images
 from vqzoo.finetuning.loop import tune
 from vqzoo.finetuning.settings import Finetuning
+from vqzoo.module_checks import check_network
 from vqzoo.network.compressed_model import CompressedModel
 from vqzoo.plugin.code import MethodCode
 from vqzoo.plugin.files import plugin_files
@@ -78,8 +80,10 @@ def finetune(
     Examples:
         >>> better = vqzoo.finetune(small, loader, teacher=model, epochs=5)
     """
-    chosen = parse_settings(settings)
     teacher = without_wrappers(teacher)
+    check_network(teacher)
+    teacher, _ = with_plain_weights(teacher)
+    chosen = parse_settings(settings)
     read = ReadOptions(class_map, skip_unreadable)
     images = _training_data(data, validation, small.module, chosen, seed, read)
     with plugin_files(small.plugin_files):

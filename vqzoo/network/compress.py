@@ -1,5 +1,6 @@
 """`vqzoo.compress`."""
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from vqzoo.calibration.layer_inputs import calibration_inputs
 from vqzoo.calibration.repair import Repaired, repair_with
 from vqzoo.compression.check import check_weights
 from vqzoo.compression.coded_layer import with_dense_weights
+from vqzoo.compression.folding import with_plain_weights
 from vqzoo.compression.layer import CompressedLayer
 from vqzoo.compression.model import compress_model
 from vqzoo.compression.selection import plan_layers
@@ -21,7 +23,8 @@ from vqzoo.data.calibration_data import (
     collect_calibration_data,
     open_calibration_data,
 )
-from vqzoo.errors import UsageError
+from vqzoo.errors import CoverageWarning, UsageError
+from vqzoo.module_checks import check_network
 from vqzoo.network.choices import Choice, Rule, method_choices
 from vqzoo.network.compressed_model import CompressedModel
 from vqzoo.plugin.files import plugin_files
@@ -56,6 +59,9 @@ def compress(
         model: any module; it can be saved if timm created it. It is not changed. Of a network in
             `DataParallel`, `torch.compile` and the like, the network inside is compressed; of
             one that was compressed before, its decoded weights.
+        model: any module; it can be saved if timm created it. It is not changed. Pruning masks,
+            weight norms, spectral norms and parametrizations are folded into plain weights on a
+            copy.
         method: the name of a method, or a mapping from layer selectors to a method, to (method,
             options), or to a list of transforms that ends in a method:
             `{"features.*": ("km", {"k": 256}), "classifier.*": "pq"}`. The last selector that
@@ -84,10 +90,12 @@ def compress(
 
     Returns:
         The compressed network; `vqzoo.save_weights` saves one that timm cannot create.
+        The compressed network. A `CoverageWarning` says so if less than half of its weights are
+        compressed.
 
     Raises:
-        UsageError: a name or an option is unknown, a selector matches nothing, or the data is
-            invalid.
+        UsageError: `model` is not a network with weights or cannot be copied, a name or an option
+            is unknown, a selector matches nothing, or the data is invalid.
         VqzooError: weights are not finite, or data cannot be read.
         NothingCompressed: no layer could be compressed.
         PluginError: a plugin failed, and `keep_going` is off.
@@ -101,10 +109,14 @@ def compress(
     if isinstance(model, CompressedModel):
         model = model.module
     model = with_dense_weights(model)
+    check_network(model)
+    model, folded = with_plain_weights(model)
     compressible, passed_over = compressible_layers(model)
     choice, rules = method_choices(method, ratio, transforms, options)
     selection = [layers] if isinstance(layers, str) else list(layers)
-    plans, skipped = plan_layers(compressible, selection, choice, rules, available)
+    plans, skipped = plan_layers(
+        compressible, selection, choice, rules, available, passed_over=passed_over
+    )
     check_weights(model, plans)
     calibration = _open_images(calibrate, model, calibration_images, seed, skip_unreadable)
     if repair is calibrate or (isinstance(repair, str) and repair == calibrate):
@@ -113,6 +125,9 @@ def compress(
         repair_data = _open_images(repair, model, calibration_images, seed, skip_unreadable)
 
     watcher, where = progress or SilentWatcher(), torch.device(device)
+    for plan in plans:
+        if plan.layer.name in folded:
+            watcher.note(plan.layer.name, folded[plan.layer.name])
     inputs = None
     if calibration is not None:
         planned = [plan.layer for plan in plans]
@@ -142,7 +157,10 @@ def compress(
         names = [layer.layer.name for layer in compressed]
         repaired = repair_with(repair_data, model, module, names, device=where, watcher=watcher)
         module = repaired.module
-    return CompressedModel(module, compressed, passed_over | skipped | failed, plugins, repaired)
+    small = CompressedModel(module, compressed, passed_over | skipped | failed, plugins, repaired)
+    if small.coverage.low:
+        warnings.warn(f"{small.coverage}", CoverageWarning, stacklevel=2)
+    return small
 
 
 def _open_images(

@@ -10,6 +10,7 @@ from vqzoo.artifact.encode import EncodedLayer, encode_layer
 from vqzoo.artifact.folder import check_target, replacement_folder
 from vqzoo.artifact.writer import record_proof, write_artifact
 from vqzoo.calibration.repair import Repaired
+from vqzoo.compression.coverage import Coverage, account
 from vqzoo.compression.layer import CompressedLayer
 from vqzoo.compression.view import weight_key
 from vqzoo.models.arguments import required_features
@@ -29,7 +30,8 @@ class CompressedModel(nn.Module):
     Attributes:
         module: a copy of the original in eval mode, its compressed weights decoded.
         layers: the compressed layers with their codes and errors, in the model's order.
-        skipped: layer -> why it stayed dense.
+        skipped: layer, or parameter that is no layer's weight -> why it stayed dense. Biases,
+            norms and other vectors are not listed; `coverage` counts them.
         plugin_files: the plugin files that it was compressed with.
         repaired: what `repair=` corrected, None where nothing was to be repaired.
     """
@@ -48,6 +50,11 @@ class CompressedModel(nn.Module):
         self.skipped = dict(skipped)
         self.plugin_files = tuple(plugins)
         self.repaired = repaired
+
+    @property
+    def coverage(self) -> Coverage:
+        """How much of the network's weights is compressed, and why the rest is not."""
+        return account(self.module, {layer.layer.name for layer in self.layers}, self.skipped)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the decoded network."""

@@ -13,8 +13,8 @@ from vqzoo.artifact.reader import (
     verify_checksum,
 )
 from vqzoo.artifact.schema import CONFIG_FILE, WEIGHTS_FILE
-from vqzoo.errors import UsageError
-from vqzoo.models.sources import HF_HUB, local_path, parse_hub_id, split_source
+from vqzoo.errors import ArtifactError, UsageError, VqzooError
+from vqzoo.models.sources import local_path, names_repository, split_source
 from vqzoo.network.build import Mode, build_model
 from vqzoo.plugin.files import plugin_files
 from vqzoo.plugin.manager import installed_plugins
@@ -75,17 +75,15 @@ def verified_artifact(
     if names_repository(source):
         from vqzoo.hub.repository import fetch
 
-        pulled = fetch(str(source), revision=revision, names=(CONFIG_FILE, WEIGHTS_FILE))
+        try:
+            pulled = fetch(str(source), revision=revision, names=(CONFIG_FILE, WEIGHTS_FILE))
+        except VqzooError as error:
+            if isinstance(error, ArtifactError) or split_source(str(source))[0] is not None:
+                raise  # the repository exists, or a prefix says that no folder is meant
+            raise type(error)(f"there is no folder {source}; {error}") from error
         return pulled.artifact, pulled.commit
     if revision is not None:
         raise UsageError(f"{source} is a folder, and only repositories have revisions")
     artifact = open_artifact(local_path(str(source)))
     verify_checksum(artifact)
     return artifact, None
-
-
-def names_repository(source: str | Path) -> bool:
-    """Whether `source` names a repository on the Hub and not a folder."""
-    if isinstance(source, Path) or Path(source).is_dir():
-        return False
-    return split_source(source)[0] == HF_HUB or parse_hub_id(source) is not None

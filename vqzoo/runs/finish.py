@@ -18,6 +18,7 @@ from vqzoo.artifact.writer import (
     write_artifact,
     write_tensors,
 )
+from vqzoo.compression.coverage import account
 from vqzoo.compression.decode import decode
 from vqzoo.compression.view import copy_with_weights, layer_name
 from vqzoo.data.batches import Data
@@ -32,7 +33,14 @@ from vqzoo.plugin.manager import Plugins
 from vqzoo.progress import Watcher
 from vqzoo.report.block import Options
 from vqzoo.report.card import write_card
-from vqzoo.report.record import FileSizes, Record, Seconds, ratios, versions
+from vqzoo.report.record import (
+    FileSizes,
+    Record,
+    Seconds,
+    coverage_record,
+    ratios,
+    versions,
+)
 from vqzoo.report.record_file import write_record
 from vqzoo.report.steps import CalibrationRecord
 from vqzoo.runs.before_after import Baseline, measure_against
@@ -138,6 +146,9 @@ def finish_run(
         agreement=measured.agreement,
         layers=tuple(network.rows),
         skipped=network.skipped,
+        coverage=coverage_record(
+            account(baseline.network, {row.name for row in network.rows}, network.skipped)
+        ),
         stages=tuple(network.stages),
         finetuning=network.finetuning,
         calibration=facts.calibration,

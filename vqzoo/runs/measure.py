@@ -22,9 +22,9 @@ from vqzoo.evaluation.retrieval import (
 from vqzoo.evaluation.statistics import PairedDifference
 from vqzoo.models.dense import find_model
 from vqzoo.models.embedded import default_data
-from vqzoo.models.sources import split_source
+from vqzoo.models.sources import names_repository, split_source
 from vqzoo.network.build import Mode
-from vqzoo.network.load import load, names_repository
+from vqzoo.network.load import load
 from vqzoo.progress import Watcher
 from vqzoo.runs.prepare import parse_device
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from vqzoo.compression.check import check_weights
+from vqzoo.compression.folding import check_copies
 from vqzoo.compression.options import validate_options
 from vqzoo.compression.selection import LayerPlan, plan_layers
 from vqzoo.compression.view import compressible_layers
@@ -87,7 +88,11 @@ def prepare(
     )
     layers, passed = compressible_layers(opened.module)
     rules = [(rule.layers, rule.choice()) for rule in recipe.rules]
-    plans, skipped = plan_layers(layers, recipe.layers, recipe.choice(), rules, plugins)
+    plans, skipped = plan_layers(
+        layers, recipe.layers, recipe.choice(), rules, plugins, passed_over=passed
+    )
+    if recipe.repair is not None or recipe.finetune is not None:
+        check_copies(opened.module)
     check_weights(opened.module, plans)
     with watcher.phase("opening the images"):
         data = _open_data(recipe, opened)

@@ -27,6 +27,7 @@ from vqzoo.plugin.selector import LayerInfo
 from vqzoo.progress import Steps
 
 HESSIAN_BYTES = 2 << 30  # of all layers' H together
+KINDS = ("linear", "conv1d", "conv2d")  # whose input vectors are known; others are left out
 _COPY = 1 << 24  # values of input vectors copied at a time: 64 MiB
 _IMAGES = 16 * 3 * 224 * 224  # values of input images differentiated at a time
 
@@ -96,6 +97,9 @@ def second_order(
         that are not finite, are missing.
     """
     device = device or torch.device("cpu")
+    layers = [layer for layer in layers if layer.kind in KINDS]
+    if not layers:
+        return {}
     width = block_width(layers, limit)
     sums = {layer.name: _Sums(layer, width, device) for layer in layers}
     generator = torch.Generator().manual_seed(seed)

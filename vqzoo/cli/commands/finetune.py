@@ -48,7 +48,7 @@ def finetune(
     run the same command again to resume.
     """
     from vqzoo.cli.progress import TerminalWatcher
-    from vqzoo.cli.tables import print_record
+    from vqzoo.cli.tables import print_record, warn_of_low_coverage
     from vqzoo.finetuning.finetune import parse_settings
     from vqzoo.numerics.threads import use_threads
     from vqzoo.runs.finetune_artifact import finetune_artifact
@@ -57,6 +57,7 @@ def finetune(
     request = make_finetune_request({"source": artifact, "settings": settings, **fields})
     with use_threads(threads), TerminalWatcher(stderr()) as watcher:
         finished = finetune_artifact(request, watcher, out=out, force=force)
+    warn_of_low_coverage(finished.record)
     if json_:
         print(finished.record.to_json())
     else:

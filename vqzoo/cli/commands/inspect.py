@@ -1,7 +1,6 @@
 """`vqzoo inspect`."""
 
 import math
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -18,15 +17,19 @@ _UNLIMITED = 10_000
 
 @command
 def inspect(
-    artifact: Annotated[Path, typer.Argument(help="An artifact's folder.", show_default=False)],
+    artifact: Annotated[
+        str,
+        typer.Argument(
+            help="An artifact's folder or repository (ORG/NAME[@REVISION]).", show_default=False
+        ),
+    ],
 ) -> None:
-    """Show what an artifact contains, from its headers alone: no weights are read."""
+    """Show what an artifact contains, from its headers alone: no weights are decoded."""
     from rich.markup import escape
 
-    from vqzoo.artifact.reader import open_artifact
     from vqzoo.report.formatting import megabytes
 
-    opened = open_artifact(artifact)
+    opened = _open(artifact)
     dense = opened.dense_tensors()
     console = stdout()
     block = opened.block
@@ -71,6 +74,17 @@ def _name(opened: "Artifact") -> str:
     if opened.weights_only:
         return f"weights only, of {opened.config.get('network')}"
     return str(opened.config.get("architecture"))
+
+
+def _open(source: str) -> "Artifact":
+    from vqzoo.artifact.reader import open_artifact
+    from vqzoo.models.sources import local_path, names_repository
+
+    if not names_repository(source):
+        return open_artifact(local_path(source))
+    from vqzoo.network.load import verified_artifact  # imports torch, which a folder does not need
+
+    return verified_artifact(source)[0]
 
 
 def _table(opened: "Artifact", width: int) -> "Table":
