@@ -14,7 +14,7 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
 from vqzoo.errors import UsageError
-from vqzoo.module_checks import not_a_network
+from vqzoo.module_checks import check_network
 
 _TIMM_AVERAGES = ("ModelEma", "ModelEmaV2", "ModelEmaV3")
 
@@ -23,13 +23,12 @@ def as_network(model: Any) -> nn.Module:
     """The network inside any wrappers around it; the network itself where there are none.
 
     Raises:
-        UsageError: `model` is not a module, or its parameters are sharded.
+        UsageError: `model` is not a module, has parameters or buffers without values, or its
+            parameters are sharded.
     """
     while (inner := _inside(model)) is not None:
         model = inner
-    if not isinstance(model, nn.Module):
-        raise UsageError(not_a_network(model))
-    return model
+    return check_network(model)
 
 
 def without_wrappers(model: Any) -> nn.Module:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from vqzoo.plugin.limits import MAX_NAME_LENGTH
@@ -23,7 +22,7 @@ _KINDS: tuple[tuple[type[nn.Module], str], ...] = (
     (nn.Embedding, "embedding"),
     (nn.EmbeddingBag, "embedding"),
 )
-_CLASSES = tuple(base for base, _ in _KINDS)
+LAYER_CLASSES = tuple(base for base, _ in _KINDS)
 # Weights of nn.MultiheadAttention. Such a layer has the name of its parameter.
 _PROJECTIONS = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -120,7 +119,7 @@ def _other_matrices(
             continue
         module = model.get_submodule(path)
         kind = type(module).__name__
-        if any(module.children()) or isinstance(module, _CLASSES):
+        if any(module.children()) or isinstance(module, LAYER_CLASSES):
             others[name] = f"a parameter of {kind} that is no layer's weight"
         else:
             others[path] = f"{kind}, a kind that vqzoo does not compress"
@@ -146,14 +145,6 @@ def weight_matrix(model: nn.Module, layer: LayerInfo, device: torch.device) -> T
 def is_parameter(layer: str) -> bool:
     """Whether a layer's name is that of a parameter, and not of a module with a weight."""
     return layer.rpartition(".")[2] in _PROJECTIONS
-
-
-def runs_alone(model: nn.Module, layer: str) -> bool:
-    """Whether a layer's own forward pass reads its weight; nn.MultiheadAttention reads all of its
-    weights itself."""
-    return not is_parameter(layer) and not isinstance(
-        model.get_submodule(layer), NonDynamicallyQuantizableLinear
-    )
 
 
 def weight_key(layer: str) -> str:

@@ -17,7 +17,6 @@ from vqzoo.data.sources import READ_ALL, ReadOptions
 from vqzoo.errors import UsageError, VqzooError
 from vqzoo.evaluation.answers import logits_of
 from vqzoo.evaluation.statistics import PairedDifference, paired_points
-from vqzoo.module_checks import check_network
 from vqzoo.wrappers import as_network
 
 # Called after each batch with the number of images done and in total (None for a stream).
@@ -94,14 +93,13 @@ def evaluate(
         progress: called after each batch.
 
     Raises:
-        UsageError: `model` is not a network with weights, the data has no labels for it,
-            `open_data` refuses the data, or the model returns something else than logits.
+        UsageError: `model` is not a module, the data has no labels for it, `open_data` refuses the
+            data, or the model returns something else than logits.
         VqzooError: the data cannot be read, holds no image, or has labels that the model lacks; or
             the model fails on the images.
         ValueError: options of the data are given with an open `Data`.
     """
     model = as_network(model)
-    check_network(model)
     read = ReadOptions(class_map, skip_unreadable)
     counted = _count_classes(model, device) if isinstance(data, str) else None
     opened = _opened(data, model, images, batch_size, read, counted)

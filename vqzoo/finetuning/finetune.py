@@ -23,7 +23,6 @@ from vqzoo.errors import UsageError, invalid_field
 from vqzoo.finetuning.images import open_images
 from vqzoo.finetuning.loop import tune
 from vqzoo.finetuning.settings import Finetuning
-from vqzoo.module_checks import check_network
 from vqzoo.network.compressed_model import CompressedModel
 from vqzoo.plugin.code import MethodCode
 from vqzoo.plugin.files import plugin_files
@@ -80,10 +79,8 @@ def finetune(
     Examples:
         >>> better = vqzoo.finetune(small, loader, teacher=model, epochs=5)
     """
-    teacher = without_wrappers(teacher)
-    check_network(teacher)
-    teacher, _ = with_plain_weights(teacher)
     chosen = parse_settings(settings)
+    teacher, _ = with_plain_weights(without_wrappers(teacher))
     read = ReadOptions(class_map, skip_unreadable)
     images = _training_data(data, validation, small.module, chosen, seed, read)
     with plugin_files(small.plugin_files):

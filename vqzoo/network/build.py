@@ -20,7 +20,13 @@ from vqzoo.artifact.schema import MODEL_ARGUMENTS
 from vqzoo.artifact.weights_only import need_architecture
 from vqzoo.compression.coded_layer import run_from_code
 from vqzoo.compression.decode import decode
-from vqzoo.compression.view import compressible_layers, layer_name, runs_alone, weight_key
+from vqzoo.compression.view import (
+    LAYER_CLASSES,
+    compressible_layers,
+    is_parameter,
+    layer_name,
+    weight_key,
+)
 from vqzoo.errors import ArtifactError, one_line
 from vqzoo.models.arguments import check_arguments, required_features
 from vqzoo.models.create import bounded_construction, create_model
@@ -35,7 +41,6 @@ Mode = Literal["decoded", "codes"]
 # Beside what a file holds, its architecture may create this much in building itself.
 _SPARE_MODULES = 10_000
 _SPARE_WEIGHTS = 1 << 26
-_CODED_KINDS = ("linear", "conv1d", "conv2d")
 
 
 def build_model(artifact: Artifact, plugins: Plugins, mode: Mode = "decoded") -> nn.Module:
@@ -99,7 +104,7 @@ def weights_on_meta() -> Iterator[None]:
     def without_memory(module: nn.Module, name: str, parameter: nn.Parameter) -> Any:
         if get_ident() != thread or name != "weight" or name in module._parameters:
             return None
-        if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d):
+        if isinstance(module, LAYER_CLASSES):
             return nn.Parameter(parameter.detach().to("meta"))
         return None
 
@@ -265,15 +270,10 @@ def fill(
 
 
 def coded_keys(model: nn.Module, artifact: Artifact) -> set[str]:
-    """Keys of the weights that can run from codes: a Linear's or a convolution's alone, used by its
-    forward pass alone, and float32 (a network that ran with rounded weights needs them rounded
-    again)."""
+    """Keys of the weights that can run from codes: one layer's alone, used by its forward pass
+    alone, and float32 (a network that ran with rounded weights needs them rounded again)."""
     shared = set(artifact.metadata.aliases.values())
-    layers = [
-        layer
-        for layer in compressible_layers(model)[0]
-        if layer.kind in _CODED_KINDS and runs_alone(model, layer.name)
-    ]
+    layers = [layer for layer in compressible_layers(model)[0] if not is_parameter(layer.name)]
     entries = artifact.metadata.layers
     codes = {key for key, entry in entries.items() if entry.dtype == "float32"}
     return codes & {weight_key(layer.name) for layer in layers} - shared

@@ -24,7 +24,7 @@ from vqzoo.data.calibration_data import (
     open_calibration_data,
 )
 from vqzoo.errors import CoverageWarning, UsageError
-from vqzoo.module_checks import check_network
+from vqzoo.module_checks import check_eager
 from vqzoo.network.choices import Choice, Rule, method_choices
 from vqzoo.network.compressed_model import CompressedModel
 from vqzoo.plugin.files import plugin_files
@@ -59,9 +59,8 @@ def compress(
         model: any module; it can be saved if timm created it. It is not changed. Of a network in
             `DataParallel`, `torch.compile` and the like, the network inside is compressed; of
             one that was compressed before, its decoded weights.
-        model: any module; it can be saved if timm created it. It is not changed. Pruning masks,
-            weight norms, spectral norms and parametrizations are folded into plain weights on a
-            copy.
+            Pruning masks, weight norms, spectral norms and parametrizations are folded into plain
+            weights on a copy.
         method: the name of a method, or a mapping from layer selectors to a method, to (method,
             options), or to a list of transforms that ends in a method:
             `{"features.*": ("km", {"k": 256}), "classifier.*": "pq"}`. The last selector that
@@ -89,9 +88,8 @@ def compress(
         **options: the method's options.
 
     Returns:
-        The compressed network; `vqzoo.save_weights` saves one that timm cannot create.
-        The compressed network. A `CoverageWarning` says so if less than half of its weights are
-        compressed.
+        The compressed network; `vqzoo.save_weights` saves one that timm cannot create. A
+        `CoverageWarning` says so if less than half of its weights are compressed.
 
     Raises:
         UsageError: `model` is not a network with weights or cannot be copied, a name or an option
@@ -103,14 +101,13 @@ def compress(
     Example:
         >>> small = vqzoo.compress(model, "pq", layers="dense", k=256, d=4)
     """
+    model = without_wrappers(model)
     with plugin_files(plugins):
         available = installed_plugins()
-    model = without_wrappers(model)
     if isinstance(model, CompressedModel):
         model = model.module
-    model = with_dense_weights(model)
-    check_network(model)
-    model, folded = with_plain_weights(model)
+    check_eager(model)
+    model, folded = with_plain_weights(with_dense_weights(model))
     compressible, passed_over = compressible_layers(model)
     choice, rules = method_choices(method, ratio, transforms, options)
     selection = [layers] if isinstance(layers, str) else list(layers)
