@@ -1,5 +1,6 @@
 """`vqzoo.save_weights` and `vqzoo.load_into`: networks that timm cannot create."""
 
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -229,7 +230,7 @@ OTHERS: dict[str, tuple[Callable[[], nn.Module], str]] = {
         "and 93 more",
     ),
     "both": (
-        lambda: nn.DataParallel(resnet()),
+        lambda: nn.Sequential(OrderedDict(module=resnet())),
         "the artifact lacks 'module.conv1.weight', 'module.bn1.weight', 'module.bn1.bias' and 119 "
         "more; the network has no 'conv1.weight', ",
     ),
