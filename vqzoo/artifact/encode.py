@@ -190,13 +190,14 @@ def _pack(packing: Registered[Packing], part: Indices, key: str) -> Tensor:
         PluginError: the packing failed, or is not lossless.
     """
     who = f"packing {named(packing)} of {key}"
-    flat = part.values.reshape(-1).cpu()
+    values = part.values.cpu()
+    shape = tuple(values.shape)
     with isolated(who):
-        stream = packing.item.pack(flat, part.cardinality)
+        stream = packing.item.pack_part(values, part.cardinality)
         valid = stream.dtype == torch.uint8 and stream.dim() == 1
-        unpacked = packing.item.unpack(stream, part.cardinality, flat.numel()) if valid else None
+        unpacked = packing.item.unpack_part(stream, part.cardinality, shape) if valid else None
     if unpacked is None:
         raise PluginError(f"{who} did not return a 1-D uint8 tensor")
-    if unpacked.shape != flat.shape or not torch.equal(unpacked.to(flat.dtype), flat):
+    if unpacked.shape != shape or not torch.equal(unpacked.to(values.dtype), values):
         raise PluginError(f"{who} is not lossless: unpacking gives other codes")
     return stream
