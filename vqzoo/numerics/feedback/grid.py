@@ -8,11 +8,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vqzoo.numerics.arrays import as_float32
+from vqzoo.numerics.arrays import Codes, as_float32
 from vqzoo.numerics.feedback.elimination import Elimination
-from vqzoo.numerics.feedback.rates import Codes, Rates
-from vqzoo.numerics.kernels.feedback import feed_back_rows
-from vqzoo.numerics.kernels.trellis import NEXT, SEGMENT, feed_back_trellis, trellis_levels
+from vqzoo.numerics.feedback.rates import Rates
+from vqzoo.numerics.kernels.feedback.rows import feed_back_rows
+from vqzoo.numerics.kernels.feedback.trellis import NEXT, SEGMENT, feed_back_trellis, trellis_levels
 from vqzoo.numerics.threads import run_tasks
 
 _MAX_COST = (
@@ -29,7 +29,7 @@ class Grid:
         row_steps: (m,) float32, positive.
         column_steps: (n,) float32, positive.
         reach: codes go from -reach to reach.
-        trellis: whether levels are those of a trellis (see `kernels/trellis.py`); else the codes.
+        trellis: whether levels are those of a trellis (see `kernels/feedback/trellis.py`); else the codes.
     """
 
     row_steps: NDArray[np.float32]

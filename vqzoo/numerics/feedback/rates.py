@@ -5,7 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Codes = NDArray[np.int32]
+from vqzoo.numerics.arrays import Codes
+from vqzoo.numerics.coding.context.classes import cell_bits, classify
+from vqzoo.numerics.coding.context.walks import walk_parities
 
 
 @dataclass(frozen=True)
@@ -41,3 +43,19 @@ def laplacian(mean: float, m: int, n: int, reach: int) -> Rates:
     return Rates(
         np.tile(bits.astype(np.float32), (1, 1, 2, 1)), np.zeros(m, np.int32), np.zeros(n, np.int32)
     )
+
+
+def observed(codes: Codes, reach: int, trellis: bool) -> Rates:
+    """What the coder of classes (`coding/context`) would take for codes like these.
+
+    Args:
+        codes: (m, n) int32, -reach to reach.
+        reach: at least 1.
+        trellis: whether codes are those of a trellis, whose quantizers have prices of their own.
+    """
+    states = walk_parities(codes, 0) if trellis else np.zeros(codes.shape, np.uint8)
+    classes = classify(codes + np.int32(reach), states, 2 * reach + 1)
+    bits = cell_bits(classes.counts).astype(np.float32)
+    if trellis and bits.shape[2] == 1:  # every code was even
+        bits = np.repeat(bits, 2, axis=2)
+    return Rates(bits, classes.rows, classes.columns)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from vqzoo.numerics.arrays import Ints
 from vqzoo.numerics.compiled import compiled
-from vqzoo.numerics.kernels.trellis import SEGMENT
+from vqzoo.numerics.kernels.feedback.trellis import SEGMENT
 
 HINT_BITS = 10
 _LOW = np.uint64(1 << 32)

@@ -16,9 +16,10 @@ from vqzoo.numerics.coding.chunks import join
 from vqzoo.numerics.coding.context.classes import MAX_CLASSES, Classes, classify
 from vqzoo.numerics.coding.context.prices import read_prices, table_bound, write_prices
 from vqzoo.numerics.coding.context.rans import decode_rows, encode_rows, tables
+from vqzoo.numerics.coding.context.walks import walk_parities
 from vqzoo.numerics.coding.entropy import symbol_counts
 from vqzoo.numerics.coding.gamma import put, put_digits, put_gamma, take, take_digits, take_gamma
-from vqzoo.numerics.kernels.trellis import NEXT, SEGMENT, walk_states
+from vqzoo.numerics.kernels.feedback.trellis import NEXT, SEGMENT
 from vqzoo.numerics.threads import run_tasks
 
 _CHUNK = 1 << 18  # codes that a chunk holds at least, unless it is the last
@@ -153,13 +154,7 @@ def _best_contexts(
     those of a trellis where that pays), and the parity of the code of level 0."""
     states = np.zeros(matrix.shape, np.uint8)
     if matrix.size >= _MIN_WALK and symbols > 2:
-        odd = np.empty_like(states)
-
-        def work(start: int) -> None:
-            part = slice(start, start + SEGMENT)
-            walk_states(matrix[part], zero & 1, NEXT, odd[part])
-
-        run_tasks(work, range(0, len(matrix), SEGMENT))
+        odd = walk_parities(matrix, zero)
         if classify(matrix, odd, symbols, 1).bits < classify(matrix, states, symbols, 1).bits:
             return classify(matrix, odd, symbols), odd, zero & 1
     return classify(matrix, states, symbols), states, 0

@@ -11,7 +11,7 @@ bits: at high rate the error is about 0.9 dB less. Walks begin in state 0 every 
 import numpy as np
 
 from vqzoo.numerics.compiled import compiled
-from vqzoo.numerics.kernels.feedback import BLOCK, push
+from vqzoo.numerics.kernels.feedback.rows import BLOCK, push
 
 SEGMENT = 128
 # NEXT[state][parity of the code]; odd states use the odd levels.
