@@ -29,7 +29,8 @@ class Grid:
         row_steps: (m,) float32, positive.
         column_steps: (n,) float32, positive.
         reach: codes go from -reach to reach.
-        trellis: whether levels are those of a trellis (see `kernels/feedback/trellis.py`); else the codes.
+        trellis: whether levels are those of a trellis (see `kernels/feedback/trellis.py`), or the
+            codes themselves.
     """
 
     row_steps: NDArray[np.float32]
