@@ -112,7 +112,9 @@ class CompressedModel(nn.Module):
             record_proof(folder, prove(self.module, load(folder)))
 
 
-def encoded_layers(small: CompressedModel, packing: str, plugins: Plugins) -> list[EncodedLayer]:
+def encoded_layers(
+    small: CompressedModel, packing: str | None, plugins: Plugins
+) -> list[EncodedLayer]:
     """The compressed layers as a file holds them, their codes packed by `packing`."""
     return [
         encode_layer(
