@@ -197,6 +197,7 @@ def _typed(recipe: Recipe, plugins: Plugins) -> Recipe:
             changes["options"] = typed(method, request.options)
         return changes
 
-    plugins.packings.get(recipe.packing)
+    if recipe.packing is not None:
+        plugins.packings.get(recipe.packing)
     rules = tuple(rule.model_copy(update=update(rule)) for rule in recipe.rules)
     return recipe.model_copy(update={**update(recipe), "rules": rules})
