@@ -61,6 +61,17 @@ def test_run_says_the_order_and_takes_a_class_map(vqzoo: Vqzoo, setting: Path) -
     assert "elsewhere" not in json.dumps(record)
 
 
+def test_run_says_why_there_are_no_labels(vqzoo: Vqzoo, setting: Path) -> None:
+    (setting / "pictures" / "11").mkdir()
+    result = vqzoo("run", *MODEL, *METHOD, *DATA, "--out", "a")
+    assert result.exit_code == 0, result.output
+    (line,) = result.stderr.splitlines()
+    assert line == (
+        "imagefolder:pictures has no labels for this model: 4 class folders, but the model has 3 "
+        "classes; --class-map FILE says which they are."
+    )
+
+
 def test_another_map_is_another_run(vqzoo: Vqzoo, setting: Path) -> None:
     command = ("run", *MODEL, *METHOD, *DATA, "--class-map", "classes.txt", "--json")
     first = json.loads(vqzoo(*command, "--out", "a").stdout)

@@ -112,3 +112,15 @@ def test_errors_of_vqzoo_and_interruptions_pass() -> None:
         vqzoo.evaluate(Answering(fails(VqzooError("mine"))), images=5)
     with pytest.raises(KeyboardInterrupt):
         vqzoo.evaluate(Answering(fails(KeyboardInterrupt())), images=5)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_calibration_and_repair_in_other_precisions(dtype: torch.dtype) -> None:
+    network = mini().to(dtype)
+    for images in ("fmnist", [torch.randn(8, 1, 28, 28)]):
+        small = vqzoo.compress(
+            network, "km", k=4, layers="classifier.6", calibrate=images, repair=images,
+            calibration_images=8,
+        )  # fmt: skip
+        assert small.repaired is not None
+        assert small.module.get_parameter("classifier.6.weight").dtype == dtype

@@ -88,6 +88,18 @@ def test_a_network_may_read_the_weight_itself() -> None:
     assert torch.equal(small(x), expected)
 
 
+@pytest.mark.parametrize("grad", [False, True], ids=["fused kernel", "layer by layer"])
+def test_torchs_transformer_reads_its_layers_weights(grad: bool) -> None:
+    torch.manual_seed(0)
+    small = vqzoo.compress(nn.TransformerEncoderLayer(16, 2, 32, batch_first=True), "km", k=4)
+    assert {layer.layer.name for layer in small.layers} >= {"self_attn.out_proj", "linear1"}
+    x = torch.randn(2, 5, 16, requires_grad=grad)
+    expected = small(x)
+    for layer in small.layers:
+        run_from_code(small.module, layer.layer.name, layer.compressed, installed_plugins())
+    assert torch.equal(small(x), expected)
+
+
 def test_a_module_under_two_names_is_coded_under_both() -> None:
     shared = nn.Linear(8, 8)
     small = vqzoo.compress(nn.Sequential(shared, nn.ReLU(), shared), "km", k=4)

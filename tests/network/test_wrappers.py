@@ -7,6 +7,7 @@ import io
 import pickle
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import timm
@@ -81,6 +82,28 @@ def test_parts_that_are_wrapped(mini: nn.Module, tmp_path: Path) -> None:
     x = torch.randn(1, 3, 64, 64)
     with torch.inference_mode():
         assert torch.equal(vqzoo.load(tmp_path / "artifact")(x), expected(x))
+
+
+@pytest.mark.parametrize("mode", ["decoded", "codes"])
+@pytest.mark.parametrize("kind", ["torch.compile", "DataParallel", "a part"])
+def test_weights_are_loaded_into_wrapped_networks(
+    kind: str, mode: Literal["decoded", "codes"], tmp_path: Path
+) -> None:
+    small = vqzoo.compress(timm.create_model("test_resnet", num_classes=4), "km", k=8)
+    vqzoo.save_weights(small, tmp_path / "weights")
+    network = timm.create_model("test_resnet", num_classes=4)
+    if kind == "a part":
+        network.layer1 = nn.DataParallel(network.layer1)
+        wrapped = network
+    else:
+        wrapped = WRAPPERS[kind](network)
+    loaded = vqzoo.load_into(wrapped, tmp_path / "weights", mode=mode)
+    assert (loaded is wrapped) == (mode == "decoded")
+    x = torch.randn(2, 3, 64, 64)
+    with torch.inference_mode():
+        difference = (as_network(loaded)(x) - small(x)).abs().max()
+        assert difference <= 1e-4 * small(x).abs().max()
+    assert not any(parameter.requires_grad for parameter in loaded.parameters())
 
 
 def test_a_wrapped_teacher(mini: nn.Module) -> None:

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from vqzoo.errors import UsageError, VqzooError, one_line
@@ -46,14 +45,19 @@ def run_on(network: nn.Module, call: Callable[[Tensor], Any], images: Tensor) ->
     Raises:
         VqzooError: it fails on images of this shape.
     """
-    floating = (p.dtype for p in network.parameters() if p.is_floating_point())
     try:
-        return call(images.to(next(floating, torch.float32)))
+        return call(in_precision_of(network, images))
     except (VqzooError, MemoryError):
         raise
     except Exception as error:  # the user's own code may raise anything
         shape = " x ".join(str(size) for size in images.shape[1:])
         raise VqzooError(f"the network fails on images of {shape}: {one_line(error)}") from error
+
+
+def in_precision_of(network: nn.Module, images: Tensor) -> Tensor:
+    """Images in the dtype of a network's first floating-point parameter; integers stay integers."""
+    floating = (p.dtype for p in network.parameters() if p.is_floating_point())
+    return images.to(next(floating, images.dtype)) if images.is_floating_point() else images
 
 
 def _described(answer: Any) -> str:

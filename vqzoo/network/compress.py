@@ -1,7 +1,8 @@
 """`vqzoo.compress`."""
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,14 @@ from vqzoo.compression.layer import CompressedLayer
 from vqzoo.compression.model import compress_model
 from vqzoo.compression.selection import plan_layers
 from vqzoo.compression.view import compressible_layers, copy_with_weights
-from vqzoo.data.batches import Data
+from vqzoo.data.batches import Batch, Data
 from vqzoo.data.calibration_data import (
     CALIBRATION_IMAGES,
     collect_calibration_data,
     open_calibration_data,
 )
 from vqzoo.errors import CoverageWarning, UsageError
+from vqzoo.evaluation.answers import in_precision_of
 from vqzoo.module_checks import check_eager
 from vqzoo.network.choices import Choice, Rule, method_choices
 from vqzoo.network.compressed_model import CompressedModel
@@ -176,8 +178,16 @@ def _open_images(
         return None
     if images < 1:
         raise UsageError(f"calibration_images={images}: choose at least 1")
-    if isinstance(source, str):
-        return open_calibration_data(
+    data = (
+        open_calibration_data(
             source, model, images=images, seed=seed, skip_unreadable=skip_unreadable
         )
-    return collect_calibration_data(source, images)
+        if isinstance(source, str)
+        else collect_calibration_data(source, images)
+    )
+
+    def batches() -> Iterator[Batch]:
+        for batch in data.batches():
+            yield batch._replace(images=in_precision_of(model, batch.images))
+
+    return replace(data, batches=batches)

@@ -74,7 +74,7 @@ class CompressedModel(nn.Module):
         folder: str | Path,
         *,
         model_args: Mapping[str, Any] | None = None,
-        packing: str = "bits",
+        packing: str | None = None,
         force: bool = False,
     ) -> None:
         """Write an artifact that `vqzoo.load` reads.
@@ -87,7 +87,8 @@ class CompressedModel(nn.Module):
             model_args: arguments of `timm.create_model` that take the place of those that timm
                 recorded, where an artifact cannot hold them: a layer class that timm has no name
                 for, for example.
-            packing: how codes become bytes: "bits", "huffman", "ans", or a plugin's packing.
+            packing: how codes become bytes: "bits", "huffman", "ans", "context", or a plugin's
+                packing; None for that of each method, which is "bits" for most.
             force: replace an artifact that exists.
 
         Raises:
@@ -99,7 +100,7 @@ class CompressedModel(nn.Module):
             self._save(Path(folder), model_args, packing, force)
 
     def _save(
-        self, target: Path, model_args: Mapping[str, Any] | None, packing: str, force: bool
+        self, target: Path, model_args: Mapping[str, Any] | None, packing: str | None, force: bool
     ) -> None:
         check_target(target, "", force=force, option="force=True")
         plugins = installed_plugins()
@@ -118,7 +119,9 @@ class CompressedModel(nn.Module):
             record_proof(folder, prove(self.module, load(folder)))
 
 
-def encoded_layers(small: CompressedModel, packing: str, plugins: Plugins) -> list[EncodedLayer]:
+def encoded_layers(
+    small: CompressedModel, packing: str | None, plugins: Plugins
+) -> list[EncodedLayer]:
     """The compressed layers as a file holds them, their codes packed by `packing`."""
     return [
         encode_layer(

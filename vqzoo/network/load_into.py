@@ -22,6 +22,7 @@ from vqzoo.network.module_state import (
 from vqzoo.plugin.code import MethodCode
 from vqzoo.plugin.files import plugin_files
 from vqzoo.plugin.manager import Plugins, installed_plugins
+from vqzoo.wrappers import without_wrappers
 
 _MOST_NAMES = 3  # that one line lists
 
@@ -41,7 +42,8 @@ def load_into(
 
     Args:
         model: a network with the keys, shapes and dtypes of the one that was compressed. What its
-            forward pass computes is not compared: an artifact of weights does not hold it.
+            forward pass computes is not compared: an artifact of weights does not hold it. Of a
+            network in `DataParallel`, `torch.compile` and the like, the network inside is filled.
         folder: a folder that `vqzoo.save_weights` wrote, or any other artifact.
         mode: "decoded" fills the network's own layers. "codes" replaces the compressed layers by
             ones that run from codes, as in `vqzoo.load`.
@@ -49,7 +51,8 @@ def load_into(
 
     Returns:
         `model`, in eval mode and without gradients, as `vqzoo.load` returns networks. In the mode
-        "codes", a model that is a single layer is replaced, and only the returned one is loaded.
+        "codes", a model that is a single layer, or that has wrappers, is replaced, and only the
+        returned one is loaded.
 
     Raises:
         UsageError: the folder or the mode does not exist, or the network keeps something else than
@@ -62,14 +65,15 @@ def load_into(
     """
     if mode not in get_args(Mode):
         raise UsageError(f"unknown mode {mode!r}: choose one of {', '.join(get_args(Mode))}")
-    state = module_state(model)
+    network = without_wrappers(model)
+    state = module_state(network)
     artifact = open_artifact(folder)
     verify_checksum(artifact)
     _check_fit(artifact, state)
     shared = keys_that_share_memory(state)
     coded: set[str] = set()
     if mode == "codes":
-        coded = coded_keys(model, artifact) - set(chain.from_iterable(shared))
+        coded = coded_keys(network, artifact) - set(chain.from_iterable(shared))
     with plugin_files(plugins):
         available = installed_plugins()
     values, codes = decoded_state(artifact, available, coded)
@@ -80,8 +84,9 @@ def load_into(
             if key not in coded:
                 state[key].copy_(tensor)
         for key, code in codes.items():
-            model = run_from_code(model, layer_name(key), code, available)
-    return model.eval().requires_grad_(False)
+            network = run_from_code(network, layer_name(key), code, available)
+    loaded = model if mode == "decoded" else network
+    return loaded.eval().requires_grad_(False)
 
 
 def decoded_state(

@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 
 from vqzoo.artifact.dtypes import element_type
 from vqzoo.artifact.schema import SEPARATOR
 from vqzoo.errors import ArtifactError, UsageError, VqzooError
+from vqzoo.module_checks import check_network
 
 
 def module_state(model: Any) -> dict[str, Tensor]:
@@ -23,17 +23,12 @@ def module_state(model: Any) -> dict[str, Tensor]:
         UsageError: not a network, or the first entry that an artifact cannot hold, or that would
             not reach the network if it were written.
     """
-    if not isinstance(model, nn.Module):
-        raise UsageError(f"the network must be a torch.nn.Module, not a {type(model).__name__}")
+    check_network(model)
     named = chain(
         model.named_parameters(remove_duplicate=False), model.named_buffers(remove_duplicate=False)
     )
     tensors = dict(named)
     for key, tensor in tensors.items():
-        if is_lazy(tensor):
-            raise UsageError(f"{key!r} has no shape yet: run the network once")
-        if tensor.is_meta:
-            raise UsageError(f"{key!r} is on the meta device: build the network on a real one")
         if tensor.layout is not torch.strided:
             raise UsageError(f"{key!r} is sparse, and an artifact holds dense tensors only")
     state: dict[str, Any] = model.state_dict()

@@ -17,7 +17,7 @@ from vqzoo.plugin.manager import Plugins, installed_plugins
 
 
 def save_weights(
-    small: CompressedModel, folder: str | Path, *, packing: str = "bits", force: bool = False
+    small: CompressedModel, folder: str | Path, *, packing: str | None = None, force: bool = False
 ) -> None:
     """Write an artifact without an architecture, which `vqzoo.load_into` reads.
 
@@ -30,7 +30,8 @@ def save_weights(
     Args:
         small: what `vqzoo.compress` or `vqzoo.finetune` returned.
         folder: the artifact's folder.
-        packing: how codes become bytes: "bits", "huffman", "ans", or a plugin's packing.
+        packing: how codes become bytes: "bits", "huffman", "ans", "context", or a plugin's
+            packing; None for that of each method, which is "bits" for most.
         force: replace an artifact that exists.
 
     Raises:

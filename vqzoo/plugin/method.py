@@ -73,6 +73,8 @@ class Method(ABC):
             decoder.
         summary: one line for `vqzoo methods`.
         source: the paper and equation.
+        packing: the name of the packing that the method's codes are made for; runs that name none
+            use it.
         Options: the class of the method's options.
     """
 
@@ -80,6 +82,7 @@ class Method(ABC):
     version: ClassVar[str] = "1"
     summary: ClassVar[str] = ""
     source: ClassVar[str] = ""
+    packing: ClassVar[str] = "bits"
     Options: ClassVar[type[Options]] = Options
 
     @abstractmethod

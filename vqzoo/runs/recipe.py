@@ -184,8 +184,13 @@ class Recipe(BaseModel):
         ),
     ] = ()
     packing: Annotated[
-        str, CommandOption("--packing", help="How codes become bytes: bits, huffman, ans.")
-    ] = "bits"
+        str | None,
+        CommandOption(
+            "--packing",
+            help="How codes become bytes: bits, huffman, ans, context.",
+            default="the method's own, mostly bits",
+        ),
+    ] = None
     data: Annotated[
         str | None,
         CommandOption(

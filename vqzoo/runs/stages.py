@@ -114,7 +114,7 @@ def _earlier_stages(prepared: Prepared) -> list[list[LayerPlan]]:
 
 def _stage_records(stage: Prepared, finetuned: FinetunedLayers) -> list[StageRecord]:
     """The record of a stage at fixed width, and one in the run's packing if that is another."""
-    packing = stage.recipe.packing
+    packing = stage.recipe.packing or _packing_of_methods(stage)
     layers = {packing: finetuned.layers}
     if packing != FIXED_WIDTH:
         fixed_width = [
@@ -136,6 +136,13 @@ def _stage_records(stage: Prepared, finetuned: FinetunedLayers) -> list[StageRec
         )
         for name, encoded in layers.items()
     ]
+
+
+def _packing_of_methods(stage: Prepared) -> str:
+    """The packing of the first method whose codes are not made for fixed width, if there is one."""
+    methods = (stage.plugins.quantizers.get(plan.choice.method).item for plan in stage.plans)
+    packings = (method.packing for method in methods)
+    return next((name for name in packings if name != FIXED_WIDTH), FIXED_WIDTH)
 
 
 def _weights_file_bytes(stage: Prepared, module: nn.Module, layers: Sequence[EncodedLayer]) -> int:

@@ -81,7 +81,7 @@ def expected_size(recipe: Recipe, plugins: Plugins) -> ExpectedSize:
             list(compressed.values()),
             required_features(timm_config(model, pretrained=False)),
         ),
-        exact=plugins.packings.get(recipe.packing).name == FIXED_WIDTH,
+        exact=all(_is_fixed_width(plan, recipe.packing, plugins) for plan in plans),
     )
 
 
@@ -108,7 +108,12 @@ def _untouched(model: nn.Module, replaced: set[str]) -> tuple[dict[str, Tensor],
     return dense, aliases
 
 
-def _layer(plan: LayerPlan, packing: str, plugins: Plugins) -> EncodedLayer | None:
+def _is_fixed_width(plan: LayerPlan, packing: str | None, plugins: Plugins) -> bool:
+    name = packing or plugins.quantizers.get(plan.choice.method).item.packing
+    return plugins.packings.get(name).name == FIXED_WIDTH
+
+
+def _layer(plan: LayerPlan, packing: str | None, plugins: Plugins) -> EncodedLayer | None:
     """The stored form of a weight, without values; None where the weight stays dense."""
     layer, choice = plan.layer, plan.choice
     if choice.transforms:
