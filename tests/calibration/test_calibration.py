@@ -85,8 +85,8 @@ def test_inputs_smaller_than_the_kernel_and_values_that_are_not_finite() -> None
     images[3, 0, 1, 1] = torch.inf
     found = layer_inputs(model, layers, [Batch(images, None)], 8)
     conv = found["0"].view(-1, 2, 5, 5)
-    assert torch.equal(conv[0, :, 1:4, 1:4], torch.ones(2, 3, 3))
-    assert conv[0].sum() == 18
+    assert {int(patch.sum()) for patch in conv} == {18}
+    assert set(conv.unique().tolist()) == {0, 1}
     assert all(len(inputs) and inputs.isfinite().all() for inputs in found.values())
 
 

@@ -12,6 +12,7 @@ from vqzoo.compression.check import check_options, check_paper_bits
 from vqzoo.compression.distortion import MatrixError, matrix_error
 from vqzoo.compression.options import choose_options, target_ratio, validate_options
 from vqzoo.compression.plugin_calls import (
+    Statistics,
     decode_new,
     layer_context,
     matrix_shape,
@@ -79,7 +80,7 @@ def compress_layer(
     seed: int,
     device: torch.device,
     progress: Progress,
-    inputs: Tensor | None = None,
+    statistics: Statistics | None = None,
 ) -> tuple[CompressedLayer, Tensor]:
     """Compress one layer.
 
@@ -90,8 +91,8 @@ def compress_layer(
         seed: the run's.
         device: where to compute.
         progress: told of the method's steps and of notes.
-        inputs: what the layer multiplies its matrix with, (r, n) float32, for methods that weight
-            errors by it. A transform changes the columns: behind one, all columns count alike.
+        statistics: what calibration images say about the layer, for methods that weight errors by
+            it. A transform changes the columns: behind one, all columns count alike.
 
     Returns:
         The compressed layer, and its decoded matrix, (m, n) float32 on `device`.
@@ -109,9 +110,9 @@ def compress_layer(
             notes.append(text)
             progress.note(layer.name, text)
 
-    if inputs is not None and choice.transforms:
+    if statistics is not None and choice.transforms:
         note("calibration does not reach through a transform")
-        inputs = None
+        statistics = None
     context = layer_context(
         plugins,
         layer,
@@ -119,7 +120,7 @@ def compress_layer(
         device=device,
         note=note,
         progress=progress.layer_step,
-        inputs=inputs,
+        statistics=statistics,
     )
     weight = weight_matrix(model, layer, device)
     matrix, applied = _apply_transforms(plugins, choice.transforms, weight, context)

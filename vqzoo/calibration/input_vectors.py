@@ -25,21 +25,34 @@ def input_vectors(module: nn.Module, x: Tensor, output: Tensor) -> Tensor:
     """
     if not isinstance(module, Convolution):
         return x.reshape(1, -1, x.shape[-1]).mT
-    padded = _padded(module, x, output.shape[2:])
-    patches = padded
-    for axis, (size, step, gap, count) in enumerate(
-        zip(module.kernel_size, module.stride, module.dilation, output.shape[2:], strict=True)
-    ):
-        patches = patches.unfold(2 + axis, gap * (size - 1) + 1, step)[..., ::gap]
-        patches = patches.narrow(2 + axis, 0, count)
     # (batch, channels, places..., kernel...) -> (groups, channels a group, kernel, batch, places)
     dimensions = len(module.kernel_size)
-    by_group = patches.unflatten(1, (module.groups, -1))
+    by_group = patches(module, x, output.shape[2:]).unflatten(1, (module.groups, -1))
     kernel = tuple(range(3 + dimensions, 3 + 2 * dimensions))
     places = tuple(range(3, 3 + dimensions))
     ordered = by_group.permute(1, 2, *kernel, 0, *places)
     n = math.prod(ordered.shape[1 : 2 + dimensions])
     return ordered.reshape(module.groups, n, -1)
+
+
+def patches(module: Any, x: Tensor, places: tuple[int, ...]) -> Tensor:
+    """The patches of a convolution's input, a view of it that is copied only to pad it.
+
+    Args:
+        module: a Conv1d or Conv2d.
+        x: its input, (batch, channels, places...).
+        places: the size of its output.
+
+    Returns:
+        (batch, channels, places..., kernel...).
+    """
+    view = _padded(module, x, places)
+    for axis, (size, step, gap, count) in enumerate(
+        zip(module.kernel_size, module.stride, module.dilation, places, strict=True)
+    ):
+        view = view.unfold(2 + axis, gap * (size - 1) + 1, step)[..., ::gap]
+        view = view.narrow(2 + axis, 0, count)
+    return view
 
 
 def _padded(module: Any, x: Tensor, places: tuple[int, ...]) -> Tensor:
