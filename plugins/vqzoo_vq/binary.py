@@ -8,7 +8,9 @@ from pydantic import Field
 from torch import Tensor
 
 from vqzoo.numerics.arrays import row_chunks
-from vqzoo.plugin import Code, Floats, Indices, LayerContext, Options, Quantizer
+from vqzoo.numerics.feedback.layer import even_weights, feedback_of, times_hessian
+from vqzoo.numerics.feedback.levels import Levels, feed_back_levels
+from vqzoo.plugin import Code, Floats, Indices, LayerContext, Options, Quantizer, SecondOrder
 
 
 class BinaryOptions(Options):
@@ -27,15 +29,46 @@ class Binary(Quantizer):
     source = "Gong et al. 2014, arXiv 1412.6115, section 3.2; scales: Rastegari et al. 2016, eq. 6"
     Options = BinaryOptions
     ladder = ({"scale": "tensor"}, {"scale": "row"})
+    second_order = True
 
     def quantize(self, weight: Tensor, options: BinaryOptions, context: LayerContext) -> Code:
         """Store the signs and the mean magnitude, which is the scale of least squared error."""
+        if context.second_order is not None:
+            return self._feed_back(weight, options, context.second_order)
         parts: dict[str, Indices | Floats] = {"codes": Indices((weight >= 0).view(torch.uint8), 2)}
         if options.scale == "tensor":
             parts["scale"] = Floats.of(weight.abs().mean(dtype=torch.float64).float().reshape(1))
         elif options.scale == "row":
             magnitudes = (torch.abs(rows, out=buffer) for rows, buffer in row_chunks(weight))
             parts["scale"] = Floats.scales(torch.cat([part.mean(dim=1) for part in magnitudes]))
+        return Code((weight.shape[0], weight.shape[1]), parts)
+
+    def _feed_back(self, weight: Tensor, options: BinaryOptions, second_order: SecondOrder) -> Code:
+        """Choose signs column by column, then the scales of least loss for these signs."""
+        feedback = feedback_of(second_order.hessian)
+        columns = (
+            feedback.column_metric()
+            .float()
+            .repeat_interleave(len(weight) // len(second_order.hessian[0]), 0)
+        )
+        rows = (weight.abs() * columns).sum(1, keepdim=True) / columns.sum(1, keepdim=True)
+        importance = even_weights(second_order.row_weights)[:, None]
+        if options.scale == "tensor":
+            rows = ((rows * importance).sum() / importance.sum()).expand_as(rows)
+        elif options.scale == "none":
+            rows = torch.ones_like(rows)
+        signs = torch.tensor([-1.0, 1.0], device=weight.device)
+        codes = feed_back_levels(weight, feedback, Levels(signs, rows)).codes
+        parts: dict[str, Indices | Floats] = {"codes": Indices(codes, 2)}
+        if options.scale != "none":
+            product = times_hessian(signs[codes.long()], second_order.hessian)
+            shared = (product * weight).sum(1, dtype=torch.float64)
+            energy = (product * signs[codes.long()]).sum(1, dtype=torch.float64)
+            if options.scale == "tensor":
+                shared = (shared * importance[:, 0]).sum()[None]
+                energy = (energy * importance[:, 0]).sum()[None]
+            scale = (shared / energy.where(energy > 0, 1.0)).float()
+            parts["scale"] = Floats.scales(scale)
         return Code((weight.shape[0], weight.shape[1]), parts)
 
     def check(self, code: Code) -> None:
