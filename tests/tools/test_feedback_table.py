@@ -10,7 +10,7 @@ def measured() -> Measured:
     return measure(128)
 
 
-@pytest.mark.parametrize("case", CASES[1:3] + CASES[5:], ids=lambda case: case.label)
+@pytest.mark.parametrize("case", [CASES[1], CASES[2], CASES[-1]], ids=lambda case: case.label)
 def test_every_layer_gains(measured: Measured, case: Case) -> None:
     gains = ratios(measured, case)
     assert len(gains) == 8
