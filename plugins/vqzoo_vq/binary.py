@@ -8,9 +8,10 @@ from pydantic import Field
 from torch import Tensor
 
 from vqzoo.numerics.arrays import row_chunks
-from vqzoo.numerics.feedback.layer import even_weights, feedback_of, times_hessian
+from vqzoo.numerics.feedback.layer import even_weights, feedback_of
 from vqzoo.numerics.feedback.levels import Levels, feed_back_levels
 from vqzoo.plugin import Code, Floats, Indices, LayerContext, Options, Quantizer, SecondOrder
+from vqzoo_vq.by_answers import best_row_scales, scale_sums, value_weights
 
 
 class BinaryOptions(Options):
@@ -46,29 +47,23 @@ class Binary(Quantizer):
     def _feed_back(self, weight: Tensor, options: BinaryOptions, second_order: SecondOrder) -> Code:
         """Choose signs column by column, then the scales of least loss for these signs."""
         feedback = feedback_of(second_order.hessian)
-        columns = (
-            feedback.column_metric()
-            .float()
-            .repeat_interleave(len(weight) // len(second_order.hessian[0]), 0)
-        )
-        rows = (weight.abs() * columns).sum(1, keepdim=True) / columns.sum(1, keepdim=True)
-        importance = even_weights(second_order.row_weights)[:, None]
+        importance = even_weights(second_order.row_weights)
+        costs = value_weights(feedback, second_order.row_weights, None)
+        steps = (weight.abs() * costs).sum(1) / costs.sum(1)
         if options.scale == "tensor":
-            rows = ((rows * importance).sum() / importance.sum()).expand_as(rows)
+            steps = ((steps * importance).sum() / importance.sum()).expand_as(steps)
         elif options.scale == "none":
-            rows = torch.ones_like(rows)
+            steps = torch.ones_like(steps)
         signs = torch.tensor([-1.0, 1.0], device=weight.device)
-        codes = feed_back_levels(weight, feedback, Levels(signs, rows)).codes
+        codes = feed_back_levels(weight, feedback, Levels(signs, steps[:, None])).codes
         parts: dict[str, Indices | Floats] = {"codes": Indices(codes, 2)}
-        if options.scale != "none":
-            product = times_hessian(signs[codes.long()], second_order.hessian)
-            shared = (product * weight).sum(1, dtype=torch.float64)
-            energy = (product * signs[codes.long()]).sum(1, dtype=torch.float64)
-            if options.scale == "tensor":
-                shared = (shared * importance[:, 0]).sum()[None]
-                energy = (energy * importance[:, 0]).sum()[None]
-            scale = (shared / energy.where(energy > 0, 1.0)).float()
-            parts["scale"] = Floats.scales(scale)
+        decoded = signs[codes.long()]
+        if options.scale == "tensor":
+            sums = scale_sums(weight, decoded, second_order)
+            shared, energy = ((part * importance).sum().reshape(1) for part in sums)
+            parts["scale"] = Floats.scales((shared / energy.where(energy > 0, 1.0)).float())
+        elif options.scale == "row":
+            parts["scale"] = Floats.scales(best_row_scales(weight, decoded, second_order))
         return Code((weight.shape[0], weight.shape[1]), parts)
 
     def check(self, code: Code) -> None:

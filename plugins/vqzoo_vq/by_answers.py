@@ -47,7 +47,14 @@ def importance_of_rows(row_weights: Tensor, sizes: Tensor | None) -> Tensor:
 def best_row_scales(weight: Tensor, normalized: Tensor, second_order: SecondOrder) -> Tensor:
     """(m,): the scales s_i that minimise (w_i - s_i q_i) H (w_i - s_i q_i)ᵀ for rows q_i of the
     decoded normalized matrix; 0 for rows that the inputs do not excite."""
-    product = times_hessian(normalized, second_order.hessian)
-    energy = (normalized * product).sum(1, dtype=torch.float64)
-    shared = (weight * product).sum(1, dtype=torch.float64)
+    shared, energy = scale_sums(weight, normalized, second_order)
     return (shared / energy.where(energy > 0, 1.0)).float()
+
+
+def scale_sums(
+    weight: Tensor, normalized: Tensor, second_order: SecondOrder
+) -> tuple[Tensor, Tensor]:
+    """w_i H q_iᵀ and q_i H q_iᵀ of each row, (m,) float64; their quotient is its best scale."""
+    product = times_hessian(normalized, second_order.hessian)
+    shared = (weight * product).sum(1, dtype=torch.float64)
+    return shared, (normalized * product).sum(1, dtype=torch.float64)
