@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from vqzoo.network.compress import compress
     from vqzoo.network.compressed_model import CompressedModel
     from vqzoo.network.load import load
+    from vqzoo.network.load_into import load_into
+    from vqzoo.network.save_weights import save_weights
     from vqzoo.plugin.hookspecs import hookimpl
 
 __all__ = [
@@ -31,9 +33,11 @@ __all__ = [
     "finetune",
     "hookimpl",
     "load",
+    "load_into",
     "pull",
     "push",
     "register_models",
+    "save_weights",
 ]
 
 _HOMES = {
@@ -43,9 +47,11 @@ _HOMES = {
     "finetune": "vqzoo.finetuning.finetune",
     "hookimpl": "vqzoo.plugin.hookspecs",
     "load": "vqzoo.network.load",
+    "load_into": "vqzoo.network.load_into",
     "pull": "vqzoo.hub.repository",
     "push": "vqzoo.hub.repository",
     "register_models": "vqzoo.models.registration",
+    "save_weights": "vqzoo.network.save_weights",
 }
 
 

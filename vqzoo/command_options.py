@@ -28,7 +28,7 @@ class CommandOption:
         metavar: stands for the value in help texts; by default the value's type.
         panel: heading in the help text.
         read: makes the field's value of the texts of a repeatable option, where pydantic cannot.
-        write: the text of a value, where `str` is not right.
+        write: the text of a value, or of each value of a mapping, where `str` is not right.
         always: whether `command_words` writes the option even with its default.
         recorded: whether `command_words` writes the option at all.
     """
@@ -52,7 +52,10 @@ class CommandOption:
 
     def texts(self, value: Any) -> list[str]:
         """The value as text, once for each time that the option is given."""
-        return _texts(value) if self.write is None else [self.write(value)]
+        write = self.write
+        if isinstance(value, Mapping):
+            return [f"{name}={(write or str)(inner)}" for name, inner in sorted(value.items())]
+        return _texts(value) if write is None else [write(value)]
 
 
 @dataclass(frozen=True)
@@ -120,8 +123,6 @@ def _texts(value: Any) -> list[str]:
     """A value as text, once for each time that its option is given; a path without its folders."""
     if isinstance(value, Path):
         return [value.name]
-    if isinstance(value, Mapping):
-        return [f"{name}={inner}" for name, inner in sorted(value.items())]
     if isinstance(value, tuple):
         return [text for item in value for text in _texts(item)]
     return [str(value)]

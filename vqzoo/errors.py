@@ -7,8 +7,11 @@
     └── PluginError          a plugin broke its contract
 
     VqzooWarning             the run goes on, but the user should know
+    ├── CoverageWarning      less than half of a network's weights are compressed
     ├── PluginWarning        a plugin was left out
-    └── KernelCacheWarning   compiled kernels cannot be cached
+    ├── KernelCacheWarning   compiled kernels cannot be cached
+    ├── ClassOrderWarning    labels depend on how class folders are sorted
+    └── UnreadableImagesWarning  images are left out
 
 One more exception belongs to the plugin contract and stands outside this tree:
 `vqzoo.plugin.SkipLayer`, which a method raises to leave a layer dense.
@@ -46,12 +49,24 @@ class VqzooWarning(UserWarning):
     """The run goes on, but the user should know; commands print it in one line."""
 
 
+class CoverageWarning(VqzooWarning):
+    """Less than half of a network's weights are compressed."""
+
+
 class PluginWarning(VqzooWarning):
     """A plugin could not be used; the others still are."""
 
 
 class KernelCacheWarning(VqzooWarning):
     """Compiled kernels cannot be cached on this machine, so every process compiles them."""
+
+
+class ClassOrderWarning(VqzooWarning):
+    """Class folders are numbered so that timm and torchvision sort them differently."""
+
+
+class UnreadableImagesWarning(VqzooWarning):
+    """Images that cannot be read are left out, as the user asked; the message names them."""
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from vqzoo.numerics.arrays import excess_exponent, times_power
 from vqzoo.numerics.clustering.scalar_kmeans import assign_scalar
 from vqzoo.numerics.decoding.decode import decode_scalar
 from vqzoo.numerics.feedback.layer import feedback_of
@@ -14,6 +15,7 @@ from vqzoo.numerics.feedback.levels import Levels, feed_back_levels
 from vqzoo.plugin import Code, Floats, Indices, LayerContext, Quantizer, SecondOrder
 from vqzoo_deep_compression.lloyd import Init, shared_values
 from vqzoo_deep_compression.survivors import (
+    DENSE_KINDS,
     PruningOptions,
     count_survivors,
     gaps_part,
@@ -62,14 +64,15 @@ class DeepCompression(Quantizer):
         """Prune, cluster the survivors, and assign them to the centroids as stored."""
         positions = survivors(weight, options, context.kind)
         values = weight.reshape(-1).cpu()[positions]
-        bits = options.bits or (DENSE_BITS if context.kind == "linear" else CONV_BITS)
+        bits = options.bits or (DENSE_BITS if context.kind in DENSE_KINDS else CONV_BITS)
         k = min(1 << bits, len(values))
         if k < 1 << bits:
             context.note(f"only {k} weights survive, so each has its own value")
+        if exponent := excess_exponent(values):
+            values, weight = times_power(values, -exponent), times_power(weight, -exponent)
         if context.second_order is None:
-            codebook = Floats.of(
-                shared_values(values, k, options.init, context.seed), options.dtype
-            )
+            shared = shared_values(values, k, options.init, context.seed)
+            codebook = Floats.of(shared, options.dtype)
             codes = assign_scalar(values, codebook.values)
         else:
             second_order, seed = context.second_order, context.seed
@@ -77,7 +80,7 @@ class DeepCompression(Quantizer):
         parts: dict[str, Indices | Floats] = {
             "gaps": gaps_part(positions, options.gap_bits),
             "codes": Indices(codes, k),
-            "codebook": codebook,
+            "codebook": codebook.times_power(exponent),
         }
         return Code((weight.shape[0], weight.shape[1]), parts)
 

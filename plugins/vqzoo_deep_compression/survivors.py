@@ -11,6 +11,7 @@ from vqzoo.plugin import Code, Indices, Options, SkipLayer
 from vqzoo_deep_compression.gaps import gaps_of, positions_of
 
 CONV_DENSITY, DENSE_DENSITY = 0.35, 0.1
+DENSE_KINDS = ("linear", "attention")  # of layers; all others are treated as convolutions
 
 
 class PruningOptions(Options):
@@ -49,7 +50,7 @@ def survivors(weight: Tensor, options: PruningOptions, kind: str) -> Tensor:
     else:
         density = options.density
         if density is None:
-            density = DENSE_DENSITY if kind == "linear" else CONV_DENSITY
+            density = DENSE_DENSITY if kind in DENSE_KINDS else CONV_DENSITY
         positions = largest(flat.cpu(), max(1, round(density * flat.numel())))
         positions = positions[flat[positions] != 0]
     if not len(positions):

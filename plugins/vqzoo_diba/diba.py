@@ -6,6 +6,7 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor
 
+from vqzoo.numerics.arrays import excess_exponent, times_power
 from vqzoo.plugin import Code, Floats, Indices, LayerContext, Options, Quantizer
 from vqzoo_diba.solver import solve_diba
 
@@ -39,6 +40,9 @@ class DiagonalBinaryFactors(Quantizer):
         self, weight: Tensor, options: DiagonalBinaryOptions, context: LayerContext
     ) -> Code:
         """Solve by flips and least squares in turn."""
+        if exponent := excess_exponent(weight):
+            usual = times_power(weight, -exponent)
+            return self.quantize(usual, options, context).times_power(exponent, "core")
         factors = solve_diba(
             weight,
             options.k,

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from scipy.linalg import eigh, eigvalsh
 from torch import Tensor
 
-from vqzoo.numerics.arrays import peak_exponent
+from vqzoo.numerics.arrays import excess_exponent, peak_exponent, times_power
 from vqzoo.plugin import Code, Floats, LayerContext, Options, Quantizer
 
 _COLUMNS = 512  # of a matrix that are worked on at once
@@ -43,6 +43,9 @@ class SingularValues(Quantizer):
         self, weight: Tensor, options: SingularValuesOptions, context: LayerContext
     ) -> Code:
         """Truncate, and split each singular value between the factors so that both round well."""
+        if exponent := excess_exponent(weight):
+            usual = times_power(weight, -exponent)
+            return self.quantize(usual, options, context).times_power(exponent, "left")
         left, values, right = _truncated(weight, options)
         root = values.sqrt()
         parts = {

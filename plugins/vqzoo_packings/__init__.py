@@ -2,6 +2,7 @@
 
 from vqzoo.plugin import Packing, hookimpl
 from vqzoo_packings.ans import Ans
+from vqzoo_packings.context import Context
 from vqzoo_packings.fixed_width import FixedWidth
 from vqzoo_packings.huffman import Huffman
 
@@ -11,4 +12,4 @@ vqzoo_contract = 1
 @hookimpl
 def vqzoo_packings() -> list[Packing]:
     """The built-in packings."""
-    return [FixedWidth(), Huffman(), Ans()]
+    return [FixedWidth(), Huffman(), Ans(), Context()]

@@ -1,6 +1,7 @@
-"""Rounding to the nearest point of a uniform grid, the usual baseline."""
+"""Uniform grids: rounding to nearest, the usual baseline, and an entropy-constrained grid."""
 
 from vqzoo.plugin import Quantizer, hookimpl
+from vqzoo_uniform.ecq import EntropyConstrained
 from vqzoo_uniform.rtn import RoundToNearest
 
 vqzoo_contract = 1
@@ -8,5 +9,5 @@ vqzoo_contract = 1
 
 @hookimpl
 def vqzoo_quantizers() -> list[Quantizer]:
-    """The quantizer rtn."""
-    return [RoundToNearest()]
+    """The quantizers rtn and ecq."""
+    return [RoundToNearest(), EntropyConstrained()]

@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from vqzoo.numerics.arrays import row_chunks
+from vqzoo.numerics.arrays import excess_exponent, row_chunks, times_power
 from vqzoo.numerics.feedback.layer import feedback_of
 from vqzoo.numerics.feedback.levels import Levels, feed_back_levels
 from vqzoo.plugin import Code, Floats, Indices, LayerContext, Options, Quantizer, SecondOrder
@@ -44,6 +44,9 @@ class RoundToNearest(Quantizer):
         self, weight: Tensor, options: RoundToNearestOptions, context: LayerContext
     ) -> Code:
         """Round the scales to fp16 first, then the weights to multiples of the rounded scales."""
+        if exponent := excess_exponent(weight):
+            usual = times_power(weight, -exponent)
+            return self.quantize(usual, options, context).times_power(exponent, "scale", "values")
         shape = (weight.shape[0], weight.shape[1])
         if options.format == "fp16":
             return Code(shape, {"values": Floats.of(weight)})

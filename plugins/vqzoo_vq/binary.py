@@ -7,7 +7,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from vqzoo.numerics.arrays import row_chunks
+from vqzoo.numerics.arrays import excess_exponent, row_chunks, times_power
 from vqzoo.numerics.feedback.layer import even_weights, feedback_of
 from vqzoo.numerics.feedback.levels import Levels, feed_back_levels
 from vqzoo.plugin import Code, Floats, Indices, LayerContext, Options, Quantizer, SecondOrder
@@ -34,6 +34,9 @@ class Binary(Quantizer):
 
     def quantize(self, weight: Tensor, options: BinaryOptions, context: LayerContext) -> Code:
         """Store the signs and the mean magnitude, which is the scale of least squared error."""
+        if exponent := excess_exponent(weight):
+            usual = times_power(weight, -exponent)
+            return self.quantize(usual, options, context).times_power(exponent, "scale")
         if context.second_order is not None:
             return self._feed_back(weight, options, context.second_order)
         parts: dict[str, Indices | Floats] = {"codes": Indices((weight >= 0).view(torch.uint8), 2)}

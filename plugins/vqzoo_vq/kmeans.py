@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from vqzoo.numerics.arrays import empty
+from vqzoo.numerics.arrays import empty, excess_exponent, times_power
 from vqzoo.numerics.clustering.scalar_kmeans import assign_scalar, scalar_centroids
 from vqzoo.numerics.decoding.decode import decode_scalar
 from vqzoo.numerics.decoding.lookup import look_up_scalar
@@ -52,6 +52,9 @@ class ScalarKMeans(Quantizer):
 
     def quantize(self, weight: Tensor, options: ScalarKMeansOptions, context: LayerContext) -> Code:
         """Cluster all weights, with scale=row after dividing rows by their sizes."""
+        if exponent := excess_exponent(weight):
+            usual = times_power(weight, -exponent)
+            return self.quantize(usual, options, context).times_power(exponent, "scale", "codebook")
         sizes = row_sizes(weight, options.scale)
         normalized = weight if sizes is None else divide_rows(weight, sizes)
         if context.second_order is not None:

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from vqzoo.numerics.arrays import empty
+from vqzoo.numerics.arrays import empty, excess_exponent, times_power
 from vqzoo.numerics.clustering.kmeans import assign, train_codebooks
 from vqzoo.numerics.decoding.decode import decode_pq
 from vqzoo.numerics.decoding.lookup import look_up
@@ -67,6 +67,9 @@ class ProductQuantization(Quantizer):
         self, weight: Tensor, options: ProductQuantizationOptions, context: LayerContext
     ) -> Code:
         """Cluster the sub-vectors of each block, or of all blocks."""
+        if exponent := excess_exponent(weight):
+            usual = times_power(weight, -exponent)
+            return self.quantize(usual, options, context).times_power(exponent, "scale", "codebook")
         m, n = weight.shape
         shape = cut(m, n, options.d, options.axis)
         parts: dict[str, Indices | Floats] = {}

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from vqzoo.numerics.arrays import empty
 from vqzoo.numerics.rows import for_rows
+from vqzoo.numerics.tracing import is_traced
 from vqzoo.plugin import Code, Floats
 
 Scale = Literal["none", "row"]
@@ -69,10 +70,11 @@ def check_row_scale(code: Code) -> None:
 
 
 def scale_rows(matrix: Tensor, scales: Tensor | None) -> Tensor:
-    """Multiply rows by their scales; in place unless a gradient is needed."""
+    """Multiply rows by their scales; in place unless a gradient is needed or torch traces."""
     if scales is None:
         return matrix
-    if torch.is_grad_enabled() and (matrix.requires_grad or scales.requires_grad):
+    trained = torch.is_grad_enabled() and (matrix.requires_grad or scales.requires_grad)
+    if trained or is_traced():
         return matrix * scales[:, None]
     factors = scales.detach()[:, None]
 

@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from vqzoo.numerics.arrays import empty, peak_exponent
+from vqzoo.numerics.arrays import empty, excess_exponent, peak_exponent, times_power
 from vqzoo.numerics.clustering.residual import residual_kmeans
 from vqzoo.numerics.decoding.decode import decode_residual
 from vqzoo.numerics.decoding.lookup import look_up
@@ -65,6 +65,9 @@ class ResidualQuantization(Quantizer):
         self, weight: Tensor, options: ResidualQuantizationOptions, context: LayerContext
     ) -> Code:
         """Cluster the sub-vectors, then their residuals, stage by stage."""
+        if exponent := excess_exponent(weight):
+            usual = times_power(weight, -exponent)
+            return self.quantize(usual, options, context).times_power(exponent, "scale", "codebook")
         m, n = weight.shape
         d = options.d or n
         shape = cut(m, n, d, "columns")

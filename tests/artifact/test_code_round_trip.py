@@ -214,7 +214,10 @@ def test_tied_overlapping_and_scalar_tensors(plugins: Plugins, tmp_path: Path) -
     model = Tied()
     layers, passed = compressible_layers(model)
     assert [layer.name for layer in layers] == ["head"]
-    assert passed == {"twin": "shares the weight of head"}
+    assert passed == {
+        "embedding": "shares the weight of head",
+        "twin": "shares the weight of head",
+    }
     matrix = model.head.weight.detach()
     compressed = MethodCode("test-anything", Code((40, 24), {"values": Floats.of(matrix)}))
     encoded = encode_layer("head.weight", (40, 24), torch.float32, compressed, {}, "bits", plugins)

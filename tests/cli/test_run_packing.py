@@ -38,4 +38,4 @@ def test_packings_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     shown = invoke("inspect", "ans")
     assert "packing" in shown
     assert " ans " in shown
-    assert "--packing" not in records["bits"]["command"]
+    assert "--packing bits" in records["bits"]["command"]

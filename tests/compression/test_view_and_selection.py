@@ -62,10 +62,12 @@ def test_linear_and_convolutions_are_found_in_the_order_of_the_model(model: Mixe
         ("features.2", "conv2d", 4, (16, 30)),
         ("features.3", "conv2d", 16, (16, 9)),
         ("signal", "conv1d", 3, (9, 14)),
+        ("volume", "conv3d", 1, (2, 54)),
+        ("up", "conv_transpose2d", 1, (4, 16)),
         ("head", "linear", 1, (10, 20)),
         ("lookup", "linear", 1, (5, 6)),
     ]
-    assert [layer.numel for layer in layers] == [288, 480, 144, 126, 200, 30]
+    assert [layer.numel for layer in layers] == [288, 480, 144, 126, 108, 64, 200, 30]
 
 
 def test_what_is_passed_over_has_a_reason(model: Mixed) -> None:
@@ -75,6 +77,7 @@ def test_what_is_passed_over_has_a_reason(model: Mixed) -> None:
         "spectral": "its weight is computed from other parameters",
         "tied": "shares the weight of head",
         "integers": "its weight is int8",
+        "table": "shares the weight of lookup",
     }
 
 
@@ -142,21 +145,31 @@ def chosen(
     return found, skipped
 
 
+CONVOLUTIONS = ["features.0", "features.2", "features.3", "signal", "volume", "up"]
 SELECTIONS = [
     (["dense"], ["head", "lookup"]),
-    (["conv"], ["features.0", "features.2", "features.3", "signal"]),
-    (["all"], ["features.0", "features.2", "features.3", "signal", "head", "lookup"]),
+    (["conv"], CONVOLUTIONS),
+    (
+        ["all"],
+        ["features.0", "features.2", "features.3", "signal", "volume", "up", "head", "lookup"],
+    ),
     (["largest:1"], ["features.2"]),
     (["largest:3"], ["features.0", "features.2", "head"]),
-    (["largest:99"], ["features.0", "features.2", "features.3", "signal", "head", "lookup"]),
+    (
+        ["largest:99"],
+        ["features.0", "features.2", "features.3", "signal", "volume", "up", "head", "lookup"],
+    ),
     (["head"], ["head"]),
     (["features.*"], ["features.0", "features.2", "features.3"]),
     (["pattern:*.[23]"], ["features.2", "features.3"]),
     (["head", "signal"], ["signal", "head"]),
     (["all", "!conv"], ["head", "lookup"]),
-    (["!dense"], ["features.0", "features.2", "features.3", "signal"]),
-    (["!features.*", "!head"], ["signal", "lookup"]),
-    (["conv", "!features.0", "head"], ["features.2", "features.3", "signal", "head"]),
+    (["!dense"], CONVOLUTIONS),
+    (["!features.*", "!head"], ["signal", "volume", "up", "lookup"]),
+    (
+        ["conv", "!features.0", "head"],
+        ["features.2", "features.3", "signal", "volume", "up", "head"],
+    ),
 ]
 
 
@@ -181,6 +194,8 @@ def test_the_last_rule_that_matches_wins(layers: list[LayerInfo]) -> None:
         "features.2": "km",
         "features.3": "svd",
         "signal": "km",
+        "volume": "km",
+        "up": "km",
         "head": "pq",
         "lookup": "km",
     }
@@ -275,7 +290,7 @@ def test_a_selector_claimed_twice_is_told_apart_by_its_distribution(
         names("dense")
     assert names("acme:dense") == ["features.0"]
     assert names("second") == names("other:second") == ["features.2"]
-    assert names("conv") == ["features.0", "features.2", "features.3", "signal"]
+    assert names("conv") == CONVOLUTIONS
     for module in ("plugin_acme", "plugin_other"):
         sys.modules.pop(module)
 

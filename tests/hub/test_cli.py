@@ -7,7 +7,9 @@ import pytest
 from huggingface_hub import HfApi, constants
 from typer.testing import CliRunner
 
+import vqzoo
 from vqzoo.cli.main import app
+from vqzoo.errors import UsageError
 from vqzoo.hub.repository import push
 from vqzoo.testing.hub.server import HubServer
 
@@ -34,6 +36,15 @@ def test_push_pull_search(hub: HubServer, artifact: Path, tmp_path: Path) -> Non
     assert f"{size / 1e6:.2f} MB" in call("search resnet pq")
     assert "not measured" in call("search")
     assert json.loads(call("search binary --json")) == []
+
+
+def test_inspect_reads_a_repository_like_a_folder(hub: HubServer, artifact: Path) -> None:
+    push(artifact, REPO)
+    shown = call(f"inspect {artifact}")
+    for source in (REPO, f"{REPO}@main", f"hf-hub:{REPO}"):
+        assert call(f"inspect {source}") == shown
+    with pytest.raises(UsageError, match=r"^there is no folder out/typo; there is no model"):
+        vqzoo.load("out/typo")
 
 
 def test_cards_that_anyone_may_have_written_are_listed_safely(hub: HubServer) -> None:
@@ -79,6 +90,10 @@ def test_pull_and_export_into_the_empty_working_directory(
         ("eval org/nothing", 2, "there is no model org/nothing"),
         ("push nothing org/tiny", 2, "not a folder"),
         ("inspect nothing", 2, "not a folder"),
+        ("inspect org/nothing", 2, "error: there is no folder org/nothing; there is no model"),
+        ("inspect hf-hub:org/nothing", 2, "error: there is no model org/nothing"),
+        ("inspect org/tiny@v3", 2, "there is no folder org/tiny@v3; org/tiny has no such revision"),
+        ("finetune org/typo --epochs 1", 2, "error: there is no folder org/typo; "),
         ("export nothing/here/at-all --to dense", 2, "not a folder"),
         ("push mine org/tiny", 1, "not an artifact"),
         ("run test_resnet --weights random -m pq --push org/tiny", 2, "random weights"),

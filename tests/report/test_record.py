@@ -19,8 +19,8 @@ from vqzoo.runs.run import run
 
 KEYS = [
     "model", "weights", "weights_sha256", "method", "options", "seed", "asked_sha256", "bytes",
-    "ratio", "accuracy", "agreement", "layers", "skipped", "stages", "finetuning", "calibration",
-    "repair", "seconds", "command", "versions",
+    "ratio", "accuracy", "agreement", "layers", "skipped", "coverage", "stages", "finetuning",
+    "calibration", "repair", "seconds", "command", "versions",
 ]  # fmt: skip
 LAYER_KEYS = [
     "name", "kind", "shape", "method", "options", "transforms", "bits_per_weight", "ratio",

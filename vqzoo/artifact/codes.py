@@ -110,13 +110,13 @@ def _build_part(
             f"{name!r} was packed by version {spec.packing_version!r:.40} of {packing.name}; "
             f"version {packing.version} is installed"
         )
-    count = math.prod(spec.shape)
     try:
-        values = packing.unpack(tensor, spec.cardinality, count)
+        values = packing.unpack_part(tensor, spec.cardinality, tuple(spec.shape))
     except Exception as error:  # a plugin's code on untrusted data
         raise ArtifactError(f"{name!r}: {one_line(error)}") from error
-    if values.shape != (count,):
+    if values.shape != tuple(spec.shape):
+        count = math.prod(spec.shape)
         raise ArtifactError(f"{name!r} holds {values.numel()} codes instead of {count}")
-    if count and not 0 <= int(values.min()) <= int(values.max()) < spec.cardinality:
+    if values.numel() and not 0 <= int(values.min()) <= int(values.max()) < spec.cardinality:
         raise ArtifactError(f"{name!r} holds codes that are not below {spec.cardinality}")
-    return Indices(values.reshape(spec.shape), spec.cardinality).as_read()
+    return Indices(values, spec.cardinality).as_read()

@@ -46,7 +46,7 @@ def encode_layer(
     dtype: torch.dtype,
     compressed: MethodCode,
     options: Mapping[str, Any],
-    packing: str,
+    packing: str | None,
     plugins: Plugins,
     transforms: Sequence[tuple[str, Mapping[str, Any]]] = (),
 ) -> EncodedLayer:
@@ -58,7 +58,7 @@ def encode_layer(
         dtype: of the dense weight.
         compressed: the code.
         options: the method's options as used, for the record.
-        packing: name of the packing for integer codes.
+        packing: name of the packing for integer codes; None for that of each method.
         plugins: the plugins that provide methods and packings.
         transforms: name and options of each transform that ran before the method, first one first,
             for the record.
@@ -76,7 +76,7 @@ def encode_layout(
     shape: tuple[int, ...],
     layout: MethodCode,
     options: Mapping[str, Any],
-    packing: str,
+    packing: str | None,
     plugins: Plugins,
 ) -> EncodedLayer:
     """Compute the sizes that `encode_layer` will give for a float32 weight: exact with the packing
@@ -123,14 +123,19 @@ def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
 
 
 def _encode_code(
-    compressed: MethodCode, prefix: str, packing: str, plugins: Plugins, tensors: dict[str, Tensor]
+    compressed: MethodCode,
+    prefix: str,
+    packing: str | None,
+    plugins: Plugins,
+    tensors: dict[str, Tensor],
 ) -> dict[str, Any]:
     method = plugins.method(compressed.method)
+    chosen = packing or method.item.packing
     code = compressed.code
     parts: dict[str, Any] = {}
     for name, part in code.parts.items():
         if isinstance(part, Indices):
-            used, tensors[prefix + name] = _pack_smaller(packing, part, prefix + name, plugins)
+            used, tensors[prefix + name] = _pack_smaller(chosen, part, prefix + name, plugins)
             parts[name] = {
                 "kind": "indices",
                 "shape": list(part.values.shape),
@@ -190,13 +195,14 @@ def _pack(packing: Registered[Packing], part: Indices, key: str) -> Tensor:
         PluginError: the packing failed, or is not lossless.
     """
     who = f"packing {named(packing)} of {key}"
-    flat = part.values.reshape(-1).cpu()
+    values = part.values.cpu()
+    shape = tuple(values.shape)
     with isolated(who):
-        stream = packing.item.pack(flat, part.cardinality)
+        stream = packing.item.pack_part(values, part.cardinality)
         valid = stream.dtype == torch.uint8 and stream.dim() == 1
-        unpacked = packing.item.unpack(stream, part.cardinality, flat.numel()) if valid else None
+        unpacked = packing.item.unpack_part(stream, part.cardinality, shape) if valid else None
     if unpacked is None:
         raise PluginError(f"{who} did not return a 1-D uint8 tensor")
-    if unpacked.shape != flat.shape or not torch.equal(unpacked.to(flat.dtype), flat):
+    if unpacked.shape != shape or not torch.equal(unpacked.to(values.dtype), values):
         raise PluginError(f"{who} is not lossless: unpacking gives other codes")
     return stream

@@ -12,9 +12,11 @@ from vqzoo.artifact.header import Header, StoredTensor, read_header, strict_json
 from vqzoo.artifact.parts import code_entries, part_keys
 from vqzoo.artifact.schema import (
     CONFIG_FILE,
+    FEATURES,
     FORMAT_VERSION,
     SEPARATOR,
     WEIGHTS_FILE,
+    WEIGHTS_ONLY,
     ConfigBlock,
     Metadata,
 )
@@ -48,6 +50,11 @@ class Artifact:
     def weights_path(self) -> Path:
         """The weights file."""
         return self.folder / WEIGHTS_FILE
+
+    @property
+    def weights_only(self) -> bool:
+        """Whether it has no architecture, and loads into a network that the user builds."""
+        return WEIGHTS_ONLY in self.metadata.required_features
 
     def dense_tensors(self) -> dict[str, StoredTensor]:
         """The tensors that were not compressed, by state dict key."""
@@ -128,9 +135,10 @@ def _check_version(version: Any, features: Any) -> None:
             f"the artifact has format version {version!r:.40}, but this vqzoo reads "
             f"{FORMAT_VERSION}: upgrade vqzoo"
         )
-    if features:
+    names = features if isinstance(features, list) else [features]
+    if unknown := [name for name in names if not isinstance(name, str) or name not in FEATURES]:
         raise ArtifactError(
-            f"the artifact requires features that this vqzoo does not have: {features!r:.200}"
+            f"the artifact requires features that this vqzoo does not have: {unknown!r:.200}"
         )
 
 
@@ -153,6 +161,10 @@ def _check_config(
         raise ArtifactError(
             f"method and weights in {CONFIG_FILE} are not those that {WEIGHTS_FILE} was written "
             "with"
+        )
+    if WEIGHTS_ONLY in metadata.required_features and "architecture" in config:
+        raise ArtifactError(
+            f"{CONFIG_FILE} names an architecture, but {WEIGHTS_FILE} says that it has none"
         )
     if block.bytes != header.file_bytes:
         raise ArtifactError(

@@ -24,6 +24,10 @@ CARD_FILE = "README.md"
 PLOT_FILE = "bytes.png"
 SEPARATOR = "::"
 
+MODEL_ARGUMENTS = "model-arguments"  # model_args beyond those of plain format 1
+WEIGHTS_ONLY = "weights-only"  # no architecture: the weights of a network that the user builds
+FEATURES = frozenset({MODEL_ARGUMENTS, WEIGHTS_ONLY})  # that this reader has
+
 _Size = Annotated[int, Field(ge=0, le=MAX_NUMEL, strict=True)]
 _Shape = Annotated[tuple[_Size, ...], Field(max_length=MAX_DIMENSIONS)]
 _Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -121,8 +125,8 @@ class Metadata(_Entry):
 
     Attributes:
         format_version: 1.
-        required_features: features that a reader must have to read the file; none in plain format
-            1.
+        required_features: those of `FEATURES` that a reader must have to read the file; none in
+            plain format 1.
         config_sha256: of config.json without its `vqzoo` block, as canonical JSON.
         layers: state dict key -> compressed weight.
         aliases: state dict key -> the key whose tensor it shares.
@@ -138,8 +142,20 @@ class Metadata(_Entry):
     record_sha256: _Sha256 | None = None
 
 
+class Proof(_Entry):
+    """What the writer did to see that the artifact rebuilds the network that it was made of.
+
+    Attributes:
+        images: (images, channels, height, width) of the random images that both networks ran on.
+        difference: largest difference of their outputs, as a share of the largest output.
+    """
+
+    images: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1, max_length=8)]
+    difference: Annotated[float, Field(ge=0, le=1)]
+
+
 class ConfigBlock(_Entry):
-    """The `vqzoo` block of config.json."""
+    """The `vqzoo` block of config.json; `proof` is missing where an older vqzoo wrote it."""
 
     format_version: Annotated[int, Field(strict=True)]
     method: _Name
@@ -147,3 +163,4 @@ class ConfigBlock(_Entry):
     sha256: _Sha256
     bytes: _Size
     weights: _Name
+    proof: Proof | None = None

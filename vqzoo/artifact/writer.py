@@ -22,7 +22,7 @@ from vqzoo.artifact.files import (
     sha256_text,
     write_text,
 )
-from vqzoo.artifact.schema import CONFIG_FILE, FORMAT_VERSION, WEIGHTS_FILE
+from vqzoo.artifact.schema import CONFIG_FILE, FORMAT_VERSION, WEIGHTS_FILE, Proof
 from vqzoo.errors import VqzooError, one_line
 from vqzoo.plugin.limits import MAX_EXPONENT
 
@@ -45,6 +45,7 @@ def write_artifact(
     *,
     method: str,
     weights: str,
+    features: Sequence[str] = (),
 ) -> WrittenArtifact:
     """Write an artifact into an existing folder.
 
@@ -55,13 +56,18 @@ def write_artifact(
         config: a timm config (see `vqzoo.models.timm_config`), without a `vqzoo` block.
         method: the run's method, for the record.
         weights: where the dense weights came from, for the record.
+        features: what a reader must have to read the artifact, beyond plain format 1.
 
     Raises:
         VqzooError: the state dict holds an entry that cannot be stored, or the disk is full.
     """
     dense, aliases = untouched_tensors(model, {layer.key for layer in layers})
     metadata = metadata_text(
-        layers, aliases, sha256_text(canonical_json(config)), record_sha256(method, weights)
+        layers,
+        aliases,
+        sha256_text(canonical_json(config)),
+        record_sha256(method, weights),
+        features,
     )
     tensors = dict(dense)
     for layer in layers:
@@ -77,8 +83,20 @@ def write_artifact(
         "bytes": written.file_bytes,
         "weights": weights,
     }
-    write_text(folder / CONFIG_FILE, json.dumps({**config, "vqzoo": block}, indent=2) + "\n")
+    _write_config(folder / CONFIG_FILE, {**config, "vqzoo": block})
     return written
+
+
+def record_proof(folder: Path, proof: Proof) -> None:
+    """Record in an artifact's config.json how it was proven to rebuild the network it came from."""
+    path = folder / CONFIG_FILE
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["vqzoo"]["proof"] = proof.model_dump(mode="json")
+    _write_config(path, config)
+
+
+def _write_config(path: Path, config: Mapping[str, Any]) -> None:
+    write_text(path, json.dumps(config, indent=2) + "\n")
 
 
 def metadata_text(
@@ -86,6 +104,7 @@ def metadata_text(
     aliases: Mapping[str, str],
     config_sha256: str,
     record_sha256: str,
+    features: Sequence[str] = (),
 ) -> str:
     """The value of the one metadata key in the header.
 
@@ -94,7 +113,7 @@ def metadata_text(
     """
     metadata = {
         "format_version": FORMAT_VERSION,
-        "required_features": [],
+        "required_features": sorted(features),
         "config_sha256": config_sha256,
         "record_sha256": record_sha256,
         "layers": {layer.key: layer.entry for layer in layers},

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 from vqzoo.calibration.in_step import OutOfStep, run_in_step
 from vqzoo.calibration.norms import has_statistics
@@ -51,7 +52,7 @@ class OutputMeans:
 
     def add(self, name: str, layer: nn.Module, output: Tensor) -> None:
         """Add one output of a layer."""
-        channel = 1 if isinstance(layer, nn.Conv1d | nn.Conv2d) else -1
+        channel = 1 if isinstance(layer, _ConvNd) else -1
         values = output.movedim(channel, 0).flatten(1).double()
         total = self._sums.get(name, values.new_zeros(len(values)))
         self._sums[name] = total + values.sum(1)

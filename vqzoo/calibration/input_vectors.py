@@ -5,7 +5,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-Convolution = nn.Conv1d | nn.Conv2d
+# Kinds of layers that multiply their matrix by vectors of n values. An embedding looks rows up, a
+# transposed convolution multiplies by the transposed matrix, and attention passes its inputs on.
+KINDS = ("linear", "conv1d", "conv2d", "conv3d")
+Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
 
 
 def input_vectors(module: nn.Module, x: Tensor, output: Tensor) -> Tensor:
@@ -15,7 +18,7 @@ def input_vectors(module: nn.Module, x: Tensor, output: Tensor) -> Tensor:
     output are W_q @ columns[q], bias apart.
 
     Args:
-        module: a Linear, Conv1d or Conv2d.
+        module: a Linear, Conv1d, Conv2d or Conv3d.
         x: its input: (..., n) for a Linear, (batch, channels, places...) for a convolution.
         output: what it returned. Its size tells how far a layer that pads by itself (timm's
             Conv2dSame) has padded.

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vqzoo.calibration.input_vectors import Convolution, patches
+from vqzoo.calibration.input_vectors import KINDS, Convolution, patches
 from vqzoo.calibration.passes import in_eval_mode
 from vqzoo.compression.plugin_calls import layer_seed
 from vqzoo.data.batches import Batch
@@ -41,7 +41,8 @@ def layer_inputs(
 ) -> dict[str, Tensor]:
     """Draw rows of what layers multiply their matrices with.
 
-    A Linear multiplies vectors of n values, a convolution patches of n = in/groups · kernel values.
+    A Linear multiplies vectors of n values, a convolution patches of n = in/groups · kernel values;
+    layers of other kinds are left out.
     Each batch contributes rows in proportion to its images. There are up to 4096 rows a layer,
     fewer where many wide layers would take more than 1 GiB together.
 
@@ -57,6 +58,7 @@ def layer_inputs(
     Returns:
         Layer -> (r, n) float32 on the CPU, finite. Layers that the network never calls are missing.
     """
+    layers = [layer for layer in layers if layer.kind in KINDS]
     device = device or torch.device("cpu")
     width = sum(layer.matrix_shape[1] for layer in layers)
     rows = max(64, min(ROWS, MEMORY // (4 * max(1, width))))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from vqzoo.calibration.biases import OutputMeans, bias_of, with_corrected_biases
 from vqzoo.calibration.norms import has_statistics, with_new_statistics
 from vqzoo.calibration.passes import Passes
+from vqzoo.compression.view import is_parameter
 from vqzoo.data.batches import Batch, Data
 from vqzoo.progress import Steps, Watcher
 
@@ -65,7 +66,8 @@ def repair(
 
     Batch norms come first: their mean and variance become the average over the batches of what
     reaches them now. Biases of compressed layers come next; see `with_corrected_biases`. A layer
-    whose output goes straight into a batch norm needs no correction.
+    whose output goes straight into a batch norm needs no correction. The input projections of
+    nn.MultiheadAttention, whose outputs no module returns, are not corrected.
 
     Each of the two corrections is kept only if it brings the answers nearer to the dense network's:
     at low rates a layer's outputs shrink as a whole, and correcting their mean alone makes that
@@ -84,7 +86,8 @@ def repair(
     home = next(compressed.parameters()).device
     dense = copy.deepcopy(dense).to(device).eval()
     best = copy.deepcopy(compressed).to(device).eval()
-    biased = [name for name in layers if bias_of(best.get_submodule(name)) is not None]
+    modules = [name for name in layers if not is_parameter(name)]
+    biased = [name for name in modules if bias_of(best.get_submodule(name)) is not None]
     norms = [name for name, module in best.named_modules() if has_statistics(module)]
     passes = Passes(batches, images, device, progress)
     passes.planned = 2 + 2 * bool(norms) + bool(biased)

@@ -5,6 +5,7 @@ from collections.abc import Collection, Sequence
 import torch
 from torch import nn
 
+from vqzoo.calibration.input_vectors import KINDS
 from vqzoo.calibration.layer_inputs import layer_inputs
 from vqzoo.calibration.second_order.kept import kept_second_order
 from vqzoo.compression.plugin_calls import Statistics
@@ -39,7 +40,8 @@ def layer_statistics(
         finished: layers that need no statistics any more. Those of the others do not depend on it.
 
     Returns:
-        Layer -> what the images say about it. Layers that the network never called are missing;
+        Layer -> what the images say about it. Layers that the network never called, and kinds of
+        layers that multiply no vectors of inputs, are missing;
         those behind transforms have empty statistics.
     """
     assert data.images is not None
@@ -49,6 +51,8 @@ def layer_statistics(
     for plan in plans:
         if plan.choice.transforms:  # nothing about the layer's own columns reaches through them
             statistics[plan.layer.name] = Statistics()
+        elif plan.layer.kind not in KINDS:
+            continue
         elif plugins.quantizers.get(plan.choice.method).item.second_order:
             by_second_order.append(plan.layer)
         else:

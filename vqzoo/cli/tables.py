@@ -1,5 +1,6 @@
 """Records as tables for the terminal."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from vqzoo.cli.terminal import printable
+from vqzoo.errors import CoverageWarning
 from vqzoo.report.formatting import by_reason, count_of, decibels, megabytes, nats, points
 from vqzoo.report.layer_record import LayerRecord
 from vqzoo.report.record import Record, Seconds
 
 _NARROW = 76  # columns; narrower terminals get no shapes
 _UNLIMITED = 10_000
+_LISTED = 20  # unreadable images; report.json has all
 
 
 def print_record(console: Console, record: Record, folder: Path) -> None:
@@ -22,6 +25,12 @@ def print_record(console: Console, record: Record, folder: Path) -> None:
     console.print(layer_table(record.layers, console.width))
     console.print()
     console.print(_summary(record, folder))
+
+
+def warn_of_low_coverage(record: Record) -> None:
+    """Warn where less than half of the network's weights are compressed."""
+    if record.coverage is not None and (coverage := record.coverage.coverage()).low:
+        warnings.warn(f"{coverage}", CoverageWarning, stacklevel=2)
 
 
 def layer_table(layers: Sequence[LayerRecord], width: int) -> Table:
@@ -108,12 +117,16 @@ def _summary(record: Record, folder: Path) -> Table:
         "whole file",
         f"{ratio.file:.1f}x smaller: {megabytes(size.dense)} to {megabytes(size.file)}",
     )
+    if record.coverage is not None:
+        table.add_row("coverage", record.coverage.coverage().summary)
     if (codes := _codes(record.layers)) is not None:
         table.add_row("codes", codes)
     if record.skipped:
         table.add_row("left dense", escape(_reasons(record.skipped)))
     for name, text in _measurements(record):
         table.add_row(name, text)
+    for data, names in record.unreadable.items():
+        table.add_row("left out", escape(printable(_left_out(data, names))))
     table.add_row("time", _time(record.seconds))
     table.add_row("artifact", escape(str(folder)))
     return table
@@ -145,10 +158,10 @@ def _measurements(record: Record) -> list[tuple[str, str]]:
         ]
         if before.top5 is not None and after.top5 is not None:
             lines.append(("top-5", f"{before.top5:.2f}% before, {after.top5:.2f}% after"))
-        return [
-            *lines,
-            ("measured on", escape(f"{accuracy.images:,} images of {accuracy.data}")),
-        ]
+        lines.append(("measured on", escape(f"{accuracy.images:,} images of {accuracy.data}")))
+        if accuracy.labels is not None:
+            lines.append(("labels", escape(printable(accuracy.labels))))
+        return lines
     if agreement is not None:
         images = f"{agreement.images:,} unlabelled images of {agreement.data}"
         return [
@@ -169,6 +182,14 @@ def _reasons(skipped: Mapping[str, str]) -> str:
         f"{count_of(len(names), 'layer') if len(names) > 3 else ', '.join(names)} ({reason})"
         for reason, names in by_reason(skipped).items()
     )
+
+
+def _left_out(data: str, names: Sequence[str]) -> str:
+    """The images that cannot be read, in a line."""
+    listed = ", ".join(names[:_LISTED]) + (
+        f" and {len(names) - _LISTED:,} more" if len(names) > _LISTED else ""
+    )
+    return f"{count_of(len(names), 'image')} of {data} that cannot be read: {listed}"
 
 
 def _time(seconds: Seconds) -> str:

@@ -103,6 +103,8 @@ def compare(
     if record is None:
         raise NothingCompressed("no method compressed any layer at these ratios")
     accuracy = record.accuracy
+    if accuracy is not None and accuracy.labels is not None:
+        watcher.say(f"{accuracy.data}: {accuracy.labels}")
     comparison = Comparison(
         model=record.model,
         layers=",".join(recipe.layers),

@@ -13,6 +13,7 @@ from vqzoo.artifact.files import canonical_json, sha256_file, sha256_text, write
 from vqzoo.artifact.schema import WEIGHTS_FILE
 from vqzoo.comparison.accuracy import Comparison, Point, compare
 from vqzoo.data.evaluation_data import Data, open_data
+from vqzoo.data.sources import ReadOptions
 from vqzoo.errors import UsageError
 from vqzoo.evaluation.retrieval import Features, Retrieval, beside_dense, extract_features, retrieve
 from vqzoo.models.dense import find_model
@@ -22,7 +23,7 @@ from vqzoo.plugin.files import plugin_files
 from vqzoo.plugin.manager import installed_plugins
 from vqzoo.progress import Watcher
 from vqzoo.runs.prepare import parse_device
-from vqzoo.runs.recipe import Recipe, make_recipe
+from vqzoo.runs.recipe import Recipe, make_recipe, reading_fields
 
 _FILE = "retrieval.json"
 
@@ -158,13 +159,17 @@ def _measure_dense(recipe: Recipe, watcher: Watcher) -> _Dense:
     spec = recipe.data or default_data(opened.name)
     if spec is None:
         raise UsageError(f"vqzoo has no images for {opened.name}: give --data imagefolder:PATH")
-    data = open_data(spec, opened.module, images=recipe.images, own_labels=True)
+    read = ReadOptions(recipe.class_map, recipe.skip_unreadable)
+    with watcher.phase("opening the images"):
+        data = open_data(spec, opened.module, images=recipe.images, own_labels=True, read=read)
     with watcher.images("extracting features of the dense model") as steps:
         features = extract_features(opened.module, opened.name, data, device=device, progress=steps)
     with watcher.images("searching with the dense model") as steps:
         retrieval = retrieve(features, device=device, progress=steps)
-    request = canonical_json([opened.weights_sha256, spec, recipe.images, version("vqzoo")])
-    return _Dense(data, features, retrieval, device, recipe.plugins, sha256_text(request))
+    request: list[Any] = [opened.weights_sha256, spec, recipe.images, version("vqzoo")]
+    request += filter(None, [reading_fields(recipe.class_map, recipe.skip_unreadable)])
+    digest = sha256_text(canonical_json(request))
+    return _Dense(data, features, retrieval, device, recipe.plugins, digest)
 
 
 def _write(

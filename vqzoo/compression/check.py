@@ -15,8 +15,12 @@ from vqzoo.plugin.code import STORAGE_DTYPES, Code, Floats, Indices, MethodCode
 from vqzoo.plugin.limits import (
     MAX_CARDINALITY,
     MAX_CHILD_GROWTH,
+    MAX_CODES_PER_WEIGHT,
+    MAX_DIMENSIONS,
+    MAX_EXPONENT,
     MAX_FACT_LENGTH,
     MAX_NAME_LENGTH,
+    MAX_NUMEL,
     PART_NAME,
 )
 from vqzoo.plugin.method import Method
@@ -159,8 +163,36 @@ def check_code(code: Code, shape: tuple[int, int], method: Method, who: str) -> 
         ) from error
 
 
+def check_code_count(code: Code, weights: int, who: str) -> None:
+    """Refuse more codes than a reader accepts for so many weights.
+
+    Raises:
+        PluginError: there are too many.
+    """
+    count = _code_count(code)
+    if count > MAX_CODES_PER_WEIGHT * weights:
+        raise PluginError(
+            f"{who} returned {count} codes for {weights} weights: there may be "
+            f"{MAX_CODES_PER_WEIGHT} for each"
+        )
+
+
+def _code_count(code: Code) -> int:
+    parts = sum(p.values.numel() for p in code.parts.values() if isinstance(p, Indices))
+    return parts + sum(_code_count(child.code) for child in code.children.values())
+
+
+def _check_size(tensor: Tensor, where: str) -> None:
+    if tensor.dim() > MAX_DIMENSIONS or tensor.numel() > MAX_NUMEL:
+        raise PluginError(
+            f"{where} has the shape {tuple(tensor.shape)}: there may be {MAX_DIMENSIONS} "
+            f"dimensions and {MAX_NUMEL} elements"
+        )
+
+
 def _check_indices(part: Indices, where: str) -> None:
     values = part.values
+    _check_size(values, where)
     if values.dtype.is_floating_point or values.dtype.is_complex or values.dtype == torch.bool:
         raise PluginError(f"{where} has dtype {values.dtype}: codes must be integers")
     if not 1 <= part.cardinality <= MAX_CARDINALITY:
@@ -174,6 +206,12 @@ def _check_indices(part: Indices, where: str) -> None:
 
 
 def _check_floats(part: Floats, where: str) -> None:
+    _check_size(part.stored, where)
+    if abs(part.exponent) > MAX_EXPONENT:
+        raise PluginError(
+            f"{where} has the exponent {part.exponent}: it must be between -{MAX_EXPONENT} and "
+            f"{MAX_EXPONENT}"
+        )
     if part.stored.dtype not in STORAGE_DTYPES.values():
         raise PluginError(
             f"{where} is stored as {part.stored.dtype}: it must be {', '.join(STORAGE_DTYPES)}"

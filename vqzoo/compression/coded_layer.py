@@ -1,46 +1,46 @@
 """Layers that run from their codes and keep no dense weight."""
 
+import copy
 from collections.abc import Callable
-from typing import Any
+from functools import cache
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from vqzoo.compression.decode import apply, decode, moved, reconstruct, retuned, trainable
+from vqzoo.errors import PluginError
+from vqzoo.numerics.tracing import is_traced
 from vqzoo.plugin.code import MethodCode
 from vqzoo.plugin.manager import Plugins
+
+# Of the largest weight: devices round a product of factors differently.
+_SAME_WEIGHT = 1e-5
 
 
 class CodedLayer(nn.Module):
     """A layer whose weight is a code.
 
+    `run_from_code` makes one of a layer in place: the layer's class becomes a subclass of
+    `CodedLayer` and of the class that it had. It keeps its forward pass, attributes and hooks. Its
+    state dict is that of the dense layer.
+
     A Linear multiplies with its method's `apply`, if the method overrides it. Any other layer runs
-    its own forward pass with a weight that is decoded for this pass and then freed.
+    its forward pass with a weight that is decoded when the pass reads it.
 
     Attributes:
-        original: the layer without its weight.
+        replaces: the class that the layer had.
         params: the code's trainable floats as float32 parameters, frozen until `requires_grad_`;
             named by their paths, "/codebook" or "/child/part" (a ParameterDict cannot have the key
-            "values").
+            "values"). The state dict does not have them: it has the weight that they decode to.
     """
 
-    def __init__(self, original: nn.Module, compressed: MethodCode, plugins: Plugins) -> None:
-        super().__init__()
-        weight = original._parameters["weight"]
-        if weight is None:
-            raise ValueError("the layer has no weight")
-        original._parameters["weight"] = None
-        self.original = original
-        self._shape, self._dtype = weight.shape, weight.dtype
-        self._plugins = plugins
-        # A weight on the meta device has no place to move the code to.
-        self._compressed = compressed if weight.is_meta else moved(compressed, weight.device)
-        self.params = nn.ParameterDict(
-            {
-                "/" + name.replace(".", "/"): nn.Parameter(tensor.clone(), requires_grad=False)
-                for name, tensor in trainable(self._compressed, plugins).items()
-            }
-        )
+    replaces: ClassVar[type[nn.Module]]
+    params: nn.ParameterDict
+    _compressed: MethodCode
+    _plugins: Plugins
+    _shape: torch.Size
+    _dtype: torch.dtype
 
     @property
     def compressed(self) -> MethodCode:
@@ -49,21 +49,54 @@ class CodedLayer(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The dense weight, decoded at each call; differentiable while `params` are trained."""
+        """The dense weight, decoded at each access; differentiable while `params` are trained.
+
+        A weight that is assigned to the layer, or put in its place by
+        `torch.func.functional_call`, takes precedence over the code.
+        """
+        assigned = self._parameters.get("weight")
+        if assigned is not None:
+            return assigned
+        if is_traced():
+            return self._shaped(self._traced())
         if torch.is_grad_enabled() and any(p.requires_grad for p in self.params.values()):
-            matrix = reconstruct(self._compressed, self._tensors(), self._plugins)
-        else:
-            matrix = decode(self._compressed, self._plugins, params=self._tensors())
-        return matrix.view(self._shape).to(self._dtype)
+            return self._shaped(reconstruct(self._compressed, self._tensors(), self._plugins))
+        matrix = decode(self._compressed, self._plugins, params=self._tensors())
+        return nn.Parameter(self._shaped(matrix), requires_grad=False)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The layer's forward pass."""
+        if not self._multiplies_by_code():
+            return super().forward(*args, **kwargs)
+        product = apply(self._compressed, self._tensors(), self._plugins, *args, **kwargs)
+        bias = self._parameters["bias"]
+        return product if bias is None else product + bias
+
+    def extra_repr(self) -> str:
+        """What the layer says of itself, and the method of its code."""
+        return ", ".join(filter(None, [super().extra_repr(), f"code={self._compressed.method}"]))
+
+    def _multiplies_by_code(self) -> bool:
+        plain = self.replaces is nn.Linear and self._dtype == torch.float32
         method = self._plugins.method(self._compressed.method).item
-        if type(self.original) is nn.Linear and method.applies and self._dtype == torch.float32:
-            product = apply(self._compressed, self._tensors(), self._plugins, *args)
-            bias = self.original.bias
-            return product if bias is None else product + bias
-        return torch.func.functional_call(self.original, {"weight": self.weight}, args, kwargs)
+        return plain and method.applies and self._parameters.get("weight") is None
+
+    def _traced(self) -> Tensor:
+        """The matrix, from operations that torch can trace.
+
+        Raises:
+            PluginError: the method has others.
+        """
+        try:
+            return reconstruct(self._compressed, self._tensors(), self._plugins)
+        except PluginError as error:
+            raise PluginError(
+                f"torch cannot trace the decoding of {self._compressed.method}: trace the network "
+                f"with decoded weights, vqzoo.load(..., mode='decoded') ({error})"
+            ) from error
+
+    def _shaped(self, matrix: Tensor) -> Tensor:
+        return matrix.view(self._shape).to(self._dtype)
 
     def _tensors(self) -> dict[str, Tensor]:
         """`params` in float32, by their names in `trainable`."""
@@ -77,11 +110,57 @@ class CodedLayer(nn.Module):
         self._compressed, self._dtype = moved(self._compressed, like.device), like.dtype
         return self
 
+    def _save_to_state_dict(
+        self, destination: dict[str, Any], prefix: str, keep_vars: bool
+    ) -> None:
+        weight = self.weight
+        destination[prefix + "weight"] = weight if keep_vars else weight.detach()
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        """Load everything but the weight, which must be the one that the layer has."""
+        key = prefix + "weight"
+        rest = {name: value for name, value in state_dict.items() if name != key}
+        super()._load_from_state_dict(
+            rest, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
+        if key not in state_dict:
+            missing_keys.append(key)
+        elif not _same_weight(state_dict[key], self.weight):
+            error_msgs.append(
+                f"{key} differs from the weight that the layer's code decodes to: load the state "
+                "dict into a network with dense weights, vqzoo.load(..., mode='decoded')"
+            )
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        """Pickle the class that the layer had: that of a coded layer has no import path."""
+        _, _, state, *_ = cast(tuple[Any, ...], super().__reduce_ex__(protocol))
+        return _new_coded, (self.replaces,), state
+
+
+class _Floats(nn.ParameterDict):
+    """Parameters that are not in the state dict."""
+
+    def _save_to_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        pass
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        pass
+
 
 def run_from_code(
     model: nn.Module, layer: str, compressed: MethodCode, plugins: Plugins
 ) -> nn.Module:
-    """Replace a layer by a `CodedLayer`.
+    """Turn a layer into a `CodedLayer`, in place, and release its weight.
 
     Args:
         model: it is changed in place.
@@ -90,11 +169,71 @@ def run_from_code(
         plugins: the installed methods.
 
     Returns:
-        The model; the new layer if `layer` is the model itself.
+        The model.
+
+    Raises:
+        ValueError: the layer has no weight.
     """
-    coded = CodedLayer(model.get_submodule(layer), compressed, plugins)
-    if not layer:
-        return coded
-    parent, _, name = layer.rpartition(".")
-    setattr(model.get_submodule(parent), name, coded)
+    module = model.get_submodule(layer)
+    weight = module._parameters.get("weight")
+    if weight is None:
+        raise ValueError("the layer has no weight")
+    module._parameters["weight"] = None
+    kind: Any = type(module)  # for mypy, classes are not hashable
+    module.__class__ = _coded_class(kind)
+    coded = cast(CodedLayer, module)
+    coded._shape, coded._dtype, coded._plugins = weight.shape, weight.dtype, plugins
+    # A weight on the meta device has no place to move the code to.
+    coded._compressed = compressed if weight.is_meta else moved(compressed, weight.device)
+    coded.params = _Floats(
+        {
+            "/" + name.replace(".", "/"): nn.Parameter(tensor.clone(), requires_grad=False)
+            for name, tensor in trainable(coded._compressed, plugins).items()
+        }
+    )
     return model
+
+
+def with_dense_weights(model: nn.Module) -> nn.Module:
+    """A copy of a model in which coded layers are dense again; the model itself if none is coded.
+
+    The copy's other weights are copied, too.
+    """
+    if not any(isinstance(module, CodedLayer) for module in model.modules()):
+        return model
+    network = copy.deepcopy(model)
+    for module in list(network.modules()):
+        if isinstance(module, CodedLayer):
+            _make_dense(module)
+    return network
+
+
+def _make_dense(layer: CodedLayer) -> None:
+    weight = nn.Parameter(layer.weight.detach(), requires_grad=False)
+    del layer.params, layer._shape, layer._dtype, layer._plugins, layer._compressed
+    module = cast(nn.Module, layer)
+    module.__class__ = layer.replaces
+    module._parameters["weight"] = weight
+
+
+@cache
+def _coded_class(kind: type) -> type[CodedLayer]:
+    """The class of coded layers that take the place of layers of the class `kind`.
+
+    Its module is that of `kind`: torch.fx treats layers of torch.nn as leaves.
+    """
+    namespace = {"replaces": kind, "__module__": kind.__module__, "__doc__": CodedLayer.__doc__}
+    return cast(type[CodedLayer], type(f"Coded{kind.__name__}", (CodedLayer, kind), namespace))
+
+
+def _new_coded(kind: Any) -> CodedLayer:
+    """A coded layer without attributes, for pickle to fill."""
+    coded = _coded_class(kind)
+    return coded.__new__(coded)
+
+
+def _same_weight(first: Tensor, second: Tensor) -> bool:
+    if first.shape != second.shape:
+        return False
+    first = first.to(second.device, second.dtype)
+    return bool((first - second).abs().max() <= _SAME_WEIGHT * second.abs().max())

@@ -8,8 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vqzoo.compression.check import check_options, check_paper_bits
+from vqzoo.compression.check import check_code_count, check_options, check_paper_bits
 from vqzoo.compression.distortion import MatrixError, matrix_error
+from vqzoo.compression.extremes import (
+    check_kept,
+    check_range,
+    extremes_stay_dense,
+    squares_overflow,
+)
 from vqzoo.compression.options import choose_options, target_ratio, validate_options
 from vqzoo.compression.plugin_calls import (
     Statistics,
@@ -21,7 +27,7 @@ from vqzoo.compression.plugin_calls import (
     wrap,
 )
 from vqzoo.compression.selection import LayerPlan, TransformChoice
-from vqzoo.compression.view import weight_matrix
+from vqzoo.compression.view import weight_key, weight_matrix
 from vqzoo.plugin.code import Code, MethodCode, stored_bits
 from vqzoo.plugin.isolation import isolated, on_layer
 from vqzoo.plugin.manager import Plugins
@@ -113,6 +119,10 @@ def compress_layer(
     if statistics is not None and choice.transforms:
         note("calibration does not reach through a transform")
         statistics = None
+    inputs = None if statistics is None else statistics.inputs
+    if inputs is not None and squares_overflow(inputs):
+        note("its calibration inputs are too large to be squared: all columns count alike")
+        statistics = None
     context = layer_context(
         plugins,
         layer,
@@ -122,20 +132,24 @@ def compress_layer(
         progress=progress.layer_step,
         statistics=statistics,
     )
+    original = model.get_parameter(weight_key(layer.name))
     weight = weight_matrix(model, layer, device)
-    matrix, applied = _apply_transforms(plugins, choice.transforms, weight, context)
-    entry = plugins.quantizers.get(choice.method)
-    who = on_layer(entry, layer.name)
-    with isolated(who):
-        options = choose_options(entry.item, matrix_shape(matrix), choice, note)
-        check_options(options, entry.item, who)
-        paper_bits = entry.item.paper_bits(*matrix_shape(matrix), options)
-        takes_ratio = any(True for _ in entry.item.candidates(*matrix_shape(matrix)))
-    check_paper_bits(paper_bits, who)
-    compressed = quantize_matrix(plugins, entry, matrix, options, context)
-    del matrix
-    for transform in reversed(applied):
-        compressed = wrap(plugins, transform.entry, transform.code, compressed, context)
+    check_range(original, weight)
+    with extremes_stay_dense(weight):
+        matrix, applied = _apply_transforms(plugins, choice.transforms, weight, context)
+        entry = plugins.quantizers.get(choice.method)
+        who = on_layer(entry, layer.name)
+        with isolated(who):
+            options = choose_options(entry.item, matrix_shape(matrix), choice, note)
+            check_options(options, entry.item, who)
+            paper_bits = entry.item.paper_bits(*matrix_shape(matrix), options)
+            takes_ratio = any(True for _ in entry.item.candidates(*matrix_shape(matrix)))
+        check_paper_bits(paper_bits, who)
+        compressed = quantize_matrix(plugins, entry, matrix, options, context)
+        del matrix
+        for transform in reversed(applied):
+            compressed = wrap(plugins, transform.entry, transform.code, compressed, context)
+        check_code_count(compressed.code, layer.numel, who)
 
     bits, dense_bits = stored_bits(compressed.code), 32 * layer.numel
     if bits >= dense_bits:
@@ -144,12 +158,15 @@ def compress_layer(
     if ratio is not None and takes_ratio and bits * ratio > dense_bits:
         reached = math.floor(1e4 * dense_bits / bits) / 1e4  # never rounded up to the target
         note(f"{choice.method} reaches {reached:g}x here, not {ratio:g}x")
-    decoded = decode_new(compressed, plugins, layer.name)
+    with extremes_stay_dense(weight):
+        decoded = decode_new(compressed, plugins, layer.name)
+    error = matrix_error(weight, decoded)
+    check_kept(weight, decoded, error, original.dtype, choice.method)
     compressed_layer = CompressedLayer(
         layer=layer,
         compressed=compressed,
         options=options.model_dump(),
-        error=matrix_error(weight, decoded),
+        error=error,
         paper_bits=paper_bits,
         transforms=tuple(
             TransformChoice(transform.entry.name, transform.options.model_dump())

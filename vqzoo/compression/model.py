@@ -101,7 +101,9 @@ def compress_model(
             on_kept(index, kept[-1])
     if not kept:
         first = plans[0].layer.name
-        raise NothingCompressed(f"no layer could be compressed; {first}: {skipped[first]}")
+        raise NothingCompressed(
+            f"no layer could be compressed; {first or 'the network'}: {skipped[first]}"
+        )
     return kept, skipped
 
 

@@ -50,6 +50,7 @@ def plan_layers(
     choice: MethodChoice | None,
     rules: Sequence[tuple[str, MethodChoice]],
     plugins: Plugins,
+    passed_over: Mapping[str, str] | None = None,
 ) -> tuple[list[LayerPlan], dict[str, str]]:
     """Decide which layers to compress, and how.
 
@@ -63,28 +64,35 @@ def plan_layers(
         choice: the method for the selected layers; None if there are rules alone.
         rules: selector texts and the methods for their layers.
         plugins: the installed selectors.
+        passed_over: name -> reason of the layers that cannot be compressed, for messages.
 
     Returns:
         The plans in the model's order, and name -> reason for every layer that is left out.
 
     Raises:
-        UsageError: a selector is unknown or matches nothing, or every layer is excluded.
+        UsageError: the model has no layer to compress, a selector is unknown or matches nothing,
+            or every layer is excluded.
         PluginError: a selector failed or broke its contract.
     """
+    passed_over = passed_over or {}
+    if not layers:
+        raise UsageError(_no_layers(passed_over))
     included = [text for text in selection if not text.startswith("!")]
     excluded: dict[str, str] = {}
     for text in selection:
         if text.startswith("!"):
-            excluded |= dict.fromkeys(_match(layers, text[1:], plugins), f"excluded by {text}")
+            excluded |= dict.fromkeys(
+                _match(layers, text[1:], plugins, passed_over), f"excluded by {text}"
+            )
     chosen: set[str] = set()
     if choice is not None:
         for text in included:
-            chosen |= set(_match(layers, text, plugins))
+            chosen |= set(_match(layers, text, plugins, passed_over))
         if not included:
             chosen = {layer.name for layer in layers}
     by_rule: dict[str, MethodChoice] = {}
     for text, rule_choice in rules:
-        by_rule |= dict.fromkeys(_match(layers, text, plugins), rule_choice)
+        by_rule |= dict.fromkeys(_match(layers, text, plugins, passed_over), rule_choice)
 
     plans: list[LayerPlan] = []
     skipped: dict[str, str] = {}
@@ -103,7 +111,9 @@ def plan_layers(
     return plans, skipped
 
 
-def _match(layers: Sequence[LayerInfo], text: str, plugins: Plugins) -> Mapping[str, str]:
+def _match(
+    layers: Sequence[LayerInfo], text: str, plugins: Plugins, passed_over: Mapping[str, str]
+) -> Mapping[str, str]:
     """The layers that one selector text chooses, each with a reason.
 
     A selector's exact name comes before patterns. `distribution:name` and
@@ -130,7 +140,7 @@ def _match(layers: Sequence[LayerInfo], text: str, plugins: Plugins) -> Mapping[
     if bad:
         raise PluginError(f"{who} returned the reason {bad[0]!r:.200}, which is not text")
     if not matched:
-        raise UsageError(_nothing_matches(layers, text, plugins))
+        raise UsageError(_nothing_matches(layers, text, plugins, passed_over))
     return matched
 
 
@@ -139,11 +149,23 @@ def _accepts(entry: Registered[LayerSelector], text: str) -> bool:
         return bool(entry.item.accepts(text))
 
 
-def _nothing_matches(layers: Sequence[LayerInfo], text: str, plugins: Plugins) -> str:
+def _no_layers(passed_over: Mapping[str, str]) -> str:
+    if not passed_over:
+        return "the network has no layer that can be compressed"
+    name, reason = next(iter(passed_over.items()))
+    return f"the network has no layer that can be compressed; {name or 'the network'}: {reason}"
+
+
+def _nothing_matches(
+    layers: Sequence[LayerInfo], text: str, plugins: Plugins, passed_over: Mapping[str, str]
+) -> str:
+    if text in passed_over:
+        return f"{text} cannot be compressed: {passed_over[text]}"
     names = [layer.name for layer in layers]
-    hint = did_you_mean(text, names + plugins.selectors.names())
+    selectors = plugins.selectors.names()
+    hint = did_you_mean(text, [name for name in names + selectors if name != text])
+    kinds = ", ".join(dict.fromkeys(layer.kind for layer in layers))
     shown = ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
-    return (
-        f"{text!r} matches no layer{hint} "
-        f"Layers: {shown}. Selectors: {', '.join(plugins.selectors.names())}"
-    )
+    if text.partition(":")[0] in selectors:  # spelled well: the model is what lacks such layers
+        hint = f": the network has {kinds} layers only."
+    return f"{text!r} matches no layer{hint} Layers: {shown}. Selectors: {', '.join(selectors)}"

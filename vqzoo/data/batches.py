@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 
 import torch
 from PIL import Image
-from timm.data import create_transform, resolve_model_data_config
-from torch import Tensor, nn
+from timm.data import create_transform
+from torch import Tensor
 
 from vqzoo.data.fmnist import LabelledImages
 from vqzoo.data.image_modes import to_eight_bits
+from vqzoo.data.model_input import ModelInput
 from vqzoo.errors import UsageError, VqzooError
 
 BATCH_SIZE = 250
@@ -41,6 +42,8 @@ class Data:
         num_classes: the data set's own number of classes, None where unknown.
         unlabelled: why the images have no labels for this model; empty where they have.
         batches: starts an iteration.
+        labels: how class folders became labels, for the user; empty for other data.
+        unreadable: names of the images that are left out because they cannot be read.
     """
 
     name: str
@@ -48,6 +51,8 @@ class Data:
     num_classes: int | None
     unlabelled: str
     batches: Callable[[], Iterator[Batch]]
+    labels: str = ""
+    unreadable: tuple[str, ...] = ()
 
     @property
     def labelled(self) -> bool:
@@ -56,50 +61,6 @@ class Data:
 
     def __iter__(self) -> Iterator[Batch]:
         return self.batches()
-
-
-@dataclass(frozen=True)
-class ModelInput:
-    """What a model expects of its images and labels.
-
-    Attributes:
-        config: timm's data config.
-        num_classes: the model's classes, None where unknown or where `own_labels` is set.
-        label_names: the model's own names of its classes, empty where it has none.
-        own_labels: label images by the data's classes, which need not be the model's.
-    """
-
-    config: dict[str, Any]
-    num_classes: int | None
-    label_names: tuple[str, ...]
-    own_labels: bool
-
-    @property
-    def mode(self) -> str:
-        """The PIL mode that has the model's number of channels."""
-        return "L" if self.config["input_size"][0] == 1 else "RGB"
-
-
-def input_of(model: nn.Module, own_labels: bool = False) -> ModelInput:
-    """What `model` expects; see `open_data` for `own_labels`.
-
-    Raises:
-        UsageError: the model's preprocessing is not known.
-    """
-    config = resolve_model_data_config(model)
-    channels = config["input_size"][0]
-    if channels not in (1, 3):
-        raise UsageError(
-            f"the model takes images of {channels} channels; vqzoo prepares images of 1 or 3"
-        )
-    if any(len(config[key]) not in (1, channels) for key in ("mean", "std")):
-        raise UsageError(
-            f"the model takes {channels}-channel images, but its config has {len(config['mean'])} "
-            "means: its preprocessing is not known"
-        )
-    cfg = getattr(model, "pretrained_cfg", None) or {}
-    classes = None if own_labels else getattr(model, "num_classes", None)
-    return ModelInput(config, classes, tuple(cfg.get("label_names") or ()), own_labels)
 
 
 def check_classes(name: str, data_classes: int | None, model_classes: int | None) -> None:

@@ -10,15 +10,14 @@ from vqzoo.data import fmnist
 from vqzoo.data.batches import (
     Batch,
     Data,
-    ModelInput,
     check_classes,
-    input_of,
     split_batches,
     transformed_batches,
 )
 from vqzoo.data.kept_batches import MEMORY, KeptBatches, copy_batch
+from vqzoo.data.model_input import ModelInput, input_of
 from vqzoo.data.seeds import epoch_generator
-from vqzoo.data.sources import Source, open_training_source
+from vqzoo.data.sources import ReadOptions, Source, open_training_source, readable_keys
 from vqzoo.data.training_data import as_batch, draw_keys
 from vqzoo.errors import UsageError
 
@@ -33,6 +32,7 @@ def open_calibration_data(
     images: int = CALIBRATION_IMAGES,
     seed: int = 0,
     memory: int = MEMORY,
+    skip_unreadable: bool = False,
 ) -> Data:
     """Open images to calibrate or repair `model` with, preprocessed as for evaluation.
 
@@ -46,6 +46,7 @@ def open_calibration_data(
         images: use at most this many: of fmnist the first ones, else as `seed` draws them.
         seed: the order of the images, and which of a folder or data set are used.
         memory: bytes of preprocessed images to keep.
+        skip_unreadable: leave out images that cannot be read, instead of failing.
 
     Returns:
         Batches of 64 images.
@@ -57,8 +58,9 @@ def open_calibration_data(
     model_input = input_of(model)
     if spec.partition(":")[0] == "fmnist":
         return _open_fmnist(spec, model_input, images, seed, memory)
-    source = open_training_source(spec, model_input)
-    return _open_source(source, model_input, images, seed, memory)
+    read = ReadOptions(skip_unreadable=skip_unreadable)
+    source = open_training_source(spec, model_input, read)
+    return _open_source(source, model_input, images, seed, memory, read)
 
 
 def collect_calibration_data(batches: Iterable[Any], images: int = CALIBRATION_IMAGES) -> Data:
@@ -102,18 +104,29 @@ def _open_fmnist(spec: str, model_input: ModelInput, images: int, seed: int, mem
 
 
 def _open_source(
-    source: Source, model_input: ModelInput, images: int, seed: int, memory: int
+    source: Source,
+    model_input: ModelInput,
+    images: int,
+    seed: int,
+    memory: int,
+    read: ReadOptions,
 ) -> Data:
     keys, _ = draw_keys(source, seed, hold_out=False)
-    keys = keys[:images]
+    keys, unreadable = readable_keys(source, keys[:images], model_input, read)
     shuffled = [keys[i] for i in _order(len(keys), seed).tolist()]
 
     def prepare(position: int) -> Iterator[Batch]:
         rest = shuffled[position * BATCH_SIZE :]
         return transformed_batches(source.load, rest, model_input, BATCH_SIZE)
 
-    batches = KeptBatches(prepare, memory)
-    return Data(source.name, len(shuffled), source.num_classes, source.unlabelled, batches)
+    return Data(
+        name=source.name,
+        images=len(shuffled),
+        num_classes=source.num_classes,
+        unlabelled=source.unlabelled,
+        batches=KeptBatches(prepare, memory),
+        unreadable=unreadable,
+    )
 
 
 def _order(count: int, seed: int) -> torch.Tensor:

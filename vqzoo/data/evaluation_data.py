@@ -9,7 +9,8 @@ and `vqzoo.data.calibration_data` open images for those.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -21,13 +22,19 @@ from vqzoo.data.batches import (
     BATCH_SIZE,
     Batch,
     Data,
-    ModelInput,
     check_classes,
-    input_of,
     split_batches,
     transformed_batches,
 )
-from vqzoo.data.sources import Source, open_source
+from vqzoo.data.class_folders import warn_of_order
+from vqzoo.data.model_input import ModelInput, input_of
+from vqzoo.data.sources import (
+    READ_ALL,
+    ReadOptions,
+    open_source,
+    readable_keys,
+    refuse_class_map,
+)
 from vqzoo.errors import UsageError
 
 __all__ = ["BATCH_SIZE", "Batch", "Data", "open_data"]
@@ -41,14 +48,19 @@ def open_data(
     images: int | None = None,
     batch_size: int = BATCH_SIZE,
     own_labels: bool = False,
+    num_classes: int | None = None,
+    read: ReadOptions = READ_ALL,
 ) -> Data:
     """Open the images that `spec` names, preprocessed as timm evaluates `model`.
 
-    Class folders count as the model's classes where their names say so: all of them are ImageNet
-    synsets and the model is an ImageNet model, or all of them are among the model's own label
-    names (either may be a subset of the classes). Otherwise they count as the model's classes in
-    natural order, as in timm, where there are as many folders as classes. Any other folder of
-    images is unlabelled.
+    Channels and size are those of the model as it is (`vqzoo.data.model_input`).
+
+    Class folders count as the model's classes as a class map says. Without one, they do where their
+    names say so: all of them are among the model's own label names, or all of them are ImageNet
+    synsets and the model has ImageNet's classes (either may be a subset of the classes). Otherwise
+    they count as the model's classes in natural order, as in timm, where there are as many folders
+    as classes; a `ClassOrderWarning` says where text order, as in torchvision, would give other
+    labels. Any other folder of images is unlabelled.
 
     Args:
         spec: `fmnist`, `imagefolder:PATH`, or a data set under timm's name (`hfds/...`,
@@ -59,11 +71,14 @@ def open_data(
             images of a data set sorted by class all have one class); of a stream, the first ones.
         batch_size: images in a batch.
         own_labels: label images by the data's classes, whatever the model's, to compare images
-            with one another. Class folders count as classes 0, 1, ... in natural order.
+            with one another. Class folders count as classes 0, 1, ... in natural order, or as a
+            class map says.
+        num_classes: the model's classes, where it does not say (networks that are not timm's).
+        read: the class map, and what happens with images that cannot be read.
 
     Raises:
-        UsageError: the specification, the split or `images` is invalid, or the data's classes are
-            not the model's.
+        UsageError: the specification, the split or `images` is invalid, the data's classes are not
+            the model's, or the model takes images of neither 1 nor 3 channels.
         VqzooError: the data is missing or cannot be read.
     """
     if images is not None and images < 1:
@@ -71,25 +86,35 @@ def open_data(
     if batch_size < 1:
         raise ValueError(f"batch_size {batch_size}: choose at least 1")
     model_input = input_of(model, own_labels)
+    if model_input.num_classes is None and not own_labels:
+        model_input = replace(model_input, num_classes=num_classes)
     if spec == "fmnist":
         if split is not None:
             raise UsageError(f"fmnist has no splits to choose from: leave {split!r} out")
+        refuse_class_map(spec, read)
         return _open_fmnist(model_input, images, batch_size)
-    source = open_source(spec, model_input, split)
+    source = open_source(spec, model_input, split, read)
+    warn_of_order(source.name, source.ambiguous)
+    chosen: list[Any] | None = None
+    unreadable: tuple[str, ...] = ()
+    if source.count is not None:
+        keys = list(source.keys)
+        positions = spaced_positions(source.count, images)
+        chosen, unreadable = readable_keys(source, [keys[i] for i in positions], model_input, read)
 
     def batches() -> Iterator[Batch]:
-        keys = _chosen_keys(source, images)
+        keys = itertools.islice(source.keys, images) if chosen is None else chosen
         return transformed_batches(source.load, keys, model_input, batch_size)
 
-    count = None if source.count is None else len(spaced_positions(source.count, images))
-    return Data(source.name, count, source.num_classes, source.unlabelled, batches)
-
-
-def _chosen_keys(source: Source, images: int | None) -> Sequence[Any] | Iterator[Any]:
-    if source.count is None:
-        return itertools.islice(source.keys, images)
-    keys = list(source.keys)
-    return [keys[i] for i in spaced_positions(source.count, images)]
+    return Data(
+        name=source.name,
+        images=None if chosen is None else len(chosen),
+        num_classes=source.num_classes,
+        unlabelled=source.unlabelled,
+        batches=batches,
+        labels=source.labels,
+        unreadable=unreadable,
+    )
 
 
 def spaced_positions(total: int, images: int | None) -> list[int]:

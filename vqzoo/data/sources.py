@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import importlib.util
-import os
-from collections.abc import Callable, Iterable, Iterator
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
 import torch
 from PIL import Image, UnidentifiedImageError
 from timm.data import (
     ImageDataset,
-    ImageNetInfo,
     IterableImageDataset,
     create_dataset,
     get_img_extensions,
-    infer_imagenet_subset,
 )
-from timm.utils.misc import natural_key
 
-from vqzoo.data.batches import Loader, ModelInput, check_classes
-from vqzoo.errors import UsageError, VqzooError, one_line
+from vqzoo.data.batches import Loader, check_classes
+from vqzoo.data.class_folders import ImageFile, label_folders, scan_folders
+from vqzoo.data.class_map import ClassMap
+from vqzoo.data.image_modes import to_eight_bits
+from vqzoo.data.model_input import ModelInput
+from vqzoo.errors import UnreadableImagesWarning, UsageError, VqzooError, one_line
 
 # The package that each of timm's kinds of data set needs.
 PACKAGES = {
@@ -33,6 +35,31 @@ PACKAGES = {
     "tfds": "tensorflow_datasets",
     "wds": "webdataset",
 }
+
+_LISTED = 20  # unreadable images in a warning
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """How to read images.
+
+    Attributes:
+        class_map: the class of each class folder (see `vqzoo.data.class_map`), None to go by names
+            or by order.
+        skip_unreadable: leave out images that cannot be read, instead of failing.
+    """
+
+    class_map: ClassMap | None = None
+    skip_unreadable: bool = False
+
+
+READ_ALL = ReadOptions()
+
+
+def read_options(spec: str, class_map: ClassMap | None, skip_unreadable: bool) -> ReadOptions:
+    """How to read one of several data sets with common options: a class map is for folders."""
+    in_folder = spec.partition(":")[0] == "imagefolder"
+    return ReadOptions(class_map if in_folder else None, skip_unreadable)
 
 
 @dataclass(frozen=True)
@@ -48,6 +75,9 @@ class Source:
             before loading.
         num_classes: the data set's own number of classes, None where unknown.
         unlabelled: why the images have no labels for the model; empty where they have.
+        name_of: the name of a key's image, without local folders above the data.
+        labels: how class folders became labels, for the user; empty for other data.
+        ambiguous: see `FolderLabels`.
     """
 
     name: str
@@ -57,9 +87,14 @@ class Source:
     group: Callable[[Any], str]
     num_classes: int | None
     unlabelled: str
+    name_of: Callable[[Any], str]
+    labels: str = ""
+    ambiguous: str = ""
 
 
-def open_source(spec: str, model_input: ModelInput, split: str | None) -> Source:
+def open_source(
+    spec: str, model_input: ModelInput, split: str | None, options: ReadOptions
+) -> Source:
     """Open `imagefolder:PATH`, or a data set under timm's name; see `open_data`.
 
     Raises:
@@ -71,17 +106,18 @@ def open_source(spec: str, model_input: ModelInput, split: str | None) -> Source
     if kind == "imagefolder":
         if split is not None:
             raise UsageError(f"{kind} has no splits to choose from: leave {split!r} out")
-        return _open_folder(Path(rest).expanduser(), model_input)
+        return _open_folder(Path(rest).expanduser(), model_input, options)
+    refuse_class_map(spec, options)
     prefix = spec.partition("/")[0].lower()
     if "/" in spec and prefix in PACKAGES:
-        return _open_timm(spec, prefix, split or "validation", model_input)
+        return _open_timm(spec, prefix, split or "validation", model_input, options)
     raise UsageError(
         f"unknown data {spec!r}: give fmnist, imagefolder:PATH, or a data set under timm's name "
         "such as hfds/NAME or torch/NAME"
     )
 
 
-def open_training_source(spec: str, model_input: ModelInput) -> Source:
+def open_training_source(spec: str, model_input: ModelInput, options: ReadOptions) -> Source:
     """`open_source` for images to train or calibrate with: of timm's data sets, split `train`.
 
     Raises:
@@ -89,100 +125,86 @@ def open_training_source(spec: str, model_input: ModelInput) -> Source:
         VqzooError: as `open_source`.
     """
     in_folder = spec.partition(":")[0] == "imagefolder"
-    source = open_source(spec, model_input, None if in_folder else "train")
+    source = open_source(spec, model_input, None if in_folder else "train", options)
     if source.count is None:
         raise UsageError(f"{spec} is a stream and cannot be shuffled: choose another kind of data")
     return source
 
 
-def _open_folder(folder: Path, model_input: ModelInput) -> Source:
+def refuse_class_map(spec: str, options: ReadOptions) -> None:
+    """Refuse a class map for data without class folders.
+
+    Raises:
+        UsageError: there is a class map.
+    """
+    if options.class_map is not None:
+        raise UsageError(f"{spec} has no class folders for a class map: leave the class map out")
+
+
+def readable_keys(
+    source: Source, keys: Sequence[Any], model_input: ModelInput, options: ReadOptions
+) -> tuple[list[Any], tuple[str, ...]]:
+    """The keys of the images that can be read, and the names of the other images.
+
+    All images are read to tell, if `options` asks to skip any; a warning names those left out.
+
+    Raises:
+        VqzooError: no image can be read.
+    """
+    if not options.skip_unreadable:
+        return list(keys), ()
+
+    def reads(key: Any) -> bool:
+        try:
+            to_eight_bits(source.load(key)[0], model_input.mode)
+        except VqzooError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(min(8, torch.get_num_threads())) as pool:
+        verdicts = list(pool.map(reads, keys))
+    kept = [key for key, good in zip(keys, verdicts, strict=True) if good]
+    lost = [source.name_of(key) for key, good in zip(keys, verdicts, strict=True) if not good]
+    if not kept:
+        raise VqzooError(f"{source.name}: none of {len(lost):,} images can be read")
+    if lost:
+        count = "1 image" if len(lost) == 1 else f"{len(lost):,} images"
+        more = f" and {len(lost) - _LISTED:,} more" if len(lost) > _LISTED else ""
+        warnings.warn(
+            f"{source.name}: {count} of {len(keys):,} cannot be read and will be left out: "
+            f"{', '.join(sorted(lost)[:_LISTED])}{more}",
+            UnreadableImagesWarning,
+            stacklevel=1,  # one place, so that several passes warn once
+        )
+    return kept, tuple(sorted(lost))
+
+
+def _open_folder(folder: Path, model_input: ModelInput, options: ReadOptions) -> Source:
     name = f"imagefolder:{folder.resolve().name}"
     try:
-        classes, images = _scan(folder)
+        classes, images = scan_folders(folder)
     except OSError as error:
         raise VqzooError(f"{folder} cannot be read: {error.strerror}") from error
     if not images:
         extensions = ", ".join(sorted(get_img_extensions()))
         raise VqzooError(f"{folder} and its folders have no images ({extensions})")
-    labels, unlabelled = _labels(classes, images, model_input)
+    labels = label_folders(classes, images, model_input, options.class_map)
     return Source(
         name=name,
         count=len(images),
         keys=images,
-        load=partial(_folder_image, labels),
+        load=partial(_folder_image, labels.classes),
         group=lambda image: image.folder,
         num_classes=len(classes) or None,
-        unlabelled=unlabelled,
+        unlabelled=labels.unlabelled,
+        name_of=lambda image: image.path.relative_to(folder).as_posix(),
+        labels=labels.rule,
+        ambiguous=labels.ambiguous,
     )
-
-
-class _ImageFile(NamedTuple):
-    """An image file and the class folder that holds it; "" for a file in the root itself."""
-
-    path: Path
-    folder: str
-
-
-def _scan(root: Path) -> tuple[list[str], list[_ImageFile]]:
-    """List the folders of `root` in natural order, and all image files under it, sorted.
-
-    Hidden files and folders are ignored; links are followed.
-
-    Raises:
-        OSError: `root` is missing, is not a folder, or cannot be read.
-    """
-    entries = [entry for entry in root.iterdir() if not entry.name.startswith(".")]
-    classes = sorted((entry.name for entry in entries if entry.is_dir()), key=natural_key)
-    extensions = get_img_extensions(as_set=True)
-    images = [
-        _ImageFile(entry, "")
-        for entry in entries
-        if entry.is_file() and _extension(entry) in extensions
-    ]
-    for name in classes:
-        for where, folders, files in os.walk(root / name, followlinks=True):
-            folders[:] = [f for f in folders if not f.startswith(".")]
-            paths = [Path(where, f) for f in files if not f.startswith(".")]
-            images += [_ImageFile(path, name) for path in paths if _extension(path) in extensions]
-    return classes, sorted(images, key=lambda image: natural_key(str(image.path)))
-
-
-def _extension(path: Path) -> str:
-    return path.suffix.lower()
-
-
-def _labels(
-    classes: list[str], images: list[_ImageFile], model_input: ModelInput
-) -> tuple[dict[str, int] | None, str]:
-    """Class folder -> class of the model; or None, and the reason why there are no labels."""
-    if not classes:
-        return None, "the folder has no class folders"
-    if any(not image.folder for image in images):
-        return None, "some images lie outside the class folders"
-    in_order = {name: index for index, name in enumerate(classes)}
-    if model_input.own_labels:
-        return in_order, ""
-    for names in _known_names(model_input):
-        if set(classes) <= set(names):
-            return {name: names.index(name) for name in classes}, ""
-    if len(classes) == model_input.num_classes:
-        return in_order, ""
-    return (
-        None,
-        f"{len(classes)} class folders, but the model has {model_input.num_classes} classes",
-    )
-
-
-def _known_names(model_input: ModelInput) -> Iterator[list[str]]:
-    subset = infer_imagenet_subset({"num_classes": model_input.num_classes})
-    if subset is not None:
-        yield ImageNetInfo(subset).label_names()
-    if len(model_input.label_names) == model_input.num_classes:
-        yield list(model_input.label_names)
 
 
 def _folder_image(
-    labels: dict[str, int] | None, image: _ImageFile
+    labels: dict[str, int] | None, image: ImageFile
 ) -> tuple[Image.Image, int | None]:
     opened = _open_image(image.path, str(image.path))
     return opened, None if labels is None else labels[image.folder]
@@ -199,7 +221,9 @@ def _open_image(file: Path | IO[bytes], name: str) -> Image.Image:
     return opened
 
 
-def _open_timm(spec: str, prefix: str, split: str, model_input: ModelInput) -> Source:
+def _open_timm(
+    spec: str, prefix: str, split: str, model_input: ModelInput, options: ReadOptions
+) -> Source:
     package = PACKAGES[prefix]
     if importlib.util.find_spec(package) is None:
         raise VqzooError(f"{spec} needs the package {package}: pip install {package}")
@@ -214,16 +238,33 @@ def _open_timm(spec: str, prefix: str, split: str, model_input: ModelInput) -> S
     classes = _count_classes(dataset)
     check_classes(spec, classes, model_input.num_classes)
     if isinstance(dataset, IterableImageDataset):
-        return Source(spec, None, dataset, _known_label, _no_group, classes, "")
+        if options.skip_unreadable:
+            raise UsageError(f"{spec} is a stream: unreadable images cannot be skipped")
+        return Source(spec, None, dataset, _known_label, _no_group, classes, "", _no_group)
     if not len(dataset):
         raise VqzooError(f"{spec}, split {split!r}, has no images")
     load = partial(_timm_image, spec, dataset)
-    unlabelled = "its images have no labels" if load(0)[1] is None else ""
-    return Source(spec, len(dataset), range(len(dataset)), load, _no_group, classes, unlabelled)
+    first = _first_label(load, len(dataset) if options.skip_unreadable else 1)
+    unlabelled = "its images have no labels" if first is None else ""
+    keys = range(len(dataset))
+    return Source(
+        spec, len(dataset), keys, load, _no_group, classes, unlabelled, lambda i: f"image {i}"
+    )
 
 
 def _no_group(key: Any) -> str:
     return ""
+
+
+def _first_label(load: Loader, images: int) -> int | None:
+    """The label of the first of some images that can be read."""
+    for index in range(images):
+        try:
+            return load(index)[1]
+        except VqzooError:
+            if index == images - 1:
+                raise
+    return None
 
 
 def _count_classes(dataset: Any) -> int | None:

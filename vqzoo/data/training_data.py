@@ -20,14 +20,21 @@ from vqzoo.data.batches import (
     Batch,
     Data,
     Loader,
-    ModelInput,
     check_classes,
-    input_of,
     split_batches,
     transformed_batches,
 )
+from vqzoo.data.class_folders import warn_of_order
 from vqzoo.data.image_modes import to_eight_bits
-from vqzoo.data.sources import Source, open_training_source
+from vqzoo.data.model_input import ModelInput, input_of
+from vqzoo.data.sources import (
+    READ_ALL,
+    ReadOptions,
+    Source,
+    open_training_source,
+    readable_keys,
+    refuse_class_map,
+)
 from vqzoo.errors import VqzooError
 
 FMNIST_VALIDATION = 1_000  # of the 5,000 embedded training images
@@ -45,6 +52,8 @@ class TrainingData:
         labelled: whether they have labels that are the model's classes.
         batches: starts an epoch; takes the generator of its order and augmentation.
         validation: held-out images, preprocessed as for evaluation; None if there are none.
+        labels: how class folders became labels, for the user; empty for other data.
+        unreadable: names of the images that are left out because they cannot be read.
     """
 
     name: str
@@ -52,6 +61,8 @@ class TrainingData:
     labelled: bool
     batches: Callable[[torch.Generator], Iterator[Batch]]
     validation: Data | None
+    labels: str = ""
+    unreadable: tuple[str, ...] = ()
 
 
 def open_training_data(
@@ -62,6 +73,7 @@ def open_training_data(
     augment: bool = True,
     images: int | None = None,
     seed: int = 0,
+    read: ReadOptions = READ_ALL,
 ) -> TrainingData:
     """Open the images that `spec` names, preprocessed for `model`.
 
@@ -76,6 +88,7 @@ def open_training_data(
         augment: shift and mirror training images (fmnist), or crop and mirror them as timm does.
         images: use at most this many training images.
         seed: which images are held out, and which `images` are used, of a folder or data set.
+        read: the class map, and what happens with images that cannot be read.
 
     Raises:
         UsageError: the specification is invalid, or the data's classes are not the model's.
@@ -83,10 +96,12 @@ def open_training_data(
     """
     model_input = input_of(model)
     if spec.partition(":")[0] == "fmnist":
+        refuse_class_map(spec, read)
         folder = fmnist.training_folder(spec)
         return _open_fmnist(folder, model_input, batch_size, augment, images)
-    source = open_training_source(spec, model_input)
-    return _open_source(source, model_input, batch_size, augment, images, seed)
+    source = open_training_source(spec, model_input, read)
+    warn_of_order(source.name, source.ambiguous)
+    return _open_source(source, model_input, batch_size, augment, images, seed, read)
 
 
 def given_batches(batches: Iterable[Any], validation: Data | None = None) -> TrainingData:
@@ -161,11 +176,13 @@ def _open_source(
     augment: bool,
     images: int | None,
     seed: int,
+    read: ReadOptions,
 ) -> TrainingData:
     keys, held_out = draw_keys(source, seed, hold_out=True)
-    keys = keys[:images]
     if not keys or not held_out:
         raise VqzooError(f"{source.name} has too few images to train with and to validate on")
+    keys, lost = readable_keys(source, keys[:images], model_input, read)
+    held_out, lost_of_held_out = readable_keys(source, held_out, model_input, read)
     validate = partial(transformed_batches, source.load, held_out, model_input, BATCH_SIZE)
     validation = Data(source.name, len(held_out), source.num_classes, source.unlabelled, validate)
 
@@ -176,8 +193,15 @@ def _open_source(
             return _augmented_batches(source.load, shuffled, model_input, batch_size, generator)
         return transformed_batches(source.load, shuffled, model_input, batch_size)
 
-    labelled = not source.unlabelled
-    return TrainingData(source.name, len(keys), labelled, batches, validation)
+    return TrainingData(
+        name=source.name,
+        images=len(keys),
+        labelled=not source.unlabelled,
+        batches=batches,
+        validation=validation,
+        labels=source.labels,
+        unreadable=tuple(sorted(lost + lost_of_held_out)),
+    )
 
 
 def draw_keys(source: Source, seed: int, *, hold_out: bool) -> tuple[list[Any], list[Any]]:

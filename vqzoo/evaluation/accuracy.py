@@ -10,9 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vqzoo.data.class_map import ClassMap
 from vqzoo.data.evaluation_data import BATCH_SIZE, Data, open_data
+from vqzoo.data.model_input import input_size
+from vqzoo.data.sources import READ_ALL, ReadOptions
 from vqzoo.errors import UsageError, VqzooError
+from vqzoo.evaluation.answers import logits_of
 from vqzoo.evaluation.statistics import PairedDifference, paired_points
+from vqzoo.wrappers import as_network
 
 # Called after each batch with the number of images done and in total (None for a stream).
 Progress = Callable[[int, int | None], None]
@@ -29,6 +34,8 @@ class Evaluation:
         top5: percentage of images whose label is among the five largest logits; None if there are
             fewer than five classes.
         correct: bool, (images,): whether top-1 is right, for paired statistics.
+        labels: how class folders became labels; empty for other data.
+        unreadable: names of the images that were left out because they cannot be read.
     """
 
     data: str
@@ -36,6 +43,8 @@ class Evaluation:
     top1: float
     top5: float | None
     correct: Tensor
+    labels: str = ""
+    unreadable: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -62,6 +71,8 @@ def evaluate(
     images: int | None = None,
     batch_size: int | None = None,
     device: torch.device | str = "cpu",
+    class_map: ClassMap | None = None,
+    skip_unreadable: bool = False,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Measure top-1 and top-5 accuracy; the result is deterministic on one machine.
@@ -69,23 +80,29 @@ def evaluate(
     An image whose logits are not all finite counts as wrong.
 
     Args:
-        model: maps images (B, C, H, W) to logits (B, classes). It is moved to `device` and run in
-            eval mode; the modes of its modules are restored.
+        model: maps images (B, C, H, W) to logits (B, classes); in any precision. It is moved to
+            `device` and run in eval mode; the modes of its modules are restored. Of a network in
+            `DataParallel`, `torch.compile` and the like, the network inside is run.
         data: an open `Data`, or text for `open_data`: "fmnist", "imagefolder:PATH".
         images: at most this many images; None for all. Only for data given as text.
         batch_size: images per batch. Only for data given as text.
         device: where to run the model.
+        class_map: the class of each folder of "imagefolder:PATH", as a file or a mapping; see
+            `vqzoo.data.class_map`.
+        skip_unreadable: leave out images that cannot be read, with a warning, instead of failing.
         progress: called after each batch.
 
     Raises:
-        UsageError: `model` is not a module, the data has no labels for it, or `open_data` refuses
-            the data.
-        VqzooError: the data cannot be read, holds no image, or has labels that the model lacks.
-        ValueError: `images` or `batch_size` is given with an open `Data`.
+        UsageError: `model` is not a module, the data has no labels for it, `open_data` refuses the
+            data, or the model returns something else than logits.
+        VqzooError: the data cannot be read, holds no image, or has labels that the model lacks; or
+            the model fails on the images.
+        ValueError: options of the data are given with an open `Data`.
     """
-    if not isinstance(model, nn.Module):
-        raise UsageError(f"{model!r:.200} is not a network; vqzoo.load returns one")
-    opened = _opened(data, model, images, batch_size)
+    model = as_network(model)
+    read = ReadOptions(class_map, skip_unreadable)
+    counted = _count_classes(model, device) if isinstance(data, str) else None
+    opened = _opened(data, model, images, batch_size, read, counted)
     if not opened.labelled:
         raise UsageError(
             f"{opened.name} has no labels for this model ({opened.unlabelled}): measure its "
@@ -95,7 +112,7 @@ def evaluate(
     fifth: list[Tensor] = []
     with evaluating(model, device):
         for x, y in labelled(opened, progress):
-            logits = model(x.to(device))
+            logits = logits_of(model, x.to(device))
             if not 0 <= int(y.min()) <= int(y.max()) < logits.shape[1]:
                 raise VqzooError(
                     f"{opened.name} has the labels {int(y.min())} to {int(y.max())}, the model "
@@ -113,6 +130,8 @@ def evaluate(
         top1=_percent(correct),
         top5=_percent(torch.cat(fifth)) if classes >= 5 else None,
         correct=correct,
+        labels=opened.labels,
+        unreadable=opened.unreadable,
     )
 
 
@@ -140,17 +159,19 @@ def agreement(
         progress: called after each batch.
 
     Raises:
-        UsageError: `open_data` refuses the data, or the networks differ in their classes.
-        VqzooError: the data cannot be read, or holds no image.
+        UsageError: `open_data` refuses the data, the networks differ in their classes, or one
+            returns something else than logits.
+        VqzooError: the data cannot be read or holds no image, or a network fails on the images.
         ValueError: `images` or `batch_size` is given with an open `Data`.
     """
-    opened = _opened(data, dense, images, batch_size)
+    dense, compressed = as_network(dense), as_network(compressed)
+    opened = _opened(data, dense, images, batch_size, READ_ALL, None)
     same: list[Tensor] = []
     divergence: list[Tensor] = []
     with evaluating(dense, device), evaluating(compressed, device):
         for x, _ in _counted(opened, progress):
             x = x.to(device)
-            p, q = dense(x).double(), compressed(x).double()
+            p, q = logits_of(dense, x).double(), logits_of(compressed, x).double()
             if p.shape != q.shape:
                 raise UsageError(
                     f"models of {p.shape[1]} and of {q.shape[1]} classes cannot be compared"
@@ -181,13 +202,30 @@ def paired_difference(a: Evaluation, b: Evaluation) -> PairedDifference:
     return paired_points(a.correct.double(), b.correct.double())
 
 
-def _opened(data: str | Data, model: nn.Module, images: int | None, batch_size: int | None) -> Data:
+def _opened(
+    data: str | Data,
+    model: nn.Module,
+    images: int | None,
+    batch_size: int | None,
+    read: ReadOptions,
+    classes: int | None,
+) -> Data:
     if isinstance(data, str):
         size = BATCH_SIZE if batch_size is None else batch_size
-        return open_data(data, model, images=images, batch_size=size)
-    if images is not None or batch_size is not None:
-        raise ValueError("the data is open already: give images and batch_size to open_data")
+        return open_data(
+            data, model, images=images, batch_size=size, num_classes=classes, read=read
+        )
+    if images is not None or batch_size is not None or read != READ_ALL:
+        raise ValueError("the data is open already: give its options to open_data")
     return data
+
+
+def _count_classes(model: nn.Module, device: torch.device | str) -> int | None:
+    """How many logits a network gives; None where it says so itself, as timm's do."""
+    if isinstance(getattr(model, "num_classes", None), int):
+        return None
+    with evaluating(model, device):
+        return logits_of(model, torch.zeros(1, *input_size(model), device=device)).shape[1]
 
 
 def labelled(data: Data, progress: Progress | None) -> Iterator[tuple[Tensor, Tensor]]:

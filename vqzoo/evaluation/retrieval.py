@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from vqzoo.data.evaluation_data import Data
 from vqzoo.errors import UsageError
 from vqzoo.evaluation.accuracy import Progress, evaluating, labelled
+from vqzoo.evaluation.answers import run_on
 from vqzoo.evaluation.ranking import rank_others
 from vqzoo.evaluation.statistics import PairedDifference, paired_points
+from vqzoo.wrappers import as_network
 
 
 @dataclass(frozen=True)
@@ -113,8 +115,9 @@ def extract_features(
     Raises:
         UsageError: the model gives no features, or the data has no labels, only one class, or no
             two images of one class.
-        VqzooError: the data cannot be read, or holds no image.
+        VqzooError: the data cannot be read or holds no image, or the model fails on the images.
     """
+    model = as_network(model)
     check_features(model, name)
     if not data.labelled:
         raise UsageError(
@@ -123,9 +126,13 @@ def extract_features(
         )
     vectors: list[Tensor] = []
     labels: list[Tensor] = []
+
+    def features_of(images: Tensor) -> object:
+        return model.forward_head(model.forward_features(images), pre_logits=True)  # type: ignore[operator]
+
     with evaluating(model, device):
         for x, y in labelled(data, progress):
-            output = model.forward_head(model.forward_features(x.to(device)), pre_logits=True)  # type: ignore[operator]
+            output = run_on(model, features_of, x.to(device))
             if not isinstance(output, Tensor) or output.ndim != 2:
                 raise UsageError(f"{name} does not give one feature vector per image")
             vectors.append(output.float().cpu())

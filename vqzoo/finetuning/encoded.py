@@ -69,7 +69,7 @@ def finetune_layers(
     layers: Sequence[EncodedLayer],
     descriptions: Sequence[LayerDescription],
     task: FinetuningTask,
-    packing: str,
+    packing: str | None,
     plugins: Plugins,
     watcher: Watcher,
     checkpoint: Path,
@@ -81,7 +81,7 @@ def finetune_layers(
         layers: the compressed weights.
         descriptions: how each of `layers` was compressed.
         task: what to train on, and how.
-        packing: name of the packing for the new codes.
+        packing: name of the packing for the new codes; None for that of each method.
         plugins: the loaded plugins.
         watcher: progress callbacks.
         checkpoint: see `tune`.
@@ -132,7 +132,9 @@ def finetuning_record(task: FinetuningTask, result: FinetuningResult) -> Finetun
     )
 
 
-def reencode(layer: EncodedLayer, code: MethodCode, packing: str, plugins: Plugins) -> EncodedLayer:
+def reencode(
+    layer: EncodedLayer, code: MethodCode, packing: str | None, plugins: Plugins
+) -> EncodedLayer:
     """Encode another code of the same method in place of a layer's own."""
     entry = LayerEntry.model_validate(layer.entry)
     return encode_layer(

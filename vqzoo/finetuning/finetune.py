@@ -12,9 +12,12 @@ from torch import nn
 
 from vqzoo.compression.decode import decode
 from vqzoo.compression.distortion import MatrixError, matrix_error
+from vqzoo.compression.folding import with_plain_weights
 from vqzoo.compression.layer import CompressedLayer
 from vqzoo.compression.view import weight_key
 from vqzoo.data.batches import Data
+from vqzoo.data.class_map import ClassMap
+from vqzoo.data.sources import READ_ALL, ReadOptions
 from vqzoo.data.training_data import TrainingData, given_batches
 from vqzoo.errors import UsageError, invalid_field
 from vqzoo.finetuning.images import open_images
@@ -25,6 +28,7 @@ from vqzoo.plugin.code import MethodCode
 from vqzoo.plugin.files import plugin_files
 from vqzoo.plugin.manager import Plugins, installed_plugins
 from vqzoo.progress import SilentWatcher, Watcher
+from vqzoo.wrappers import without_wrappers
 
 
 def finetune(
@@ -35,6 +39,8 @@ def finetune(
     validation: Iterable[Any] | None = None,
     seed: int = 0,
     device: str | torch.device = "cpu",
+    class_map: ClassMap | None = None,
+    skip_unreadable: bool = False,
     checkpoint: str | Path | None = None,
     progress: Watcher | None = None,
     **settings: Any,
@@ -56,6 +62,9 @@ def finetune(
         seed: order and augmentation of data given as text. The same seed gives the same values on
             one machine with one number of threads.
         device: where to train.
+        class_map: the class of each folder of "imagefolder:PATH", as for `vqzoo.evaluate`.
+        skip_unreadable: leave out images of data given as text that cannot be read, with a warning,
+            instead of failing.
         checkpoint: file written after each epoch; if it exists, training resumes from it.
         progress: progress callbacks.
         **settings: `epochs` and the other fields of `Finetuning`.
@@ -71,7 +80,9 @@ def finetune(
         >>> better = vqzoo.finetune(small, loader, teacher=model, epochs=5)
     """
     chosen = parse_settings(settings)
-    images = _training_data(data, validation, small.module, chosen, seed)
+    teacher, _ = with_plain_weights(without_wrappers(teacher))
+    read = ReadOptions(class_map, skip_unreadable)
+    images = _training_data(data, validation, small.module, chosen, seed, read)
     with plugin_files(small.plugin_files):
         plugins = installed_plugins()
     result = tune(
@@ -117,11 +128,14 @@ def _training_data(
     model: nn.Module,
     settings: Finetuning,
     seed: int,
+    read: ReadOptions,
 ) -> TrainingData:
     if isinstance(data, str):
         if validation is not None:
             raise UsageError(f"{data}: a part of it is held out already; omit validation")
-        return open_images(data, model, settings, seed)
+        return open_images(data, model, settings, seed, read)
+    if read != READ_ALL:
+        raise UsageError("class_map and skip_unreadable are for data given as text: leave them out")
     if validation is None:
         return given_batches(data)
     held_out = given_batches(validation)

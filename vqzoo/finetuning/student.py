@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from vqzoo.artifact.writer import untouched_tensors
 from vqzoo.compression.coded_layer import CodedLayer, run_from_code
 from vqzoo.compression.decode import decode, moved
-from vqzoo.compression.view import weight_key
+from vqzoo.compression.view import is_parameter, weight_key
 from vqzoo.errors import VqzooError
 from vqzoo.finetuning.settings import TrainedParts
 from vqzoo.plugin.code import MethodCode
@@ -52,7 +52,8 @@ def make_student(
 ) -> Student:
     """Copy a decoded network into one that runs from its codes.
 
-    A weight that several modules share stays decoded and is not trained.
+    A weight that several modules share stays decoded and is not trained, and so do the input
+    projections of nn.MultiheadAttention.
 
     Args:
         model: the network with decoded weights; it is not changed.
@@ -70,7 +71,7 @@ def make_student(
     shared = set(aliases.values())
     layers: dict[str, CodedLayer] = {}
     for layer, code in codes.items():
-        if weight_key(layer) in shared:
+        if weight_key(layer) in shared or is_parameter(layer):
             continue
         network = run_from_code(network, layer, code, plugins)
         coded = network.get_submodule(layer)

@@ -105,14 +105,20 @@ def push(
 
     Raises:
         ArtifactError: the artifact is damaged.
-        UsageError: its weights are random, a plugin file made it, `repo` is not a valid name, or
-            the repository is public although `private` is set; nothing was uploaded.
+        UsageError: its weights are random, a plugin file made it, it has no architecture, `repo` is
+            not a valid name, or the repository is public although `private` is set; nothing was
+            uploaded.
         VqzooError: there is no connection, token or permission, or the upload was interrupted: the
             repository is unchanged, and the same call resumes.
     """
     if create_pr and revision is not None:
         raise UsageError("a pull request always targets the default branch: leave the revision out")
     artifact = open_artifact(folder)
+    if artifact.weights_only:
+        raise UsageError(
+            f"{folder} holds weights only, and nobody could build its network from the Hub: only "
+            "networks that timm creates are published (timm.models.register_model adds your own)"
+        )
     if files := artifact.plugin_files():
         raise UsageError(
             f"the artifact needs the plugin file {', '.join(files)}, which only you have: make a "

@@ -10,9 +10,11 @@ import torch
 from torch import nn
 
 from vqzoo.artifact.encode import tensors_sha256
-from vqzoo.errors import UsageError, VqzooError, one_line
+from vqzoo.errors import ArtifactError, UsageError, VqzooError, one_line
+from vqzoo.models.arguments import check_arguments
 from vqzoo.models.availability import is_cached, is_reachable
 from vqzoo.models.checkpoint import load_checkpoint
+from vqzoo.models.create import create_model
 from vqzoo.models.embedded import EMBEDDED_RELATIVES
 from vqzoo.models.names import check_name, full_name
 from vqzoo.models.registration import register_models
@@ -29,14 +31,12 @@ class OpenedModel:
         module: the model in eval mode, in float32, without gradients.
         weights: where its weights came from: "pretrained", "random" or "checkpoint:<file name>".
         weights_sha256: of the state dict, in float32.
-        model_args: the arguments of timm's factory that it was created with.
     """
 
     name: str
     module: nn.Module
     weights: str
     weights_sha256: str
-    model_args: Mapping[str, Any]
 
 
 def resolve_name(name: str, notify: Callable[[str], None], *, fall_back: bool = True) -> str:
@@ -98,7 +98,8 @@ def find_model(
         weights: "random" initializes from `seed`.
         checkpoint: a file with weights to load instead: .safetensors, or a state dict written by
             `torch.save` (read with `weights_only=True`).
-        model_args: further arguments of timm's factory, such as num_classes or img_size.
+        model_args: further arguments of timm's factory, such as num_classes or act_layer, as
+            an artifact holds them.
         seed: for random weights.
         fall_back: see `resolve_name`.
 
@@ -107,6 +108,8 @@ def find_model(
         VqzooError: the weights are not available, cannot be read, or do not fit.
     """
     register_models()
+    arguments = dict(model_args or {})
+    _check(arguments)
     pretrained = weights == "pretrained" and checkpoint is None
     if pretrained:
         with watcher.phase(f"looking for {name}"):
@@ -114,7 +117,6 @@ def find_model(
     else:
         check_name(name)
         full = name
-    arguments = dict(model_args or {})
     with watcher.phase(f"opening {full}"), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         module = _create(full, pretrained, arguments)
@@ -125,7 +127,7 @@ def find_model(
             source = f"checkpoint:{checkpoint.name}"
         module = module.float().eval().requires_grad_(False)
         digest = tensors_sha256(module.state_dict())
-    return OpenedModel(_public_name(full), module, source, digest, arguments)
+    return OpenedModel(_public_name(full), module, source, digest)
 
 
 def _public_name(name: str) -> str:
@@ -134,9 +136,16 @@ def _public_name(name: str) -> str:
     return f"{LOCAL_DIR}:{Path(path).resolve().name}" if kind == LOCAL_DIR else name
 
 
+def _check(arguments: Mapping[str, Any]) -> None:
+    try:
+        check_arguments(arguments)
+    except ArtifactError as error:
+        raise UsageError(str(error)) from None
+
+
 def _create(name: str, pretrained: bool, arguments: Mapping[str, Any]) -> nn.Module:
     try:
-        return timm.create_model(name, pretrained=pretrained, **arguments)
+        return create_model(name, arguments, pretrained=pretrained)
     except TypeError as error:
         raise UsageError(f"{name} does not take these arguments: {error}") from error
     except Exception as error:

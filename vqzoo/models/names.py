@@ -2,16 +2,19 @@
 
 import timm
 
+from vqzoo.artifact.weights_only import refuse_weights_only
 from vqzoo.errors import UsageError, did_you_mean
-from vqzoo.models.sources import split_source
+from vqzoo.models.sources import HF_HUB, local_path, split_source
 
 
 def check_name(name: str) -> None:
-    """Refuse a name that is not in timm's registry.
+    """Refuse a name that is not in timm's registry, and a folder that holds weights only.
 
     Raises:
         UsageError: quotes near matches, or the tags that the architecture has.
     """
+    if split_source(name)[0] != HF_HUB:
+        refuse_weights_only(local_path(name))
     if split_source(name)[0] is not None:
         return
     architecture, _, tag = name.partition(".")

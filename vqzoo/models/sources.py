@@ -34,3 +34,10 @@ def local_path(text: str) -> Path:
     """The folder that `[local-dir:]path` names."""
     kind, path = split_source(text)
     return Path(path if kind == LOCAL_DIR else text)
+
+
+def names_repository(source: str | Path) -> bool:
+    """Whether `source` names a repository on the Hub and not a folder."""
+    if isinstance(source, Path) or Path(source).is_dir():
+        return False
+    return split_source(source)[0] == HF_HUB or parse_hub_id(source) is not None

@@ -1,6 +1,7 @@
 """Build an artifact's architecture, check it against the header, and fill it with weights."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from threading import get_ident
 from typing import Any, Literal
@@ -15,24 +16,40 @@ from vqzoo.artifact.codes import build_code
 from vqzoo.artifact.dtypes import BY_NAME, BY_STORED_NAME, ElementType, torch_dtype
 from vqzoo.artifact.parts import part_keys
 from vqzoo.artifact.reader import Artifact
+from vqzoo.artifact.schema import MODEL_ARGUMENTS
+from vqzoo.artifact.weights_only import need_architecture
 from vqzoo.compression.coded_layer import run_from_code
 from vqzoo.compression.decode import decode
-from vqzoo.compression.view import compressible_layers, layer_name, weight_key
+from vqzoo.compression.view import (
+    LAYER_CLASSES,
+    compressible_layers,
+    is_parameter,
+    layer_name,
+    weight_key,
+)
 from vqzoo.errors import ArtifactError, one_line
+from vqzoo.models.arguments import check_arguments, required_features
+from vqzoo.models.create import bounded_construction, create_model
 from vqzoo.models.registration import register_models
-from vqzoo.models.timm_config import check_model_args, known_pretrained_cfg
+from vqzoo.models.timm_config import known_pretrained_cfg
 from vqzoo.numerics.arrays import all_finite
 from vqzoo.plugin.code import MethodCode
 from vqzoo.plugin.manager import Plugins
 
 Mode = Literal["decoded", "codes"]
 
+# Beside what a file holds, its architecture may create this much in building itself.
+_SPARE_MODULES = 10_000
+_SPARE_WEIGHTS = 1 << 26
+
 
 def build_model(artifact: Artifact, plugins: Plugins, mode: Mode = "decoded") -> nn.Module:
     """Build the network of an artifact whose checksum has been verified.
 
     The architecture is created twice: on the meta device to compare it with the header, then on the
-    CPU, so that buffers outside the state dict are what the architecture computes.
+    CPU, so that buffers outside the state dict are what the architecture computes. A constructor
+    that reads its own weights fails on the meta device: such a network is created on the CPU both
+    times.
 
     Args:
         artifact: the opened artifact.
@@ -40,15 +57,15 @@ def build_model(artifact: Artifact, plugins: Plugins, mode: Mode = "decoded") ->
         mode: see `vqzoo.load`.
 
     Raises:
+        UsageError: the artifact has no architecture.
         ArtifactError: the artifact does not fit its architecture, or cannot be decoded.
     """
+    need_architecture(artifact)
     register_models(plugins)
-    with torch.device("meta"):
-        expected = _create(artifact.config).state_dict()
-    _check_tensors(artifact, expected)
+    _check_tensors(artifact, _expected_tensors(artifact))
     model, coded = _create_empty(artifact, mode)
     with torch.no_grad():
-        for key, code in _fill(model, artifact, plugins, coded).items():
+        for key, code in fill(model.state_dict(), artifact, plugins, coded).items():
             model = run_from_code(model, layer_name(key), code, plugins)
     return model
 
@@ -58,11 +75,22 @@ def _create_empty(artifact: Artifact, mode: Mode) -> tuple[nn.Module, set[str]]:
     with torch.random.fork_rng(devices=[]):
         if mode == "decoded":
             return _create(artifact.config).eval().requires_grad_(False), set()
-        with weights_on_meta():
-            model = _create(artifact.config).eval().requires_grad_(False)
-    coded = _coded_keys(model, artifact)
+        model = _create_without_weights(artifact.config).eval().requires_grad_(False)
+    coded = coded_keys(model, artifact)
     _allocate(model, coded)
     return model, coded
+
+
+def _create_without_weights(config: dict[str, Any]) -> nn.Module:
+    """The architecture with the weights of its layers on the meta device, unless its constructor
+    reads them."""
+    try:
+        with weights_on_meta():
+            model = _create(config)
+    except ArtifactError:
+        return _create(config)
+    computed = any(buffer.is_meta for buffer in model.buffers())
+    return _create(config) if computed else model
 
 
 @contextmanager
@@ -76,7 +104,7 @@ def weights_on_meta() -> Iterator[None]:
     def without_memory(module: nn.Module, name: str, parameter: nn.Parameter) -> Any:
         if get_ident() != thread or name != "weight" or name in module._parameters:
             return None
-        if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d):
+        if isinstance(module, LAYER_CLASSES):
             return nn.Parameter(parameter.detach().to("meta"))
         return None
 
@@ -101,18 +129,61 @@ def _allocate(model: nn.Module, coded: set[str]) -> None:
             module._parameters[name] = allocated[parameter]
 
 
-def _create(config: dict[str, Any]) -> nn.Module:
-    """Create the architecture that a config names, without pretrained weights."""
-    name, classes = config.get("architecture"), config.get("num_classes")
-    arguments = config.get("model_args", {})
+def _expected_tensors(artifact: Artifact) -> dict[str, Tensor]:
+    """The tensors of the architecture, which may be as large as the file says, on the meta device
+    where that is possible.
+
+    Raises:
+        ArtifactError: the config names no architecture, or a far larger one than the file holds.
+    """
+    _check_arguments(artifact.config)
+    if set(required_features(artifact.config)) - set(artifact.metadata.required_features):
+        raise ArtifactError(
+            f"model_args in config.json need the feature {MODEL_ARGUMENTS!r}, which the file does "
+            "not declare"
+        )
+    shapes = [entry.shape for entry in artifact.metadata.layers.values()]
+    shapes += [tensor.shape for tensor in artifact.dense_tensors().values()]
+    weights = sum(math.prod(shape) for shape in shapes)
+    tensors = len(shapes) + len(artifact.metadata.aliases)
+    bounds = _SPARE_MODULES + 16 * tensors, _SPARE_WEIGHTS + 4 * weights
+    try:
+        with torch.device("meta"), bounded_construction(*bounds):
+            model = _create(artifact.config)
+    except ArtifactError:  # if meta tensors are not the reason, it is raised again
+        with torch.random.fork_rng(devices=[]), bounded_construction(*bounds):
+            model = _create(artifact.config)
+    buffers = sum(buffer.nbytes for buffer in model.buffers())
+    if buffers > _SPARE_WEIGHTS * 16 + 16 * weights:
+        raise ArtifactError(
+            f"the architecture with these arguments needs {buffers / 1e9:.1f} GB besides the "
+            "file's weights"
+        )
+    return model.state_dict()
+
+
+def _check_arguments(config: dict[str, Any]) -> None:
+    """Refuse a config that names no architecture of timm's, or arguments that no factory may get.
+
+    Raises:
+        ArtifactError: names the first problem.
+    """
+    name, arguments = config.get("architecture"), config.get("model_args", {})
     if not isinstance(name, str) or "." in name or not timm.is_model(name):
         raise ArtifactError(f"timm has no architecture {name!r:.80} here")
     if not isinstance(arguments, dict):
         raise ArtifactError("model_args in config.json is not an object")
-    arguments = {"num_classes": classes, **arguments}
-    check_model_args(arguments)
+    check_arguments({"num_classes": config.get("num_classes"), **arguments})
+
+
+def _create(config: dict[str, Any]) -> nn.Module:
+    """Create the architecture that a config names, without pretrained weights."""
+    name = config["architecture"]
+    arguments = {"num_classes": config["num_classes"], **config.get("model_args", {})}
     try:
-        model = timm.create_model(name, pretrained=False, **arguments)
+        model: Any = create_model(name, arguments)
+    except ArtifactError:
+        raise
     except Exception as error:
         raise ArtifactError(
             f"timm cannot create {name} with the arguments of config.json: {one_line(error)}"
@@ -130,13 +201,7 @@ def _check_tensors(artifact: Artifact, expected: dict[str, Tensor]) -> None:
     Raises:
         ArtifactError: names the first tensor that does not fit.
     """
-    stored: dict[str, tuple[tuple[int, ...], ElementType]] = {}
-    for key, entry in artifact.metadata.layers.items():
-        stored[key] = (entry.shape, BY_NAME[entry.dtype])
-    for key, tensor_entry in artifact.dense_tensors().items():
-        stored[key] = (tensor_entry.shape, BY_STORED_NAME[tensor_entry.dtype])
-    for alias, key in artifact.metadata.aliases.items():
-        stored[alias] = stored[key]
+    stored = stored_tensors(artifact)
     for key in expected.keys() - stored.keys():
         raise ArtifactError(f"the artifact lacks the tensor {key!r}")
     for key in stored.keys() - expected.keys():
@@ -153,15 +218,36 @@ def _check_tensors(artifact: Artifact, expected: dict[str, Tensor]) -> None:
             )
 
 
-def _fill(
-    model: nn.Module, artifact: Artifact, plugins: Plugins, coded: set[str]
+def stored_tensors(artifact: Artifact) -> dict[str, tuple[tuple[int, ...], ElementType]]:
+    """Shape and element type of every entry of the state dict, aliases included."""
+    stored: dict[str, tuple[tuple[int, ...], ElementType]] = {}
+    for key, entry in artifact.metadata.layers.items():
+        stored[key] = (entry.shape, BY_NAME[entry.dtype])
+    for key, tensor_entry in artifact.dense_tensors().items():
+        stored[key] = (tensor_entry.shape, BY_STORED_NAME[tensor_entry.dtype])
+    for alias, key in artifact.metadata.aliases.items():
+        stored[alias] = stored[key]
+    return stored
+
+
+def fill(
+    state: Mapping[str, Tensor], artifact: Artifact, plugins: Plugins, coded: set[str]
 ) -> dict[str, MethodCode]:
-    """Copy and decode into the model's tensors, in place.
+    """Copy and decode an artifact into tensors, in place.
+
+    Args:
+        state: state dict key -> tensor of the stored shape; those in `coded` may be on the meta
+            device.
+        artifact: the artifact, whose checksum has been verified.
+        plugins: the installed methods and packings.
+        coded: keys of the weights that run from codes.
 
     Returns:
         Each key in `coded` -> the code that its layer runs from.
+
+    Raises:
+        ArtifactError: the artifact cannot be read or decoded.
     """
-    state = model.state_dict()
     codes: dict[str, MethodCode] = {}
     try:
         file = safe_open(artifact.weights_path, framework="pt")
@@ -183,11 +269,11 @@ def _fill(
     return codes
 
 
-def _coded_keys(model: nn.Module, artifact: Artifact) -> set[str]:
+def coded_keys(model: nn.Module, artifact: Artifact) -> set[str]:
     """Keys of the weights that can run from codes: one layer's alone, used by its forward pass
     alone, and float32 (a network that ran with rounded weights needs them rounded again)."""
     shared = set(artifact.metadata.aliases.values())
-    layers, _ = compressible_layers(model)
+    layers = [layer for layer in compressible_layers(model)[0] if not is_parameter(layer.name)]
     entries = artifact.metadata.layers
     codes = {key for key, entry in entries.items() if entry.dtype == "float32"}
     return codes & {weight_key(layer.name) for layer in layers} - shared

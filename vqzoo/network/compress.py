@@ -1,6 +1,8 @@
 """`vqzoo.compress`."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,22 +12,27 @@ from torch import Tensor, nn
 from vqzoo.calibration.repair import Repaired, repair_with
 from vqzoo.calibration.statistics import layer_statistics
 from vqzoo.compression.check import check_weights
+from vqzoo.compression.coded_layer import with_dense_weights
+from vqzoo.compression.folding import with_plain_weights
 from vqzoo.compression.layer import CompressedLayer
 from vqzoo.compression.model import compress_model
 from vqzoo.compression.selection import plan_layers
 from vqzoo.compression.view import compressible_layers, copy_with_weights
-from vqzoo.data.batches import Data
+from vqzoo.data.batches import Batch, Data
 from vqzoo.data.calibration_data import (
     CALIBRATION_IMAGES,
     collect_calibration_data,
     open_calibration_data,
 )
-from vqzoo.errors import UsageError
+from vqzoo.errors import CoverageWarning, UsageError
+from vqzoo.evaluation.answers import in_precision_of
+from vqzoo.module_checks import check_eager
 from vqzoo.network.choices import Choice, Rule, method_choices
 from vqzoo.network.compressed_model import CompressedModel
 from vqzoo.plugin.files import plugin_files
 from vqzoo.plugin.manager import installed_plugins
 from vqzoo.progress import SilentWatcher, Watcher
+from vqzoo.wrappers import without_wrappers
 
 
 def compress(
@@ -38,6 +45,7 @@ def compress(
     calibrate: str | Iterable[Any] | None = None,
     repair: str | Iterable[Any] | None = None,
     calibration_images: int = CALIBRATION_IMAGES,
+    skip_unreadable: bool = False,
     keep_going: bool = False,
     seed: int = 0,
     device: str | torch.device = "cpu",
@@ -50,7 +58,11 @@ def compress(
     The same arguments make the same codes as `vqzoo run`.
 
     Args:
-        model: any module; it can be saved if timm created it. It is not changed.
+        model: any module; it can be saved if timm created it. It is not changed. Of a network in
+            `DataParallel`, `torch.compile` and the like, the network inside is compressed; of
+            one that was compressed before, its decoded weights.
+            Pruning masks, weight norms, spectral norms and parametrizations are folded into plain
+            weights on a copy.
         method: the name of a method, or a mapping from layer selectors to a method, to (method,
             options), or to a list of transforms that ends in a method:
             `{"features.*": ("km", {"k": 256}), "classifier.*": "pq"}`. The last selector that
@@ -67,6 +79,8 @@ def compress(
             same way; without labels.
         calibration_images: how many images either uses at most. Those of given batches are the
             first ones, read once and held in memory.
+        skip_unreadable: leave out images of a data specification that cannot be read, with a
+            warning, instead of failing.
         keep_going: leave a layer dense if its plugin fails, and continue with the others.
         seed: the same seed gives the same codes.
         device: where to compute.
@@ -76,11 +90,12 @@ def compress(
         **options: the method's options.
 
     Returns:
-        The compressed network.
+        The compressed network; `vqzoo.save_weights` saves one that timm cannot create. A
+        `CoverageWarning` says so if less than half of its weights are compressed.
 
     Raises:
-        UsageError: a name or an option is unknown, a selector matches nothing, or the data is
-            invalid.
+        UsageError: `model` is not a network with weights or cannot be copied, a name or an option
+            is unknown, a selector matches nothing, or the data is invalid.
         VqzooError: weights are not finite, or data cannot be read.
         NothingCompressed: no layer could be compressed.
         PluginError: a plugin failed, and `keep_going` is off.
@@ -88,20 +103,30 @@ def compress(
     Example:
         >>> small = vqzoo.compress(model, "pq", layers="dense", k=256, d=4)
     """
+    model = without_wrappers(model)
     with plugin_files(plugins):
         available = installed_plugins()
+    if isinstance(model, CompressedModel):
+        model = model.module
+    check_eager(model)
+    model, folded = with_plain_weights(with_dense_weights(model))
     compressible, passed_over = compressible_layers(model)
     choice, rules = method_choices(method, ratio, transforms, options)
     selection = [layers] if isinstance(layers, str) else list(layers)
-    plans, skipped = plan_layers(compressible, selection, choice, rules, available)
+    plans, skipped = plan_layers(
+        compressible, selection, choice, rules, available, passed_over=passed_over
+    )
     check_weights(model, plans)
-    calibration = _open_images(calibrate, model, calibration_images, seed)
+    calibration = _open_images(calibrate, model, calibration_images, seed, skip_unreadable)
     if repair is calibrate or (isinstance(repair, str) and repair == calibrate):
         repair_data = calibration  # the images are decoded, or read, once
     else:
-        repair_data = _open_images(repair, model, calibration_images, seed)
+        repair_data = _open_images(repair, model, calibration_images, seed, skip_unreadable)
 
     watcher, where = progress or SilentWatcher(), torch.device(device)
+    for plan in plans:
+        if plan.layer.name in folded:
+            watcher.note(plan.layer.name, folded[plan.layer.name])
     statistics = None
     if calibration is not None:
         statistics = layer_statistics(
@@ -130,11 +155,18 @@ def compress(
         names = [layer.layer.name for layer in compressed]
         repaired = repair_with(repair_data, model, module, names, device=where, watcher=watcher)
         module = repaired.module
-    return CompressedModel(module, compressed, passed_over | skipped | failed, plugins, repaired)
+    small = CompressedModel(module, compressed, passed_over | skipped | failed, plugins, repaired)
+    if small.coverage.low:
+        warnings.warn(f"{small.coverage}", CoverageWarning, stacklevel=2)
+    return small
 
 
 def _open_images(
-    source: str | Iterable[Any] | None, model: nn.Module, images: int, seed: int
+    source: str | Iterable[Any] | None,
+    model: nn.Module,
+    images: int,
+    seed: int,
+    skip_unreadable: bool,
 ) -> Data | None:
     """Calibration images from a specification or from given batches.
 
@@ -145,6 +177,16 @@ def _open_images(
         return None
     if images < 1:
         raise UsageError(f"calibration_images={images}: choose at least 1")
-    if isinstance(source, str):
-        return open_calibration_data(source, model, images=images, seed=seed)
-    return collect_calibration_data(source, images)
+    data = (
+        open_calibration_data(
+            source, model, images=images, seed=seed, skip_unreadable=skip_unreadable
+        )
+        if isinstance(source, str)
+        else collect_calibration_data(source, images)
+    )
+
+    def batches() -> Iterator[Batch]:
+        for batch in data.batches():
+            yield batch._replace(images=in_precision_of(model, batch.images))
+
+    return replace(data, batches=batches)

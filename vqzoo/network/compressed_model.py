@@ -6,25 +6,32 @@ from typing import Any
 
 from torch import nn
 
-from vqzoo.artifact.encode import encode_layer
+from vqzoo.artifact.encode import EncodedLayer, encode_layer
 from vqzoo.artifact.folder import check_target, replacement_folder
-from vqzoo.artifact.writer import write_artifact
+from vqzoo.artifact.writer import record_proof, write_artifact
 from vqzoo.calibration.repair import Repaired
+from vqzoo.compression.coverage import Coverage, account
 from vqzoo.compression.layer import CompressedLayer
 from vqzoo.compression.view import weight_key
-from vqzoo.models.timm_config import known_model_args, timm_config
+from vqzoo.models.arguments import required_features
+from vqzoo.models.timm_config import timm_config
 from vqzoo.network.load import load
+from vqzoo.network.proof import prove
 from vqzoo.plugin.files import plugin_files
-from vqzoo.plugin.manager import installed_plugins
+from vqzoo.plugin.manager import Plugins, installed_plugins
 
 
 class CompressedModel(nn.Module):
     """A compressed network that runs.
 
+    Attributes that it lacks are those of the original: `pretrained_cfg`, `num_classes`,
+    `forward_features` and whatever else timm looks for on a model.
+
     Attributes:
         module: a copy of the original in eval mode, its compressed weights decoded.
         layers: the compressed layers with their codes and errors, in the model's order.
-        skipped: layer -> why it stayed dense.
+        skipped: layer, or parameter that is no layer's weight -> why it stayed dense. Biases,
+            norms and other vectors are not listed; `coverage` counts them.
         plugin_files: the plugin files that it was compressed with.
         repaired: what `repair=` corrected, None where nothing was to be repaired.
     """
@@ -44,57 +51,94 @@ class CompressedModel(nn.Module):
         self.plugin_files = tuple(plugins)
         self.repaired = repaired
 
+    @property
+    def coverage(self) -> Coverage:
+        """How much of the network's weights is compressed, and why the rest is not."""
+        return account(self.module, {layer.layer.name for layer in self.layers}, self.skipped)
+
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the decoded network."""
         return self.module(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            # While it is unpickled there is no module yet; copying looks for special methods here.
+            if name.startswith("__") or "module" not in self.__dict__.get("_modules", {}):
+                raise
+        return getattr(self.module, name)
 
     def save(
         self,
         folder: str | Path,
         *,
         model_args: Mapping[str, Any] | None = None,
-        packing: str = "bits",
+        packing: str | None = None,
         force: bool = False,
     ) -> None:
         """Write an artifact that `vqzoo.load` reads.
 
-        The folder appears whole or not at all.
+        The folder appears whole or not at all: the network that it rebuilds must give the outputs
+        of this one on random images.
 
         Args:
             folder: the artifact's folder.
-            model_args: the arguments that timm created the model with (img_size, in_chans), where
-                this version of timm does not record them.
-            packing: how codes become bytes: "bits", "huffman", "ans", or a plugin's packing.
+            model_args: arguments of `timm.create_model` that take the place of those that timm
+                recorded, where an artifact cannot hold them: a layer class that timm has no name
+                for, for example.
+            packing: how codes become bytes: "bits", "huffman", "ans", "context", or a plugin's
+                packing; None for that of each method, which is "bits" for most.
             force: replace an artifact that exists.
 
         Raises:
-            UsageError: the folder exists, or timm cannot create this model again.
+            UsageError: the folder exists, or timm cannot create this model again (see
+                `vqzoo.save_weights`).
+            VqzooError: what timm creates again computes something else; names the module.
         """
         with plugin_files(self.plugin_files):
             self._save(Path(folder), model_args, packing, force)
 
     def _save(
-        self, target: Path, model_args: Mapping[str, Any] | None, packing: str, force: bool
+        self, target: Path, model_args: Mapping[str, Any] | None, packing: str | None, force: bool
     ) -> None:
         check_target(target, "", force=force, option="force=True")
         plugins = installed_plugins()
-        arguments = dict(model_args) if model_args is not None else known_model_args(self.module)
-        config = timm_config(self.module, arguments, pretrained=False)
-        encoded = [
-            encode_layer(
-                weight_key(layer.layer.name),
-                layer.layer.shape,
-                self.module.get_parameter(weight_key(layer.layer.name)).dtype,
-                layer.compressed,
-                layer.options,
-                packing,
-                plugins,
-                [(step.name, step.options) for step in layer.transforms],
-            )
-            for layer in self.layers
-        ]
-        methods = {layer.method for layer in self.layers}
-        label = methods.pop() if len(methods) == 1 else "mixed"
+        config = timm_config(self.module, model_args, pretrained=False)
+        encoded, label = encoded_layers(self, packing, plugins), method_label(self)
         with replacement_folder(target) as folder:
-            write_artifact(folder, self.module, encoded, config, method=label, weights="in memory")
-            load(folder)  # an artifact that cannot be loaded is not saved
+            write_artifact(
+                folder,
+                self.module,
+                encoded,
+                config,
+                method=label,
+                weights="in memory",
+                features=required_features(config),
+            )
+            record_proof(folder, prove(self.module, load(folder)))
+
+
+def encoded_layers(
+    small: CompressedModel, packing: str | None, plugins: Plugins
+) -> list[EncodedLayer]:
+    """The compressed layers as a file holds them, their codes packed by `packing`."""
+    return [
+        encode_layer(
+            weight_key(layer.layer.name),
+            layer.layer.shape,
+            small.module.get_parameter(weight_key(layer.layer.name)).dtype,
+            layer.compressed,
+            layer.options,
+            packing,
+            plugins,
+            [(step.name, step.options) for step in layer.transforms],
+        )
+        for layer in small.layers
+    ]
+
+
+def method_label(small: CompressedModel) -> str:
+    """The method of all layers, or "mixed"."""
+    methods = {layer.method for layer in small.layers}
+    return methods.pop() if len(methods) == 1 else "mixed"

@@ -1,10 +1,10 @@
 """Export artifacts for other tools: dense weights for timm or torchvision, or ONNX."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Literal
 
 import torch
 from torch import nn
@@ -13,6 +13,7 @@ from vqzoo.artifact.files import write_text
 from vqzoo.artifact.folder import check_new_folder, new_folder
 from vqzoo.artifact.schema import CONFIG_FILE, DENSE_FILE
 from vqzoo.artifact.writer import untouched_tensors, write_tensors
+from vqzoo.data.model_input import input_size
 from vqzoo.errors import UsageError, VqzooError, one_line
 from vqzoo.network.build import build_model
 from vqzoo.network.load import verified_artifact
@@ -73,7 +74,7 @@ def _write_dense(model: nn.Module, folder: Path) -> None:
 
 
 def _write_onnx(model: nn.Module, folder: Path) -> None:
-    size = cast(Mapping[str, Any], model.pretrained_cfg)["input_size"]
+    size = input_size(model)
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(2, *size, generator=generator)
     try:

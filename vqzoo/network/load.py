@@ -13,8 +13,8 @@ from vqzoo.artifact.reader import (
     verify_checksum,
 )
 from vqzoo.artifact.schema import CONFIG_FILE, WEIGHTS_FILE
-from vqzoo.errors import UsageError
-from vqzoo.models.sources import HF_HUB, local_path, parse_hub_id, split_source
+from vqzoo.errors import ArtifactError, UsageError, VqzooError
+from vqzoo.models.sources import local_path, names_repository, split_source
 from vqzoo.network.build import Mode, build_model
 from vqzoo.plugin.files import plugin_files
 from vqzoo.plugin.manager import installed_plugins
@@ -40,7 +40,8 @@ def load(
         device: the device of the network.
         mode: "decoded" returns timm's own modules with dense weights. "codes" keeps the compressed
             layers as codes, which each forward pass decodes (or multiplies by, if the method can):
-            less memory, more time; logits agree to within 1e-4 of the largest.
+            less memory, more time; logits agree to within 1e-4 of the largest. The layers keep
+            their classes, attributes, hooks and state dict, and decode `weight` when it is read.
         plugins: the plugin files that the artifact was compressed with.
 
     Returns:
@@ -48,7 +49,8 @@ def load(
         (40 hexadecimal digits); None for a folder.
 
     Raises:
-        UsageError: the repository, the revision or the mode does not exist.
+        UsageError: the repository, the revision or the mode does not exist, or the artifact holds
+            weights only (see `vqzoo.load_into`).
         ArtifactError: the artifact is damaged or inconsistent, or needs a plugin or an architecture
             that is not installed.
         VqzooError: the artifact is not in the cache and cannot be downloaded.
@@ -73,17 +75,15 @@ def verified_artifact(
     if names_repository(source):
         from vqzoo.hub.repository import fetch
 
-        pulled = fetch(str(source), revision=revision, names=(CONFIG_FILE, WEIGHTS_FILE))
+        try:
+            pulled = fetch(str(source), revision=revision, names=(CONFIG_FILE, WEIGHTS_FILE))
+        except VqzooError as error:
+            if isinstance(error, ArtifactError) or split_source(str(source))[0] is not None:
+                raise  # the repository exists, or a prefix says that no folder is meant
+            raise type(error)(f"there is no folder {source}; {error}") from error
         return pulled.artifact, pulled.commit
     if revision is not None:
         raise UsageError(f"{source} is a folder, and only repositories have revisions")
     artifact = open_artifact(local_path(str(source)))
     verify_checksum(artifact)
     return artifact, None
-
-
-def names_repository(source: str | Path) -> bool:
-    """Whether `source` names a repository on the Hub and not a folder."""
-    if isinstance(source, Path) or Path(source).is_dir():
-        return False
-    return split_source(source)[0] == HF_HUB or parse_hub_id(source) is not None

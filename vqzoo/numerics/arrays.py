@@ -71,6 +71,21 @@ def peak_exponent(tensor: Tensor) -> int:
     return math.frexp(max(-float(low), float(high)))[1]
 
 
+def excess_exponent(tensor: Tensor) -> int:
+    """The `peak_exponent` of a tensor whose largest value is beyond 2^32 or below 2^-32, else 0.
+
+    Sums of products of such values may leave float32. `times_power(tensor, -exponent)` does not
+    have this problem.
+    """
+    exponent = peak_exponent(tensor)
+    return exponent if abs(exponent) > 32 else 0
+
+
+def times_power(tensor: Tensor, exponent: int) -> Tensor:
+    """A float32 tensor times 2^exponent, for powers beyond float32, too."""
+    return (tensor.double() * 2.0**exponent).float()
+
+
 def code_dtype(k: int) -> torch.dtype:
     """The dtype of codes below k: uint8 up to k = 256, else int32."""
     return torch.uint8 if k <= 256 else torch.int32

@@ -96,6 +96,10 @@ class Floats:
         scaled = values.double() * 2.0**-exponent if exponent else values
         return cls(scaled.to(storage), exponent)
 
+    def times_power(self, exponent: int) -> "Floats":
+        """The values times 2^exponent, exactly."""
+        return replace(self, exponent=self.exponent + exponent)
+
     def as_read(self) -> "Floats":
         """The same values as they are read from an artifact: contiguous.
 
@@ -191,6 +195,25 @@ class Code:
         if type(value) is not int or not low <= value <= high:
             raise ValueError(f"fact {name!r} is {value!r}, not an integer from {low} to {high}")
         return value
+
+    def times_power(self, exponent: int, *prefixes: str) -> "Code":
+        """The code of the matrix times 2^exponent.
+
+        A matrix of huge or tiny weights can so be compressed as one of usual weights; see
+        `vqzoo.numerics.arrays.excess_exponent`.
+
+        Args:
+            exponent: of the power of two.
+            prefixes: of the names of float parts that the matrix is linear in; the first one that
+                any part has counts.
+        """
+        named = [[name for name in self.parts if name.startswith(start)] for start in prefixes]
+        changed = next(filter(None, named), [])
+        scaled = {name: part for name, part in self.parts.items() if isinstance(part, Floats)}
+        return replace(
+            self,
+            parts={**self.parts, **{n: scaled[n].times_power(exponent) for n in changed}},
+        )
 
     def floats(self) -> dict[str, Tensor]:
         """Every float part as float32, by name."""

@@ -19,7 +19,13 @@ import pluggy
 from vqzoo.errors import PluginWarning, UsageError, cause
 from vqzoo.plugin import hookspecs
 from vqzoo.plugin.contract import check_contract
-from vqzoo.plugin.files import file_origin, files_in_use, import_file
+from vqzoo.plugin.files import (
+    FILE_PREFIX,
+    file_origin,
+    files_in_use,
+    import_file,
+    plugin_files,
+)
 from vqzoo.plugin.method import Method, Options
 from vqzoo.plugin.packing import Packing
 from vqzoo.plugin.quantizer import Quantizer
@@ -62,6 +68,17 @@ class Plugins:
     def __deepcopy__(self, memo: dict[int, Any]) -> "Plugins":
         """Return itself: a copied network uses the same plugins, and modules cannot be copied."""
         return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the names of plugin files: another process loads what is installed there."""
+        return _plugins_with_files, (self._files(),)
+
+    def _files(self) -> tuple[str, ...]:
+        return tuple(
+            status.module
+            for status in self.statuses
+            if status.problem is None and status.origin.distribution.startswith(FILE_PREFIX)
+        )
 
     @property
     def registries(self) -> tuple[Registry[Any], ...]:
@@ -112,6 +129,12 @@ def _loaded(files: tuple[tuple[Path, str], ...]) -> Plugins:
     for path, sha256 in files:
         _load_file(plugins, path, sha256)
     return plugins
+
+
+def _plugins_with_files(files: tuple[str, ...]) -> Plugins:
+    """The plugins of this environment and of these files, for pickle."""
+    with plugin_files(files):
+        return installed_plugins()
 
 
 def forget_plugins() -> None:

@@ -33,7 +33,8 @@ class LayerContext:
 
     Attributes:
         layer: module path, "classifier.1".
-        kind: "linear", "conv1d" or "conv2d".
+        kind: "linear", "conv1d" to "conv3d", "conv_transpose1d" to "conv_transpose3d",
+            "embedding" or "attention" (the input projections of nn.MultiheadAttention).
         shape: shape of the weight before it was viewed as a matrix.
         groups: groups of a convolution, 1 otherwise.
         seed: seed for this layer; it follows from the run's seed and the layer's name.
@@ -73,6 +74,8 @@ class Method(ABC):
             decoder.
         summary: one line for `vqzoo methods`.
         source: the paper and equation.
+        packing: the name of the packing that the method's codes are made for; runs that name none
+            use it.
         Options: the class of the method's options.
     """
 
@@ -80,6 +83,7 @@ class Method(ABC):
     version: ClassVar[str] = "1"
     summary: ClassVar[str] = ""
     source: ClassVar[str] = ""
+    packing: ClassVar[str] = "bits"
     Options: ClassVar[type[Options]] = Options
 
     @abstractmethod

@@ -1,5 +1,6 @@
 """The contract of a packing."""
 
+import math
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
@@ -51,3 +52,38 @@ class Packing(ABC):
         Raises:
             ValueError: `pack` writes no such stream for these arguments.
         """
+
+    def pack_part(self, values: Tensor, cardinality: int) -> Tensor:
+        """Pack the codes of one part in the shape that the method gave them.
+
+        The core calls this. By default it packs the flattened codes; override it, and
+        `unpack_part`, if the stream depends on the shape, as with contexts of rows and columns.
+
+        Args:
+            values: tensor of any shape on the CPU, of any integer dtype, 0 <= value < cardinality.
+            cardinality: number of symbols.
+
+        Returns:
+            1-D uint8 tensor on the CPU.
+        """
+        return self.pack(values.reshape(-1), cardinality)
+
+    def unpack_part(self, stream: Tensor, cardinality: int, shape: tuple[int, ...]) -> Tensor:
+        """Unpack a stream of `pack_part`.
+
+        Args:
+            stream: 1-D uint8 tensor on the CPU. It may come from an untrusted file.
+            cardinality: number of symbols.
+            shape: of the codes; their number is already checked against that of the weights.
+
+        Returns:
+            The codes, integer tensor of that shape.
+
+        Raises:
+            ValueError: `pack_part` writes no such stream for these arguments.
+        """
+        count = math.prod(shape)
+        codes = self.unpack(stream, cardinality, count)
+        if codes.shape != (count,):
+            raise ValueError(f"{self.name} unpacked {codes.numel()} codes instead of {count}")
+        return codes.reshape(shape)

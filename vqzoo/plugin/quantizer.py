@@ -35,7 +35,8 @@ class Quantizer(Method):
 
         Args:
             weight: float32, (m, n), finite, contiguous; it must not be changed. (m, n) is
-                (out, in) of a Linear, (out, in/groups·kernel) of a convolution.
+                (out, in) of a Linear, (out, in/groups·kernel) of a convolution; see
+                `LayerInfo.matrix_shape`.
             options: an instance of `self.Options`, already fitted to the shape by `fit`.
             context: the layer at hand.
 

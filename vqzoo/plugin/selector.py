@@ -12,8 +12,10 @@ class LayerInfo:
     """One layer that could be compressed.
 
     Attributes:
-        name: module path, "features.3".
-        kind: "linear", "conv1d" or "conv2d".
+        name: module path, "features.3"; "attn.in_proj_weight" for a weight that is not called
+            `weight`.
+        kind: "linear", "conv1d" to "conv3d", "conv_transpose1d" to "conv_transpose3d",
+            "embedding" or "attention" (the input projections of nn.MultiheadAttention).
         shape: the weight's shape.
         groups: groups of a convolution, 1 otherwise.
     """
@@ -25,7 +27,9 @@ class LayerInfo:
 
     @property
     def matrix_shape(self) -> tuple[int, int]:
-        """(m, n) of the weight as a matrix: (out, in/groups·kernel)."""
+        """(m, n) of the weight as a matrix, all axes but the first flattened: (out,
+        in/groups·kernel), of a transposed convolution (in, out/groups·kernel), of an embedding
+        (entries, width)."""
         return self.shape[0], math.prod(self.shape[1:])
 
     @property

@@ -8,7 +8,7 @@ from vqzoo.artifact.reader import Artifact
 from vqzoo.artifact.schema import PLOT_FILE, LayerEntry
 from vqzoo.compression.view import layer_name
 from vqzoo.report.card_metadata import data_set, method_names
-from vqzoo.report.formatting import by_reason, decibels, megabytes, nats, points
+from vqzoo.report.formatting import by_reason, count_of, decibels, megabytes, nats, points
 from vqzoo.report.markdown import code, plain, table
 from vqzoo.report.measured import AccuracyRecord, AgreementRecord
 from vqzoo.report.record import Record
@@ -40,14 +40,23 @@ def size_section(artifact: Artifact, record: Record | None) -> str:
 def accuracy_section(record: Record | None) -> str:
     """Accuracy before and after, or agreement with the dense model where that was measured."""
     if record is not None and record.accuracy is not None:
-        return f"## Accuracy\n\n{_accuracy(record.accuracy)}"
+        left_out = _left_out(record.unreadable.get(record.accuracy.data, ()))
+        return f"## Accuracy\n\n{_accuracy(record.accuracy, left_out)}"
     text = "The accuracy of this artifact was not measured."
     if record is not None and record.agreement is not None:
         text += " " + _agreement(record.agreement)
+        text += _left_out(record.unreadable.get(record.agreement.data, ()))
     return f"## Accuracy\n\n{text}"
 
 
-def _accuracy(accuracy: AccuracyRecord) -> str:
+def _left_out(unreadable: Sequence[str]) -> str:
+    """A sentence on images that cannot be read; empty if there are none."""
+    if not unreadable:
+        return ""
+    return f" {count_of(len(unreadable), 'image')} could not be read and had to be left out."
+
+
+def _accuracy(accuracy: AccuracyRecord, left_out: str) -> str:
     before, after, change = accuracy.dense, accuracy.compressed, accuracy.difference
     rows = [
         (
@@ -65,7 +74,7 @@ def _accuracy(accuracy: AccuracyRecord) -> str:
     interval = " ± is the 95% confidence interval of the change." if change.ci95 is not None else ""
     return (
         f"Measured on {accuracy.images:,} images of {where}: the artifact, read back from disk, "
-        f"and the dense model on the same images.{interval}\n\n"
+        f"and the dense model on the same images.{left_out}{interval}\n\n"
         + table(("", "dense", "compressed", "change"), rows, right=(1, 2, 3))
     )
 

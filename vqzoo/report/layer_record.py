@@ -42,7 +42,8 @@ class LayerRecord(Block):
     name: str
     """Module path of the layer, such as `features.3`."""
     kind: str
-    """`linear`, `conv1d` or `conv2d`."""
+    """`linear`, `conv1d` to `conv3d`, `conv_transpose1d` to `conv_transpose3d`, `embedding` or
+    `attention`."""
     shape: tuple[Count, ...]
     """Shape of the dense weight."""
     method: str

@@ -37,6 +37,8 @@ class AccuracyRecord(Block):
     """The artifact, read back from disk."""
     difference: Difference
     """Compressed minus dense."""
+    labels: str | None = None
+    """How class folders became labels; absent for other data."""
 
 
 class AgreementRecord(Block):
@@ -63,6 +65,7 @@ def accuracy_record(dense: Evaluation, compressed: Evaluation) -> AccuracyRecord
         difference=Difference(
             top1=compressed.top1 - dense.top1, ci95=paired.half_width if paired else None
         ),
+        **({"labels": dense.labels} if dense.labels else {}),
     )
 
 

@@ -6,6 +6,9 @@ import platform
 from collections.abc import Sequence
 from importlib.metadata import version
 
+from pydantic import Field
+
+from vqzoo.compression.coverage import Coverage
 from vqzoo.plugin.manager import Plugins
 from vqzoo.report.block import Block, Count, Options
 from vqzoo.report.layer_record import LayerRecord
@@ -49,6 +52,31 @@ class Seconds(Block):
     """The whole run."""
 
 
+class DenseWeights(Block):
+    """Weights that stayed dense for one reason."""
+
+    reason: str
+    """The reason, as in `skipped`; vectors have one of their own."""
+    parameters: Count
+    """How many weights stayed dense for it."""
+
+
+class CoverageRecord(Block):
+    """An account of every parameter of the network; shared ones count once."""
+
+    parameters: Count
+    """Number of weights: of all numbers that parameters hold."""
+    compressed: Count
+    """How many of them are compressed."""
+    dense: tuple[DenseWeights, ...]
+    """The others, most of them first."""
+
+    def coverage(self) -> Coverage:
+        """The same as an object that has words for it."""
+        reasons = {group.reason: group.parameters for group in self.dense}
+        return Coverage(self.parameters, self.compressed, reasons)
+
+
 class Record(Block):
     """The record of a run."""
 
@@ -77,7 +105,9 @@ class Record(Block):
     layers: tuple[LayerRecord, ...]
     """The compressed layers, in the order of the model."""
     skipped: dict[str, str]
-    """Layers that stayed dense, each with the reason."""
+    """Layers that stayed dense, each with the reason; matrices that are no layer's weight, too."""
+    coverage: CoverageRecord | None = None
+    """How much of the network's weights is compressed; null in older records."""
     stages: tuple[StageRecord, ...] = ()
     """Stages of a run that fine-tunes; empty for other runs."""
     finetuning: FinetuningRecord | None = None
@@ -86,6 +116,9 @@ class Record(Block):
     """The calibration images; null without calibration."""
     repair: RepairRecord | None = None
     """What was repaired; null without repair."""
+    unreadable: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """Data to its images that were left out because they cannot be read; absent if there are none.
+    """
     seconds: Seconds
     """Wall-clock times."""
     command: str
@@ -96,6 +129,15 @@ class Record(Block):
     def to_json(self) -> str:
         """The text of report.json, without a line break at its end."""
         return json.dumps(self.to_dict(), indent=2, allow_nan=False)
+
+
+def coverage_record(coverage: Coverage) -> CoverageRecord:
+    """The account of a network's parameters."""
+    return CoverageRecord(
+        parameters=coverage.parameters,
+        compressed=coverage.compressed,
+        dense=tuple(DenseWeights(reason=why, parameters=n) for why, n in coverage.dense.items()),
+    )
 
 
 def ratios(layers: Sequence[LayerRecord], sizes: FileSizes) -> Ratios:

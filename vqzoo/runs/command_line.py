@@ -3,7 +3,7 @@
 import shlex
 
 from vqzoo.command_options import command_words
-from vqzoo.network.load import names_repository
+from vqzoo.models.sources import names_repository
 from vqzoo.report.record import Record
 from vqzoo.runs.finetune_request import FinetuneRequest
 from vqzoo.runs.recipe import Recipe

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from vqzoo.artifact.folder import check_target
 from vqzoo.artifact.lock import folder_lock
-from vqzoo.data.evaluation_data import open_data
+from vqzoo.data.evaluation_data import Data, open_data
+from vqzoo.data.sources import read_options
 from vqzoo.data.training_data import TrainingData
 from vqzoo.errors import UsageError
 from vqzoo.finetuning.encoded import FinetuningTask, finetune_layers, finetuning_record
@@ -22,7 +23,7 @@ from vqzoo.runs.before_after import measure_baseline
 from vqzoo.runs.command_line import finetune_command
 from vqzoo.runs.compress_layers import CompressedNetwork
 from vqzoo.runs.finetune_request import FinetuneRequest, finetune_digest
-from vqzoo.runs.finish import FinishedRun, RunFacts, finish_run
+from vqzoo.runs.finish import FinishedRun, RunFacts, finish_run, unreadable_images
 from vqzoo.runs.prepare import parse_device
 from vqzoo.runs.source_artifact import (
     default_target,
@@ -67,9 +68,9 @@ def _finetune(
         module = build_model(artifact, plugins)
     dense = open_dense_model(artifact, record, request, watcher)
     teacher = dense if request.teacher is None else find_model(request.teacher, watcher)
-    training = _open_training(request, dense)
-    spec = request.data or default_data(dense.name)
-    data = open_data(spec, dense.module, images=request.images) if spec else None
+    with watcher.phase("opening the images"):
+        training = _open_training(request, dense, watcher)
+        data = _open_data(request, dense)
     digest = finetune_digest(request, artifact, dense, teacher, plugins)
     target = out or default_target(request.source)
     with folder_lock(target):
@@ -117,15 +118,28 @@ def _finetune(
             digest=digest,
             command=finetune_command(request, record),
             calibration=record.calibration if record is not None else None,
+            unreadable=unreadable_images(data, training),
             started=started,
         )
         return finish_run(facts, network, baseline, work, plugins, watcher)
 
 
-def _open_training(request: FinetuneRequest, dense: OpenedModel) -> TrainingData:
+def _open_data(request: FinetuneRequest, dense: OpenedModel) -> Data | None:
+    spec = request.data or default_data(dense.name)
+    if spec is None:
+        return None
+    read = read_options(spec, request.class_map, request.skip_unreadable)
+    return open_data(spec, dense.module, images=request.images, read=read)
+
+
+def _open_training(request: FinetuneRequest, dense: OpenedModel, watcher: Watcher) -> TrainingData:
     spec = request.settings.data or default_data(dense.name)
     if spec is None:
         raise UsageError(
             f"vqzoo has no training images for {dense.name}: give --data imagefolder:PATH"
         )
-    return open_images(spec, dense.module, request.settings, request.seed)
+    read = read_options(spec, request.class_map, request.skip_unreadable)
+    training = open_images(spec, dense.module, request.settings, request.seed, read)
+    if training.labels:
+        watcher.say(f"{training.name}: {training.labels}")
+    return training

@@ -1,13 +1,16 @@
 """The request of `vqzoo finetune`, and its hash."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from vqzoo.artifact.files import canonical_json, sha256_text
 from vqzoo.command_options import CommandOption, OptionGroup, public_data_name
+from vqzoo.errors import UsageError, invalid_field
 from vqzoo.finetuning.settings import Finetuning
+from vqzoo.runs.recipe import ClassMapFile, SkipUnreadable, check_class_map, reading_fields
 
 if TYPE_CHECKING:  # torch comes with these, and `vqzoo finetune --help` does without
     from vqzoo.artifact.reader import Artifact
@@ -27,6 +30,8 @@ class FinetuneRequest(BaseModel):
         checkpoint: weights of the dense model, where it has none that timm knows.
         data: what to measure on; None for the dense model's own.
         images: measure on at most this many.
+        class_map: the class of each class folder, for training and measuring.
+        skip_unreadable: leave out images that cannot be read.
         seed: order and augmentation of the training images.
         device: where to train and to measure.
         plugins: plugin files that the artifact was made with.
@@ -67,6 +72,8 @@ class FinetuneRequest(BaseModel):
             "--images", help="Measure on this many images, evenly spaced.", default="all"
         ),
     ] = None
+    class_map: ClassMapFile = None
+    skip_unreadable: SkipUnreadable = False
     seed: Annotated[
         int, Field(ge=0), CommandOption("--seed", help="The same seed gives the same bytes.")
     ] = 0
@@ -81,6 +88,25 @@ class FinetuneRequest(BaseModel):
             metavar="FILE.py",
         ),
     ] = ()
+
+    @model_validator(mode="after")
+    def _class_map_has_a_folder(self) -> "FinetuneRequest":
+        check_class_map(self.class_map, self.data, self.settings.data)
+        return self
+
+
+def make_finetune_request(fields: Mapping[str, Any]) -> FinetuneRequest:
+    """Validate the fields of a request.
+
+    Raises:
+        UsageError: one line that names the field.
+    """
+    try:
+        return FinetuneRequest(**fields)
+    except ValidationError as error:
+        field = invalid_field(error)
+        text = f"{field.name}: {field.reason}" if field.name else field.reason
+        raise UsageError(text) from None
 
 
 def finetune_digest(
@@ -99,5 +125,6 @@ def finetune_digest(
         "seed": request.seed,
         "device": request.device,
         "versions": {s.origin.distribution: s.origin.version for s in plugins.statuses},
+        **reading_fields(request.class_map, request.skip_unreadable),
     }
     return sha256_text(canonical_json(fields))

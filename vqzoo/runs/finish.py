@@ -6,15 +6,41 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vqzoo.artifact.schema import DENSE_FILE
-from vqzoo.artifact.writer import dense_bytes, untouched_tensors, write_artifact, write_tensors
+import torch
+from torch import nn
+
+from vqzoo.artifact.dtypes import torch_dtype
+from vqzoo.artifact.schema import DENSE_FILE, LayerEntry, Proof
+from vqzoo.artifact.writer import (
+    dense_bytes,
+    record_proof,
+    untouched_tensors,
+    write_artifact,
+    write_tensors,
+)
+from vqzoo.compression.coverage import account
+from vqzoo.compression.decode import decode
+from vqzoo.compression.view import copy_with_weights, layer_name
+from vqzoo.data.batches import Data
+from vqzoo.data.training_data import TrainingData
+from vqzoo.errors import VqzooError
+from vqzoo.finetuning.encoded import code_of
+from vqzoo.models.arguments import required_features
 from vqzoo.models.dense import OpenedModel
 from vqzoo.network.load import load
+from vqzoo.network.proof import prove
 from vqzoo.plugin.manager import Plugins
 from vqzoo.progress import Watcher
 from vqzoo.report.block import Options
 from vqzoo.report.card import write_card
-from vqzoo.report.record import FileSizes, Record, Seconds, ratios, versions
+from vqzoo.report.record import (
+    FileSizes,
+    Record,
+    Seconds,
+    coverage_record,
+    ratios,
+    versions,
+)
 from vqzoo.report.record_file import write_record
 from vqzoo.report.steps import CalibrationRecord
 from vqzoo.runs.before_after import Baseline, measure_against
@@ -44,6 +70,7 @@ class RunFacts:
         digest: hash of the request.
         command: a command that makes the artifact again.
         calibration: the calibration images, if any.
+        unreadable: data -> names of the images that were left out.
         started: `time.perf_counter()` at the start of the run.
         compress_seconds: time that compression took; None if this run compressed nothing.
         write_dense: whether to write the decoded weights, too.
@@ -58,9 +85,19 @@ class RunFacts:
     digest: str
     command: str
     calibration: CalibrationRecord | None
+    unreadable: Mapping[str, tuple[str, ...]]
     started: float
     compress_seconds: float | None = None
     write_dense: bool = False
+
+
+def unreadable_images(*data: Data | TrainingData | None) -> dict[str, tuple[str, ...]]:
+    """Name of the data -> names of its images that cannot be read, where there are any."""
+    names: dict[str, set[str]] = {}
+    for images in data:
+        if images is not None and images.unreadable:
+            names.setdefault(images.name, set()).update(images.unreadable)
+    return {name: tuple(sorted(lost)) for name, lost in names.items()}
 
 
 def finish_run(
@@ -79,9 +116,11 @@ def finish_run(
         facts.config,
         method=facts.method,
         weights=facts.weights,
+        features=required_features(facts.config),
     )
     with watcher.phase("reading the artifact back"):
         reread = load(work.partial)
+        record_proof(work.partial, _prove(network, reread, plugins))
     if facts.write_dense:
         tensors, _ = untouched_tensors(reread, set())
         write_tensors(work.partial / DENSE_FILE, tensors, {"format": "pt"})
@@ -107,6 +146,9 @@ def finish_run(
         agreement=measured.agreement,
         layers=tuple(network.rows),
         skipped=network.skipped,
+        coverage=coverage_record(
+            account(baseline.network, {row.name for row in network.rows}, network.skipped)
+        ),
         stages=tuple(network.stages),
         finetuning=network.finetuning,
         calibration=facts.calibration,
@@ -114,6 +156,7 @@ def finish_run(
         seconds=Seconds(**{name: value for name, value in seconds.items() if value is not None}),
         command=facts.command,
         versions=versions(plugins),
+        **({"unreadable": dict(facts.unreadable)} if facts.unreadable else {}),
     )
     write_record(record, work.partial)
     write_card(work.partial, plugins)
@@ -121,3 +164,31 @@ def finish_run(
     # Observers are plugins: their contract is report.json's plain dict, not the Record class.
     plugins.notify("vqzoo_run_finished", record=record.to_dict(), folder=str(work.target))
     return FinishedRun(work.target, record)
+
+
+def _prove(network: CompressedNetwork, reread: nn.Module, plugins: Plugins) -> Proof:
+    """Compare an artifact that was read back with what the run holds in memory.
+
+    The decoded weights must be equal, and the two networks must give the same outputs.
+
+    Args:
+        network: the compressed network.
+        reread: the network of its artifact.
+        plugins: the installed plugins.
+
+    Raises:
+        VqzooError: they differ; names the weight or the module.
+    """
+    weights = {}
+    for layer in network.layers:
+        entry = LayerEntry.model_validate(layer.entry)
+        weight = reread.get_parameter(layer.key).detach()
+        decoded = decode(code_of(layer, plugins), plugins).to(torch_dtype(entry.dtype))
+        if not torch.equal(decoded.to(weight.dtype).view(weight.shape), weight):
+            raise VqzooError(
+                f"{layer.key} decodes to other values from the file than in memory: the method "
+                f"{entry.code.method} or the packing is not deterministic; nothing was written"
+            )
+        weights[layer_name(layer.key)] = weight.view(entry.view)
+    # The weights are equal, so the two networks share them: memory holds them once.
+    return prove(copy_with_weights(network.module, weights), reread)

@@ -1,6 +1,7 @@
 """`vqzoo eval`: measure the accuracy or the retrieval of an artifact or a dense model."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from vqzoo.data.evaluation_data import Data, open_data
+from vqzoo.data.sources import ReadOptions
 from vqzoo.errors import UsageError
 from vqzoo.evaluation.accuracy import Evaluation, evaluate, paired_difference
 from vqzoo.evaluation.retrieval import (
@@ -20,9 +22,9 @@ from vqzoo.evaluation.retrieval import (
 from vqzoo.evaluation.statistics import PairedDifference
 from vqzoo.models.dense import find_model
 from vqzoo.models.embedded import default_data
-from vqzoo.models.sources import split_source
+from vqzoo.models.sources import names_repository, split_source
 from vqzoo.network.build import Mode
-from vqzoo.network.load import load, names_repository
+from vqzoo.network.load import load
 from vqzoo.progress import Watcher
 from vqzoo.runs.prepare import parse_device
 
@@ -40,6 +42,8 @@ class MeasureRequest:
         checkpoint: weights of the subject, or of the reference if the subject is an artifact.
         device: where to run the networks.
         mode: how artifacts run; see `load`.
+        class_map: the class of each class folder of the data.
+        skip_unreadable: leave out images that cannot be read.
     """
 
     subject: str
@@ -49,13 +53,16 @@ class MeasureRequest:
     checkpoint: Path | None = None
     device: str = "cpu"
     mode: Mode = "decoded"
+    class_map: Path | None = None
+    skip_unreadable: bool = False
 
 
 def measure_accuracy(request: MeasureRequest, watcher: Watcher) -> dict[str, Any]:
     """Measure top-1 and top-5 accuracy, in percent.
 
     Returns:
-        model, data, images, top1 and top5 (None with fewer than five classes). With a reference
+        model, data, images, top1 and top5 (None with fewer than five classes); of a folder also
+        labels, and unreadable where images were left out. With a reference
         also `reference`: the same for it, and `difference`: top1 in points, and ci95, the
         half-width of its 95% confidence interval (None with a single image).
 
@@ -90,9 +97,10 @@ def measure_retrieval(request: MeasureRequest, watcher: Watcher) -> dict[str, An
 
     Returns:
         model, data, images, queries, map, precision_at_1 and precision_at_10 (None with fewer than
-        eleven images). With a reference also `reference`: the same for it, `difference` (map and
-        ci95, in points) and `asymmetric`: map and difference of the subject's queries in the
-        reference's database, None if their features differ in width.
+        eleven images), and unreadable where images were left out. With a reference also
+        `reference`: the same for it, `difference` (map and ci95, in points) and `asymmetric`: map
+        and difference of the subject's queries in the reference's database, None if their features
+        differ in width.
 
     Raises:
         UsageError: a network does not exist or gives no features, or the data has no labels.
@@ -100,22 +108,25 @@ def measure_retrieval(request: MeasureRequest, watcher: Watcher) -> dict[str, An
     """
     device = parse_device(request.device)
     features: list[Features] = []
-    for network, data in _open(request, watcher, own_labels=True):
+    opened = _open(request, watcher, own_labels=True)
+    unreadable = opened[0][1].unreadable
+    for network, data in opened:
         with watcher.images(f"extracting features of {network.label}") as steps:
             features.append(
                 extract_features(network.module, network.label, data, device=device, progress=steps)
             )
     if request.reference is None:
         with watcher.images("searching") as steps:
-            return _retrieval(request.subject, retrieve(features[0], device=device, progress=steps))
+            alone = retrieve(features[0], device=device, progress=steps)
+        return _retrieval(request.subject, alone, unreadable)
     after, before = features
     with watcher.images(f"searching with {request.reference}") as steps:
         dense = retrieve(before, device=device, progress=steps)
     with watcher.images(f"searching with {request.subject}") as steps:
         beside = beside_dense(before, dense, after, device=device, progress=steps)
-    result = _retrieval(request.subject, beside.compressed)
+    result = _retrieval(request.subject, beside.compressed, unreadable)
     result["reference"] = {
-        **_retrieval(request.reference, dense),
+        **_retrieval(request.reference, dense, unreadable),
         "difference": _points(beside.change),
         "asymmetric": None,
     }
@@ -156,10 +167,17 @@ def _open(
     spec = request.data or default_data(networks[0].name)
     if spec is None:
         raise UsageError(f"vqzoo has no images for {request.subject}: give --data imagefolder:PATH")
-    return [
-        (network, open_data(spec, network.module, images=request.images, own_labels=own_labels))
-        for network in networks
-    ]
+    read = ReadOptions(request.class_map, request.skip_unreadable)
+    with watcher.phase("opening the images"):
+        return [
+            (
+                network,
+                open_data(
+                    spec, network.module, images=request.images, own_labels=own_labels, read=read
+                ),
+            )
+            for network in networks
+        ]
 
 
 def _names_artifact(name: str) -> bool:
@@ -187,10 +205,12 @@ def _accuracy(model: str, result: Evaluation) -> dict[str, Any]:
         "images": result.images,
         "top1": result.top1,
         "top5": result.top5,
+        **({"labels": result.labels} if result.labels else {}),
+        **({"unreadable": list(result.unreadable)} if result.unreadable else {}),
     }
 
 
-def _retrieval(model: str, result: Retrieval) -> dict[str, Any]:
+def _retrieval(model: str, result: Retrieval, unreadable: Sequence[str]) -> dict[str, Any]:
     return {
         "model": model,
         "data": result.data,
@@ -199,6 +219,7 @@ def _retrieval(model: str, result: Retrieval) -> dict[str, Any]:
         "map": result.map,
         "precision_at_1": result.precision_at_1,
         "precision_at_10": result.precision_at_10,
+        **({"unreadable": list(unreadable)} if unreadable else {}),
     }
 
 

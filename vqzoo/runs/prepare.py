@@ -8,11 +8,13 @@ from typing import Any
 import torch
 
 from vqzoo.compression.check import check_weights
+from vqzoo.compression.folding import check_copies
 from vqzoo.compression.options import validate_options
 from vqzoo.compression.selection import LayerPlan, plan_layers
 from vqzoo.compression.view import compressible_layers
 from vqzoo.data.calibration_data import open_calibration_data
 from vqzoo.data.evaluation_data import Data, open_data
+from vqzoo.data.sources import read_options
 from vqzoo.data.training_data import TrainingData
 from vqzoo.errors import UsageError
 from vqzoo.finetuning.images import open_images
@@ -86,34 +88,48 @@ def prepare(
     )
     layers, passed = compressible_layers(opened.module)
     rules = [(rule.layers, rule.choice()) for rule in recipe.rules]
-    plans, skipped = plan_layers(layers, recipe.layers, recipe.choice(), rules, plugins)
+    plans, skipped = plan_layers(
+        layers, recipe.layers, recipe.choice(), rules, plugins, passed_over=passed
+    )
+    if recipe.repair is not None or recipe.finetune is not None:
+        check_copies(opened.module)
     check_weights(opened.module, plans)
+    with watcher.phase("opening the images"):
+        data = _open_data(recipe, opened)
+        training = _open_training(recipe, opened, watcher)
+        calibration = _open_calibration(recipe.calibrate, recipe, opened)
+        repair = calibration
+        if recipe.repair != recipe.calibrate:
+            repair = _open_calibration(recipe.repair, recipe, opened)
     installed = {s.origin.distribution: s.origin.version for s in plugins.statuses}
     digest = recipe_hash(recipe, opened.name, opened.weights_sha256, installed)
     target = out or default_folder(opened.name, recipe.label, digest)
-    spec = recipe.data or default_data(opened.name)
-    calibration = _open_calibration(recipe.calibrate, recipe, opened)
-    shared = recipe.repair == recipe.calibrate
     return Prepared(
         recipe=recipe,
         plugins=plugins,
         opened=opened,
         plans=plans,
         skipped=passed | skipped,
-        data=open_data(spec, opened.module, images=recipe.images) if spec else None,
-        training=_open_training(recipe, opened),
+        data=data,
+        training=training,
         calibration=calibration,
-        repair=calibration if shared else _open_calibration(recipe.repair, recipe, opened),
-        config=timm_config(
-            opened.module, opened.model_args, pretrained=opened.weights == "pretrained"
-        ),
+        repair=repair,
+        config=timm_config(opened.module, pretrained=opened.weights == "pretrained"),
         device=device,
         digest=digest,
         target=target,
     )
 
 
-def _open_training(recipe: Recipe, opened: OpenedModel) -> TrainingData | None:
+def _open_data(recipe: Recipe, opened: OpenedModel) -> Data | None:
+    spec = recipe.data or default_data(opened.name)
+    if spec is None:
+        return None
+    read = read_options(spec, recipe.class_map, recipe.skip_unreadable)
+    return open_data(spec, opened.module, images=recipe.images, read=read)
+
+
+def _open_training(recipe: Recipe, opened: OpenedModel, watcher: Watcher) -> TrainingData | None:
     settings = recipe.finetune
     if settings is None:
         return None
@@ -122,14 +138,22 @@ def _open_training(recipe: Recipe, opened: OpenedModel) -> TrainingData | None:
         raise UsageError(
             f"{opened.name} has no training images here: give --train-data imagefolder:PATH"
         )
-    return open_images(spec, opened.module, settings, recipe.seed)
+    read = read_options(spec, recipe.class_map, recipe.skip_unreadable)
+    training = open_images(spec, opened.module, settings, recipe.seed, read)
+    if training.labels:
+        watcher.say(f"{training.name}: {training.labels}")
+    return training
 
 
 def _open_calibration(spec: str | None, recipe: Recipe, opened: OpenedModel) -> Data | None:
     if spec is None:
         return None
     return open_calibration_data(
-        spec, opened.module, images=recipe.calibration_images, seed=recipe.seed
+        spec,
+        opened.module,
+        images=recipe.calibration_images,
+        seed=recipe.seed,
+        skip_unreadable=recipe.skip_unreadable,
     )
 
 
@@ -173,6 +197,7 @@ def _typed(recipe: Recipe, plugins: Plugins) -> Recipe:
             changes["options"] = typed(method, request.options)
         return changes
 
-    plugins.packings.get(recipe.packing)
+    if recipe.packing is not None:
+        plugins.packings.get(recipe.packing)
     rules = tuple(rule.model_copy(update=update(rule)) for rule in recipe.rules)
     return recipe.model_copy(update={**update(recipe), "rules": rules})

@@ -1,10 +1,11 @@
 """The recipe of a run: one model, how to compress it, how to measure it."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from vqzoo.artifact.files import canonical_json, sha256_file, sha256_text
 from vqzoo.command_options import CommandOption, OptionGroup, public_data_name
@@ -17,10 +18,32 @@ if TYPE_CHECKING:
     from vqzoo.compression.selection import MethodChoice
 
 
-def _model_arguments(texts: list[str]) -> dict[str, int | str]:
-    """`name=value` pairs whose values are integers where they look like it."""
-    pairs = parse_option_pairs(texts).items()
-    return {name: int(value) if value.isdecimal() else value for name, value in pairs}
+_PYTHON = {"True": True, "False": False, "None": None}
+
+
+def _model_arguments(texts: list[str]) -> dict[str, Any]:
+    """`name=value` pairs: numbers, true, false, null and lists as JSON has them, other values as
+    text."""
+    return {name: _argument(value) for name, value in parse_option_pairs(texts).items()}
+
+
+def _argument(text: str) -> Any:
+    if text in _PYTHON:
+        return _PYTHON[text]
+    try:
+        return json.loads(text, parse_constant=_refuse)
+    except ValueError:
+        return text
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(constant)  # NaN and the like are texts
+
+
+def _argument_text(value: Any) -> str:
+    """The inverse of `_argument`."""
+    plain = isinstance(value, str) and _argument(value) == value
+    return value if plain else json.dumps(value, ensure_ascii=False)
 
 
 def split_selectors(texts: list[str]) -> tuple[str, ...]:
@@ -30,6 +53,43 @@ def split_selectors(texts: list[str]) -> tuple[str, ...]:
 
 def _ratio_text(ratio: float) -> str:
     return repr(ratio).removesuffix(".0")
+
+
+ClassMapFile = Annotated[
+    Path | None,
+    CommandOption(
+        "--class-map",
+        help="Which class each folder of imagefolder:PATH is: lines 'FOLDER' (the line number is "
+        "the class) or 'FOLDER NUMBER', or JSON.",
+        default="by name where the model's classes have names, else in natural order",
+        metavar="FILE",
+    ),
+]
+SkipUnreadable = Annotated[
+    bool,
+    CommandOption(
+        "--skip-unreadable",
+        help="Leave out images that cannot be read, and name them, instead of failing. Every image "
+        "is read once more to find them.",
+    ),
+]
+
+
+def is_folder(spec: str | None) -> bool:
+    """Whether a data specification names a folder of images."""
+    return spec is not None and spec.startswith("imagefolder:")
+
+
+def check_class_map(class_map: Path | None, *specs: str | None) -> None:
+    """Refuse a class map without a folder that it could be for.
+
+    Raises:
+        ValueError: none of the data specifications is a folder.
+    """
+    if class_map is not None and not any(map(is_folder, specs)):
+        raise ValueError(
+            "a class map is for folders of labelled images: give one as imagefolder:PATH"
+        )
 
 
 class Recipe(BaseModel):
@@ -59,13 +119,15 @@ class Recipe(BaseModel):
         ),
     ] = "pretrained"
     model_args: Annotated[
-        dict[str, OptionValue],
+        dict[str, JsonValue],
         CommandOption(
             "--model-arg",
-            help="An argument for timm.create_model, such as num_classes or img_size; repeatable.",
+            help="An argument for timm.create_model: num_classes=10, act_layer=silu, "
+            "img_size=[96,128], dynamic_img_size=true; repeatable.",
             metavar="NAME=VALUE",
             panel="Model",
             read=_model_arguments,
+            write=_argument_text,
         ),
     ] = {}
     method: Annotated[
@@ -122,8 +184,13 @@ class Recipe(BaseModel):
         ),
     ] = ()
     packing: Annotated[
-        str, CommandOption("--packing", help="How codes become bytes: bits, huffman, ans.")
-    ] = "bits"
+        str | None,
+        CommandOption(
+            "--packing",
+            help="How codes become bytes: bits, huffman, ans, context.",
+            default="the method's own, mostly bits",
+        ),
+    ] = None
     data: Annotated[
         str | None,
         CommandOption(
@@ -140,6 +207,8 @@ class Recipe(BaseModel):
             "--images", help="Measure on this many images, evenly spaced.", default="all"
         ),
     ] = None
+    class_map: ClassMapFile = None
+    skip_unreadable: SkipUnreadable = False
     calibrate: Annotated[
         str | None,
         CommandOption(
@@ -211,6 +280,8 @@ class Recipe(BaseModel):
             raise ValueError("give a checkpoint or random weights, not both")
         if self.repair is not None and self.finetune is not None:
             raise ValueError("fine-tuning does what repair does, and more: leave repair out")
+        training = None if self.finetune is None else self.finetune.data
+        check_class_map(self.class_map, self.data, training)
         return self
 
     @property
@@ -276,9 +347,29 @@ def read_recipe(path: Path) -> dict[str, Any]:
     return fields
 
 
+def reading_fields(class_map: Path | None, skip_unreadable: bool) -> dict[str, Any]:
+    """What a hash has of how images are read: nothing where they are read plainly.
+
+    Raises:
+        OSError: the class map cannot be read.
+    """
+    fields: dict[str, Any] = {}
+    if class_map is not None:
+        fields["class_map"] = sha256_file(class_map.expanduser())
+    if skip_unreadable:
+        fields["skip_unreadable"] = True
+    return fields
+
+
 def recipe_hash(recipe: Recipe, model: str, weights_sha256: str, plugins: Mapping[str, str]) -> str:
-    """A hash of the recipe with the model's full name, the weights and the plugins' versions."""
-    fields = recipe.model_dump(mode="json", exclude={"checkpoint", "plugins"})
+    """A hash of the recipe with the model's full name, the weights and the plugins' versions.
+
+    Raises:
+        OSError: the class map or a plugin file cannot be read.
+    """
+    reading = {"class_map", "skip_unreadable"}
+    fields = recipe.model_dump(mode="json", exclude={"checkpoint", "plugins", *reading})
+    fields |= reading_fields(recipe.class_map, recipe.skip_unreadable)
     fields |= {"model": model, "weights_sha256": weights_sha256, "versions": dict(plugins)}
     if recipe.plugins:
         fields["plugins"] = [sha256_file(path) for path in recipe.plugins]

@@ -13,7 +13,7 @@ from vqzoo.report.steps import CalibrationRecord
 from vqzoo.runs.before_after import measure_baseline
 from vqzoo.runs.command_line import canonical_command
 from vqzoo.runs.compress_layers import CompressedNetwork, compress_layers
-from vqzoo.runs.finish import FinishedRun, RunFacts, finish_run
+from vqzoo.runs.finish import FinishedRun, RunFacts, finish_run, unreadable_images
 from vqzoo.runs.prepare import Prepared, prepare
 from vqzoo.runs.recipe import Recipe
 from vqzoo.runs.repair_network import repair_network
@@ -95,6 +95,9 @@ def _execute(prepared: Prepared, watcher: Watcher, keep_going: bool, started: fl
         digest=prepared.digest,
         command=canonical_command(recipe, dense.name),
         calibration=_calibration_record(prepared.calibration),
+        unreadable=unreadable_images(
+            prepared.data, prepared.training, prepared.calibration, prepared.repair
+        ),
         started=started,
         compress_seconds=seconds,
         write_dense=recipe.dense,

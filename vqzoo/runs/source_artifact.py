@@ -13,8 +13,7 @@ from vqzoo.artifact.schema import IndicesEntry, LayerEntry
 from vqzoo.compression.view import compressible_layers, layer_name, weight_key
 from vqzoo.errors import UsageError
 from vqzoo.models.dense import OpenedModel, find_model
-from vqzoo.models.sources import local_path, split_source
-from vqzoo.network.load import names_repository
+from vqzoo.models.sources import local_path, names_repository, split_source
 from vqzoo.progress import Watcher
 from vqzoo.report.layer_record import LayerDescription, transform_records
 from vqzoo.report.record import Record
@@ -81,7 +80,10 @@ def open_dense_model(
         watcher,
         weights="random" if origin == "random" else "pretrained",
         checkpoint=request.checkpoint,
-        model_args=artifact.config.get("model_args"),
+        model_args={
+            "num_classes": artifact.config["num_classes"],
+            **artifact.config.get("model_args", {}),
+        },
         seed=seed,
         fall_back=False,
     )

@@ -24,6 +24,7 @@ from vqzoo.finetuning.encoded import (
     finetuning_record,
     reencode,
 )
+from vqzoo.models.arguments import required_features
 from vqzoo.plugin.isolation import isolated, on_layer
 from vqzoo.plugin.method import SkipLayer
 from vqzoo.progress import Watcher
@@ -113,7 +114,7 @@ def _earlier_stages(prepared: Prepared) -> list[list[LayerPlan]]:
 
 def _stage_records(stage: Prepared, finetuned: FinetunedLayers) -> list[StageRecord]:
     """The record of a stage at fixed width, and one in the run's packing if that is another."""
-    packing = stage.recipe.packing
+    packing = stage.recipe.packing or _packing_of_methods(stage)
     layers = {packing: finetuned.layers}
     if packing != FIXED_WIDTH:
         fixed_width = [
@@ -131,15 +132,22 @@ def _stage_records(stage: Prepared, finetuned: FinetunedLayers) -> list[StageRec
             validation_loss=best["validation_loss"],
             validation_top1=best["validation_top1"],
             packing=name,
-            bytes=_weights_file_bytes(finetuned.module, encoded),
+            bytes=_weights_file_bytes(stage, finetuned.module, encoded),
         )
         for name, encoded in layers.items()
     ]
 
 
-def _weights_file_bytes(module: nn.Module, layers: Sequence[EncodedLayer]) -> int:
+def _packing_of_methods(stage: Prepared) -> str:
+    """The packing of the first method whose codes are not made for fixed width, if there is one."""
+    methods = (stage.plugins.quantizers.get(plan.choice.method).item for plan in stage.plans)
+    packings = (method.packing for method in methods)
+    return next((name for name in packings if name != FIXED_WIDTH), FIXED_WIDTH)
+
+
+def _weights_file_bytes(stage: Prepared, module: nn.Module, layers: Sequence[EncodedLayer]) -> int:
     dense, aliases = untouched_tensors(module, {layer.key for layer in layers})
-    return artifact_bytes(dense, aliases, layers)
+    return artifact_bytes(dense, aliases, layers, required_features(stage.config))
 
 
 def _methods(plans: Sequence[LayerPlan]) -> str:

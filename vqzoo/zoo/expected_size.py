@@ -1,10 +1,7 @@
 """The size of an artifact, computed without its weights."""
 
 from dataclasses import dataclass
-from typing import Any
 
-import timm
-import torch
 from torch import Tensor, nn
 
 from vqzoo.artifact.encode import FIXED_WIDTH, EncodedLayer, encode_layout
@@ -13,8 +10,11 @@ from vqzoo.compression.options import choose_options
 from vqzoo.compression.selection import LayerPlan, plan_layers
 from vqzoo.compression.view import compressible_layers, weight_key
 from vqzoo.errors import UsageError, VqzooError, one_line
+from vqzoo.models.arguments import required_features
+from vqzoo.models.create import create_on_meta
 from vqzoo.models.names import check_name
 from vqzoo.models.registration import register_models
+from vqzoo.models.timm_config import timm_config
 from vqzoo.plugin.code import Code, MethodCode
 from vqzoo.plugin.isolation import isolated, on_layer
 from vqzoo.plugin.manager import Plugins
@@ -75,17 +75,20 @@ def expected_size(recipe: Recipe, plugins: Plugins) -> ExpectedSize:
         dense_layers=4 * sum(numel[key] for key in compressed),
         compressed=sum(layer.nbytes for layer in compressed.values()),
         rest=sum(tensor.numel() * tensor.element_size() for tensor in dense.values()),
-        file=artifact_bytes(dense, aliases, list(compressed.values())),
-        exact=plugins.packings.get(recipe.packing).name == FIXED_WIDTH,
+        file=artifact_bytes(
+            dense,
+            aliases,
+            list(compressed.values()),
+            required_features(timm_config(model, pretrained=False)),
+        ),
+        exact=all(_is_fixed_width(plan, recipe.packing, plugins) for plan in plans),
     )
 
 
 def _model_without_weights(recipe: Recipe) -> nn.Module:
     check_name(recipe.model)
-    arguments: dict[str, Any] = dict(recipe.model_args)
     try:
-        with torch.device("meta"):
-            return timm.create_model(recipe.model, pretrained=False, **arguments)
+        return create_on_meta(recipe.model, recipe.model_args)
     except (TypeError, RuntimeError, OSError) as error:
         raise UsageError(f"cannot create model {recipe.model}: {one_line(error)}") from error
 
@@ -105,7 +108,12 @@ def _untouched(model: nn.Module, replaced: set[str]) -> tuple[dict[str, Tensor],
     return dense, aliases
 
 
-def _layer(plan: LayerPlan, packing: str, plugins: Plugins) -> EncodedLayer | None:
+def _is_fixed_width(plan: LayerPlan, packing: str | None, plugins: Plugins) -> bool:
+    name = packing or plugins.quantizers.get(plan.choice.method).item.packing
+    return plugins.packings.get(name).name == FIXED_WIDTH
+
+
+def _layer(plan: LayerPlan, packing: str | None, plugins: Plugins) -> EncodedLayer | None:
     """The stored form of a weight, without values; None where the weight stays dense."""
     layer, choice = plan.layer, plan.choice
     if choice.transforms:

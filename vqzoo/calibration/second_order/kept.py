@@ -83,12 +83,14 @@ def _digest(
     for batch in data:
         images.update(repr((batch.images.dtype, tuple(batch.images.shape))).encode())
         images.update(tensors_sha256({"images": batch.images}).encode())
+    state = model.state_dict()
+    weights = {key: value for key, value in state.items() if isinstance(value, Tensor)}
     facts = {
         "form": _FORM,
         "torch": torch.__version__,
         "device": device.type,
         "model": str(model),
-        "weights": tensors_sha256(model.state_dict()),
+        "weights": tensors_sha256(weights),
         "images": images.hexdigest(),
         "layers": [[layer.name, layer.groups, *layer.shape] for layer in layers],
         "seed": seed,

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vqzoo.calibration.input_vectors import Convolution, input_vectors
+from vqzoo.calibration.input_vectors import KINDS, Convolution, input_vectors
 from vqzoo.calibration.passes import in_eval_mode
 from vqzoo.data.batches import Batch
 from vqzoo.plugin.second_order import SecondOrder
@@ -56,7 +56,7 @@ class _Sums:
 
     def add_gradients(self, gradients: Tensor, channel: int) -> None:
         """Add squared gradients with respect to the layer's outputs."""
-        self.gradients += gradients.movedim(channel, 0).flatten(1).square().sum(1)
+        self.gradients += gradients.movedim(channel, 0).flatten(1).float().square().sum(1)
 
     def mean(self, samples: int) -> SecondOrder:
         """The statistics; `samples` counts images times vectors v."""
@@ -100,6 +100,9 @@ def second_order(
         that are not finite, are missing.
     """
     device = device or torch.device("cpu")
+    layers = [layer for layer in layers if layer.kind in KINDS]
+    if not layers:
+        return {}
     width = block_width(layers, limit)
     sums = {layer.name: _Sums(layer, width, device) for layer in layers}
     generator = torch.Generator().manual_seed(seed)

@@ -27,6 +27,8 @@ _COMMON = (
     "layers",
     "data",
     "images",
+    "class_map",
+    "skip_unreadable",
     "calibrate",
     "finetune",
     "seed",

@@ -57,6 +57,23 @@ def evaluate(
             min=1, help="Measure on this many images, evenly spaced. [dim]default: all[/]"
         ),
     ] = None,
+    class_map: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Which class each folder of imagefolder:PATH is: lines 'FOLDER' (the line number "
+            "is the class) or 'FOLDER NUMBER', or JSON. [dim]default: by name where the model's "
+            "classes have names, else in natural order[/]",
+        ),
+    ] = None,
+    skip_unreadable: Annotated[
+        bool,
+        typer.Option(
+            "--skip-unreadable",
+            help="Leave out images that cannot be read, and name them, instead of failing. Every "
+            "image is read once more to find them.",
+        ),
+    ] = False,
     checkpoint: Annotated[
         Path | None,
         typer.Option(
@@ -89,7 +106,17 @@ def evaluate(
     from vqzoo.plugin.files import plugin_files
     from vqzoo.runs.measure import MeasureRequest, measure_accuracy, measure_retrieval
 
-    request = MeasureRequest(subject, reference, data, images, checkpoint, device, mode.value)
+    request = MeasureRequest(
+        subject,
+        reference,
+        data,
+        images,
+        checkpoint,
+        device,
+        mode.value,
+        class_map,
+        skip_unreadable,
+    )
     measure = measure_accuracy if task is Task.ACCURACY else measure_retrieval
     with plugin_files(plugin or []), use_threads(threads), TerminalWatcher(stderr()) as watcher:
         result = measure(request, watcher)
@@ -109,6 +136,8 @@ def _accuracy_lines(result: dict[str, Any]) -> list[str]:
         f"{result['model']}: top-1 {result['top1']:.2f}%{top5} "
         f"on {result['images']:,} images of {result['data']}"
     ]
+    if "labels" in result:
+        lines.append(f"labels: {result['labels']}")
     if reference := result.get("reference"):
         change = reference["difference"]
         lines.append(

@@ -8,7 +8,7 @@ import typer
 from vqzoo.cli.declared import takes
 from vqzoo.cli.options import Force, OnlyRecord, Threads
 from vqzoo.cli.terminal import command, stderr, stdout
-from vqzoo.runs.finetune_request import FinetuneRequest
+from vqzoo.runs.finetune_request import FinetuneRequest, make_finetune_request
 
 
 @command
@@ -48,15 +48,16 @@ def finetune(
     run the same command again to resume.
     """
     from vqzoo.cli.progress import TerminalWatcher
-    from vqzoo.cli.tables import print_record
+    from vqzoo.cli.tables import print_record, warn_of_low_coverage
     from vqzoo.finetuning.finetune import parse_settings
     from vqzoo.numerics.threads import use_threads
     from vqzoo.runs.finetune_artifact import finetune_artifact
 
     settings = parse_settings(fields.pop("settings", {}))
-    request = FinetuneRequest(source=artifact, settings=settings, **fields)
+    request = make_finetune_request({"source": artifact, "settings": settings, **fields})
     with use_threads(threads), TerminalWatcher(stderr()) as watcher:
         finished = finetune_artifact(request, watcher, out=out, force=force)
+    warn_of_low_coverage(finished.record)
     if json_:
         print(finished.record.to_json())
     else:

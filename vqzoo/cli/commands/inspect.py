@@ -1,7 +1,6 @@
 """`vqzoo inspect`."""
 
 import math
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -18,21 +17,25 @@ _UNLIMITED = 10_000
 
 @command
 def inspect(
-    artifact: Annotated[Path, typer.Argument(help="An artifact's folder.", show_default=False)],
+    artifact: Annotated[
+        str,
+        typer.Argument(
+            help="An artifact's folder or repository (ORG/NAME[@REVISION]).", show_default=False
+        ),
+    ],
 ) -> None:
-    """Show what an artifact contains, from its headers alone: no weights are read."""
+    """Show what an artifact contains, from its headers alone: no weights are decoded."""
     from rich.markup import escape
 
-    from vqzoo.artifact.reader import open_artifact
     from vqzoo.report.formatting import megabytes
 
-    opened = open_artifact(artifact)
+    opened = _open(artifact)
     dense = opened.dense_tensors()
     console = stdout()
-    block, cfg = opened.block, opened.config
+    block = opened.block
     print_text(
         console,
-        f"[bold]{escape(printable(str(cfg.get('architecture'))))}[/], "
+        f"[bold]{escape(printable(_name(opened)))}[/], "
         f"method {escape(printable(block.method))}, weights {escape(printable(block.weights))}, "
         f"format {block.format_version}",
         markup=True,
@@ -45,6 +48,43 @@ def inspect(
         f"whole file {megabytes(opened.header.file_bytes)}. "
         "Checksums are verified when the artifact is loaded.",
     )
+    print_text(console, _proof_text(opened))
+
+
+def _proof_text(opened: "Artifact") -> str:
+    """How the writer proved the artifact, in a sentence."""
+    if opened.weights_only:
+        return (
+            "No architecture is stored: vqzoo.load_into(model, folder) loads the weights into a "
+            "network that you build."
+        )
+    proof = opened.block.proof
+    if proof is None:
+        return "An older vqzoo wrote it, without running it beside the network that it came from."
+    count, *size = proof.images
+    return (
+        "Proven when it was written: it rebuilds the network that was compressed. Both ran on "
+        f"{count} images of {'×'.join(map(str, size))}; outputs differ by "
+        f"{proof.difference:.1g} of the largest."
+    )
+
+
+def _name(opened: "Artifact") -> str:
+    """The architecture, or the class of a network that the user builds."""
+    if opened.weights_only:
+        return f"weights only, of {opened.config.get('network')}"
+    return str(opened.config.get("architecture"))
+
+
+def _open(source: str) -> "Artifact":
+    from vqzoo.artifact.reader import open_artifact
+    from vqzoo.models.sources import local_path, names_repository
+
+    if not names_repository(source):
+        return open_artifact(local_path(source))
+    from vqzoo.network.load import verified_artifact  # imports torch, which a folder does not need
+
+    return verified_artifact(source)[0]
 
 
 def _table(opened: "Artifact", width: int) -> "Table":

@@ -62,7 +62,7 @@ def run(
     If a run is interrupted, run the same command again to resume.
     """
     from vqzoo.cli.progress import TerminalWatcher
-    from vqzoo.cli.tables import print_record, print_stages
+    from vqzoo.cli.tables import print_record, print_stages, warn_of_low_coverage
     from vqzoo.numerics.threads import use_threads
     from vqzoo.runs.run import run as run_recipe
 
@@ -88,6 +88,7 @@ def run(
             fall_back=push is None,
             keep_going=keep_going,
         )
+    warn_of_low_coverage(finished.record)
     if json_:
         print(finished.record.to_json())
     else:

@@ -10,62 +10,23 @@ lowest bits of the number; zero bits fill the last byte.
 import numpy as np
 
 from vqzoo.numerics.arrays import Bytes, Ints
+from vqzoo.numerics.coding.gamma import put, put_gamma, take, take_gamma
 from vqzoo.numerics.compiled import compiled
 
 MAX_ORDER = 24
 _NUMBERS = 1 << 24
-_MAX_ZEROS = 24  # of a gamma code, whose numbers go up to 2^25
-
-
-@compiled()
-def _put(stream, at, value, bits):  # type: ignore[no-untyped-def]
-    for b in range(bits):
-        stream[(at + b) >> 3] |= np.uint8(((value >> b) & 1) << ((at + b) & 7))
-    return at + bits
-
-
-@compiled()
-def _put_gamma(stream, at, value):  # type: ignore[no-untyped-def]
-    zeros = 0
-    while value >> (zeros + 1):
-        zeros += 1
-    at = _put(stream, at + zeros, 1, 1)
-    return _put(stream, at, value, zeros)
 
 
 @compiled()
 def _write(symbols, numbers, order, stream):  # type: ignore[no-untyped-def]
-    at = _put_gamma(stream, 0, symbols.shape[0])
+    at = put_gamma(stream, 0, symbols.shape[0])
     before = -1
     for i in range(symbols.shape[0]):
-        at = _put_gamma(stream, at, symbols[i] - before)
-        at = _put_gamma(stream, at, 1 + (numbers[i] >> order))
-        at = _put(stream, at, numbers[i], order)
+        at = put_gamma(stream, at, symbols[i] - before)
+        at = put_gamma(stream, at, 1 + (numbers[i] >> order))
+        at = put(stream, at, numbers[i], order)
         before = symbols[i]
     return at
-
-
-@compiled()
-def _take(stream, at, bits):  # type: ignore[no-untyped-def]
-    """`bits` bits and the position after them, which is -1 if the stream ends before."""
-    if at < 0 or at + bits > 8 * stream.shape[0]:
-        return 0, -1
-    value = 0
-    for b in range(bits):
-        value |= ((int(stream[(at + b) >> 3]) >> ((at + b) & 7)) & 1) << b
-    return value, at + bits
-
-
-@compiled()
-def _take_gamma(stream, at):  # type: ignore[no-untyped-def]
-    for zeros in range(_MAX_ZEROS + 1):
-        one, at = _take(stream, at, 1)
-        if at < 0:
-            break
-        if one:
-            low, at = _take(stream, at, zeros)
-            return (1 << zeros) | low, at
-    return 0, -1
 
 
 @compiled()
@@ -73,9 +34,9 @@ def _read(stream, at, order, cardinality, symbols, numbers):  # type: ignore[no-
     """The position after the table; -1 if the table ends early, -2 if a number is out of range."""
     symbol = -1
     for i in range(symbols.shape[0]):
-        gap, at = _take_gamma(stream, at)
-        high, at = _take_gamma(stream, at)
-        low, at = _take(stream, at, order)
+        gap, at = take_gamma(stream, at)
+        high, at = take_gamma(stream, at)
+        low, at = take(stream, at, order)
         if at < 0:
             return -1
         symbol += gap
@@ -123,7 +84,7 @@ def read_table(stream: Bytes, order: int, cardinality: int) -> tuple[Ints, Ints,
     """
     if order > MAX_ORDER:
         raise ValueError(f"the table's order is {order}, more than {MAX_ORDER}")
-    size, at = _take_gamma(stream, 0)
+    size, at = take_gamma(stream, 0)
     # Each symbol takes at least two bits: nothing is allocated that the stream could not fill.
     if at < 0 or size > cardinality or 2 * size > 8 * len(stream):
         raise ValueError("the table of symbols is malformed")

@@ -1,7 +1,8 @@
 """Differentiable decoding: the gradient of a centroid is the sum over its codes.
 
 Han, Mao, Dally 2016 (arXiv 1510.00149, equation 3) train the shared values of a network this way.
-On the CPU both directions are kernels; on other devices torch's own lookup does the same.
+On the CPU both directions are kernels; on other devices, and where torch traces the network,
+torch's own lookup does the same.
 """
 
 from typing import Any
@@ -16,6 +17,7 @@ from vqzoo.numerics.arrays import narrow_and_wide
 from vqzoo.numerics.compiled import compiled
 from vqzoo.numerics.decoding.decode import decode_residual, decode_scalar
 from vqzoo.numerics.threads import run_tasks
+from vqzoo.numerics.tracing import is_traced
 
 _LINE = 512  # adjacent values of a row that a task reads
 _ROWS = 8
@@ -42,7 +44,7 @@ def look_up(codes: Tensor, codebooks: Tensor) -> Tensor:
         raise ValueError(
             f"codes of shape {tuple(codes.shape)} do not fit codebooks of {tuple(codebooks.shape)}"
         )
-    if codes.device.type == "cpu" and codebooks.dtype == torch.float32:
+    if _kernels_take(codes, codebooks):
         return _BlockLookup.apply(_as_uint8_or_int32(codes), codebooks)
     first = torch.arange(books, device=codes.device) * (stages * k)
     starts = first[:, None] + torch.arange(stages, device=codes.device) * k
@@ -52,9 +54,14 @@ def look_up(codes: Tensor, codebooks: Tensor) -> Tensor:
 
 def look_up_scalar(codes: Tensor, centroids: Tensor) -> Tensor:
     """centroids[codes], of the codes' shape, differentiable in `centroids` (k,)."""
-    if codes.device.type == "cpu" and centroids.dtype == torch.float32:
+    if _kernels_take(codes, centroids):
         return _ScalarLookup.apply(_as_uint8_or_int32(codes), centroids)
     return F.embedding(codes.long(), centroids[:, None]).squeeze(-1)
+
+
+def _kernels_take(codes: Tensor, codebooks: Tensor) -> bool:
+    float32_on_cpu = codes.device.type == "cpu" and codebooks.dtype == torch.float32
+    return float32_on_cpu and not is_traced()
 
 
 class _BlockLookup(torch.autograd.Function):

@@ -10,7 +10,7 @@ from vqzoo.numerics.arrays import as_float32
 from vqzoo.numerics.feedback.blocks import LAZY
 from vqzoo.numerics.feedback.elimination import Elimination
 from vqzoo.numerics.feedback.layer import Feedback
-from vqzoo.numerics.kernels.level_feedback import feed_back_some
+from vqzoo.numerics.kernels.feedback.levels import feed_back_some
 from vqzoo.numerics.threads import run_tasks
 
 _ROWS = 64  # a task

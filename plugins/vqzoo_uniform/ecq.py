@@ -1,0 +1,201 @@
+"""ecq: an entropy-constrained uniform grid with error feedback, plain or through a trellis."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor
+
+from vqzoo.numerics.arrays import as_float32
+from vqzoo.numerics.feedback.elimination import Elimination, eliminate
+from vqzoo.numerics.feedback.grid import Grid, feed_back_grid, levels
+from vqzoo.numerics.feedback.rates import Rates, laplacian, observed
+from vqzoo.plugin import Code, Floats, Indices, LayerContext, Options, Quantizer
+from vqzoo_uniform.steps import RANGE, choose_steps, powers, row_factors
+
+_ROW_SHARE = 0.3  # of the mean row weight, added to each: g is a noisy guide
+_BLOCK = 64  # columns quantized together where nothing is known about them
+_SENSITIVITY = 100.0  # squared logits that the loss of all weights of a layer is taken to cost
+_TRELLIS_SHARE = 0.75  # of the best step of a plain grid; levels in reach lie twice as densely
+_GROWTH = 1.05  # of weights by error feedback, before codes are clamped
+_MAX_REACH = (1 << 15) - 1
+_LARGEST = 3.4e38  # float32
+
+
+class EntropyConstrainedOptions(Options):
+    """Options of ecq."""
+
+    price: float = Field(
+        2e-6,
+        gt=1e-30,
+        le=1e30,
+        description="lambda, what a bit is worth in squared logits: more makes files smaller",
+    )
+    trellis: bool = Field(
+        True, description="quantize columns by the best walk through a trellis of eight states"
+    )
+    damping: float = Field(
+        0.1,
+        gt=0,
+        le=100,
+        description="added to the diagonal of the inputs' second moment, as a share of its mean",
+    )
+
+
+@dataclass(frozen=True)
+class _Metric:
+    """What errors cost.
+
+    Attributes:
+        eliminations: of consecutive blocks of columns.
+        row_weights: g, (m,) float64, positive.
+    """
+
+    eliminations: list[Elimination]
+    row_weights: NDArray[np.float64]
+
+    @property
+    def columns(self) -> NDArray[np.float64]:
+        """D in the matrix's order of columns, (groups, n) float64."""
+        blocks = [part.metric[:, part.place] for part in self.eliminations]
+        return np.asarray(torch.cat(blocks, 1).numpy())
+
+
+class EntropyConstrained(Quantizer):
+    """W_ij ≈ level(codes)_ij · step · 2^((row_i + column_j) / 2)."""
+
+    name = "ecq"
+    summary = "entropy-constrained grid: error against bits at one price, error feedback, trellis"
+    source = (
+        "Chou et al. 1989 (ECVQ); Frantar et al. 2022, arXiv 2210.17323; ISO/IEC 15938-17 (trellis)"
+    )
+    packing = "context"
+    second_order = True
+    Options = EntropyConstrainedOptions
+    ladder = tuple({"price": price} for price in (0.3, 0.01, 1e-4, 2e-6))
+
+    def quantize(
+        self, weight: Tensor, options: EntropyConstrainedOptions, context: LayerContext
+    ) -> Code:
+        """Choose steps, then codes twice: at guessed rates, and at those of the first codes."""
+        m, n = weight.shape
+        matrix = weight.detach().cpu()
+        metric = _metric(matrix, context, options.damping)
+        spacing = 2 if options.trellis else 1
+        steps = choose_steps(
+            as_float32(matrix),
+            metric.row_weights,
+            metric.columns,
+            options.price,
+            spacing,
+            _TRELLIS_SHARE if options.trellis else 1.0,
+        )
+        row_steps, column_steps = steps.row_steps, steps.column_steps
+        sizes = np.abs(as_float32(matrix)) / row_steps[:, None] / column_steps / spacing
+        reach = min(int(float(sizes.max()) * _GROWTH) + 2, _MAX_REACH)
+        rates = laplacian(float(sizes.mean()), m, n, reach)
+        grid = Grid(row_steps, column_steps, reach, options.trellis)
+        codes = _feed_back(matrix, metric, grid, options.price, rates)
+        reach = int(np.abs(codes).max())
+        if reach > 0:
+            rates = observed(codes, reach, options.trellis)
+            grid = Grid(row_steps, column_steps, reach, options.trellis)
+            codes = _feed_back(matrix, metric, grid, options.price, rates)
+            reach = int(np.abs(codes).max())
+        exponents = np.concatenate([steps.rows, steps.columns])
+        parts: dict[str, Indices | Floats] = {
+            "codes": Indices(torch.from_numpy(codes + np.int32(reach)), 2 * reach + 1),
+            "steps": Indices(torch.from_numpy(exponents), int(exponents.max()) + 1),
+            "step": steps.unit,
+        }
+        moved = {name: _on(part, weight.device) for name, part in parts.items()}
+        return Code((m, n), moved, {"trellis": int(options.trellis)})
+
+    def check(self, code: Code) -> None:
+        """Require a code for each weight, an exponent for each row and column, and a step, with
+        which no weight overflows."""
+        m, n = code.shape
+        codes = code.require_indices("codes", (m, n))
+        if codes.cardinality % 2 == 0:
+            raise ValueError(f"codes below {codes.cardinality} have no middle")
+        exponents = code.require_indices("steps", (m + n,))
+        if exponents.cardinality > RANGE + 1:
+            raise ValueError(f"exponents below {exponents.cardinality} are too large")
+        step = float(code.require_floats("step", (1,)).values.abs().max())
+        code.require_fact("trellis", 0, 1)
+        rows, columns = (int(part.max()) for part in exponents.values.split([m, n]))
+        if step * 2.0 ** ((rows + columns) / 2) * codes.cardinality > _LARGEST:
+            raise ValueError("the steps are too large: weights would overflow")
+
+    def reconstruct(self, code: Code, params: Mapping[str, Tensor]) -> Tensor:
+        """Multiply levels by the steps of their row and column."""
+        rows, columns = _factors(code, params["step"])
+        return _levels(code) * rows[:, None] * columns
+
+    def decode(self, code: Code, params: Mapping[str, Tensor], out: Tensor | None = None) -> Tensor:
+        """Multiply levels by the steps of their row and column, in place."""
+        rows, columns = _factors(code, params["step"].detach())
+        matrix = _levels(code).mul_(rows[:, None]).mul_(columns)
+        return matrix if out is None else out.copy_(matrix)
+
+
+def _metric(matrix: Tensor, context: LayerContext, damping: float) -> _Metric:
+    """What calibration says about errors; without it, all weights of a layer count alike, and all
+    layers."""
+    m, n = matrix.shape
+    energy = float(matrix.double().square().sum())
+    alike = np.full(m, 2 * _SENSITIVITY / energy if energy else 1.0)
+    known = context.second_order
+    if known is None:
+        widths = [min(_BLOCK, n - start) for start in range(0, n, _BLOCK)]
+        plain = {width: eliminate([torch.eye(width)[None]], 0.0) for width in set(widths)}
+        return _Metric([plain[width] for width in widths], alike)
+    eliminations = [eliminate([block.cpu()], damping) for block in known.hessian]
+    weights = known.row_weights.cpu().double().numpy()
+    mean = float(weights.mean())
+    if mean == 0:
+        context.note("its errors do not change the logits of the calibration images")
+        return _Metric(eliminations, alike)
+    return _Metric(eliminations, weights + _ROW_SHARE * mean)
+
+
+def _feed_back(
+    matrix: Tensor, metric: _Metric, grid: Grid, price: float, rates: Rates
+) -> NDArray[np.int32]:
+    """The codes of a matrix, block by block: errors do not cross from one to the next."""
+    codes = np.empty(tuple(matrix.shape), np.int32)
+    start = 0
+    for elimination in metric.eliminations:
+        part = slice(start, start + len(elimination.order))
+        start = part.stop
+        codes[:, part] = feed_back_grid(
+            matrix[:, part],
+            elimination,
+            Grid(grid.row_steps, grid.column_steps[part], grid.reach, grid.trellis),
+            metric.row_weights,
+            price,
+            Rates(rates.bits, rates.row_classes, rates.column_classes[part]),
+        )
+    return codes
+
+
+def _on(part: Indices | Floats, device: torch.device) -> Indices | Floats:
+    if isinstance(part, Indices):
+        return Indices(part.values.to(device), part.cardinality)
+    return Floats(part.stored.to(device), part.exponent)
+
+
+def _levels(code: Code) -> Tensor:
+    """The levels of all codes, (m, n) float32, new."""
+    codes = code.parts["codes"]
+    assert isinstance(codes, Indices)
+    return levels(codes.values, codes.cardinality // 2, bool(code.facts["trellis"]))
+
+
+def _factors(code: Code, step: Tensor) -> tuple[Tensor, Tensor]:
+    """The steps of rows (m,), the unit included, and of columns (n,)."""
+    rows, columns = code.indices("steps").split(list(code.shape))
+    return row_factors(rows, step), powers(columns)

@@ -1,0 +1,1 @@
+"""Codes of a matrix coded by the classes of their row and column."""

@@ -1,0 +1,25 @@
+"""Which of a trellis's two quantizers each code of a matrix belongs to."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vqzoo.numerics.arrays import Codes
+from vqzoo.numerics.kernels.feedback.trellis import NEXT, SEGMENT, walk_states
+from vqzoo.numerics.threads import run_tasks
+
+
+def walk_parities(codes: Codes, center: int) -> NDArray[np.uint8]:
+    """(m, n) uint8: 0 for codes of even levels, 1 for codes of odd levels.
+
+    Args:
+        codes: (m, n).
+        center: the code of level 0; only its parity matters.
+    """
+    odd = np.empty(codes.shape, np.uint8)
+
+    def work(start: int) -> None:
+        part = slice(start, start + SEGMENT)
+        walk_states(codes[part], center & 1, NEXT, odd[part])
+
+    run_tasks(work, range(0, len(codes), SEGMENT))
+    return odd
