@@ -48,11 +48,13 @@ def pytest_xdist_setupnodes(specs: list[object]) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def plain_environment() -> Iterator[None]:
-    """Output looks the same from every terminal, and all installed plugins are loaded."""
+def plain_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Output looks the same from every terminal, all installed plugins are loaded, and nothing is
+    kept in the user's cache."""
     with pytest.MonkeyPatch.context() as patch:
         for name in ("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR", "VQZOO_PLUGINS"):
             patch.delenv(name, raising=False)
+        patch.setenv("VQZOO_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
 
 

@@ -3,13 +3,16 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
 from vqzoo.numerics.arrays import excess_exponent, times_power
 from vqzoo.numerics.clustering.scalar_kmeans import assign_scalar
 from vqzoo.numerics.decoding.decode import decode_scalar
-from vqzoo.plugin import Code, Floats, Indices, LayerContext, Quantizer
+from vqzoo.numerics.feedback.layer import feedback_of
+from vqzoo.numerics.feedback.levels import Levels, feed_back_levels
+from vqzoo.plugin import Code, Floats, Indices, LayerContext, Quantizer, SecondOrder
 from vqzoo_deep_compression.lloyd import Init, shared_values
 from vqzoo_deep_compression.survivors import (
     DENSE_KINDS,
@@ -53,6 +56,7 @@ class DeepCompression(Quantizer):
         {"density": 0.3, "bits": 4},
         {"density": 0.6, "bits": 6},
     )
+    second_order = True
 
     def quantize(
         self, weight: Tensor, options: DeepCompressionOptions, context: LayerContext
@@ -65,9 +69,14 @@ class DeepCompression(Quantizer):
         if k < 1 << bits:
             context.note(f"only {k} weights survive, so each has its own value")
         if exponent := excess_exponent(values):
-            values = times_power(values, -exponent)
-        codebook = Floats.of(shared_values(values, k, options.init, context.seed), options.dtype)
-        codes = assign_scalar(values, codebook.values)
+            values, weight = times_power(values, -exponent), times_power(weight, -exponent)
+        if context.second_order is None:
+            shared = shared_values(values, k, options.init, context.seed)
+            codebook = Floats.of(shared, options.dtype)
+            codes = assign_scalar(values, codebook.values)
+        else:
+            second_order, seed = context.second_order, context.seed
+            codebook, codes = _fed_back(weight, positions, k, options, second_order, seed)
         parts: dict[str, Indices | Floats] = {
             "gaps": gaps_part(positions, options.gap_bits),
             "codes": Indices(codes, k),
@@ -94,3 +103,30 @@ class DeepCompression(Quantizer):
         """Prune and retrain before values are shared (the paper's section 2)."""
         names = {"density", "threshold", "gap_bits"}
         return [("prune", options.model_dump(include=names, exclude_none=True))]
+
+
+def _fed_back(
+    weight: Tensor,
+    positions: Tensor,
+    k: int,
+    options: DeepCompressionOptions,
+    second_order: SecondOrder,
+    seed: int,
+) -> tuple[Floats, Tensor]:
+    """Shared values and codes (survivors,): survivors first make up for what was pruned, then for
+    the errors of sharing."""
+    feedback = feedback_of(second_order.hessian)
+    positions = positions.to(weight.device)
+    kept = torch.zeros(weight.numel(), dtype=torch.bool, device=weight.device)
+    kept[positions] = True
+    kept = kept.view_as(weight)
+
+    def prune(columns: Tensor, block: Tensor, metric: Tensor) -> Tensor:
+        return block.where(kept[:, columns], 0.0)
+
+    survivors = feedback.quantize(weight, prune).view(-1)[positions]
+    values = shared_values(survivors.cpu(), k, options.init, seed)
+    codebook = Floats.of(values, options.dtype)
+    levels = Levels(codebook.values.to(weight.device), torch.ones_like(weight[:, :1]), kept=kept)
+    codes = feed_back_levels(weight, feedback, levels).codes
+    return codebook, codes.view(-1)[positions]

@@ -9,7 +9,9 @@ from pydantic import Field
 from torch import Tensor
 
 from vqzoo.numerics.arrays import excess_exponent, row_chunks, times_power
-from vqzoo.plugin import Code, Floats, Indices, LayerContext, Options, Quantizer
+from vqzoo.numerics.feedback.layer import feedback_of
+from vqzoo.numerics.feedback.levels import Levels, feed_back_levels
+from vqzoo.plugin import Code, Floats, Indices, LayerContext, Options, Quantizer, SecondOrder
 
 _GROUP = 128
 
@@ -36,6 +38,7 @@ class RoundToNearest(Quantizer):
     source = "Jacob et al. 2018, arXiv 1712.05877, section 2.1 (symmetric, zero point 0)"
     Options = RoundToNearestOptions
     ladder = tuple({"format": name} for name in ("int2", "int4", "int8", "fp16"))
+    second_order = True
 
     def quantize(
         self, weight: Tensor, options: RoundToNearestOptions, context: LayerContext
@@ -54,6 +57,11 @@ class RoundToNearest(Quantizer):
         )
         peaks = peaks.amax().reshape(1, 1) if options.per == "tensor" else peaks
         scale = Floats.scales(peaks / top)
+        if context.second_order is not None:
+            codes = _fed_back(weight, scale.values, width, top, context.second_order)
+            return Code(
+                shape, {"codes": Indices(codes, 2 * top + 1), "scale": scale}, {"group": width}
+            )
         codes = torch.empty(shape, dtype=torch.uint8, device=weight.device)
         steps = scale.values.expand(shape[0], -1)
         steps, start = steps.where(steps > 0, 1.0), 0
@@ -147,6 +155,17 @@ class RoundToNearest(Quantizer):
         width = _group_width(m, n, options)
         scales = 1 if options.per == "tensor" else m * math.ceil(n / width)
         return m * n * _bits(options.format) + 32 * scales
+
+
+def _fed_back(
+    weight: Tensor, scale: Tensor, width: int, top: int, second_order: SecondOrder
+) -> Tensor:
+    """The codes (m, n) of integers around `top`, chosen column by column with error feedback."""
+    m, n = weight.shape
+    integers = torch.arange(-top, top + 1, device=weight.device, dtype=torch.float32)
+    step_of = torch.arange(n, device=weight.device) // width
+    levels = Levels(integers, scale.expand(m, -1), step_of)
+    return feed_back_levels(weight, feedback_of(second_order.hessian), levels).codes
 
 
 def _bits(name: Format) -> int:

@@ -8,7 +8,10 @@ from pydantic import Field
 from torch import Tensor
 
 from vqzoo.numerics.arrays import excess_exponent, row_chunks, times_power
-from vqzoo.plugin import Code, Floats, Indices, LayerContext, Options, Quantizer
+from vqzoo.numerics.feedback.layer import even_weights, feedback_of
+from vqzoo.numerics.feedback.levels import Levels, feed_back_levels
+from vqzoo.plugin import Code, Floats, Indices, LayerContext, Options, Quantizer, SecondOrder
+from vqzoo_vq.by_answers import best_row_scales, scale_sums, value_weights
 
 
 class BinaryOptions(Options):
@@ -27,18 +30,43 @@ class Binary(Quantizer):
     source = "Gong et al. 2014, arXiv 1412.6115, section 3.2; scales: Rastegari et al. 2016, eq. 6"
     Options = BinaryOptions
     ladder = ({"scale": "tensor"}, {"scale": "row"})
+    second_order = True
 
     def quantize(self, weight: Tensor, options: BinaryOptions, context: LayerContext) -> Code:
         """Store the signs and the mean magnitude, which is the scale of least squared error."""
         if exponent := excess_exponent(weight):
             usual = times_power(weight, -exponent)
             return self.quantize(usual, options, context).times_power(exponent, "scale")
+        if context.second_order is not None:
+            return self._feed_back(weight, options, context.second_order)
         parts: dict[str, Indices | Floats] = {"codes": Indices((weight >= 0).view(torch.uint8), 2)}
         if options.scale == "tensor":
             parts["scale"] = Floats.of(weight.abs().mean(dtype=torch.float64).float().reshape(1))
         elif options.scale == "row":
             magnitudes = (torch.abs(rows, out=buffer) for rows, buffer in row_chunks(weight))
             parts["scale"] = Floats.scales(torch.cat([part.mean(dim=1) for part in magnitudes]))
+        return Code((weight.shape[0], weight.shape[1]), parts)
+
+    def _feed_back(self, weight: Tensor, options: BinaryOptions, second_order: SecondOrder) -> Code:
+        """Choose signs column by column, then the scales of least loss for these signs."""
+        feedback = feedback_of(second_order.hessian)
+        importance = even_weights(second_order.row_weights)
+        costs = value_weights(feedback, second_order.row_weights, None)
+        steps = (weight.abs() * costs).sum(1) / costs.sum(1)
+        if options.scale == "tensor":
+            steps = ((steps * importance).sum() / importance.sum()).expand_as(steps)
+        elif options.scale == "none":
+            steps = torch.ones_like(steps)
+        signs = torch.tensor([-1.0, 1.0], device=weight.device)
+        codes = feed_back_levels(weight, feedback, Levels(signs, steps[:, None])).codes
+        parts: dict[str, Indices | Floats] = {"codes": Indices(codes, 2)}
+        decoded = signs[codes.long()]
+        if options.scale == "tensor":
+            sums = scale_sums(weight, decoded, second_order)
+            shared, energy = ((part * importance).sum().reshape(1) for part in sums)
+            parts["scale"] = Floats.scales((shared / energy.where(energy > 0, 1.0)).float())
+        elif options.scale == "row":
+            parts["scale"] = Floats.scales(best_row_scales(weight, decoded, second_order))
         return Code((weight.shape[0], weight.shape[1]), parts)
 
     def check(self, code: Code) -> None:

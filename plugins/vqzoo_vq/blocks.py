@@ -111,6 +111,11 @@ def block_points(
     return groups
 
 
+def by_groups(points: Tensor, groups: int) -> Tensor:
+    """Points (blocks, d, m) as (blocks·groups, d, m / groups), the groups being runs of rows."""
+    return points.unflatten(2, (groups, -1)).transpose(1, 2).flatten(0, 1).contiguous()
+
+
 def points_per_codebook(m: int, n: int, d: int, axis: Axis, scope: CodebookScope) -> int:
     """The number of sub-vectors of each codebook, not counting the tail's (unless it is alone)."""
     shape = cut(m, n, d, axis)

@@ -12,9 +12,11 @@ from vqzoo.numerics.arrays import empty, excess_exponent, times_power
 from vqzoo.numerics.clustering.scalar_kmeans import assign_scalar, scalar_centroids
 from vqzoo.numerics.decoding.decode import decode_scalar
 from vqzoo.numerics.decoding.lookup import look_up_scalar
-from vqzoo.plugin import Code, Floats, Indices, LayerContext, Options, Quantizer
+from vqzoo.numerics.feedback.layer import feedback_of
+from vqzoo.numerics.feedback.levels import Chosen, Levels, feed_back_levels
+from vqzoo.plugin import Code, Floats, Indices, LayerContext, Options, Quantizer, SecondOrder
 from vqzoo.plugin.limits import MAX_CARDINALITY
-from vqzoo_vq.calibrated import column_moments
+from vqzoo_vq.by_answers import best_row_scales, value_weights
 from vqzoo_vq.distortion import ROW_SCALE_GAIN, gaussian_distortion
 from vqzoo_vq.row_scale import (
     Scale,
@@ -46,7 +48,7 @@ class ScalarKMeans(Quantizer):
     source = "Gong et al. 2014, arXiv 1412.6115, section 3.2.1"
     Options = ScalarKMeansOptions
     ladder = ({"k": 2}, {"k": 4}, {"k": 16}, {"k": 64})
-    calibrated = True
+    second_order = True
 
     def quantize(self, weight: Tensor, options: ScalarKMeansOptions, context: LayerContext) -> Code:
         """Cluster all weights, with scale=row after dividing rows by their sizes."""
@@ -55,10 +57,9 @@ class ScalarKMeans(Quantizer):
             return self.quantize(usual, options, context).times_power(exponent, "scale", "codebook")
         sizes = row_sizes(weight, options.scale)
         normalized = weight if sizes is None else divide_rows(weight, sizes)
-        weights = None
-        if context.inputs is not None:
-            weights = column_moments(context.inputs).expand(weight.shape)
-        centroids = scalar_centroids(normalized, options.k, weights=weights, exact=options.exact)
+        if context.second_order is not None:
+            return self._feed_back(weight, normalized, sizes, options, context.second_order)
+        centroids = scalar_centroids(normalized, options.k, exact=options.exact)
         codebook = Floats.of(centroids, options.dtype)
         codes = assign_scalar(normalized, codebook.values)
         parts: dict[str, Indices | Floats] = {
@@ -67,7 +68,38 @@ class ScalarKMeans(Quantizer):
         }
         if options.scale == "row":
             decoded = decode_scalar(codes, codebook.values, normalized)  # in its place
-            parts["scale"] = fit_row_scale(weight, decoded, context.inputs)
+            parts["scale"] = fit_row_scale(weight, decoded)
+        return Code((weight.shape[0], weight.shape[1]), parts)
+
+    def _feed_back(
+        self,
+        weight: Tensor,
+        normalized: Tensor,
+        sizes: Tensor | None,
+        options: ScalarKMeansOptions,
+        second_order: SecondOrder,
+    ) -> Code:
+        """Cluster the weights by what their errors cost, then choose codes column by column."""
+        feedback = feedback_of(second_order.hessian)
+        weights = value_weights(feedback, second_order.row_weights, sizes)
+        steps = torch.ones_like(weight[:, :1]) if sizes is None else sizes
+
+        def choose(values: Tensor) -> tuple[Floats, Chosen]:
+            centroids = scalar_centroids(values, options.k, weights=weights, exact=options.exact)
+            codebook = Floats.of(centroids, options.dtype)
+            levels = Levels(codebook.values, steps)
+            return codebook, feed_back_levels(weight, feedback, levels)
+
+        _, first = choose(normalized)
+        codebook, chosen = choose(first.targets.div_(steps))
+        codes = chosen.codes
+        parts: dict[str, Indices | Floats] = {
+            "codes": Indices(codes, options.k),
+            "codebook": codebook,
+        }
+        if sizes is not None:
+            decoded = decode_scalar(codes, codebook.values, normalized)  # in its place
+            parts["scale"] = Floats.scales(best_row_scales(weight, decoded, second_order))
         return Code((weight.shape[0], weight.shape[1]), parts)
 
     def check(self, code: Code) -> None:

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from vqzoo.numerics.arrays import empty, excess_exponent, times_power
 from vqzoo.numerics.clustering.kmeans import assign, train_codebooks
-from vqzoo.numerics.clustering.metric_kmeans import assign_by_metric, metric_kmeans
 from vqzoo.numerics.decoding.decode import decode_pq
 from vqzoo.numerics.decoding.lookup import look_up
 from vqzoo.plugin import Code, Floats, Indices, LayerContext, Options, Quantizer
@@ -25,8 +24,9 @@ from vqzoo_vq.blocks import (
     cut,
     points_per_codebook,
 )
-from vqzoo_vq.calibrated import block_moments, column_moments
+from vqzoo_vq.by_answers import best_row_scales
 from vqzoo_vq.distortion import ROW_SCALE_GAIN, gaussian_distortion
+from vqzoo_vq.pq_feedback import feed_back_columns, feed_back_rows
 from vqzoo_vq.row_scale import (
     Scale,
     check_row_scale,
@@ -61,7 +61,7 @@ class ProductQuantization(Quantizer):
     )
     Options = ProductQuantizationOptions
     ladder = ({"d": 4, "k": 4}, {"d": 4, "k": 16}, {"d": 4, "k": 64})
-    calibrated = True
+    second_order = True
 
     def quantize(
         self, weight: Tensor, options: ProductQuantizationOptions, context: LayerContext
@@ -73,8 +73,7 @@ class ProductQuantization(Quantizer):
         m, n = weight.shape
         shape = cut(m, n, options.d, options.axis)
         parts: dict[str, Indices | Floats] = {}
-        by_output = context.inputs is not None and options.axis == "columns"
-        cluster = _cluster_by_output if by_output else _cluster
+        cluster = _cluster if context.second_order is None else _feed_back
         for suffix, codes, codebook in cluster(weight, shape, options, context):
             parts["codes" + suffix] = Indices(codes, codebook.stored.shape[1])
             parts["codebook" + suffix] = codebook
@@ -83,7 +82,10 @@ class ProductQuantization(Quantizer):
         if options.scale == "none":
             return code
         decoded = self.decode(code, code.floats())
-        scale = fit_row_scale(weight, decoded, context.inputs)
+        if context.second_order is None:
+            scale = fit_row_scale(weight, decoded)
+        else:
+            scale = Floats.scales(best_row_scales(weight, decoded, context.second_order))
         return Code((m, n), {**parts, "scale": scale}, facts)
 
     def check(self, code: Code) -> None:
@@ -185,43 +187,30 @@ def _cut_of(code: Code) -> Cut:
 def _cluster(
     weight: Tensor, shape: Cut, options: ProductQuantizationOptions, context: LayerContext
 ) -> Iterator[tuple[str, Tensor, Floats]]:
-    """Yield suffix, codes (blocks, points) and stored codebook of the whole blocks and the tail.
-
-    With calibration inputs and axis=rows, a sub-vector lies in one column, whose second moment is
-    its weight.
-    """
+    """Yield suffix, codes (blocks, points) and stored codebook of the whole blocks and the tail."""
     sizes = row_sizes(weight, options.scale)
     groups = block_points(weight, options.d, options.axis, options.codebook, sizes)
     for points, suffix in zip(groups, shape.suffixes, strict=True):
-        batch, _, n = points.shape
-        weights = None
-        if context.inputs is not None:
-            weights = column_moments(context.inputs).repeat(n // shape.points).expand(batch, n)
-        k = min(options.k, n)
-        centroids = train_codebooks(
-            points, k, weights=weights, seed=context.seed, progress=context.progress
-        )
+        k = min(options.k, points.shape[2])
+        centroids = train_codebooks(points, k, seed=context.seed, progress=context.progress)
         codebook = Floats.of(centroids, options.dtype)
         yield suffix, assign(points, codebook.values).reshape(-1, shape.points), codebook
 
 
-def _cluster_by_output(
+def _feed_back(
     weight: Tensor, shape: Cut, options: ProductQuantizationOptions, context: LayerContext
 ) -> Iterator[tuple[str, Tensor, Floats]]:
-    """`_cluster` by the error of the layer's output: each block of columns has its own metric."""
-    assert context.inputs is not None
-    metrics = block_moments(context.inputs, shape)
-    sizes = row_sizes(weight, options.scale)
-    groups = block_points(weight, options.d, options.axis, "block", sizes)
-    for points, metric, suffix in zip(groups, metrics, shape.suffixes, strict=True):
-        shared = options.codebook == "layer"
-        clusters = metric_kmeans(
-            points,
-            metric,
-            min(options.k, shape.points * (len(points) if shared else 1)),
-            shared=shared,
-            seed=context.seed,
-            progress=context.progress,
-        )
-        codebook = Floats.of(clusters.centroids, options.dtype)
-        yield suffix, assign_by_metric(points, metric, codebook.values), codebook
+    """`_cluster` with error feedback."""
+    assert context.second_order is not None
+    feed_back = feed_back_columns if options.axis == "columns" else feed_back_rows
+    return feed_back(
+        weight,
+        shape,
+        row_sizes(weight, options.scale),
+        options.k,
+        options.codebook,
+        options.dtype,
+        context.second_order,
+        context.seed,
+        context.progress,
+    )

@@ -10,7 +10,6 @@ from vqzoo.numerics.arrays import empty
 from vqzoo.numerics.rows import for_rows
 from vqzoo.numerics.tracing import is_traced
 from vqzoo.plugin import Code, Floats
-from vqzoo_vq.calibrated import outputs
 
 Scale = Literal["none", "row"]
 
@@ -45,10 +44,9 @@ def divide_rows(weight: Tensor, sizes: Tensor) -> Tensor:
     return normalized
 
 
-def fit_row_scale(weight: Tensor, normalized: Tensor, inputs: Tensor | None = None) -> Floats:
+def fit_row_scale(weight: Tensor, normalized: Tensor) -> Floats:
     """The scales of least squared error, <w_i, q_i> / <q_i, q_i>, for rows q_i of the decoded
-    normalized matrix: (m,), float16. With calibration inputs, the error is the output's."""
-    weight, normalized = outputs(weight, inputs), outputs(normalized, inputs)
+    normalized matrix: (m,), float16."""
     energy, product = weight.new_empty(2, weight.shape[0])
 
     def multiply(rows: slice, buffer: Tensor) -> None:

@@ -1,7 +1,7 @@
 """rq: residual quantization."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Literal, get_args
 
 import torch
@@ -22,7 +22,7 @@ from vqzoo_vq.blocks import (
     cut,
     points_per_codebook,
 )
-from vqzoo_vq.calibrated import column_moments
+from vqzoo_vq.by_answers import best_row_scales
 from vqzoo_vq.distortion import ROW_SCALE_GAIN, gaussian_distortion
 from vqzoo_vq.row_scale import (
     Scale,
@@ -32,6 +32,7 @@ from vqzoo_vq.row_scale import (
     scale_layout,
     scale_rows,
 )
+from vqzoo_vq.rq_feedback import feed_back_residuals
 
 
 class ResidualQuantizationOptions(Options):
@@ -58,7 +59,7 @@ class ResidualQuantization(Quantizer):
     )
     Options = ResidualQuantizationOptions
     ladder = ({"d": 4, "k": 16, "stages": 1}, {"d": 4, "k": 16}, {"d": 4, "k": 16, "stages": 3})
-    calibrated = True
+    second_order = True
 
     def quantize(
         self, weight: Tensor, options: ResidualQuantizationOptions, context: LayerContext
@@ -71,37 +72,18 @@ class ResidualQuantization(Quantizer):
         d = options.d or n
         shape = cut(m, n, d, "columns")
         parts: dict[str, Indices | Floats] = {}
-        groups = block_points(
-            weight, d, "columns", options.codebook, row_sizes(weight, options.scale)
-        )
-        weights = _point_weights(context.inputs, shape, options.codebook)
-        for group_weights, suffix in zip(weights, shape.suffixes, strict=True):
-            points = groups.pop(0)  # as large as the weight, so released as soon as possible
-            k = min(options.k, points.shape[2])
-            exponent = _excess_exponent(points)
-            if exponent:
-                points.mul_(2.0**-exponent)
-            clusters = residual_kmeans(
-                points,
-                k,
-                options.stages,
-                weights=group_weights,
-                seed=context.seed,
-                progress=context.progress,
-            )
-            del points
-            by_block = clusters.codes.unflatten(2, (-1, m)).transpose(1, 2)
-            codes = by_block.reshape(-1, options.stages, m).contiguous()
-            parts["codes" + suffix] = Indices(codes, k)
-            parts["codebook" + suffix] = Floats.of(
-                clusters.codebooks * 2.0**exponent if exponent else clusters.codebooks,
-                options.dtype,
-            )
-            del clusters, by_block
+        cluster = _cluster if context.second_order is None else _feed_back
+        for suffix, codes, codebook in cluster(weight, shape, options, context):
+            parts["codes" + suffix] = Indices(codes, codebook.stored.shape[2])
+            parts["codebook" + suffix] = codebook
         code = Code((m, n), parts, {"d": d})
         if options.scale == "none":
             return code
-        scale = fit_row_scale(weight, self.decode(code, code.floats()), context.inputs)
+        decoded = self.decode(code, code.floats())
+        if context.second_order is None:
+            scale = fit_row_scale(weight, decoded)
+        else:
+            scale = Floats.scales(best_row_scales(weight, decoded, context.second_order))
         return Code((m, n), {**parts, "scale": scale}, {"d": d})
 
     def check(self, code: Code) -> None:
@@ -191,6 +173,54 @@ class ResidualQuantization(Quantizer):
         return options.stages * sum(group.paper_bits for group in groups)
 
 
+def _cluster(
+    weight: Tensor, shape: Cut, options: ResidualQuantizationOptions, context: LayerContext
+) -> Iterator[tuple[str, Tensor, Floats]]:
+    """Yield suffix, codes (blocks, stages, m) and stored codebooks of the whole blocks and the
+    tail."""
+    m = len(weight)
+    groups = block_points(
+        weight, shape.d, "columns", options.codebook, row_sizes(weight, options.scale)
+    )
+    for suffix in shape.suffixes:
+        points = groups.pop(0)  # as large as the weight, so released as soon as possible
+        exponent = _excess_exponent(points)
+        if exponent:
+            points.mul_(2.0**-exponent)
+        clusters = residual_kmeans(
+            points,
+            min(options.k, points.shape[2]),
+            options.stages,
+            seed=context.seed,
+            progress=context.progress,
+        )
+        del points
+        by_block = clusters.codes.unflatten(2, (-1, m)).transpose(1, 2)
+        codes = by_block.reshape(-1, options.stages, m).contiguous()
+        codebooks = clusters.codebooks * 2.0**exponent if exponent else clusters.codebooks
+        del clusters, by_block
+        yield suffix, codes, Floats.of(codebooks, options.dtype)
+
+
+def _feed_back(
+    weight: Tensor, shape: Cut, options: ResidualQuantizationOptions, context: LayerContext
+) -> Iterator[tuple[str, Tensor, Floats]]:
+    """`_cluster` with error feedback."""
+    assert context.second_order is not None
+    return feed_back_residuals(
+        weight,
+        shape,
+        row_sizes(weight, options.scale),
+        options.stages,
+        options.k,
+        options.codebook,
+        options.dtype,
+        context.second_order,
+        context.seed,
+        context.progress,
+    )
+
+
 def _excess_exponent(points: Tensor) -> int:
     """The exponent of the largest weight if products of two weights could leave float32, else 0."""
     exponent = peak_exponent(points)
@@ -199,20 +229,3 @@ def _excess_exponent(points: Tensor) -> int:
 
 def _cut_of(code: Code) -> Cut:
     return cut(*code.shape, int(code.facts["d"]), "columns")
-
-
-def _point_weights(inputs: Tensor | None, shape: Cut, scope: CodebookScope) -> list[Tensor | None]:
-    """The weights of the sub-vectors of the whole blocks and of the tail: their columns' moments.
-
-    Each is (batch, points), in the order of `block_points`, or None without inputs.
-    """
-    if inputs is None:
-        return [None for _ in shape.widths]
-    weights: list[Tensor | None] = []
-    start, moments = 0, column_moments(inputs)
-    for blocks, d in shape.widths:
-        block_means = moments[start : start + blocks * d].view(blocks, d).mean(1)
-        weight = block_means[:, None].expand(blocks, shape.points)
-        weights.append(weight if scope == "block" or blocks == 1 else weight.reshape(1, -1))
-        start += blocks * d
-    return weights

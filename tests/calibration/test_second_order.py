@@ -5,7 +5,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from vqzoo.calibration.second_order.input_vectors import input_vectors
+from vqzoo.calibration.input_vectors import input_vectors
 from vqzoo.calibration.second_order.statistics import block_width, second_order
 from vqzoo.compression.view import compressible_layers
 from vqzoo.data.batches import Batch

@@ -9,15 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vqzoo.calibration.input_vectors import KINDS, Convolution, patches
+from vqzoo.calibration.passes import in_eval_mode
 from vqzoo.compression.plugin_calls import layer_seed
-from vqzoo.data.batches import Batch, Data
+from vqzoo.data.batches import Batch
 from vqzoo.plugin.selector import LayerInfo
-from vqzoo.progress import Steps, Watcher
+from vqzoo.progress import Steps
 
 ROWS = 4096
-# Kinds of layers that multiply their matrix by vectors of n values. An embedding looks rows up, a
-# transposed convolution multiplies by the transposed matrix, and attention passes its inputs on.
-KINDS = ("linear", "conv1d", "conv2d", "conv3d")
 MEMORY = 1 << 30  # bytes of all layers' rows together
 
 
@@ -27,23 +26,6 @@ class _Sample:
 
     generator: torch.Generator
     rows: list[Tensor] = field(default_factory=list)
-
-
-def calibration_inputs(
-    model: nn.Module,
-    layers: Sequence[LayerInfo],
-    data: Data,
-    *,
-    seed: int,
-    device: torch.device,
-    watcher: Watcher,
-) -> dict[str, Tensor]:
-    """`layer_inputs` on calibration data of known length, reported to a watcher."""
-    assert data.images is not None
-    with watcher.images(f"calibrating on {data.name}") as steps:
-        return layer_inputs(
-            model, layers, data, data.images, seed=seed, device=device, progress=steps
-        )
 
 
 @torch.no_grad()
@@ -86,73 +68,47 @@ def layer_inputs(
     }
     share = [0.0]  # the current batch's, of all images
 
-    def draw(layer: LayerInfo, module: nn.Module, arguments: tuple[Any, ...]) -> None:
+    def draw(layer: LayerInfo, module: nn.Module, arguments: tuple[Any, ...], out: Tensor) -> None:
         if not arguments:  # called by keyword
             return
         count = math.ceil(rows * share[0])
         sample = samples[layer.name]
-        drawn = _draw_rows(module, arguments[0].detach(), count, sample.generator)
+        drawn = _draw_rows(module, arguments[0], out.shape[2:], count, sample.generator)
         sample.rows.append(drawn.float().cpu())
 
-    training, home = model.training, next(model.parameters()).device
     hooks = [
-        model.get_submodule(layer.name).register_forward_pre_hook(partial(draw, layer))
+        model.get_submodule(layer.name).register_forward_hook(partial(draw, layer))
         for layer in layers
     ]
     try:
-        model.to(device).eval()
-        done = 0
-        for batch in batches:
-            share[0] = len(batch.images) / images
-            model(batch.images.to(device))
-            done += len(batch.images)
-            if progress is not None:
-                progress(done, images)
+        with in_eval_mode(model, device):
+            done = 0
+            for batch in batches:
+                share[0] = len(batch.images) / images
+                model(batch.images.to(device))
+                done += len(batch.images)
+                if progress is not None:
+                    progress(done, images)
     finally:
         for hook in hooks:
             hook.remove()
-        model.to(home).train(training)
     finite = {name: _finite_rows(torch.cat(s.rows)) for name, s in samples.items() if s.rows}
     return {name: _evenly_spaced(inputs, rows) for name, inputs in finite.items() if len(inputs)}
 
 
-def _draw_rows(module: nn.Module, x: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """(count, n) rows of a layer's inputs."""
-    if not isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+def _draw_rows(
+    module: nn.Module, x: Tensor, places: tuple[int, ...], count: int, generator: torch.Generator
+) -> Tensor:
+    """(count, n) rows of a layer's inputs; `places` is the size of a convolution's output."""
+    if not isinstance(module, Convolution):
         flat = x.reshape(-1, x.shape[-1])
         return flat[torch.randint(len(flat), (count,), generator=generator).to(x.device)]
-    padding = module.padding if not isinstance(module.padding, str) else 0
-    patches = _patches(x, module.kernel_size, module.stride, module.dilation, padding)
-    positions = patches.shape[2 : 2 + len(module.kernel_size)]
     image = torch.randint(len(x), (count,), generator=generator)
-    position = [torch.randint(size, (count,), generator=generator) for size in positions]
+    position = [torch.randint(size, (count,), generator=generator) for size in places]
     group = torch.randint(module.groups, (count,), generator=generator)
-    by_group = patches.unflatten(1, (module.groups, -1)).movedim(2, -1)
+    by_group = patches(module, x, places).unflatten(1, (module.groups, -1)).movedim(2, -1)
     chosen = by_group[(image, group, *position)]  # (count, kernel, channels of the group)
     return chosen.movedim(-1, 1).reshape(count, -1)
-
-
-def _patches(
-    x: Tensor,
-    kernel: tuple[int, ...],
-    stride: tuple[int, ...],
-    dilation: tuple[int, ...],
-    padding: int | tuple[int, ...],
-) -> Tensor:
-    """The patches of a convolution's input: (batch, channels, positions..., kernel...).
-
-    They are a view of the input, which is copied only to pad it. An input smaller than the kernel
-    is padded to one patch, for convolutions that pad their input themselves ("same").
-    """
-    paddings = (padding,) * len(kernel) if isinstance(padding, int) else padding
-    sides: list[int] = []
-    for length, size, gap, side in zip(x.shape[2:], kernel, dilation, paddings, strict=True):
-        missing = max(0, gap * (size - 1) + 1 - length - 2 * side)
-        sides = [side + missing // 2, side + missing - missing // 2, *sides]
-    patches = nn.functional.pad(x, sides)
-    for axis, (size, step, gap) in enumerate(zip(kernel, stride, dilation, strict=True)):
-        patches = patches.unfold(2 + axis, gap * (size - 1) + 1, step)[..., ::gap]
-    return patches
 
 
 def _finite_rows(inputs: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Passes of a network over the same images, and their progress."""
 
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -13,6 +13,17 @@ from vqzoo.progress import Steps
 
 class EndPass(Exception):
     """A hook raises this to end a forward pass that has come as far as it is needed."""
+
+
+@contextmanager
+def in_eval_mode(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """The model on `device` and in eval mode; afterwards it is where and as it was."""
+    training, home = model.training, next(model.parameters()).device
+    try:
+        model.to(device).eval()
+        yield
+    finally:
+        model.to(home).train(training)
 
 
 class Passes:

@@ -25,6 +25,7 @@ _EXTRAS = ("onnx",)
 _OPTIONAL = ("torchvision", "triton")
 _VARIABLES = (
     "VQZOO_PLUGINS",
+    "VQZOO_CACHE",
     "HF_HOME",
     "HF_HUB_CACHE",
     "HF_HUB_OFFLINE",
@@ -74,7 +75,11 @@ def diagnose() -> dict[str, list[Finding]]:
         "extras": _extras,
         "threads": _threads,
         "devices": _devices,
-        "caches": lambda: [*_guarded("numba", _numba_cache), *_guarded("hub", _hub_cache)],
+        "caches": lambda: [
+            *_guarded("numba", _numba_cache),
+            *_guarded("hub", _hub_cache),
+            *_guarded("statistics", _statistics_cache),
+        ],
         "plugins": _plugins,
         "terminal": _terminal,
         "environment": _environment,
@@ -181,6 +186,15 @@ def _hub_cache() -> Iterator[Finding]:
     folder = Path(constants.HF_HUB_CACHE)
     files = (Path(root, name) for root, _, names in os.walk(folder) for name in names)
     yield _cache("hub", folder, sum(file.lstat().st_size for file in files))
+
+
+def _statistics_cache() -> Iterator[Finding]:
+    """Where calibration keeps second-order statistics."""
+    from vqzoo.calibration.second_order.kept import cache_folder
+
+    folder = cache_folder()
+    files = (file for file in folder.rglob("*") if file.is_file())
+    yield _cache("statistics", folder, sum(file.stat().st_size for file in files))
 
 
 def _cache(name: str, folder: Path, size: int) -> Finding:

@@ -18,6 +18,7 @@ from vqzoo.compression.extremes import (
 )
 from vqzoo.compression.options import choose_options, target_ratio, validate_options
 from vqzoo.compression.plugin_calls import (
+    Statistics,
     decode_new,
     layer_context,
     matrix_shape,
@@ -85,7 +86,7 @@ def compress_layer(
     seed: int,
     device: torch.device,
     progress: Progress,
-    inputs: Tensor | None = None,
+    statistics: Statistics | None = None,
 ) -> tuple[CompressedLayer, Tensor]:
     """Compress one layer.
 
@@ -96,8 +97,8 @@ def compress_layer(
         seed: the run's.
         device: where to compute.
         progress: told of the method's steps and of notes.
-        inputs: what the layer multiplies its matrix with, (r, n) float32, for methods that weight
-            errors by it. A transform changes the columns: behind one, all columns count alike.
+        statistics: what calibration images say about the layer, for methods that weight errors by
+            it. A transform changes the columns: behind one, all columns count alike.
 
     Returns:
         The compressed layer, and its decoded matrix, (m, n) float32 on `device`.
@@ -115,12 +116,13 @@ def compress_layer(
             notes.append(text)
             progress.note(layer.name, text)
 
-    if inputs is not None and choice.transforms:
+    if statistics is not None and choice.transforms:
         note("calibration does not reach through a transform")
-        inputs = None
+        statistics = None
+    inputs = None if statistics is None else statistics.inputs
     if inputs is not None and squares_overflow(inputs):
         note("its calibration inputs are too large to be squared: all columns count alike")
-        inputs = None
+        statistics = None
     context = layer_context(
         plugins,
         layer,
@@ -128,7 +130,7 @@ def compress_layer(
         device=device,
         note=note,
         progress=progress.layer_step,
-        inputs=inputs,
+        statistics=statistics,
     )
     original = model.get_parameter(weight_key(layer.name))
     weight = weight_matrix(model, layer, device)

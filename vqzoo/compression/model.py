@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vqzoo.compression.layer import CompressedLayer, compress_layer
+from vqzoo.compression.plugin_calls import Statistics
 from vqzoo.compression.selection import LayerPlan
 from vqzoo.errors import NothingCompressed, PluginError
 from vqzoo.plugin.manager import Plugins
@@ -28,7 +29,7 @@ def compress_model(
     seed: int,
     device: torch.device,
     progress: Progress,
-    inputs: Mapping[str, Tensor] | None = None,
+    statistics: Mapping[str, Statistics] | None = None,
     finished: Mapping[int, Kept] | None = None,
     on_kept: Callable[[int, Kept], None] | None = None,
     keep_going: bool = False,
@@ -45,7 +46,8 @@ def compress_model(
         seed: the run's.
         device: where to compute.
         progress: told of each layer.
-        inputs: calibration inputs by layer, where there are any; see `compress_layer`.
+        statistics: what calibration gathered, by layer; None without calibration. See
+            `compress_layer`.
         finished: what an earlier, interrupted call kept, by place in `plans`.
         on_kept: called after each layer with its place in `plans` and what is kept of it.
         keep_going: leave a layer dense if its plugin fails, and continue with the others.
@@ -62,7 +64,9 @@ def compress_model(
     finished = finished or {}
     kept: list[Kept] = []
     skipped: dict[str, str] = {}
-    if inputs is not None:
+    if statistics is None:
+        _note_what_images_bring(plans, plugins, progress)
+    else:
         _note_uncalibrated_methods(plans, plugins, progress)
     for index, plan in enumerate(plans):
         name = plan.layer.name
@@ -70,7 +74,7 @@ def compress_model(
         if index in finished:
             kept.append(finished[index])
         else:
-            if inputs is not None and name not in inputs:
+            if statistics is not None and name not in statistics:
                 progress.note(name, "calibration does not reach it: its inputs were not seen")
             try:
                 compressed, decoded = compress_layer(
@@ -80,7 +84,7 @@ def compress_model(
                     seed=seed,
                     device=device,
                     progress=progress,
-                    inputs=None if inputs is None else inputs.get(name),
+                    statistics=None if statistics is None else statistics.get(name),
                 )
                 kept.append(keep(index, compressed, decoded))
             except SkipLayer as reason:
@@ -109,7 +113,22 @@ def _note_uncalibrated_methods(
     """Note each method, at its first layer, that does not declare that it uses calibration."""
     first_layers = {plan.choice.method: plan.layer.name for plan in reversed(plans)}
     for method, layer in reversed(first_layers.items()):
-        if not plugins.quantizers.get(method).item.calibrated:
+        item = plugins.quantizers.get(method).item
+        if not (item.calibrated or item.second_order):
             progress.note(
                 layer, f"calibration may change nothing: {method} does not declare that it uses it"
             )
+
+
+def _note_what_images_bring(
+    plans: Sequence[LayerPlan], plugins: Plugins, progress: Progress
+) -> None:
+    """Note, at the first layer whose method uses them, what second-order statistics would bring."""
+    for plan in plans:
+        if plugins.quantizers.get(plan.choice.method).item.second_order:
+            progress.note(
+                plan.layer.name,
+                "errors of all weights count alike: calibration on a few hundred unlabelled images "
+                "would weight them by what they do to the answers",
+            )
+            return

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -23,8 +23,22 @@ from vqzoo.plugin.manager import Plugins
 from vqzoo.plugin.method import LayerContext
 from vqzoo.plugin.quantizer import Quantizer
 from vqzoo.plugin.registry import Registered
+from vqzoo.plugin.second_order import SecondOrder
 from vqzoo.plugin.selector import LayerInfo
 from vqzoo.plugin.transform import Transform
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What calibration images say about a layer; see `LayerContext`.
+
+    Attributes:
+        inputs: a sample of its inputs, (r, n) float32.
+        second_order: what errors of its weights do to the logits.
+    """
+
+    inputs: Tensor | None = None
+    second_order: SecondOrder | None = None
 
 
 def layer_context(
@@ -35,7 +49,7 @@ def layer_context(
     device: torch.device,
     note: Callable[[str], None],
     progress: Callable[[int, int], None],
-    inputs: Tensor | None = None,
+    statistics: Statistics | None = None,
 ) -> LayerContext:
     """The `LayerContext` of a layer.
 
@@ -46,7 +60,7 @@ def layer_context(
         device: where to compute.
         note: takes a line that the user should see.
         progress: takes (done, total) steps.
-        inputs: the layer's calibration inputs, (r, n) float32.
+        statistics: what calibration gathered about the layer, if anything.
     """
 
     def quantize_child(name: str, matrix: Tensor, values: Mapping[str, Any]) -> MethodCode:
@@ -54,10 +68,10 @@ def layer_context(
         options = validate_options(entry.item, values)
         with isolated(on_layer(entry, layer.name)):
             fitted = entry.item.fit(*matrix_shape(matrix), options, note)
-        return quantize_matrix(plugins, entry, matrix.contiguous(), fitted, without_inputs)
+        return quantize_matrix(plugins, entry, matrix.contiguous(), fitted, uncalibrated)
 
-    # The columns of a child are not the layer's: its inputs say nothing about them.
-    without_inputs = LayerContext(
+    # The columns of a child are not the layer's: statistics of the layer say nothing about them.
+    uncalibrated = LayerContext(
         layer=layer.name,
         kind=layer.kind,
         shape=layer.shape,
@@ -68,9 +82,14 @@ def layer_context(
         progress=progress,
         quantize=quantize_child,
     )
-    if inputs is None:
-        return without_inputs
-    return replace(without_inputs, inputs=inputs.to(device))
+    if statistics is None:
+        return uncalibrated
+    inputs, second_order = statistics.inputs, statistics.second_order
+    return replace(
+        uncalibrated,
+        inputs=None if inputs is None else inputs.to(device),
+        second_order=None if second_order is None else second_order.to(device),
+    )
 
 
 def layer_seed(seed: int, name: str) -> int:

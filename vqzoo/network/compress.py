@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vqzoo.calibration.layer_inputs import calibration_inputs
 from vqzoo.calibration.repair import Repaired, repair_with
+from vqzoo.calibration.statistics import layer_statistics
 from vqzoo.compression.check import check_weights
 from vqzoo.compression.coded_layer import with_dense_weights
 from vqzoo.compression.folding import with_plain_weights
@@ -72,7 +72,7 @@ def compress(
         ratio: let the method choose its options per layer for this ratio, codebooks counted; 16
             where neither a ratio nor options are given.
         transforms: transforms to run before the method, in order: names, or (name, options).
-        calibrate: weight errors by what layers see of these images (km, pq, rq): a data
+        calibrate: weight errors by what they do to the network's answers on these images: a data
             specification as `vqzoo run --calibrate` takes it, or preprocessed batches such as a
             `torch.utils.data.DataLoader` gives (of images, or pairs of images and labels).
         repair: correct biases and batch norm statistics afterwards on these images, given in the
@@ -127,11 +127,10 @@ def compress(
     for plan in plans:
         if plan.layer.name in folded:
             watcher.note(plan.layer.name, folded[plan.layer.name])
-    inputs = None
+    statistics = None
     if calibration is not None:
-        planned = [plan.layer for plan in plans]
-        inputs = calibration_inputs(
-            model, planned, calibration, seed=seed, device=where, watcher=watcher
+        statistics = layer_statistics(
+            model, plans, available, calibration, seed=seed, device=where, watcher=watcher
         )
     matrices: dict[str, Tensor] = {}
 
@@ -147,7 +146,7 @@ def compress(
         seed=seed,
         device=where,
         progress=watcher,
-        inputs=inputs,
+        statistics=statistics,
         keep_going=keep_going,
     )
     module = copy_with_weights(model, matrices).eval().requires_grad_(False)

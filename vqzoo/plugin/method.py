@@ -47,8 +47,9 @@ class LayerContext:
             calibration. Its rows are drawn from the vectors that the layer multiplies by its
             matrix, equally from each group of a convolution. Their second moment is
             `inputs.T @ inputs / r`.
-        second_order: what errors of the layer's weights do to the network's logits; None where
-            the run gathered no such statistics.
+        second_order: what errors of the layer's weights do to the network's logits, for methods
+            that declare `second_order`; None without calibration, where H = I and g = 1 is the
+            best guess.
     """
 
     layer: str

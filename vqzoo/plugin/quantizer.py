@@ -20,12 +20,14 @@ class Quantizer(Method):
         ladder: options from coarse to fine, as a user would give them; each rung stores more and
             errs less than the one before. The conformance kit tries every rung. The default is
             one rung, the default options.
-        calibrated: whether `quantize` weights errors by `context.inputs`. A calibrated run names
-            the methods that do not declare it.
+        calibrated: whether `quantize` weights errors by `context.inputs`.
+        second_order: whether `quantize` uses `context.second_order`. A calibrated run then gathers
+            that in the place of `context.inputs`, and names the methods that declare neither.
     """
 
     ladder: ClassVar[Sequence[Mapping[str, Any]]] = ({},)
     calibrated: ClassVar[bool] = False
+    second_order: ClassVar[bool] = False
 
     @abstractmethod
     def quantize(self, weight: Tensor, options: Any, context: LayerContext) -> Code:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -24,3 +25,8 @@ class SecondOrder:
 
     hessian: tuple[Tensor, ...]
     row_weights: Tensor
+
+    def to(self, device: torch.device) -> "SecondOrder":
+        """The same on a device."""
+        blocks = tuple(block.to(device) for block in self.hessian)
+        return SecondOrder(blocks, self.row_weights.to(device))

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 
 from vqzoo.artifact.encode import EncodedLayer, encode_layer
-from vqzoo.calibration.layer_inputs import calibration_inputs
+from vqzoo.calibration.statistics import layer_statistics
 from vqzoo.compression.layer import CompressedLayer
 from vqzoo.compression.model import compress_model
+from vqzoo.compression.plugin_calls import Statistics
 from vqzoo.compression.view import weight_key
-from vqzoo.plugin.selector import LayerInfo
 from vqzoo.progress import Watcher
 from vqzoo.report.layer_record import LayerRecord, layer_record
 from vqzoo.report.steps import FinetuningRecord, RepairRecord, StageRecord
@@ -65,7 +65,6 @@ def compress_layers(
     plans, plugins = prepared.plans, prepared.plugins
     saved = [saved_layer(work, index) for index in range(len(plans))]
     finished = {i: _KeptLayer(*layer) for i, layer in enumerate(saved) if layer is not None}
-    waiting = [plan.layer for i, plan in enumerate(plans) if i not in finished]
 
     def keep(index: int, compressed: CompressedLayer, decoded: Tensor) -> _KeptLayer:
         encoded = _encode(prepared, compressed)
@@ -86,7 +85,7 @@ def compress_layers(
         seed=prepared.recipe.seed,
         device=prepared.device,
         progress=watcher,
-        inputs=_calibration_inputs(prepared, waiting, watcher),
+        statistics=_statistics(prepared, [plans[i].layer.name for i in finished], watcher),
         finished=finished,
         on_kept=notify,
         keep_going=keep_going,
@@ -114,20 +113,19 @@ def _encode(prepared: Prepared, compressed: CompressedLayer) -> EncodedLayer:
     )
 
 
-def _calibration_inputs(
-    prepared: Prepared, waiting: Sequence[LayerInfo], watcher: Watcher
-) -> Mapping[str, Tensor] | None:
-    """Calibration inputs of layers not yet compressed; None if the run does not calibrate."""
-    data = prepared.calibration
-    if data is None:
+def _statistics(
+    prepared: Prepared, finished: Sequence[str], watcher: Watcher
+) -> Mapping[str, Statistics] | None:
+    """What calibration says about layers not yet compressed; None if the run does not calibrate."""
+    if prepared.calibration is None:
         return None
-    if not waiting:
-        return {}
-    return calibration_inputs(
+    return layer_statistics(
         prepared.opened.module,
-        waiting,
-        data,
+        prepared.plans,
+        prepared.plugins,
+        prepared.calibration,
         seed=prepared.recipe.seed,
         device=prepared.device,
         watcher=watcher,
+        finished=finished,
     )

@@ -213,8 +213,8 @@ class Recipe(BaseModel):
         str | None,
         CommandOption(
             "--calibrate",
-            help="Weight errors by the inputs that layers receive on some training images (km, pq, "
-            "rq): fmnist, fmnist:FOLDER, imagefolder:PATH, or a timm data set, split train.",
+            help="Weight errors by what they do to the answers on some training images, without "
+            "labels: fmnist, fmnist:FOLDER, imagefolder:PATH, or a timm data set, split train.",
             metavar="DATA",
             panel="Calibration",
             write=public_data_name,

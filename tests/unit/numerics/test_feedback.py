@@ -9,6 +9,8 @@ from torch import Tensor
 
 from vqzoo.numerics.feedback.blocks import feed_back_blocks
 from vqzoo.numerics.feedback.elimination import eliminate
+from vqzoo.numerics.feedback.layer import feedback_loss, feedback_of, times_hessian
+from vqzoo.numerics.feedback.levels import Levels, feed_back_levels
 
 
 def problem(m: int, n: int, groups: int = 1, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -115,3 +117,74 @@ def test_a_singular_hessian_needs_damping_and_an_unseen_group_none() -> None:
     silent = torch.cat([hessian, torch.zeros(1, 6, 6)])
     factor = eliminate([silent], 0.1).factor
     assert torch.equal(factor[1], torch.eye(6))
+
+
+@pytest.mark.parametrize(("groups", "n"), [(1, 300), (4, 11), (8, 1)])
+@pytest.mark.parametrize("sparse", [False, True])
+def test_the_kernel_of_shared_levels_is_feedback_with_the_nearest(
+    groups: int, n: int, sparse: bool
+) -> None:
+    matrix, hessian = problem(16, n, groups)
+    generator = torch.Generator().manual_seed(3)
+    steps = torch.rand(16, 2, generator=generator)
+    steps[3] = 0
+    kept = torch.rand(16, n, generator=generator) < 0.5 if sparse else None
+    values = torch.tensor([-2.0, -0.5, 0.25, 1.5])
+    levels = Levels(values, steps, torch.arange(n) % 2, kept)
+    seen = torch.empty_like(matrix)
+
+    def choose(columns: Tensor, block: Tensor, metric: Tensor) -> Tensor:
+        seen[:, columns] = block
+        some = levels.columns(columns)
+        return some.of(some.nearest(block))
+
+    feedback = feedback_of([hessian])
+    expected = feedback.quantize(matrix, choose)
+    chosen = feed_back_levels(matrix, feedback, levels)
+    assert torch.allclose(levels.of(chosen.codes), expected)
+    assert torch.allclose(chosen.targets, seen, atol=1e-4)
+    assert matrix.equal(problem(16, n, groups)[0])
+    if kept is not None:
+        assert not chosen.codes[~kept].any()
+
+
+@pytest.mark.parametrize("width", [1, 3, 4])
+def test_parts_meet_where_sub_vectors_do(width: int) -> None:
+    matrix, hessian = problem(6, 20, 2)
+    cut = [hessian[:, :9, :9], hessian[:, 9:, 9:]]
+    feedback = feedback_of(cut, width)
+    border = -(-9 // width) * width
+    assert feedback.starts == (0, border)
+    whole = torch.stack([torch.block_diag(*blocks) for blocks in zip(*cut, strict=True)])
+    halves = [whole[:, :border, :border], whole[:, border:, border:]]
+    values = feedback.quantize(matrix, rounded)
+    for half, part in zip(halves, (slice(0, border), slice(border, 20)), strict=True):
+        alone = feed_back_blocks(matrix[:, part], eliminate([half], 0.1, width), width, rounded)
+        assert torch.equal(values[:, part], alone)
+    metrics = feedback.block_metrics()
+    assert [metric.shape[0] * metric.shape[2] for metric in metrics] == [
+        20 // width * width, *([20 % width] if 20 % width else []),
+    ]  # fmt: skip
+    if width == 1:
+        assert torch.allclose(metrics[0][:, :, 0, 0].T, feedback.column_metric(), rtol=1e-4)
+
+
+def test_the_loss_is_that_of_each_group_and_block() -> None:
+    error, hessian = problem(6, 20, 2)
+    weights = torch.arange(6.0)
+    cut = [hessian[:, :9, :9], hessian[:, 9:, 9:]]
+    expected = 0.0
+    for row in range(6):
+        for block, columns in zip(cut, (slice(0, 9), slice(9, 20)), strict=True):
+            e, h = error[row, columns].double(), block[row // 3].double()
+            assert torch.allclose(
+                times_hessian(error, cut)[row, columns].double(), e @ h, atol=1e-4
+            )
+            expected += row * float(e @ h @ e)
+    assert feedback_loss(error, cut, weights) == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_group_that_saw_nothing_costs_next_to_nothing() -> None:
+    _, hessian = problem(1, 6)
+    metric = feedback_of([torch.cat([1e-3 * hessian, torch.zeros(1, 6, 6)])]).column_metric()
+    assert float(metric[1].max()) < 0.1 * float(metric[0].min())

@@ -20,14 +20,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vqzoo.calibration.second_order.input_vectors import input_vectors
+from vqzoo.calibration.input_vectors import KINDS, Convolution, input_vectors
+from vqzoo.calibration.passes import in_eval_mode
 from vqzoo.data.batches import Batch
 from vqzoo.plugin.second_order import SecondOrder
 from vqzoo.plugin.selector import LayerInfo
 from vqzoo.progress import Steps
 
 HESSIAN_BYTES = 2 << 30  # of all layers' H together
-KINDS = ("linear", "conv1d", "conv2d")  # whose input vectors are known; others are left out
+_WIDEST = 8192  # columns of a block of H: its factorization takes 1.5 GiB
 _COPY = 1 << 24  # values of input vectors copied at a time: 64 MiB
 _IMAGES = 16 * 3 * 224 * 224  # values of input images differentiated at a time
 
@@ -55,12 +56,13 @@ class _Sums:
 
     def add_gradients(self, gradients: Tensor, channel: int) -> None:
         """Add squared gradients with respect to the layer's outputs."""
-        self.gradients += gradients.movedim(channel, 0).flatten(1).square().sum(1)
+        self.gradients += gradients.movedim(channel, 0).flatten(1).float().square().sum(1)
 
     def mean(self, samples: int) -> SecondOrder:
         """The statistics; `samples` counts images times vectors v."""
         hessian = tuple((product / self.positions).cpu() for product in self.products)
-        return SecondOrder(hessian, (self.gradients / samples).float().cpu())
+        weights = (self.gradients / samples).float().cpu()
+        return SecondOrder(hessian, weights if weights.any() else torch.ones_like(weights))
 
 
 def second_order(
@@ -87,7 +89,8 @@ def second_order(
         batches: preprocessed images.
         images: how many there are in all, for the progress callback.
         seed: of the random vectors v.
-        draws: vectors v an image; each costs a backward pass.
+        draws: vectors v an image; each costs a backward pass. Layers that no gradient comes back to
+            have row weights of 1.
         limit: bytes that the H of all layers may take.
         device: where to run the network.
         progress: called with (images done, images).
@@ -104,7 +107,7 @@ def second_order(
     sums = {layer.name: _Sums(layer, width, device) for layer in layers}
     generator = torch.Generator().manual_seed(seed)
     done = 0
-    with _prepared(model, device), _observed(model, sums):
+    with in_eval_mode(model, device), _only_activations(model), _observed(model, sums):
         for batch in batches:
             for chunk in batch.images.split(_images_at_once(batch.images)):
                 _backward_random(model, chunk.to(device), draws, generator)
@@ -117,8 +120,8 @@ def second_order(
 
 def block_width(layers: Sequence[LayerInfo], limit: int = HESSIAN_BYTES) -> int:
     """The widest blocks of columns, a power of two, with which the H of all layers take at most
-    `limit` bytes; layers of no more columns have one block. At least 64."""
-    width = 1 << max(layer.matrix_shape[1] - 1 for layer in layers).bit_length()
+    `limit` bytes; layers of no more columns have one block. At least 64, at most 8192."""
+    width = min(_WIDEST, 1 << max(layer.matrix_shape[1] - 1 for layer in layers).bit_length())
     while width > 64 and sum(_hessian_bytes(layer, width) for layer in layers) > limit:
         width //= 2
     return width
@@ -137,25 +140,26 @@ def _backward_random(
     model: nn.Module, images: Tensor, draws: int, generator: torch.Generator
 ) -> None:
     """Back-propagate vᵀ(z - mean z) of some images through the hooks, for each draw of v."""
-    logits = model(images.detach().requires_grad_()).flatten(1)
+    answer = model(images.detach().requires_grad_())
+    if not isinstance(answer, Tensor) or not answer.requires_grad:
+        return  # H is all that can be had
+    logits = answer.flatten(1)
     for draw in range(draws):
         v = torch.randn(logits.shape, generator=generator).to(logits)
         (v - v.mean(1, keepdim=True)).mul(logits).sum().backward(retain_graph=draw + 1 < draws)
 
 
 @contextmanager
-def _prepared(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """The model on `device`, in eval mode, without gradients for its parameters."""
-    training, home = model.training, next(model.parameters()).device
+def _only_activations(model: nn.Module) -> Iterator[None]:
+    """Gradients are on, but parameters take none."""
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     try:
-        model.to(device).eval().requires_grad_(False)
+        model.requires_grad_(False)
         with torch.enable_grad():
             yield
     finally:
         for parameter in trainable:
             parameter.requires_grad_(True)
-        model.to(home).train(training)
 
 
 @contextmanager
@@ -181,7 +185,7 @@ def _observe(total: _Sums, module: nn.Module, arguments: tuple[Any, ...], output
     outputs = output.detach()
     for inputs, result in zip(x.split(at_once), outputs.split(at_once), strict=True):
         total.add_inputs(input_vectors(module, inputs.float(), result))
-    channel = 1 if isinstance(module, nn.Conv1d | nn.Conv2d) else -1
+    channel = 1 if isinstance(module, Convolution) else -1
     if output.requires_grad:
         # A tensor's hook, not the module's: an activation may overwrite the output in place.
         output.register_hook(lambda gradient: total.add_gradients(gradient, channel))

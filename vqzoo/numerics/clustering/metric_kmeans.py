@@ -21,6 +21,7 @@ def metric_kmeans(
     metrics: Tensor,
     k: int,
     *,
+    weights: Tensor | None = None,
     shared: bool = False,
     seed: int = 0,
     rounds: int = 8,
@@ -32,12 +33,13 @@ def metric_kmeans(
     A codebook for each block is plain k-means on Lᵀx, with H = L Lᵀ. A single codebook for all
     blocks starts from k-means weighted by the metrics' traces and continues with Lloyd's
     iterations: the nearest centroids by each block's metric, then
-    c_j = (Σ_b n_bj H_b)⁻¹ Σ_b H_b Σ_{i in j} x_bi.
+    c_j = (Σ_b n_bj H_b)⁻¹ Σ_b H_b Σ_{i in j} x_bi, n_bj the number, or weight, of the points.
 
     Args:
         points: (blocks, d, n), float32, finite.
         metrics: (blocks, d, d), symmetric, positive definite.
         k: centroids a codebook, at most the number of its points.
+        weights: (blocks, n), >= 0: the importance of each point.
         shared: whether all blocks share one codebook.
         seed: seed of the random draws.
         rounds: maximum of Lloyd's iterations of a shared codebook.
@@ -52,22 +54,26 @@ def metric_kmeans(
     """
     factors = _factors(points, metrics)
     if not shared:
-        clusters = kmeans(_transformed(points, factors), k, seed=seed, progress=progress)
+        clusters = kmeans(
+            _transformed(points, factors), k, weights=weights, seed=seed, progress=progress
+        )
         transformed = clusters.centroids.double().mT
         original = torch.linalg.solve_triangular(factors.mT, transformed, upper=True)
         return Clusters(original.mT.float().contiguous(), clusters.codes)
     blocks, d, n = points.shape
-    mass = metrics.diagonal(dim1=1, dim2=2).mean(1).float()
+    mass = metrics.diagonal(dim1=1, dim2=2).mean(1).float()[:, None].expand(blocks, n)
+    if weights is not None:
+        mass = mass * weights
     centroids = train_codebooks(
         points.transpose(0, 1).reshape(1, d, blocks * n),
         k,
-        weights=mass[:, None].expand(blocks, n).reshape(1, -1),
+        weights=mass.reshape(1, -1),
         seed=seed,
         progress=progress,
     )
     best = float("inf")
     for _ in range(rounds):
-        error, moved = _step(points, metrics.double(), factors, centroids)
+        error, moved = _step(points, weights, metrics.double(), factors, centroids)
         if not best - error > tolerance * error:
             break
         centroids, best = moved, error
@@ -116,7 +122,7 @@ def _assigned(points: Tensor, factors: Tensor, centroids: Tensor) -> Iterator[tu
 
 
 def _step(
-    points: Tensor, metrics: Tensor, factors: Tensor, centroids: Tensor
+    points: Tensor, weights: Tensor | None, metrics: Tensor, factors: Tensor, centroids: Tensor
 ) -> tuple[float, Tensor]:
     """The error of a shared codebook, and the codebook that is best for its codes."""
     d, k = points.shape[1], centroids.shape[1]
@@ -127,10 +133,15 @@ def _step(
         x, count = points[part].transpose(1, 2), part.stop - part.start
         index = (codes.long() + k * torch.arange(count, device=x.device)[:, None]).reshape(-1)
         residual = x - centroids[0][codes.long()]
-        error += float((residual.double() @ factors[part]).square().sum())
-        flat = x.reshape(-1, d)
-        sums = metrics.new_zeros(count * k, d).index_add_(0, index, flat.double())
-        counts = torch.bincount(index, minlength=count * k).view(count, k).double()
+        squares = (residual.double() @ factors[part]).square().sum(2)
+        flat = x.reshape(-1, d).double()
+        mass = None
+        if weights is not None:
+            mass = weights[part].reshape(-1).double()
+            squares, flat = squares * weights[part], flat * mass[:, None]
+        error += float(squares.sum())
+        sums = metrics.new_zeros(count * k, d).index_add_(0, index, flat)
+        counts = torch.bincount(index, mass, minlength=count * k).view(count, k).double()
         gram += counts.T @ metrics[part].reshape(count, d * d)
         right += torch.einsum("bij,bkj->ki", metrics[part], sums.view(count, k, d))
     filled = gram[:, 0] > 0

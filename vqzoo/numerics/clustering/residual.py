@@ -107,6 +107,26 @@ def residual_kmeans(
     return ResidualClusters(codebooks, codes)
 
 
+def residual_codes(points: Tensor, codebooks: Tensor, *, beam: int = 8) -> Tensor:
+    """Encode points by beam search with given codebooks.
+
+    Args:
+        points: (batch, d, n), float32, finite.
+        codebooks: (batch, stages, k, d), float32.
+        beam: partial codes kept a stage; 1 is greedy.
+
+    Returns:
+        (batch, stages, n), uint8 where k <= 256, else int32.
+    """
+    if points.device.type != "cpu":
+        return encode_residual(points, codebooks, beam)
+    batch, stages, k, _ = codebooks.shape
+    codes = torch.empty((batch, stages, points.shape[2]), dtype=code_dtype(k))
+    for b in range(batch):
+        _encode(as_float32(points[b]), as_float32(codebooks[b]), beam, codes[b].numpy())
+    return codes
+
+
 def _train(
     training_points: Callable[[], Floats],
     weights: Tensor | None,

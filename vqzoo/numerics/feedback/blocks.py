@@ -10,7 +10,7 @@ from vqzoo.numerics.feedback.elimination import Elimination
 # (columns (d,), block (m, d), metric (groups, d, d)) -> values (m, d)
 Choose = Callable[[Tensor, Tensor, Tensor], Tensor]
 
-_LAZY = 128  # columns whose errors reach the columns behind them in one product
+LAZY = 128  # columns whose errors reach the columns behind them in one product
 
 
 def feed_back_blocks(
@@ -35,7 +35,7 @@ def feed_back_blocks(
     groups, n = elimination.metric.shape
     rest = matrix[:, elimination.order].view(groups, -1, n)
     values = torch.empty_like(rest)
-    lazy = max(1, _LAZY // width) * width
+    lazy = max(1, LAZY // width) * width
     for first in range(0, n, lazy):
         last = min(first + lazy, n)
         errors = rest.new_empty(groups, rest.shape[1], last - first)  # times U_bb⁻¹

@@ -19,6 +19,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+_SMALL = 256  # columns of a triangular matrix that is inverted at once
+
 
 @dataclass(frozen=True)
 class Elimination:
@@ -84,10 +86,25 @@ def eliminate(hessian: Sequence[Tensor], damping: float, width: int = 1) -> Elim
     if bool(failed.any()):
         raise ValueError(f"the Hessian is not positive definite with a damping of {damping:g}")
     del damped
-    identity = torch.eye(n, dtype=torch.float64, device=lower.device)
-    factor = torch.linalg.solve_triangular(lower.flip(1, 2), identity, upper=True)
+    factor = lower.flip(1, 2)
+    del lower
+    _invert_upper(factor)
     metric = factor.diagonal(dim1=1, dim2=2).square().reciprocal()
     return Elimination(order, factor.float(), metric)
+
+
+def _invert_upper(factor: Tensor) -> None:
+    """Invert upper triangular matrices (groups, n, n) in place: halves first, then the corner."""
+    n = factor.shape[1]
+    if n <= _SMALL:
+        identity = torch.eye(n, dtype=factor.dtype, device=factor.device)
+        factor.copy_(torch.linalg.solve_triangular(factor, identity, upper=True))
+        return
+    half = n // 2
+    first, second = factor[:, :half, :half], factor[:, half:, half:]
+    _invert_upper(first)
+    _invert_upper(second)
+    factor[:, :half, half:] = -(first @ (factor[:, :half, half:] @ second))
 
 
 def _falling(diagonal: Tensor, width: int) -> Tensor:

@@ -5,7 +5,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-Convolution = nn.Conv1d | nn.Conv2d
+# Kinds of layers that multiply their matrix by vectors of n values. An embedding looks rows up, a
+# transposed convolution multiplies by the transposed matrix, and attention passes its inputs on.
+KINDS = ("linear", "conv1d", "conv2d", "conv3d")
+Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
 
 
 def input_vectors(module: nn.Module, x: Tensor, output: Tensor) -> Tensor:
@@ -15,7 +18,7 @@ def input_vectors(module: nn.Module, x: Tensor, output: Tensor) -> Tensor:
     output are W_q @ columns[q], bias apart.
 
     Args:
-        module: a Linear, Conv1d or Conv2d.
+        module: a Linear, Conv1d, Conv2d or Conv3d.
         x: its input: (..., n) for a Linear, (batch, channels, places...) for a convolution.
         output: what it returned. Its size tells how far a layer that pads by itself (timm's
             Conv2dSame) has padded.
@@ -25,21 +28,34 @@ def input_vectors(module: nn.Module, x: Tensor, output: Tensor) -> Tensor:
     """
     if not isinstance(module, Convolution):
         return x.reshape(1, -1, x.shape[-1]).mT
-    padded = _padded(module, x, output.shape[2:])
-    patches = padded
-    for axis, (size, step, gap, count) in enumerate(
-        zip(module.kernel_size, module.stride, module.dilation, output.shape[2:], strict=True)
-    ):
-        patches = patches.unfold(2 + axis, gap * (size - 1) + 1, step)[..., ::gap]
-        patches = patches.narrow(2 + axis, 0, count)
     # (batch, channels, places..., kernel...) -> (groups, channels a group, kernel, batch, places)
     dimensions = len(module.kernel_size)
-    by_group = patches.unflatten(1, (module.groups, -1))
+    by_group = patches(module, x, output.shape[2:]).unflatten(1, (module.groups, -1))
     kernel = tuple(range(3 + dimensions, 3 + 2 * dimensions))
     places = tuple(range(3, 3 + dimensions))
     ordered = by_group.permute(1, 2, *kernel, 0, *places)
     n = math.prod(ordered.shape[1 : 2 + dimensions])
     return ordered.reshape(module.groups, n, -1)
+
+
+def patches(module: Any, x: Tensor, places: tuple[int, ...]) -> Tensor:
+    """The patches of a convolution's input, a view of it that is copied only to pad it.
+
+    Args:
+        module: a Conv1d or Conv2d.
+        x: its input, (batch, channels, places...).
+        places: the size of its output.
+
+    Returns:
+        (batch, channels, places..., kernel...).
+    """
+    view = _padded(module, x, places)
+    for axis, (size, step, gap, count) in enumerate(
+        zip(module.kernel_size, module.stride, module.dilation, places, strict=True)
+    ):
+        view = view.unfold(2 + axis, gap * (size - 1) + 1, step)[..., ::gap]
+        view = view.narrow(2 + axis, 0, count)
+    return view
 
 
 def _padded(module: Any, x: Tensor, places: tuple[int, ...]) -> Tensor:

@@ -1,0 +1,166 @@
+"""pq with error feedback: sub-vectors are chosen block by block, each error pushed into the rest.
+
+GPTVQ (van Baalen et al. 2024, arXiv 2402.15319, section 3.2), with the whole conditional block of
+H as the metric, and with codebooks of blocks trained on what the errors so far have made of them.
+"""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from vqzoo.numerics.arrays import code_dtype
+from vqzoo.numerics.clustering.kmeans import assign, train_codebooks
+from vqzoo.numerics.clustering.metric_kmeans import assign_by_metric, metric_kmeans
+from vqzoo.numerics.feedback.layer import feedback_of
+from vqzoo.plugin import Floats, SecondOrder
+from vqzoo.plugin.limits import StorageDtype
+from vqzoo_vq.blocks import CodebookScope, Cut, block_points, by_groups
+from vqzoo_vq.by_answers import importance_of_rows, targets, value_weights
+
+# Suffix, codes (blocks, points) and stored codebook of the whole blocks and the tail.
+Clusters = Iterator[tuple[str, Tensor, Floats]]
+
+
+def feed_back_columns(
+    weight: Tensor,
+    shape: Cut,
+    sizes: Tensor | None,
+    k: int,
+    scope: CodebookScope,
+    dtype: StorageDtype,
+    second_order: SecondOrder,
+    seed: int,
+    progress: Callable[[int, int], None],
+) -> Clusters:
+    """Cluster sub-vectors of columns.
+
+    Args:
+        weight: (m, n).
+        shape: the cut of its columns.
+        sizes: (m, 1), by which rows are divided, or None.
+        k: centroids a codebook.
+        scope: one codebook for the layer or for each block.
+        dtype: of stored codebooks.
+        second_order: of the layer.
+        seed: of k-means.
+        progress: takes (done, total) steps.
+    """
+    m, groups = len(weight), len(second_order.hessian[0])
+    feedback = feedback_of(second_order.hessian, shape.d)
+    rows = importance_of_rows(second_order.row_weights, sizes).view(groups, -1)
+    steps = torch.ones_like(weight[:, :1]) if sizes is None else sizes
+    counts = [
+        min(k, shape.points * (blocks if scope == "layer" else 1)) for blocks, _ in shape.widths
+    ]
+    codes = [
+        torch.zeros(blocks, m, dtype=code_dtype(count), device=weight.device)
+        for (blocks, _), count in zip(shape.widths, counts, strict=True)
+    ]
+    books = [
+        weight.new_zeros(blocks if scope == "block" else 1, count, d)
+        for (blocks, d), count in zip(shape.widths, counts, strict=True)
+    ]
+    done = 0
+
+    def train(target: Tensor) -> None:
+        """Train the codebooks of the layer on what its blocks are, or have become."""
+        all_points = block_points(target, shape.d, "columns", "block", sizes)
+        for i, metrics in enumerate(feedback.block_metrics()):
+            clusters = metric_kmeans(
+                by_groups(all_points[i], groups),
+                metrics.flatten(0, 1),
+                counts[i],
+                weights=rows.repeat(len(metrics), 1),
+                shared=True,
+                seed=seed,
+                progress=progress,
+            )
+            books[i] = Floats.of(clusters.centroids, dtype).values
+
+    def choose(columns: Tensor, block: Tensor, metric: Tensor) -> Tensor:
+        nonlocal done
+        i = int(len(columns) < shape.d)
+        place = int(columns[0]) // shape.d if not i else 0
+        points = by_groups((block / steps).T[None], groups)
+        if scope == "block":
+            clusters = metric_kmeans(
+                points, metric, counts[i], weights=rows, shared=groups > 1, seed=seed
+            )
+            books[i][place] = Floats.of(clusters.centroids, dtype).values[0]
+            done += 1
+            progress(done, shape.blocks + bool(shape.tail))
+        book = books[i][place if scope == "block" else 0]
+        chosen = assign_by_metric(points, metric, book[None]).flatten()
+        codes[i][place] = chosen
+        return book[chosen.long()] * steps
+
+    if scope == "layer":
+        train(weight)
+        train(targets(feedback, weight, choose))
+    feedback.quantize(weight, choose)
+    for suffix, some_codes, book in zip(shape.suffixes, codes, books, strict=True):
+        yield suffix, some_codes, Floats.of(book, dtype)
+
+
+def feed_back_rows(
+    weight: Tensor,
+    shape: Cut,
+    sizes: Tensor | None,
+    k: int,
+    scope: CodebookScope,
+    dtype: StorageDtype,
+    second_order: SecondOrder,
+    seed: int,
+    progress: Callable[[int, int], None],
+) -> Clusters:
+    """Cluster sub-vectors of rows, each of which lies in one column; see `feed_back_columns`."""
+    feedback = feedback_of(second_order.hessian)
+    weights = value_weights(feedback, second_order.row_weights, sizes)
+    steps = torch.ones_like(weight[:, :1]) if sizes is None else sizes
+    n = weight.shape[1]
+    parts = [
+        part.unflatten(0, (blocks, d)).mean(1)
+        for part, (blocks, d) in zip(
+            weights.split([blocks * d for blocks, d in shape.widths]), shape.widths, strict=True
+        )
+    ]
+    del weights
+    counts = [min(k, n * (blocks if scope == "layer" else 1)) for blocks, _ in shape.widths]
+    codes = [
+        torch.zeros(blocks, n, dtype=code_dtype(count), device=weight.device)
+        for (blocks, _), count in zip(shape.widths, counts, strict=True)
+    ]
+
+    def train(target: Tensor) -> list[Tensor]:
+        """Codebooks for what the sub-vectors are, or have become."""
+        groups = block_points(target, shape.d, "rows", scope, sizes)
+        trained = [
+            train_codebooks(
+                points, count, weights=part.view(len(points), -1), seed=seed, progress=progress
+            )
+            for points, part, count in zip(groups, parts, counts, strict=True)
+        ]
+        return [Floats.of(book, dtype).values for book in trained]
+
+    books = train(weight)
+
+    def choose(columns: Tensor, block: Tensor, metric: Tensor) -> Tensor:
+        scaled, start = block / steps, 0
+        values: list[Tensor] = []
+        for book, some_codes, (blocks, d) in zip(books, codes, shape.widths, strict=True):
+            vectors = scaled[start : start + blocks * d].view(blocks, d)
+            if scope == "block":
+                chosen = assign(vectors[:, :, None], book)[:, 0]
+                values.append(book[torch.arange(blocks, device=book.device), chosen.long()])
+            else:
+                chosen = assign(vectors.T[None].contiguous(), book)[0]
+                values.append(book[0, chosen.long()])
+            some_codes[:, columns[0]] = chosen
+            start += blocks * d
+        return torch.cat([part.reshape(-1, 1) for part in values]) * steps
+
+    books = train(targets(feedback, weight, choose))
+    feedback.quantize(weight, choose)
+    for suffix, some_codes, book in zip(shape.suffixes, codes, books, strict=True):
+        yield suffix, some_codes, Floats.of(book, dtype)

@@ -1,0 +1,148 @@
+"""Second-order statistics that stay on disk for the next run on the same network and images."""
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from vqzoo.artifact.encode import tensors_sha256
+from vqzoo.artifact.files import canonical_json
+from vqzoo.artifact.writer import write_tensors
+from vqzoo.calibration.second_order.statistics import HESSIAN_BYTES, second_order
+from vqzoo.data.batches import Data
+from vqzoo.errors import VqzooError
+from vqzoo.plugin.second_order import SecondOrder
+from vqzoo.plugin.selector import LayerInfo
+from vqzoo.progress import Watcher
+
+KEPT_BYTES = 2 * HESSIAN_BYTES  # of all files together
+_FORM = 1  # of the statistics and their files; raise it when either changes
+
+
+def cache_folder() -> Path:
+    """`VQZOO_CACHE`, by default `vqzoo` in the user's cache folder."""
+    if folder := os.environ.get("VQZOO_CACHE"):
+        return Path(folder).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "vqzoo"
+
+
+def kept_second_order(
+    model: nn.Module,
+    layers: Sequence[LayerInfo],
+    data: Data,
+    *,
+    seed: int,
+    device: torch.device,
+    watcher: Watcher,
+) -> dict[str, SecondOrder]:
+    """`second_order` on calibration data of known length, kept in `cache_folder`.
+
+    What is kept is found again by the hash of the network's structure and weights, of the
+    preprocessed images, of the layers and of the seed. Files are written whole or not at all; the
+    least recently used ones go where all together exceed 4 GiB. If the folder is not writable, the
+    watcher is told, and nothing is kept.
+
+    Args:
+        model: the dense network.
+        layers: the layers to observe, at least one.
+        data: the images.
+        seed: the run's.
+        device: where to run the network.
+        watcher: receives progress.
+    """
+    assert data.images is not None
+    path = (
+        cache_folder()
+        / "second-order"
+        / f"{_digest(model, layers, data, seed, device)}.safetensors"
+    )
+    if (statistics := _load(path, layers)) is not None:
+        return statistics
+    with watcher.images(f"calibrating on {data.name}") as steps:
+        statistics = second_order(
+            model, layers, data, data.images, seed=seed, device=device, progress=steps
+        )
+    try:
+        _save(path, statistics)
+    except (OSError, VqzooError) as error:
+        watcher.say(f"Calibration cannot be kept for the next run: {error}")
+    return statistics
+
+
+def _digest(
+    model: nn.Module, layers: Sequence[LayerInfo], data: Data, seed: int, device: torch.device
+) -> str:
+    """Hex sha256 of everything that the statistics follow from."""
+    images = hashlib.sha256()
+    for batch in data:
+        images.update(repr((batch.images.dtype, tuple(batch.images.shape))).encode())
+        images.update(tensors_sha256({"images": batch.images}).encode())
+    state = model.state_dict()
+    weights = {key: value for key, value in state.items() if isinstance(value, Tensor)}
+    facts = {
+        "form": _FORM,
+        "torch": torch.__version__,
+        "device": device.type,
+        "model": str(model),
+        "weights": tensors_sha256(weights),
+        "images": images.hexdigest(),
+        "layers": [[layer.name, layer.groups, *layer.shape] for layer in layers],
+        "seed": seed,
+    }
+    return hashlib.sha256(canonical_json(facts).encode()).hexdigest()
+
+
+def _load(path: Path, layers: Sequence[LayerInfo]) -> dict[str, SecondOrder] | None:
+    """What `_save` wrote; None if there is nothing, or only a damaged file."""
+    try:
+        tensors = load_file(path)
+        os.utime(path)
+    except (OSError, SafetensorError):
+        return None
+    statistics: dict[str, SecondOrder] = {}
+    for layer in layers:
+        weights, hessian = tensors.get(f"{layer.name}/g"), _blocks(tensors, layer.name)
+        if weights is None:
+            continue
+        sizes = [block.shape for block in hessian]
+        n = sum(size[-1] for size in sizes)
+        square = all(size == (layer.groups, size[-1], size[-1]) for size in sizes)
+        if weights.shape != (layer.shape[0],) or n != layer.matrix_shape[1] or not square:
+            return None
+        statistics[layer.name] = SecondOrder(hessian, weights)
+    return statistics
+
+
+def _blocks(tensors: Mapping[str, Tensor], layer: str) -> tuple[Tensor, ...]:
+    blocks: list[Tensor] = []
+    while (block := tensors.get(f"{layer}/h{len(blocks)}")) is not None:
+        blocks.append(block)
+    return tuple(blocks)
+
+
+def _save(path: Path, statistics: Mapping[str, SecondOrder]) -> None:
+    """Write the statistics, and delete older files beyond the bound."""
+    tensors: dict[str, Tensor] = {}
+    for name, layer in statistics.items():
+        tensors[f"{name}/g"] = layer.row_weights
+        tensors |= {f"{name}/h{index}": block for index, block in enumerate(layer.hessian)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Of two processes that gather the same, each writes a file of its own; the last one stays.
+    mine = path.with_name(f"{path.stem}-{os.getpid()}{path.suffix}")
+    write_tensors(mine, tensors, {})
+    mine.replace(path)
+    newest_first = sorted(
+        path.parent.iterdir(), key=lambda file: file.stat().st_mtime, reverse=True
+    )
+    total = 0
+    for file in newest_first:
+        total += file.stat().st_size
+        if total > KEPT_BYTES and file != path:
+            with suppress(FileNotFoundError):  # another process was faster
+                file.unlink()

@@ -1,0 +1,71 @@
+"""What a calibrated run gathers for each layer: what the layer's method declares that it uses."""
+
+from collections.abc import Collection, Sequence
+
+import torch
+from torch import nn
+
+from vqzoo.calibration.input_vectors import KINDS
+from vqzoo.calibration.layer_inputs import layer_inputs
+from vqzoo.calibration.second_order.kept import kept_second_order
+from vqzoo.compression.plugin_calls import Statistics
+from vqzoo.compression.selection import LayerPlan
+from vqzoo.data.batches import Data
+from vqzoo.plugin.manager import Plugins
+from vqzoo.plugin.selector import LayerInfo
+from vqzoo.progress import Watcher
+
+
+def layer_statistics(
+    model: nn.Module,
+    plans: Sequence[LayerPlan],
+    plugins: Plugins,
+    data: Data,
+    *,
+    seed: int,
+    device: torch.device,
+    watcher: Watcher,
+    finished: Collection[str] = (),
+) -> dict[str, Statistics]:
+    """Gather second-order statistics for methods that declare them, and inputs for all others.
+
+    Args:
+        model: the dense network.
+        plans: the layers and the choices made for them.
+        plugins: the installed methods.
+        data: calibration images of known length.
+        seed: the run's.
+        device: where to run the network.
+        watcher: receives progress.
+        finished: layers that need no statistics any more. Those of the others do not depend on it.
+
+    Returns:
+        Layer -> what the images say about it. Layers that the network never called, and kinds of
+        layers that multiply no vectors of inputs, are missing;
+        those behind transforms have empty statistics.
+    """
+    assert data.images is not None
+    by_second_order: list[LayerInfo] = []
+    by_inputs: list[LayerInfo] = []
+    statistics: dict[str, Statistics] = {}
+    for plan in plans:
+        if plan.choice.transforms:  # nothing about the layer's own columns reaches through them
+            statistics[plan.layer.name] = Statistics()
+        elif plan.layer.kind not in KINDS:
+            continue
+        elif plugins.quantizers.get(plan.choice.method).item.second_order:
+            by_second_order.append(plan.layer)
+        else:
+            by_inputs.append(plan.layer)
+    if any(layer.name not in finished for layer in by_second_order):
+        gathered = kept_second_order(
+            model, by_second_order, data, seed=seed, device=device, watcher=watcher
+        )
+        statistics |= {name: Statistics(second_order=layer) for name, layer in gathered.items()}
+    if waiting := [layer for layer in by_inputs if layer.name not in finished]:
+        with watcher.images(f"calibrating on {data.name}") as steps:
+            rows = layer_inputs(
+                model, waiting, data, data.images, seed=seed, device=device, progress=steps
+            )
+        statistics |= {name: Statistics(inputs=inputs) for name, inputs in rows.items()}
+    return statistics
