@@ -50,12 +50,12 @@ def _not_a_network(given: object) -> str:
         return f"{given.__name__} is a class, not a network: create one, {given.__name__}(...)"
     if isinstance(given, Mapping):
         return (
-            f"a {type(given).__name__} of {len(given)} entries is not a network: load the state "
-            "dict with load_state_dict, and give the network"
+            f"a state dict or checkpoint ({type(given).__name__} of {len(given)} entries) is not a "
+            "network: load it with load_state_dict, and give the network"
         )
     if isinstance(given, torch.export.ExportedProgram):
         return "an ExportedProgram is not a network: give the module that it was made from"
     return (
-        f"{given!r:.200} is not a network, a torch.nn.Module: timm.create_model makes one by name, "
-        "and vqzoo.load returns that of an artifact"
+        f"{given!r:.200} is not a network (a torch.nn.Module): timm.create_model makes one by "
+        "name, and vqzoo.load returns that of an artifact"
     )

@@ -207,7 +207,7 @@ def test_model_arguments_of_the_command_line(vqzoo: Vqzoo, tmp_path: Path) -> No
     assert "--model-arg qk_norm=true" in command
     inspected = " ".join(vqzoo("inspect", "a").stdout.split())
     assert "Proven when it was written" in inspected
-    assert "2 images of 3×64×96" in inspected
+    assert "2 random images of 3×64×96; their outputs are equal" in inspected
 
 
 @pytest.mark.parametrize(

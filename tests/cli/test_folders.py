@@ -40,8 +40,8 @@ def test_run_says_the_order_and_takes_a_class_map(vqzoo: Vqzoo, setting: Path) -
     assert result.exit_code == 0, result.output
     rule = "class folders in natural order: '1' is class 0, '10' is class 2"
     assert rule in " ".join(result.stdout.split())
-    (warning,) = [line for line in result.stderr.splitlines() if line.startswith("warning: ")]
-    assert "class 1 is the folder '2' in natural order" in warning
+    warning = "warning: imagefolder:pictures: class 1 is the folder '2' in natural order"
+    assert result.stderr.count(warning) == 1
     record = json.loads((setting / "natural" / "report.json").read_text())
     assert record["accuracy"]["labels"] == rule
     assert "unreadable" not in record
@@ -54,11 +54,21 @@ def test_run_says_the_order_and_takes_a_class_map(vqzoo: Vqzoo, setting: Path) -
         "run", *MODEL, *METHOD, *DATA, "--class-map", str(folder / "classes.txt"), "--out", "mapped"
     )
     assert mapped.exit_code == 0, mapped.output
-    assert "warning" not in mapped.stderr
+    assert "natural order" not in mapped.stderr
     record = json.loads((setting / "mapped" / "report.json").read_text())
     assert record["accuracy"]["labels"] == "class folders by class map: classes.txt"
     assert "--class-map classes.txt" in record["command"]
     assert "elsewhere" not in json.dumps(record)
+
+
+def test_run_says_why_there_are_no_labels(vqzoo: Vqzoo, setting: Path) -> None:
+    (setting / "pictures" / "11").mkdir()
+    result = vqzoo("run", *MODEL, *METHOD, *DATA, "--out", "a")
+    assert result.exit_code == 0, result.output
+    assert (
+        "imagefolder:pictures has no labels for this model: 4 class folders, but the model has 3 "
+        "classes; --class-map FILE says which they are."
+    ) in result.stderr.splitlines()
 
 
 def test_another_map_is_another_run(vqzoo: Vqzoo, setting: Path) -> None:

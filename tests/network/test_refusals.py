@@ -55,7 +55,7 @@ NOT_NETWORKS: dict[str, tuple[Callable[[], Any], str]] = {
     "path": (lambda: Path("model.pt"), "model.pt"),
     "nothing": (lambda: None, "None is not a network"),
     "state dict": (lambda: net().state_dict(), "load_state_dict"),
-    "checkpoint": (lambda: {"model": net().state_dict(), "epoch": 3}, "a dict of 2 entries"),
+    "checkpoint": (lambda: {"model": net().state_dict(), "epoch": 3}, "(dict of 2 entries)"),
     "class": (lambda: nn.Identity, "Identity is a class"),
     "list of layers": (lambda: [nn.Linear(2, 2)], "is not a network"),
     "lazy": (lazy, "1.weight has no values yet"),
@@ -72,6 +72,12 @@ def test_what_is_no_network_with_weights_is_refused_in_one_line(case: str) -> No
     with pytest.raises(UsageError) as caught:
         vqzoo.evaluate(make(), "fmnist", images=1)
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("given", ["resnet18", net(), net().state_dict()], ids=type)
+def test_fine_tuning_takes_what_compress_returns(given: Any) -> None:
+    with pytest.raises(UsageError, match=r"finetune takes what vqzoo\.compress returns, not a"):
+        vqzoo.finetune(given, [torch.ones(2, 3, 8, 8)], teacher=net())
 
 
 @pytest.mark.filterwarnings("ignore")

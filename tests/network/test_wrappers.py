@@ -13,6 +13,7 @@ import pytest
 import timm
 import torch
 from torch import nn
+from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
 import vqzoo
@@ -115,6 +116,15 @@ def test_a_wrapped_teacher(mini: nn.Module) -> None:
     ]
     states = [model.state_dict() for model in tuned]
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+
+
+@pytest.mark.filterwarnings("ignore")  # of FSDP's deprecation
+def test_sharded_networks_are_refused(process_group: None) -> None:
+    network = timm.create_model("test_resnet")
+    sharded = FullyShardedDataParallel(network, device_id=torch.device("cpu"))
+    for use in (lambda: vqzoo.compress(sharded, "rtn"), lambda: vqzoo.evaluate(sharded)):
+        with pytest.raises(UsageError, match="FullyShardedDataParallel are sharded"):
+            use()
 
 
 def test_what_is_no_network_is_refused(mini: nn.Module) -> None:

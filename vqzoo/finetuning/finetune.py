@@ -73,12 +73,17 @@ def finetune(
         The fine-tuned network.
 
     Raises:
-        UsageError: a setting is unknown or out of bounds, or the text of `data` is not valid.
+        UsageError: `small` is not a compressed network or `teacher` not a network with weights, a
+            setting is unknown or out of bounds, or the text of `data` is not valid.
         VqzooError: the network has nothing to train, or training diverged.
 
     Examples:
         >>> better = vqzoo.finetune(small, loader, teacher=model, epochs=5)
     """
+    if not isinstance(small, CompressedModel):
+        raise UsageError(
+            f"finetune takes what vqzoo.compress returns, not a {type(small).__name__}"
+        )
     chosen = parse_settings(settings)
     teacher, _ = with_plain_weights(without_wrappers(teacher))
     read = ReadOptions(class_map, skip_unreadable)

@@ -45,14 +45,13 @@ def load_into(
             forward pass computes is not compared: an artifact of weights does not hold it. Of a
             network in `DataParallel`, `torch.compile` and the like, the network inside is filled.
         folder: a folder that `vqzoo.save_weights` wrote, or any other artifact.
-        mode: "decoded" fills the network's own layers. "codes" replaces the compressed layers by
-            ones that run from codes, as in `vqzoo.load`.
+        mode: "decoded" fills the network's own layers. "codes" makes the compressed layers run from
+            codes, as in `vqzoo.load`.
         plugins: the plugin files that the artifact was compressed with.
 
     Returns:
         `model`, in eval mode and without gradients, as `vqzoo.load` returns networks. In the mode
-        "codes", a model that is a single layer, or that has wrappers, is replaced, and only the
-        returned one is loaded.
+        "codes", without wrappers.
 
     Raises:
         UsageError: the folder or the mode does not exist, or the network keeps something else than

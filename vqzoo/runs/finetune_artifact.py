@@ -70,7 +70,7 @@ def _finetune(
     teacher = dense if request.teacher is None else find_model(request.teacher, watcher)
     with watcher.phase("opening the images"):
         training = _open_training(request, dense, watcher)
-        data = _open_data(request, dense)
+        data = _open_data(request, dense, watcher)
     digest = finetune_digest(request, artifact, dense, teacher, plugins)
     target = out or default_target(request.source)
     with folder_lock(target):
@@ -124,12 +124,15 @@ def _finetune(
         return finish_run(facts, network, baseline, work, plugins, watcher)
 
 
-def _open_data(request: FinetuneRequest, dense: OpenedModel) -> Data | None:
+def _open_data(request: FinetuneRequest, dense: OpenedModel, watcher: Watcher) -> Data | None:
     spec = request.data or default_data(dense.name)
     if spec is None:
         return None
     read = read_options(spec, request.class_map, request.skip_unreadable)
-    return open_data(spec, dense.module, images=request.images, read=read)
+    data = open_data(spec, dense.module, images=request.images, read=read)
+    if not data.labelled:
+        watcher.say(f"{data.name} has no labels for this model: {data.unlabelled}.")
+    return data
 
 
 def _open_training(request: FinetuneRequest, dense: OpenedModel, watcher: Watcher) -> TrainingData:

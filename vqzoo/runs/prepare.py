@@ -95,7 +95,7 @@ def prepare(
         check_copies(opened.module)
     check_weights(opened.module, plans)
     with watcher.phase("opening the images"):
-        data = _open_data(recipe, opened)
+        data = _open_data(recipe, opened, watcher)
         training = _open_training(recipe, opened, watcher)
         calibration = _open_calibration(recipe.calibrate, recipe, opened)
         repair = calibration
@@ -121,12 +121,15 @@ def prepare(
     )
 
 
-def _open_data(recipe: Recipe, opened: OpenedModel) -> Data | None:
+def _open_data(recipe: Recipe, opened: OpenedModel, watcher: Watcher) -> Data | None:
     spec = recipe.data or default_data(opened.name)
     if spec is None:
         return None
     read = read_options(spec, recipe.class_map, recipe.skip_unreadable)
-    return open_data(spec, opened.module, images=recipe.images, read=read)
+    data = open_data(spec, opened.module, images=recipe.images, read=read)
+    if not data.labelled:
+        watcher.say(f"{data.name} has no labels for this model: {data.unlabelled}.")
+    return data
 
 
 def _open_training(recipe: Recipe, opened: OpenedModel, watcher: Watcher) -> TrainingData | None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from vqzoo.cli.options import ArtifactPlugins, OnlyJson, Threads
-from vqzoo.cli.terminal import command, print_text, stderr, stdout
+from vqzoo.cli.terminal import command, print_text, printable, stderr, stdout
 
 
 class Task(StrEnum):
@@ -137,7 +137,7 @@ def _accuracy_lines(result: dict[str, Any]) -> list[str]:
         f"on {result['images']:,} images of {result['data']}"
     ]
     if "labels" in result:
-        lines.append(f"labels: {result['labels']}")
+        lines.append(f"labels: {printable(result['labels'])}")
     if reference := result.get("reference"):
         change = reference["difference"]
         lines.append(

@@ -62,10 +62,12 @@ def _proof_text(opened: "Artifact") -> str:
     if proof is None:
         return "An older vqzoo wrote it, without running it beside the network that it came from."
     count, *size = proof.images
+    outputs = f"outputs differ by at most {proof.difference:.1g} of the largest"
+    if not proof.difference:
+        outputs = "their outputs are equal"
     return (
         "Proven when it was written: it rebuilds the network that was compressed. Both ran on "
-        f"{count} images of {'×'.join(map(str, size))}; outputs differ by "
-        f"{proof.difference:.1g} of the largest."
+        f"{count} random images of {'×'.join(map(str, size))}; {outputs}."
     )
 
 
