@@ -129,4 +129,4 @@ def _fed_back(
     codebook = Floats.of(values, options.dtype)
     levels = Levels(codebook.values.to(weight.device), torch.ones_like(weight[:, :1]), kept=kept)
     codes = feed_back_levels(weight, feedback, levels).codes
-    return codebook, codes.view(-1)[positions]
+    return codebook, codes.view(-1)[positions].cpu()

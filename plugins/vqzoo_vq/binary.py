@@ -57,7 +57,7 @@ class Binary(Quantizer):
             steps = ((steps * importance).sum() / importance.sum()).expand_as(steps)
         elif options.scale == "none":
             steps = torch.ones_like(steps)
-        signs = torch.tensor([-1.0, 1.0], device=weight.device)
+        signs = 2.0 * torch.arange(2, device=weight.device) - 1.0
         codes = feed_back_levels(weight, feedback, Levels(signs, steps[:, None])).codes
         parts: dict[str, Indices | Floats] = {"codes": Indices(codes, 2)}
         decoded = signs[codes.long()]

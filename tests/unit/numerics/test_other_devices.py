@@ -7,6 +7,8 @@ import pytest
 import torch
 from fake_device import DEVICE, FakeDevice
 from torch import Tensor
+from vqzoo_uniform.rtn import RoundToNearest
+from vqzoo_vq.binary import Binary
 from vqzoo_vq.kmeans import ScalarKMeans
 from vqzoo_vq.pq import ProductQuantization
 from vqzoo_vq.rq import ResidualQuantization
@@ -14,7 +16,8 @@ from vqzoo_vq.rq import ResidualQuantization
 from vqzoo.numerics.accelerated import torch_decode
 from vqzoo.numerics.clustering.kmeans import Clusters, assign, kmeans
 from vqzoo.numerics.decoding.decode import decode_residual, decode_scalar
-from vqzoo.plugin import LayerContext, Quantizer
+from vqzoo.numerics.feedback.layer import feedback_loss
+from vqzoo.plugin import LayerContext, Quantizer, SecondOrder
 
 
 @pytest.fixture(autouse=True)
@@ -156,3 +159,41 @@ def test_methods_compress_and_decode_on_the_device(
         torch.testing.assert_close(decoded.cpu(), rebuilt)
         errors.append(float((decoded.cpu() - matrix).square().sum()))
     assert errors[1] == pytest.approx(errors[0], rel=0.07)
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        (ScalarKMeans(), {"k": 8}),
+        (ProductQuantization(), {"k": 16}),
+        (ProductQuantization(), {"k": 16, "d": 5, "codebook": "block"}),
+        (ProductQuantization(), {"k": 16, "axis": "rows"}),
+        (ResidualQuantization(), {"k": 8, "d": 4}),
+        (RoundToNearest(), {"format": "int3"}),
+        (Binary(), {"scale": "tensor"}),
+    ],
+    ids=str,
+)
+def test_errors_are_fed_back_on_the_device(method: Quantizer, options: dict[str, Any]) -> None:
+    matrix, mixing = draw(64, 36), draw(2, 36, 36, seed=1)
+    statistics = SecondOrder((mixing @ mixing.mT / 36,), draw(64, seed=2).square())
+    losses: list[float] = []
+    for device in (torch.device("cpu"), DEVICE):
+        context = LayerContext(
+            layer="layer",
+            kind="conv1d",
+            shape=(64, 36, 1),
+            groups=2,
+            seed=0,
+            device=device,
+            note=lambda text: None,
+            progress=lambda done, total: None,
+            quantize=lambda name, matrix, options: pytest.fail("has no children"),
+            second_order=statistics.to(device),
+        )
+        code = method.quantize(matrix.to(device), method.Options(**options), context)
+        decoded = method.decode(code, code.floats())
+        assert decoded.device == device
+        error = matrix - decoded.cpu()
+        losses.append(feedback_loss(error, statistics.hessian, statistics.row_weights))
+    assert losses[1] == pytest.approx(losses[0], rel=0.1)
