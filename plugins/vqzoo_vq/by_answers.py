@@ -1,10 +1,17 @@
 """What the methods of this package make of second-order statistics."""
 
+from collections.abc import Callable, Sequence
+
 import torch
 from torch import Tensor
 
 from vqzoo.numerics.feedback.blocks import Choose
-from vqzoo.numerics.feedback.layer import Feedback, even_weights, times_hessian
+from vqzoo.numerics.feedback.layer import (
+    Feedback,
+    even_weights,
+    feedback_loss,
+    times_hessian,
+)
 from vqzoo.plugin import SecondOrder
 
 
@@ -23,10 +30,26 @@ def value_weights(feedback: Feedback, row_weights: Tensor, sizes: Tensor | None)
     return (rows.view(groups, -1, 1) * columns[:, None]).flatten(0, 1)
 
 
-def targets(feedback: Feedback, weight: Tensor, choose: Choose) -> Tensor:
-    """(m, n): what each block had become when its values were chosen.
+def quantize_twice(
+    weight: Tensor,
+    feedback: Feedback,
+    second_order: SecondOrder,
+    train: Callable[[Tensor], None],
+    choose: Choose,
+    results: Sequence[list[Tensor]],
+) -> None:
+    """Train codebooks on the weights and quantize; again on what errors have made of the weights.
 
-    A codebook that is trained on them knows where errors drive the weights.
+    Codebooks of the second pass know where errors drive the weights. It is mostly better, and the
+    better one counts.
+
+    Args:
+        weight: (m, n).
+        feedback: of the layer.
+        second_order: of the layer.
+        train: trains the codebooks on a matrix (m, n).
+        choose: see `feed_back_blocks`.
+        results: codebooks and codes, which `train` and `choose` change; afterwards the better ones.
     """
     seen = torch.empty_like(weight)
 
@@ -34,8 +57,19 @@ def targets(feedback: Feedback, weight: Tensor, choose: Choose) -> Tensor:
         seen[:, columns] = block
         return choose(columns, block, metric)
 
-    feedback.quantize(weight, choose_and_keep)
-    return seen
+    train(weight)
+    loss = loss_of(weight, feedback.quantize(weight, choose_and_keep), second_order)
+    first = [[part.clone() for part in parts] for parts in results]
+    train(seen)
+    if loss < loss_of(weight, feedback.quantize(weight, choose), second_order):
+        for parts, earlier in zip(results, first, strict=True):
+            parts[:] = earlier
+
+
+def loss_of(weight: Tensor, values: Tensor, second_order: SecondOrder) -> float:
+    """What the errors of quantized values (m, n) cost, rows kept from extremes."""
+    rows = even_weights(second_order.row_weights)
+    return feedback_loss(weight - values, second_order.hessian, rows)
 
 
 def importance_of_rows(row_weights: Tensor, sizes: Tensor | None) -> Tensor:

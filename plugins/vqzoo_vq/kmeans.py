@@ -16,7 +16,7 @@ from vqzoo.numerics.feedback.layer import feedback_of
 from vqzoo.numerics.feedback.levels import Chosen, Levels, feed_back_levels
 from vqzoo.plugin import Code, Floats, Indices, LayerContext, Options, Quantizer, SecondOrder
 from vqzoo.plugin.limits import MAX_CARDINALITY
-from vqzoo_vq.by_answers import best_row_scales, value_weights
+from vqzoo_vq.by_answers import best_row_scales, loss_of, value_weights
 from vqzoo_vq.distortion import ROW_SCALE_GAIN, gaussian_distortion
 from vqzoo_vq.row_scale import (
     Scale,
@@ -84,14 +84,17 @@ class ScalarKMeans(Quantizer):
         weights = value_weights(feedback, second_order.row_weights, sizes)
         steps = torch.ones_like(weight[:, :1]) if sizes is None else sizes
 
-        def choose(values: Tensor) -> tuple[Floats, Chosen]:
+        def choose(values: Tensor) -> tuple[Floats, Chosen, float]:
             centroids = scalar_centroids(values, options.k, weights=weights, exact=options.exact)
             codebook = Floats.of(centroids, options.dtype)
             levels = Levels(codebook.values, steps)
-            return codebook, feed_back_levels(weight, feedback, levels)
+            chosen = feed_back_levels(weight, feedback, levels)
+            return codebook, chosen, loss_of(weight, levels.of(chosen.codes), second_order)
 
-        _, first = choose(normalized)
-        codebook, chosen = choose(first.targets.div_(steps))
+        # Again on what errors have made of the weights: mostly better, and the better one counts.
+        first = choose(normalized)
+        second = choose(first[1].targets.div_(steps))
+        codebook, chosen, _ = min(first, second, key=lambda one: one[2])
         codes = chosen.codes
         parts: dict[str, Indices | Floats] = {
             "codes": Indices(codes, options.k),

