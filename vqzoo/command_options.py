@@ -25,6 +25,7 @@ class CommandOption:
         alias: another spelling.
         help: what the option does; the field's default is appended.
         default: what happens without the option, where the field's default does not say it.
+        implied: the value without the option where it follows from other settings.
         metavar: stands for the value in help texts; by default the value's type.
         panel: heading in the help text.
         read: makes the field's value of the texts of a repeatable option, where pydantic cannot.
@@ -37,6 +38,7 @@ class CommandOption:
     alias: str | None = None
     help: str = field(kw_only=True)
     default: str | None = field(default=None, kw_only=True)
+    implied: Callable[[Any], Any] | None = field(default=None, kw_only=True)
     metavar: str | None = field(default=None, kw_only=True)
     panel: str | None = field(default=None, kw_only=True)
     read: Callable[[list[str]], Any] | None = field(default=None, kw_only=True)
@@ -108,7 +110,8 @@ def command_words(settings: BaseModel) -> list[str]:
         option, value = declared.option, declared.value(settings)
         if value is None or not option.recorded:
             continue
-        if option.always or value != declared.field.default:
+        implied = declared.field.default if option.implied is None else option.implied(settings)
+        if option.always or value != implied:
             words += option.words(value)
     return words
 

@@ -74,6 +74,7 @@ class EntropyConstrained(Quantizer):
     )
     packing = "context"
     second_order = True
+    price_option = "price"
     Options = EntropyConstrainedOptions
     ladder = tuple({"price": price} for price in (0.3, 0.01, 1e-4, 2e-6))
 

@@ -11,8 +11,10 @@ from rich.table import Table
 
 from vqzoo.cli.terminal import printable
 from vqzoo.errors import CoverageWarning
+from vqzoo.report.budget import BudgetRecord
 from vqzoo.report.formatting import by_reason, count_of, decibels, megabytes, nats, points
 from vqzoo.report.layer_record import LayerRecord
+from vqzoo.report.measured import AgreementRecord
 from vqzoo.report.record import Record, Seconds
 
 _NARROW = 76  # columns; narrower terminals get no shapes
@@ -123,7 +125,7 @@ def _summary(record: Record, folder: Path) -> Table:
         table.add_row("codes", codes)
     if record.skipped:
         table.add_row("left dense", escape(_reasons(record.skipped)))
-    for name, text in _measurements(record):
+    for name, text in [*_budget(record.budget), *_measurements(record)]:
         table.add_row(name, text)
     for data, names in record.unreadable.items():
         table.add_row("left out", escape(printable(_left_out(data, names))))
@@ -145,6 +147,26 @@ def _codes(layers: Sequence[LayerRecord]) -> str | None:
     )
 
 
+def _budget(budget: BudgetRecord | None) -> list[tuple[str, str]]:
+    """What was foreseen of the network under a budget; what was measured follows."""
+    if budget is None:
+        return []
+    lines = [("price of a bit", f"λ = {budget.price:g} squared logits, after {_steps(budget)}")]
+    if budget.predicted_loss is not None:
+        lines.append(("predicted", f"loss of {budget.predicted_loss:.3g} squared logits"))
+    held_out = budget.held_out
+    if held_out is not None:
+        text = f"KL {nats(held_out.kl)}"
+        if held_out.drop is not None:
+            text += f", {points(-held_out.drop, held_out.ci95)} points of top-1"
+        lines.append(("held out", f"{text}, on {escape(printable(held_out.data))}"))
+    return lines
+
+
+def _steps(budget: BudgetRecord) -> str:
+    return count_of(len(budget.steps), "step")
+
+
 def _measurements(record: Record) -> list[tuple[str, str]]:
     accuracy, agreement = record.accuracy, record.agreement
     if accuracy is not None:
@@ -158,6 +180,8 @@ def _measurements(record: Record) -> list[tuple[str, str]]:
         ]
         if before.top5 is not None and after.top5 is not None:
             lines.append(("top-5", f"{before.top5:.2f}% before, {after.top5:.2f}% after"))
+        if agreement is not None:
+            lines.append(("agreement", _agreement(agreement)))
         lines.append(("measured on", escape(f"{accuracy.images:,} images of {accuracy.data}")))
         if accuracy.labels is not None:
             lines.append(("labels", escape(printable(accuracy.labels))))
@@ -166,14 +190,15 @@ def _measurements(record: Record) -> list[tuple[str, str]]:
         images = f"{agreement.images:,} unlabelled images of {agreement.data}"
         return [
             ("accuracy", "not measured"),
-            (
-                "agreement",
-                f"{agreement.top1:.2f}% of top-1 predictions unchanged, KL {nats(agreement.kl)}",
-            ),
+            ("agreement", _agreement(agreement)),
             ("measured on", escape(images)),
         ]
     command = escape(f"{record.command} --data imagefolder:PATH")
     return [("accuracy", f"not measured; to measure it, run: {command}")]
+
+
+def _agreement(agreement: AgreementRecord) -> str:
+    return f"{agreement.top1:.2f}% of top-1 predictions unchanged, KL {nats(agreement.kl)}"
 
 
 def _reasons(skipped: Mapping[str, str]) -> str:

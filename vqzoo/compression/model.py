@@ -18,6 +18,7 @@ from vqzoo.plugin.method import SkipLayer
 from vqzoo.progress import Progress
 
 Kept = TypeVar("Kept")
+NOT_REACHED = "calibration does not reach it: its inputs were not seen"
 
 
 def compress_model(
@@ -75,7 +76,7 @@ def compress_model(
             kept.append(finished[index])
         else:
             if statistics is not None and name not in statistics:
-                progress.note(name, "calibration does not reach it: its inputs were not seen")
+                progress.note(name, NOT_REACHED)
             try:
                 compressed, decoded = compress_layer(
                     model,

@@ -1,6 +1,7 @@
 """Images to calibrate and repair a network with: training images, unlabelled and not augmented."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from vqzoo.data.batches import (
 from vqzoo.data.kept_batches import MEMORY, KeptBatches, copy_batch
 from vqzoo.data.model_input import ModelInput, input_of
 from vqzoo.data.seeds import epoch_generator
-from vqzoo.data.sources import ReadOptions, Source, open_training_source, readable_keys
+from vqzoo.data.sources import READ_ALL, ReadOptions, Source, open_training_source, readable_keys
 from vqzoo.data.training_data import as_batch, draw_keys
 from vqzoo.errors import UsageError
 
@@ -63,6 +64,64 @@ def open_calibration_data(
     return _open_source(source, model_input, images, seed, memory, read)
 
 
+def open_held_out(
+    spec: str,
+    model: nn.Module,
+    *,
+    images: int = CALIBRATION_IMAGES,
+    held_out: int,
+    seed: int = 0,
+    memory: int = MEMORY,
+    read: ReadOptions = READ_ALL,
+) -> tuple[Data, Data]:
+    """Open images to calibrate `model` with, and others of the same data to judge the result by.
+
+    Those of fmnist are the first ones, and the ones behind them. Where there are fewer than both
+    numbers together, a quarter of all images is held out at least.
+
+    Args:
+        spec: as `open_calibration_data` takes it, like the arguments that follow.
+        model: as there.
+        images: calibrate with at most this many.
+        held_out: hold out at most this many.
+        seed: as there.
+        memory: bytes of preprocessed images to keep of either part.
+        read: how to read images and their labels.
+
+    Returns:
+        Images to calibrate with, and images held out; both have labels where the data has.
+
+    Raises:
+        UsageError: as `open_calibration_data`, and where there are fewer than four images.
+        VqzooError: as `open_calibration_data`.
+    """
+    model_input = input_of(model)
+    if spec.partition(":")[0] == "fmnist":
+        check_classes("fmnist", fmnist.CLASSES, model_input.num_classes)
+        split = _fmnist_split(spec)
+        first, second = _parts(len(split), images, held_out)
+        behind = slice(first, first + second)
+        return (
+            _fmnist_data(split[:first], model_input, seed, memory, "training images"),
+            _fmnist_data(split[behind], model_input, seed, memory, "held-out training images"),
+        )
+    source = open_training_source(spec, model_input, read)
+    keys, _ = draw_keys(source, seed, hold_out=False)
+    keys, unreadable = readable_keys(source, keys[: images + held_out], model_input, read)
+    first, second = _parts(len(keys), images, held_out)
+    calibration = _source_data(source, keys[:first], model_input, seed, memory)
+    judging = _source_data(source, keys[first : first + second], model_input, seed, memory)
+    return replace(calibration, unreadable=unreadable), judging
+
+
+def _parts(count: int, images: int, held_out: int) -> tuple[int, int]:
+    """How many of `count` images to calibrate with, and how many of the others to hold out."""
+    if count < 4:
+        raise UsageError(f"{count} calibration images are too few to hold some out: give 4 or more")
+    second = min(held_out, max(count - images, count // 4))
+    return min(images, count - second), second
+
+
 def collect_calibration_data(batches: Iterable[Any], images: int = CALIBRATION_IMAGES) -> Data:
     """The first images of preprocessed batches, read once and held in memory.
 
@@ -90,16 +149,26 @@ def collect_calibration_data(batches: Iterable[Any], images: int = CALIBRATION_I
 
 def _open_fmnist(spec: str, model_input: ModelInput, images: int, seed: int, memory: int) -> Data:
     check_classes("fmnist", fmnist.CLASSES, model_input.num_classes)
+    chosen = _fmnist_split(spec)[:images]
+    return _fmnist_data(chosen, model_input, seed, memory, "training images")
+
+
+def _fmnist_split(spec: str) -> fmnist.LabelledImages:
     folder = fmnist.training_folder(spec)
-    split = fmnist.train_subset() if folder is None else fmnist.train_split(folder)
-    chosen = fmnist.LabelledImages(*split[:images])
-    shuffled = fmnist.LabelledImages(*chosen[_order(len(chosen), seed)])
+    return fmnist.train_subset() if folder is None else fmnist.train_split(folder)
+
+
+def _fmnist_data(
+    chosen: tuple[Tensor, Tensor], model_input: ModelInput, seed: int, memory: int, what: str
+) -> Data:
+    images = fmnist.LabelledImages(*chosen)
+    shuffled = fmnist.LabelledImages(*images[_order(len(images), seed)])
 
     def prepare(position: int) -> Iterator[Batch]:
         rest = fmnist.LabelledImages(*shuffled[position * BATCH_SIZE :])
         return split_batches(rest, model_input, BATCH_SIZE)
 
-    name = f"fmnist, {len(shuffled):,} training images"
+    name = f"fmnist, {len(shuffled):,} {what}"
     return Data(name, len(shuffled), fmnist.CLASSES, "", KeptBatches(prepare, memory))
 
 
@@ -113,6 +182,13 @@ def _open_source(
 ) -> Data:
     keys, _ = draw_keys(source, seed, hold_out=False)
     keys, unreadable = readable_keys(source, keys[:images], model_input, read)
+    data = _source_data(source, keys, model_input, seed, memory)
+    return replace(data, unreadable=unreadable)
+
+
+def _source_data(
+    source: Source, keys: Sequence[Any], model_input: ModelInput, seed: int, memory: int
+) -> Data:
     shuffled = [keys[i] for i in _order(len(keys), seed).tolist()]
 
     def prepare(position: int) -> Iterator[Batch]:
@@ -125,7 +201,6 @@ def _open_source(
         num_classes=source.num_classes,
         unlabelled=source.unlabelled,
         batches=KeptBatches(prepare, memory),
-        unreadable=unreadable,
     )
 
 

@@ -23,9 +23,15 @@ class Quantizer(Method):
         calibrated: whether `quantize` weights errors by `context.inputs`.
         second_order: whether `quantize` uses `context.second_order`. A calibrated run then gathers
             that in the place of `context.inputs`, and names the methods that declare neither.
+        price_option: the name of an option, a float, that is the price of a bit in squared logits
+            (lambda): `quantize` then minimizes ½ Σ_i g_i e_i H e_iᵀ + price · bits, see
+            `SecondOrder`. Runs under a budget set it to the same value in all layers. Every value
+            from 1e-15 to 1e6 must be possible, and a higher one should not store more. None for
+            methods that know no such price.
     """
 
     ladder: ClassVar[Sequence[Mapping[str, Any]]] = ({},)
+    price_option: ClassVar[str | None] = None
     calibrated: ClassVar[bool] = False
     second_order: ClassVar[bool] = False
 

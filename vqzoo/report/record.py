@@ -11,6 +11,7 @@ from pydantic import Field
 from vqzoo.compression.coverage import Coverage
 from vqzoo.plugin.manager import Plugins
 from vqzoo.report.block import Block, Count, Options
+from vqzoo.report.budget import BudgetRecord
 from vqzoo.report.layer_record import LayerRecord
 from vqzoo.report.measured import AccuracyRecord, AgreementRecord
 from vqzoo.report.steps import CalibrationRecord, FinetuningRecord, RepairRecord, StageRecord
@@ -114,6 +115,8 @@ class Record(Block):
     """How the network was fine-tuned; null without fine-tuning."""
     calibration: CalibrationRecord | None = None
     """The calibration images; null without calibration."""
+    budget: BudgetRecord | None = None
+    """The budget for the whole network, and how it was met; absent without one."""
     repair: RepairRecord | None = None
     """What was repaired; null without repair."""
     unreadable: dict[str, tuple[str, ...]] = Field(default_factory=dict)

@@ -38,7 +38,7 @@ class Baseline:
 
 @dataclass(frozen=True)
 class BeforeAfter:
-    """Accuracy before and after; or agreement where images have no labels; or neither.
+    """Accuracy before and after; agreement where images have no labels, or as well; or neither.
 
     Attributes:
         seconds: time that all evaluations took, the baseline's included.
@@ -58,14 +58,23 @@ def measure_baseline(
     return Baseline(network, data, device, evaluation, time.perf_counter() - start)
 
 
-def measure_against(baseline: Baseline, compressed: nn.Module, watcher: Watcher) -> BeforeAfter:
-    """Measure a compressed network as its baseline was measured, or its agreement with it."""
+def measure_against(
+    baseline: Baseline, compressed: nn.Module, watcher: Watcher, *, agree: bool = False
+) -> BeforeAfter:
+    """Measure a compressed network as its baseline was measured, or its agreement with it.
+
+    Args:
+        baseline: the dense network and the images.
+        compressed: the network to compare with it.
+        watcher: receives progress.
+        agree: measure agreement on labelled images, too.
+    """
     start, data, device = time.perf_counter(), baseline.data, baseline.device
     evaluation = _accuracy(compressed, data, device, watcher, "compressed")
     accuracy = alike = None
     if baseline.evaluation is not None and evaluation is not None:
         accuracy = accuracy_record(baseline.evaluation, evaluation)
-    elif data is not None:
+    if data is not None and (agree or accuracy is None):
         with watcher.images("comparing with the dense model") as steps:
             alike = agreement_record(
                 agreement(baseline.network, compressed, data, device=device, progress=steps)

@@ -6,11 +6,14 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 
 from vqzoo.artifact.encode import EncodedLayer, encode_layer
+from vqzoo.artifact.file_size import artifact_bytes
+from vqzoo.artifact.writer import untouched_tensors
 from vqzoo.calibration.statistics import layer_statistics
 from vqzoo.compression.layer import CompressedLayer
 from vqzoo.compression.model import compress_model
 from vqzoo.compression.plugin_calls import Statistics
 from vqzoo.compression.view import weight_key
+from vqzoo.models.arguments import required_features
 from vqzoo.progress import Watcher
 from vqzoo.report.layer_record import LayerRecord, layer_record
 from vqzoo.report.steps import FinetuningRecord, RepairRecord, StageRecord
@@ -44,7 +47,7 @@ class CompressedNetwork:
 
 
 @dataclass(frozen=True)
-class _KeptLayer:
+class KeptLayer:
     """A layer as the file will hold it, and its row of the record."""
 
     encoded: EncodedLayer
@@ -64,15 +67,15 @@ def compress_layers(
         watcher.say(f"Resuming {work.partial}.")
     plans, plugins = prepared.plans, prepared.plugins
     saved = [saved_layer(work, index) for index in range(len(plans))]
-    finished = {i: _KeptLayer(*layer) for i, layer in enumerate(saved) if layer is not None}
+    finished = {i: KeptLayer(*layer) for i, layer in enumerate(saved) if layer is not None}
 
-    def keep(index: int, compressed: CompressedLayer, decoded: Tensor) -> _KeptLayer:
-        encoded = _encode(prepared, compressed)
-        layer = _KeptLayer(encoded, layer_record(compressed, encoded))
+    def keep(index: int, compressed: CompressedLayer, decoded: Tensor) -> KeptLayer:
+        encoded = encode(prepared, compressed)
+        layer = KeptLayer(encoded, layer_record(compressed, encoded))
         save_layer(work, index, layer.encoded, layer.row)
         return layer
 
-    def notify(index: int, layer: _KeptLayer) -> None:
+    def notify(index: int, layer: KeptLayer) -> None:
         # Observers are plugins: their contract is report.json's plain dict.
         row = layer.row.to_dict()
         plugins.notify("vqzoo_layer_compressed", layer=row, done=index + 1, total=len(plans))
@@ -85,7 +88,7 @@ def compress_layers(
         seed=prepared.recipe.seed,
         device=prepared.device,
         progress=watcher,
-        statistics=_statistics(prepared, [plans[i].layer.name for i in finished], watcher),
+        statistics=gather_statistics(prepared, [plans[i].layer.name for i in finished], watcher),
         finished=finished,
         on_kept=notify,
         keep_going=keep_going,
@@ -99,7 +102,8 @@ def compress_layers(
     )
 
 
-def _encode(prepared: Prepared, compressed: CompressedLayer) -> EncodedLayer:
+def encode(prepared: Prepared, compressed: CompressedLayer) -> EncodedLayer:
+    """A compressed layer in the run's packing."""
     key = weight_key(compressed.layer.name)
     return encode_layer(
         key,
@@ -113,7 +117,15 @@ def _encode(prepared: Prepared, compressed: CompressedLayer) -> EncodedLayer:
     )
 
 
-def _statistics(
+def weights_file_bytes(
+    prepared: Prepared, module: nn.Module, layers: Sequence[EncodedLayer]
+) -> int:
+    """Size of the `vqzoo.safetensors` that holds these layers and the rest of `module`."""
+    dense, aliases = untouched_tensors(module, {layer.key for layer in layers})
+    return artifact_bytes(dense, aliases, layers, required_features(prepared.config))
+
+
+def gather_statistics(
     prepared: Prepared, finished: Sequence[str], watcher: Watcher
 ) -> Mapping[str, Statistics] | None:
     """What calibration says about layers not yet compressed; None if the run does not calibrate."""

@@ -32,6 +32,7 @@ from vqzoo.network.proof import prove
 from vqzoo.plugin.manager import Plugins
 from vqzoo.progress import Watcher
 from vqzoo.report.block import Options
+from vqzoo.report.budget import BudgetRecord
 from vqzoo.report.card import write_card
 from vqzoo.report.record import (
     FileSizes,
@@ -70,6 +71,7 @@ class RunFacts:
         digest: hash of the request.
         command: a command that makes the artifact again.
         calibration: the calibration images, if any.
+        budget: the budget for the whole network, and how it was met; None without one.
         unreadable: data -> names of the images that were left out.
         started: `time.perf_counter()` at the start of the run.
         compress_seconds: time that compression took; None if this run compressed nothing.
@@ -88,6 +90,7 @@ class RunFacts:
     unreadable: Mapping[str, tuple[str, ...]]
     started: float
     compress_seconds: float | None = None
+    budget: BudgetRecord | None = None
     write_dense: bool = False
 
 
@@ -124,7 +127,8 @@ def finish_run(
     if facts.write_dense:
         tensors, _ = untouched_tensors(reread, set())
         write_tensors(work.partial / DENSE_FILE, tensors, {"format": "pt"})
-    measured = measure_against(baseline, reread, watcher)
+    by_divergence = facts.budget is not None and facts.budget.max_kl is not None
+    measured = measure_against(baseline, reread, watcher, agree=by_divergence)
     seconds = {
         "compress": facts.compress_seconds,
         "finetune": None if network.finetuning is None else network.finetuning_seconds,
@@ -156,6 +160,7 @@ def finish_run(
         seconds=Seconds(**{name: value for name, value in seconds.items() if value is not None}),
         command=facts.command,
         versions=versions(plugins),
+        **({} if facts.budget is None else {"budget": facts.budget}),
         **({"unreadable": dict(facts.unreadable)} if facts.unreadable else {}),
     )
     write_record(record, work.partial)

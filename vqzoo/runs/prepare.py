@@ -12,7 +12,7 @@ from vqzoo.compression.folding import check_copies
 from vqzoo.compression.options import validate_options
 from vqzoo.compression.selection import LayerPlan, plan_layers
 from vqzoo.compression.view import compressible_layers
-from vqzoo.data.calibration_data import open_calibration_data
+from vqzoo.data.calibration_data import open_calibration_data, open_held_out
 from vqzoo.data.evaluation_data import Data, open_data
 from vqzoo.data.sources import read_options
 from vqzoo.data.training_data import TrainingData
@@ -24,7 +24,8 @@ from vqzoo.models.timm_config import timm_config
 from vqzoo.plugin.manager import Plugins, installed_plugins
 from vqzoo.plugin.method import Method
 from vqzoo.progress import Watcher
-from vqzoo.runs.recipe import Recipe, recipe_hash
+from vqzoo.runs.budget.methods import check_price, with_budget_images, with_budget_method
+from vqzoo.runs.recipe import NO_IMAGES, Recipe, recipe_hash
 from vqzoo.runs.rules import Rule
 from vqzoo.runs.workspace import default_folder
 
@@ -44,6 +45,7 @@ class Prepared:
         calibration: images to calibrate with, if the recipe calibrates.
         repair: images to repair the network with, if the recipe repairs it; the same object as
             `calibration` where both use the same data, so that images are decoded once.
+        held_out: images held out of calibration, if the recipe's budget is judged by some.
         config: the artifact's config.
         device: where to compute.
         digest: hash of the request.
@@ -59,6 +61,7 @@ class Prepared:
     training: TrainingData | None
     calibration: Data | None
     repair: Data | None
+    held_out: Data | None
     config: Mapping[str, Any]
     device: torch.device
     digest: str
@@ -76,7 +79,7 @@ def prepare(
     """
     plugins = installed_plugins()
     device = parse_device(recipe.device)
-    recipe = _typed(recipe, plugins)
+    recipe = _typed(with_budget_method(recipe, plugins, watcher), plugins)
     opened = find_model(
         recipe.model,
         watcher,
@@ -86,6 +89,7 @@ def prepare(
         seed=recipe.seed,
         fall_back=fall_back,
     )
+    recipe = with_budget_images(recipe, default_data(opened.name), watcher)
     layers, passed = compressible_layers(opened.module)
     rules = [(rule.layers, rule.choice()) for rule in recipe.rules]
     plans, skipped = plan_layers(
@@ -93,11 +97,13 @@ def prepare(
     )
     if recipe.repair is not None or recipe.finetune is not None:
         check_copies(opened.module)
+    if recipe.budget is not None:
+        check_price(recipe, plans, plugins)
     check_weights(opened.module, plans)
     with watcher.phase("opening the images"):
         data = _open_data(recipe, opened, watcher)
         training = _open_training(recipe, opened, watcher)
-        calibration = _open_calibration(recipe.calibrate, recipe, opened)
+        calibration, held_out = _open_calibration_and_held_out(recipe, opened)
         repair = calibration
         if recipe.repair != recipe.calibrate:
             repair = _open_calibration(recipe.repair, recipe, opened)
@@ -114,6 +120,7 @@ def prepare(
         training=training,
         calibration=calibration,
         repair=repair,
+        held_out=held_out,
         config=timm_config(opened.module, pretrained=opened.weights == "pretrained"),
         device=device,
         digest=digest,
@@ -148,8 +155,31 @@ def _open_training(recipe: Recipe, opened: OpenedModel, watcher: Watcher) -> Tra
     return training
 
 
+def _open_calibration_and_held_out(
+    recipe: Recipe, opened: OpenedModel
+) -> tuple[Data | None, Data | None]:
+    """The calibration images, and those held out of them, where the recipe has either."""
+    spec = recipe.calibrate
+    if spec is None or not recipe.held_out:
+        return _open_calibration(spec, recipe, opened), None
+    calibration, held_out = open_held_out(
+        spec,
+        opened.module,
+        images=recipe.calibration_images,
+        held_out=recipe.held_out_images,
+        seed=recipe.seed,
+        read=read_options(spec, recipe.class_map, recipe.skip_unreadable),
+    )
+    if recipe.max_drop is not None and not held_out.labelled:
+        raise UsageError(
+            f"{held_out.name} has no labels for --max-drop: {held_out.unlabelled}; give --max-kl, "
+            "which needs none"
+        )
+    return calibration, held_out
+
+
 def _open_calibration(spec: str | None, recipe: Recipe, opened: OpenedModel) -> Data | None:
-    if spec is None:
+    if spec is None or spec == NO_IMAGES:
         return None
     return open_calibration_data(
         spec,

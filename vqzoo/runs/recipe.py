@@ -12,12 +12,14 @@ from vqzoo.command_options import CommandOption, OptionGroup, public_data_name
 from vqzoo.errors import UsageError, invalid_field
 from vqzoo.finetuning.settings import Finetuning
 from vqzoo.plugin.text import parse_option_pairs
+from vqzoo.runs.budget.settings import BudgetSettings
 from vqzoo.runs.rules import OptionValue, Ratio, Rule, Step, method_choice, parse_rule
 
 if TYPE_CHECKING:
     from vqzoo.compression.selection import MethodChoice
 
 
+NO_IMAGES = "none"  # of `calibrate`: no images, even if some come with the network
 _PYTHON = {"True": True, "False": False, "None": None}
 
 
@@ -92,10 +94,10 @@ def check_class_map(class_map: Path | None, *specs: str | None) -> None:
         )
 
 
-class Recipe(BaseModel):
+class Recipe(BudgetSettings, BaseModel):
     """Everything that decides what an artifact holds and what its record says.
 
-    The fields stand in the order of the canonical command.
+    The fields stand in the order of the canonical command, behind those of the budget.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -168,6 +170,8 @@ class Recipe(BaseModel):
             "--layers",
             help="dense, conv, all, largest:N, or names and patterns ('classifier.*'); joined by "
             "commas or repeated; a leading ! excludes.",
+            default="dense; all under a budget",
+            implied=lambda recipe: ("all",) if recipe.budget else ("dense",),
             metavar="SELECTOR",
             read=split_selectors,
             write=",".join,
@@ -214,7 +218,9 @@ class Recipe(BaseModel):
         CommandOption(
             "--calibrate",
             help="Weight errors by what they do to the answers on some training images, without "
-            "labels: fmnist, fmnist:FOLDER, imagefolder:PATH, or a timm data set, split train.",
+            "labels: fmnist, fmnist:FOLDER, imagefolder:PATH, a timm data set (its split train), "
+            "none.",
+            default="none; under a budget the images that come with the network",
             metavar="DATA",
             panel="Calibration",
             write=public_data_name,
@@ -272,8 +278,20 @@ class Recipe(BaseModel):
 
     @model_validator(mode="after")
     def _something_to_do(self) -> "Recipe":
-        if self.method is None and not self.rules:
-            raise ValueError("give a method (--method NAME) or rules: `vqzoo methods` lists them")
+        if self.budget is not None and self.ratio is not None:
+            raise ValueError(
+                f"{self.budget} and --ratio both choose what layers are made of: give one"
+            )
+        if self.held_out and self.finetune is not None:
+            raise ValueError(
+                f"{self.budget} judges a network before it is fine-tuned: fine-tune with "
+                "--size or --lambda"
+            )
+        if self.method is None and not self.rules and self.budget is None:
+            raise ValueError(
+                "give a size (--size 2.3MB), a method (--method NAME) or rules: `vqzoo methods` "
+                "lists methods"
+            )
         if self.method is None and (self.options or self.ratio or self.transforms):
             raise ValueError("options, ratio and transforms belong to a method: give --method")
         if self.checkpoint is not None and self.weights == "random":
@@ -281,7 +299,8 @@ class Recipe(BaseModel):
         if self.repair is not None and self.finetune is not None:
             raise ValueError("fine-tuning does what repair does, and more: leave repair out")
         training = None if self.finetune is None else self.finetune.data
-        check_class_map(self.class_map, self.data, training)
+        labelled = self.calibrate if self.max_drop is not None else None
+        check_class_map(self.class_map, self.data, training, labelled)
         return self
 
     @property
@@ -368,7 +387,8 @@ def recipe_hash(recipe: Recipe, model: str, weights_sha256: str, plugins: Mappin
         OSError: the class map or a plugin file cannot be read.
     """
     reading = {"class_map", "skip_unreadable"}
-    fields = recipe.model_dump(mode="json", exclude={"checkpoint", "plugins", *reading})
+    budget = set() if recipe.budget else BudgetSettings.model_fields.keys()
+    fields = recipe.model_dump(mode="json", exclude={"checkpoint", "plugins", *reading, *budget})
     fields |= reading_fields(recipe.class_map, recipe.skip_unreadable)
     fields |= {"model": model, "weights_sha256": weights_sha256, "versions": dict(plugins)}
     if recipe.plugins:

@@ -11,6 +11,7 @@ from vqzoo.plugin.files import plugin_files
 from vqzoo.progress import Watcher
 from vqzoo.report.steps import CalibrationRecord
 from vqzoo.runs.before_after import measure_baseline
+from vqzoo.runs.budget.choose import choose_price
 from vqzoo.runs.command_line import canonical_command
 from vqzoo.runs.compress_layers import CompressedNetwork, compress_layers
 from vqzoo.runs.finish import FinishedRun, RunFacts, finish_run, unreadable_images
@@ -79,6 +80,7 @@ def _execute(prepared: Prepared, watcher: Watcher, keep_going: bool, started: fl
     compression_start = time.perf_counter()
     work = open_workspace(prepared.target, prepared.digest)
     try:
+        prepared, budget = choose_price(prepared, work, watcher, keep_going)
         network = _compress(prepared, work, watcher, keep_going)
     except BaseException:
         abandon_if_empty(work)
@@ -95,6 +97,7 @@ def _execute(prepared: Prepared, watcher: Watcher, keep_going: bool, started: fl
         digest=prepared.digest,
         command=canonical_command(recipe, dense.name),
         calibration=_calibration_record(prepared.calibration),
+        budget=budget,
         unreadable=unreadable_images(
             prepared.data, prepared.training, prepared.calibration, prepared.repair
         ),

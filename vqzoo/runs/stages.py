@@ -9,11 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from torch import nn
-
-from vqzoo.artifact.encode import FIXED_WIDTH, EncodedLayer
-from vqzoo.artifact.file_size import artifact_bytes
-from vqzoo.artifact.writer import dense_bytes, untouched_tensors
+from vqzoo.artifact.encode import FIXED_WIDTH
+from vqzoo.artifact.writer import dense_bytes
 from vqzoo.compression.options import choose_options
 from vqzoo.compression.selection import LayerPlan, MethodChoice
 from vqzoo.compression.view import layer_name
@@ -24,12 +21,11 @@ from vqzoo.finetuning.encoded import (
     finetuning_record,
     reencode,
 )
-from vqzoo.models.arguments import required_features
 from vqzoo.plugin.isolation import isolated, on_layer
 from vqzoo.plugin.method import SkipLayer
 from vqzoo.progress import Watcher
 from vqzoo.report.steps import StageRecord
-from vqzoo.runs.compress_layers import CompressedNetwork, compress_layers
+from vqzoo.runs.compress_layers import CompressedNetwork, compress_layers, weights_file_bytes
 from vqzoo.runs.prepare import Prepared
 from vqzoo.runs.workspace import Workspace, finetuning_checkpoint, stage_workspace
 
@@ -132,7 +128,7 @@ def _stage_records(stage: Prepared, finetuned: FinetunedLayers) -> list[StageRec
             validation_loss=best["validation_loss"],
             validation_top1=best["validation_top1"],
             packing=name,
-            bytes=_weights_file_bytes(stage, finetuned.module, encoded),
+            bytes=weights_file_bytes(stage, finetuned.module, encoded),
         )
         for name, encoded in layers.items()
     ]
@@ -143,11 +139,6 @@ def _packing_of_methods(stage: Prepared) -> str:
     methods = (stage.plugins.quantizers.get(plan.choice.method).item for plan in stage.plans)
     packings = (method.packing for method in methods)
     return next((name for name in packings if name != FIXED_WIDTH), FIXED_WIDTH)
-
-
-def _weights_file_bytes(stage: Prepared, module: nn.Module, layers: Sequence[EncodedLayer]) -> int:
-    dense, aliases = untouched_tensors(module, {layer.key for layer in layers})
-    return artifact_bytes(dense, aliases, layers, required_features(stage.config))
 
 
 def _methods(plans: Sequence[LayerPlan]) -> str:

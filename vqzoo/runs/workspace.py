@@ -84,6 +84,11 @@ def finetuning_checkpoint(work: Workspace) -> Path:
     return work.partial / _LAYERS / "finetuning.pt"
 
 
+def budget_file(work: Workspace) -> Path:
+    """The file in which a run keeps the price that it found for its budget."""
+    return work.partial / _LAYERS / "budget.json"
+
+
 def save_layer(work: Workspace, index: int, encoded: EncodedLayer, record: LayerRecord) -> None:
     """Save a finished layer, so that an interrupted run need not compress it again."""
     text = canonical_json({"key": encoded.key, "entry": encoded.entry, "row": record.to_dict()})

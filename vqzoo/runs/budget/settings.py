@@ -1,0 +1,103 @@
+"""The fields of a recipe that set a budget for the whole network."""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from vqzoo.command_options import CommandOption
+from vqzoo.runs.budget.file_size import parse_size, size_field
+
+_PANEL = "Budget: one price of a bit for the whole network"
+# The fields that choose the price, and their options; a recipe has at most one of them.
+_FLAGS = {
+    "size": "--size",
+    "max_kl": "--max-kl",
+    "max_drop": "--max-drop",
+    "price": "--lambda",
+}
+
+
+class BudgetSettings(BaseModel):
+    """One price of a bit, lambda, for all layers: what it is chosen for."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    size: Annotated[
+        str | None,
+        BeforeValidator(size_field),
+        CommandOption(
+            "--size",
+            help="The whole file, header included, is at most this large: 2.3MB, 200kB, or bytes "
+            "(powers of ten).",
+            panel=_PANEL,
+        ),
+    ] = None
+    max_kl: Annotated[
+        float | None,
+        Field(gt=0, allow_inf_nan=False),
+        CommandOption(
+            "--max-kl",
+            help="The smallest file whose answers diverge from the dense network's by at most so "
+            "many nats, on images held out of calibration.",
+            panel=_PANEL,
+        ),
+    ] = None
+    max_drop: Annotated[
+        float | None,
+        Field(ge=0, lt=100),
+        CommandOption(
+            "--max-drop",
+            help="The smallest file that loses at most so many points of top-1, on labelled images "
+            "held out of calibration.",
+            panel=_PANEL,
+        ),
+    ] = None
+    price: Annotated[
+        float | None,
+        Field(ge=1e-15, le=1e6),
+        CommandOption(
+            "--lambda",
+            help="The price itself, in squared logits a bit; a higher one makes the file smaller.",
+            panel=_PANEL,
+        ),
+    ] = None
+    held_out_images: Annotated[
+        int,
+        Field(ge=1),
+        CommandOption(
+            "--held-out-images",
+            help="How many calibration images --max-kl and --max-drop hold out at most.",
+            panel=_PANEL,
+        ),
+    ] = 2000
+
+    @model_validator(mode="before")
+    @classmethod
+    def _all_layers(cls, fields: Any) -> Any:
+        """Select all layers if the request says nothing else."""
+        if isinstance(fields, dict) and any(fields.get(name) is not None for name in _FLAGS):
+            return {"layers": ("all",), **fields}
+        return fields
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> "BudgetSettings":
+        flags = [flag for name, flag in _FLAGS.items() if getattr(self, name) is not None]
+        if len(flags) > 1:
+            raise ValueError(f"give one of {' and '.join(flags)}: each chooses the price of a bit")
+        return self
+
+    @property
+    def budget(self) -> str | None:
+        """The option that chooses the price of a bit, such as "--size"; None without one."""
+        given = (flag for name, flag in _FLAGS.items() if getattr(self, name) is not None)
+        return next(given, None)
+
+    @property
+    def size_bytes(self) -> int | None:
+        """The size that the file may have, in bytes."""
+        return None if self.size is None else parse_size(self.size)
+
+    @property
+    def held_out(self) -> bool:
+        """Whether images that are held out of calibration judge the network."""
+        return self.max_kl is not None or self.max_drop is not None
