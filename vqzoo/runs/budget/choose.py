@@ -9,7 +9,7 @@ from vqzoo.artifact.files import write_text
 from vqzoo.errors import UsageError
 from vqzoo.progress import Watcher
 from vqzoo.report.budget import BudgetRecord, PriceStep
-from vqzoo.report.formatting import megabytes, nats
+from vqzoo.report.formatting import count_of, megabytes, nats
 from vqzoo.runs.budget.methods import price_option, priced
 from vqzoo.runs.budget.search import Question, last_within
 from vqzoo.runs.budget.trials import Trial, Trials
@@ -21,6 +21,7 @@ _HIGHEST = 1e4  # squared logits a bit, for which no layer keeps anything
 _LOWEST = 1e-4  # squared logits for all weights together: answers do not change any more
 _SIZE_SHARE = 0.01  # of the size that a file may stay below it
 _KL_SHARE = 0.05
+_LOW_RATE_SLOPE = 0.35  # of ln(size) over -ln(price)
 
 
 def choose_price(
@@ -127,7 +128,8 @@ def _of_size(prepared: Prepared, search: _Search, size: int) -> tuple[Trial, str
         low=-math.log(_HIGHEST),
         high=-math.log(_LOWEST / weights),
         first=-math.log(first),
-        slope=weights / (16 * math.log(2)) / size,  # half a bit a weight for each factor of two
+        # Half a bit a weight for each factor of two; less where most weights are zero.
+        slope=min(weights / (16 * math.log(2)) / size, _LOW_RATE_SLOPE),
         near=-math.log(1 - _SIZE_SHARE),
     )
     last_within(question, gap_at)
@@ -135,7 +137,7 @@ def _of_size(prepared: Prepared, search: _Search, size: int) -> tuple[Trial, str
     if search.best is None:
         raise UsageError(
             f"--size {prepared.recipe.size}: the smallest possible file has {smallest:,} bytes "
-            f"({megabytes(smallest)}), {_dense_share(prepared)}"
+            f"({megabytes(smallest)}){_fixed(prepared)}"
         )
     trial = search.best
     if trial.step.bytes >= (1 - _SIZE_SHARE) * size:
@@ -143,24 +145,24 @@ def _of_size(prepared: Prepared, search: _Search, size: int) -> tuple[Trial, str
     exact = f"{trial.step.bytes:,} bytes, {100 * (1 - trial.step.bytes / size):.1f}% below --size"
     if any(step.bytes > size for step in search.steps):
         return trial, f"The file has {exact}: no price of a bit comes nearer."
-    return trial, f"The file has {exact}: more bytes would not bring the answers any nearer."
+    return trial, f"The file has {exact}: more would hardly bring the answers nearer."
 
 
 def _of_loss(prepared: Prepared, search: _Search) -> tuple[Trial, str | None]:
     """The smallest file that keeps to a loss on held-out images; places are ln(price)."""
     recipe, weights = prepared.recipe, _weights(prepared)
-    tried: dict[float, Trial] = {}
+    sizes: dict[float, int] = {}
 
     def gap_at(place: float) -> float:
-        trial = tried[place] = search.at(math.exp(place))
+        trial = search.at(math.exp(place))
+        sizes[place] = trial.priced_bytes
         gap = _gap(recipe, trial.step)
         if gap <= 0 and (search.best is None or trial.step.bytes < search.best.step.bytes):
             search.best = trial
         return gap
 
     def enough(inside: float, outside: float) -> bool:
-        smaller, larger = tried[outside].step.bytes, tried[inside].step.bytes
-        return larger <= (1 + _SIZE_SHARE) * smaller
+        return sizes[inside] <= (1 + _SIZE_SHARE) * sizes[outside]
 
     question = Question(
         low=math.log(_LOWEST / weights),
@@ -173,8 +175,8 @@ def _of_loss(prepared: Prepared, search: _Search) -> tuple[Trial, str | None]:
     if search.best is None:
         least = min(search.steps, key=lambda step: _gap(recipe, step))
         raise UsageError(
-            f"{recipe.budget}: even at {megabytes(least.bytes)} the loss on held-out images is "
-            f"{_loss_text(recipe, least)}; {_dense_share(prepared)}"
+            f"{recipe.budget}: even a file of {megabytes(least.bytes)} loses "
+            f"{_loss_text(recipe, least)} on held-out images{_fixed(prepared)}"
         )
     if all(_gap(recipe, step) <= 0 for step in search.steps):
         return search.best, "The file is the smallest possible: no price of a bit loses more."
@@ -195,7 +197,7 @@ def _gap(recipe: Recipe, step: PriceStep) -> float:
 def _loss_text(recipe: Recipe, step: PriceStep) -> str:
     assert step.held_out is not None
     if recipe.max_kl is not None:
-        return nats(step.held_out.kl)
+        return "answers" if step.held_out.kl is None else f"{step.held_out.kl:.3g} nats"
     return f"{step.held_out.drop:.2f} points of top-1"
 
 
@@ -220,10 +222,15 @@ def _first_price(prepared: Prepared) -> float:
     return 1e-6
 
 
-def _dense_share(prepared: Prepared) -> str:
-    """What stays as large as it is, for messages about files that are too large."""
+def _fixed(prepared: Prepared) -> str:
+    """What stays as large as it is, as a clause of messages about files that are too large."""
     fixed = sum(price_option(plan, prepared.plugins) is None for plan in prepared.plans)
-    others = f"{len(prepared.skipped)} that stay dense"
-    if fixed:
-        others += f" and {fixed} whose size the request fixes"
-    return f"with {others}: see --layers and --rule"
+    parts = [
+        f"{count_of(count, 'layer')} {what}"
+        for count, what in (
+            (len(prepared.skipped), "left dense"),
+            (fixed, "whose size the request fixes"),
+        )
+        if count
+    ]
+    return f", with {' and '.join(parts)}" if parts else ""

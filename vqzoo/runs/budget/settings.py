@@ -84,6 +84,8 @@ class BudgetSettings(BaseModel):
         flags = [flag for name, flag in _FLAGS.items() if getattr(self, name) is not None]
         if len(flags) > 1:
             raise ValueError(f"give one of {' and '.join(flags)}: each chooses the price of a bit")
+        if "held_out_images" in self.model_fields_set and not self.held_out:
+            raise ValueError("held_out_images belongs to --max-kl and --max-drop: give one of them")
         return self
 
     @property

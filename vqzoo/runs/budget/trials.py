@@ -32,11 +32,13 @@ class Trial:
     Attributes:
         step: what the record says about it.
         layers: the compressed layers by their place in the plans.
+        priced_bytes: stored bytes of the layers that got the price.
         losses: layer -> predicted loss, for layers with second-order statistics.
     """
 
     step: PriceStep
     layers: dict[int, KeptLayer]
+    priced_bytes: int
     losses: dict[str, float]
 
 
@@ -97,7 +99,12 @@ class Trials:
             predicted_loss=sum(losses.values()) if losses else None,
             held_out=self._judge(tried),
         )
-        return Trial(step, {layer.index: layer.kept for layer in tried}, losses)
+        return Trial(
+            step,
+            {layer.index: layer.kept for layer in tried},
+            sum(layer.kept.encoded.nbytes for layer in tried if layer.index not in self._fixed),
+            losses,
+        )
 
     def _keep(self, index: int, compressed: CompressedLayer, decoded: Tensor) -> _TriedLayer:
         encoded = encode(self._prepared, compressed)

@@ -1,0 +1,215 @@
+"""`vqzoo run` under one budget for the whole network: --size, --lambda, --max-kl, --max-drop."""
+
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vqzoo.progress import SilentWatcher
+from vqzoo.runs.recipe import make_recipe
+from vqzoo.runs.run import run
+
+# The large layers have fixed sizes here, which keeps the search fast.
+SMALL = ["run", "test_resnet", "--weights", "random", "--rule", "layer4*=binary", "--rule",
+         "fc=binary"]  # fmt: skip
+FIELDS = {
+    "model": "test_resnet",
+    "weights": "random",
+    "rules": [
+        {"layers": "layer4*", "method": "binary"},
+        {"layers": "fc", "method": "binary"},
+    ],
+}
+EMBEDDED = ["run", "alexnet_mini.fmnist", "--layers", "features.0,features.4", "--images", "300",
+            "--calibration-images", "64"]  # fmt: skip
+
+
+def record_of(vqzoo: Any, *arguments: str, **environment: str) -> dict[str, Any]:
+    result = vqzoo(*arguments, "--force", "--json", **environment)
+    assert result.exit_code == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+@pytest.mark.parametrize("size", ["100kB", "0.12MB", "200000"])
+def test_the_whole_file_is_at_most_the_size_and_within_one_percent(
+    vqzoo, tmp_path: Path, size: str
+) -> None:
+    ran = vqzoo(*SMALL, "--size", size, "--out", "a")
+    assert ran.exit_code == 0, ran.stderr
+    limit = {"100kB": 100_000, "0.12MB": 120_000, "200000": 200_000}[size]
+    file = (tmp_path / "a/vqzoo.safetensors").stat().st_size
+    assert 0.99 * limit <= file <= limit
+    budget = json.loads((tmp_path / "a/report.json").read_text())["budget"]
+    assert budget["size"] == limit
+    assert budget["steps"][-1]["bytes"] == file or file in [s["bytes"] for s in budget["steps"]]
+    assert "searching λ: step 2, " in ran.stderr
+    assert len(budget["steps"]) <= 8
+
+
+def test_all_layers_have_one_price_but_those_that_rules_fix(vqzoo, tmp_path: Path) -> None:
+    record = record_of(vqzoo, *SMALL, "--size", "110kB", "--out", "a")
+    by_method: dict[str, set[Any]] = {}
+    for layer in record["layers"]:
+        by_method.setdefault(layer["method"], set()).add(layer["options"].get("price"))
+    assert by_method == {"binary": {None}, "ecq": {record["budget"]["price"]}}
+    assert record["skipped"] == {}
+    assert record["method"] == "mixed"
+
+
+def test_the_record_s_command_and_its_price_make_the_same_file(vqzoo, tmp_path: Path) -> None:
+    record = record_of(vqzoo, *SMALL, "--size", "100kB", "--seed", "3", "--out", "a")
+    words = shlex.split(record["command"])[1:]
+    assert words[:4] == ["run", "test_resnet", "--size", "100kB"]
+    record_of(vqzoo, *words, "--out", "b")
+    price = repr(record["budget"]["price"])
+    given = record_of(vqzoo, *SMALL, "--seed", "3", "--lambda", price, "--out", "c")
+    files = [(tmp_path / name / "vqzoo.safetensors").read_bytes() for name in "abc"]
+    assert files[0] == files[1] == files[2]
+    assert given["budget"]["size"] is None
+    assert len(given["budget"]["steps"]) == 1
+
+
+class Interruption(SilentWatcher):
+    """Interrupts a run at a layer of the search, or behind it."""
+
+    def __init__(self, layers: int) -> None:
+        self.left = layers
+
+    def layer_started(self, name: str, index: int, total: int) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise KeyboardInterrupt
+
+
+def test_an_interrupted_run_gives_the_same_bytes(tmp_path: Path) -> None:
+    recipe = make_recipe({**FIELDS, "size": "100kB"})
+    whole = run(recipe, SilentWatcher(), out=tmp_path / "whole")
+    assert whole.record.budget is not None
+    layers = len(whole.record.layers)
+    searched = layers * len(whole.record.budget.steps)
+    for place, count in enumerate((layers + 2, searched + 3)):
+        out = tmp_path / str(place)
+        with pytest.raises(KeyboardInterrupt):
+            run(recipe, Interruption(count), out=out)
+        partial = tmp_path / f"{place}.partial"
+        assert partial.exists() == (count > searched)  # the search itself leaves nothing
+        # With one layer damaged the run compresses it again, at the price that it found.
+        for file in sorted(partial.glob("layers/*.safetensors"))[:1]:
+            file.write_bytes(b"damaged")
+        again = run(recipe, SilentWatcher(), out=out)
+        assert again.record.budget == whole.record.budget
+        name = "vqzoo.safetensors"
+        assert (out / name).read_bytes() == (whole.folder / name).read_bytes()
+
+
+def test_a_size_that_cannot_be_reached_names_the_smallest(vqzoo, tmp_path: Path) -> None:
+    refused = vqzoo(*SMALL, "--size", "9kB", "--out", "a")
+    assert refused.exit_code == 2
+    assert "--size 9kB: the smallest possible file has " in refused.stderr
+    smallest = int(refused.stderr.split("file has ")[1].split(" bytes")[0].replace(",", ""))
+    assert list(tmp_path.glob("a*")) == []
+    reached = record_of(vqzoo, *SMALL, "--size", str(smallest), "--out", "a")
+    assert reached["bytes"]["file"] == smallest
+
+
+def test_a_size_beyond_use_says_so(vqzoo) -> None:
+    ran = vqzoo(*SMALL, "--size", "3MB", "--out", "a", "--json")
+    assert "below --size: more would hardly bring the answers nearer" in ran.stderr
+    record = json.loads(ran.stdout)
+    assert record["budget"]["remark"] in ran.stderr
+    assert (
+        min(layer["sqnr_db"] or 99 for layer in record["layers"] if layer["method"] == "ecq") > 55
+    )
+
+
+@pytest.mark.parametrize("limit", [0.02, 0.2])
+def test_the_smallest_file_that_keeps_a_divergence_on_held_out_images(vqzoo, limit: float) -> None:
+    record = record_of(
+        vqzoo, *EMBEDDED, "--max-kl", str(limit), "--held-out-images", "300", "--out", "a"
+    )
+    budget = record["budget"]
+    assert budget["held_out"]["kl"] <= limit
+    assert budget["held_out"]["images"] == 300
+    assert budget["held_out"]["data"] == "fmnist, 300 held-out training images"
+    assert record["calibration"] == {"data": "fmnist, 64 training images", "images": 64}
+    assert record["agreement"]["images"] == record["accuracy"]["images"] == 300
+    assert record["agreement"]["kl"] == pytest.approx(budget["held_out"]["kl"], rel=0.5)
+    for step in budget["steps"]:  # nothing smaller that was tried keeps it
+        assert step["bytes"] >= record["bytes"]["file"] or step["held_out"]["kl"] > limit
+    assert set(budget["layers"]) == {layer["name"] for layer in record["layers"]}
+    assert budget["predicted_loss"] == pytest.approx(sum(budget["layers"].values()))
+
+
+def test_the_smallest_file_that_keeps_top_1_on_held_out_images(vqzoo, tmp_path: Path) -> None:
+    ran = vqzoo(*EMBEDDED, "--max-drop", "2", "--held-out-images", "400", "--out", "a")
+    assert ran.exit_code == 0, ran.stderr
+    assert "points of top-1, on fmnist, 400 held-out training images" in ran.stdout
+    record = json.loads((tmp_path / "a/report.json").read_text())
+    assert record["budget"]["held_out"]["drop"] <= 2
+    assert record["budget"]["held_out"]["ci95"] > 0
+    for step in record["budget"]["steps"]:
+        assert step["bytes"] >= record["bytes"]["file"] or step["held_out"]["drop"] > 2
+    assert record["agreement"] is None
+
+
+def test_embedded_networks_calibrate_on_their_images_unless_told_otherwise(vqzoo) -> None:
+    calibrated = record_of(vqzoo, *EMBEDDED, "--lambda", "1e-8", "--out", "a")
+    assert calibrated["calibration"]["data"] == "fmnist, 64 training images"
+    assert "--calibrate fmnist" in calibrated["command"]
+    plain = vqzoo(*EMBEDDED, "--lambda", "1e-8", "--calibrate", "none", "--out", "b", "--json")
+    record = json.loads(plain.stdout)
+    assert record.get("calibration") is None
+    assert record["budget"]["predicted_loss"] is None
+    assert "--calibrate none" in record["command"]
+    assert "unlabelled images would weight them" in plain.stderr
+
+
+def test_repair_takes_part_in_the_judgement(vqzoo) -> None:
+    record = record_of(
+        vqzoo, *EMBEDDED, "--max-kl", "0.1", "--held-out-images", "300", "--repair", "fmnist",
+        "--out", "a",
+    )  # fmt: skip
+    assert record["repair"]["images"] == 64  # none of the images that judge
+    assert record["agreement"]["kl"] == pytest.approx(record["budget"]["held_out"]["kl"], rel=0.5)
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ("--size 1MB --ratio 8 -m ecq", "--size and --ratio both choose"),
+        ("--size 1MB --lambda 1e-6", "give one of --size and --lambda"),
+        ("--size 1MB -m km", "km knows no price of a bit"),
+        ("--lambda 1e-6 -m pq", "method that does (ecq"),
+        ("--size 1MB -m ecq -o price=1e-6", "chooses the option price of ecq"),
+        ("--size 1MB --rule *=binary", "the size of no layer is left to choose (binary)"),
+        ("--size 1MiB", "'1MiB' is not a size: write 2.3MB, 200kB or bytes"),
+        ("--size -1", "is not a size"),
+        ("--size 0", "is no size of a file"),
+        ("--lambda 0", "price: input should be greater"),
+        ("--max-kl nan", "max_kl: input should be"),
+        ("--max-kl 0.1", "give --calibrate imagefolder:PATH"),
+        ("--max-drop 1 --calibrate none", "give --calibrate imagefolder:PATH"),
+        ("--max-kl 0.1 --finetune 2", "before it is fine-tuned"),
+        ("--size 1MB --held-out-images 5", "held_out_images belongs to --max-kl and --max-drop"),
+        ("", "give a size (--size 2.3MB)"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_in_one_line(
+    vqzoo, tmp_path: Path, options: str, problem: str
+) -> None:
+    refused = vqzoo("run", "test_resnet", "--weights", "random", *shlex.split(options))
+    assert refused.exit_code == 2
+    assert problem in refused.stderr
+    assert sum(line.startswith("error:") for line in refused.stderr.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_layers_that_the_user_selects_stay_in_the_command(vqzoo) -> None:
+    record = record_of(
+        vqzoo, "run", "test_resnet", "--weights", "random", "--lambda", "1e-5", "--layers", "dense",
+        "--out", "a",
+    )  # fmt: skip
+    assert [layer["name"] for layer in record["layers"]] == ["fc"]
+    assert "--layers dense" in record["command"]
