@@ -11,6 +11,7 @@ from vqzoo.cli.main import app
 from vqzoo.command_options import declared_options
 from vqzoo.errors import UsageError
 from vqzoo.finetuning.settings import Finetuning
+from vqzoo.runs.budget.settings import BudgetSettings
 from vqzoo.runs.command_line import canonical_command, finetune_command
 from vqzoo.runs.finetune_request import FinetuneRequest
 from vqzoo.runs.recipe import Recipe, make_recipe, parse_rule
@@ -80,6 +81,10 @@ def call(command: str, *arguments: str) -> str:
         # What excludes others of the fields above.
         {"checkpoint": None, "weights": "random"},
         {"finetune": None, "repair": "imagefolder:train"},
+        {"ratio": None, "size": "2.3MB"},
+        {"ratio": None, "price": 2.5e-7, "layers": ("dense",)},
+        {"ratio": None, "finetune": None, "max_kl": 0.02, "held_out_images": 70},
+        {"ratio": None, "finetune": None, "max_drop": 1.5, "layers": ("all",)},
     ],
 )
 def test_a_canonical_command_sets_every_field_of_a_recipe(
@@ -93,7 +98,7 @@ def test_a_canonical_command_sets_every_field_of_a_recipe(
 
 
 def test_these_recipes_leave_no_field_at_its_default() -> None:
-    fields = {*RECIPE, "weights", "repair"}
+    fields = {*RECIPE, *BudgetSettings.model_fields, "weights", "repair"}
     assert fields == set(Recipe.model_fields)
     assert set(FINETUNING) == set(Finetuning.model_fields)
     defaults = {name: field.default for name, field in Recipe.model_fields.items()}

@@ -14,7 +14,11 @@ from torch.utils.data import DataLoader
 import vqzoo
 from vqzoo.data import fmnist, sources
 from vqzoo.data.batches import Batch, Data
-from vqzoo.data.calibration_data import collect_calibration_data, open_calibration_data
+from vqzoo.data.calibration_data import (
+    collect_calibration_data,
+    open_calibration_data,
+    open_held_out,
+)
 from vqzoo.data.evaluation_data import open_data
 from vqzoo.data.kept_batches import KeptBatches
 from vqzoo.data.seeds import epoch_generator
@@ -156,3 +160,39 @@ def test_data_without_images_or_without_an_order_is_refused(
     monkeypatch.setattr(sources.importlib.util, "find_spec", lambda name: name)
     with pytest.raises(UsageError, match="is a stream and cannot be shuffled"):
         open_calibration_data("wds/any", timm.create_model("test_vit"))
+
+
+@pytest.mark.parametrize(
+    ("images", "held_out", "parts"), [(20, 30, (20, 30)), (90, 30, (75, 25)), (512, 5, (95, 5))]
+)
+def test_images_held_out_are_others(
+    folder: Path, images: int, held_out: int, parts: tuple[int, int]
+) -> None:
+    model = timm.create_model("test_resnet", num_classes=2)
+    spec = f"imagefolder:{folder}"
+    calibration, judging = open_held_out(spec, model, images=images, held_out=held_out, seed=3)
+    assert (calibration.images, judging.images) == parts
+    greys = [set(images_of(data)[:, 0, 0, 0].tolist()) for data in (calibration, judging)]
+    assert tuple(map(len, greys)) == parts
+    assert not greys[0] & greys[1]
+    plain = open_calibration_data(spec, model, images=parts[0], seed=3)
+    assert torch.equal(images_of(plain), images_of(calibration))
+    for batch in judging:
+        assert batch.labels is not None
+        assert batch.labels.unique().tolist() == [0, 1]
+
+
+def test_embedded_images_held_out_follow_those_for_calibration() -> None:
+    calibration, judging = open_held_out("fmnist", mini(), images=30, held_out=40)
+    labels = fmnist.train_subset().labels
+    held = torch.cat([batch.labels for batch in judging])
+    assert sorted(held.tolist()) == sorted(labels[30:70].tolist())
+    both = torch.cat([images_of(calibration), images_of(judging)])
+    assert len(both.flatten(1).unique(dim=0)) == 70
+
+
+def test_too_few_images_to_hold_some_out(folder: Path) -> None:
+    for path in sorted(folder.rglob("*.png"))[3:]:
+        path.unlink()
+    with pytest.raises(UsageError, match="3 calibration images are too few to hold some out"):
+        open_held_out(f"imagefolder:{folder}", timm.create_model("test_resnet"), held_out=9)

@@ -55,10 +55,14 @@ def expected_size(recipe: Recipe, plugins: Plugins) -> ExpectedSize:
 
     Raises:
         UsageError: the recipe names something that does not exist.
-        SizeUnknownError: the size depends on the weights: the recipe has transforms, or a method
-            without a layout.
+        SizeUnknownError: the size depends on the weights: the recipe has a budget, transforms, or a
+            method without a layout.
         PluginError: a method failed.
     """
+    if recipe.size is not None:
+        raise SizeUnknownError(f"at most {recipe.size}, and within 1% of it where possible")
+    if recipe.budget is not None:
+        raise SizeUnknownError(f"{recipe.budget} chooses it by the weights")
     register_models(plugins)
     model = _model_without_weights(recipe)
     layers, _ = compressible_layers(model)

@@ -51,6 +51,10 @@ def run(
 
     [bold]Examples[/]
 
+    vqzoo run alexnet_mini.fmnist --size 500kB
+
+    vqzoo run alexnet_mini.fmnist --max-drop 0.5
+
     vqzoo run alexnet_mini.fmnist --method pq
 
     vqzoo run alexnet_mini.fmnist -m pq -o k=256 -o d=8 --layers classifier.1
