@@ -218,6 +218,17 @@ class Useless(Grid):
         return torch.full((k,), 1e3)
 
 
+class NoPrice(Grid):
+    price_option = "k"
+
+
+class UselessPrice(Grid):
+    class Options(GridOptions):
+        price: float = Field(1e-6, gt=0, description="the price of a bit, ignored")
+
+    price_option = "price"
+
+
 class Picky(Grid):
     def quantize(self, weight: Tensor, options: Any, context: LayerContext) -> Code:
         from vqzoo.plugin import SkipLayer
@@ -279,6 +290,8 @@ BROKEN = {
     Remembers: "an artifact preserves the code: ",
     DownTheLadder: "the ladder goes from coarse to fine: k=4 stores less",
     Useless: "decoding beats a zero matrix: k=64: relative squared error",
+    NoPrice: "every price is taken: k=1e-15: grid: option k=1e-15: ",
+    UselessPrice: "every price is taken: price changes nothing",
     Picky: "ordinary weights are not skipped: k=4: the method skipped it",
     UncheckedShape: "damaged codes are refused: k=4: part 'codes' cut along dimension 0",
 }

@@ -25,9 +25,9 @@ class Quantizer(Method):
             that in the place of `context.inputs`, and names the methods that declare neither.
         price_option: the name of an option, a float, that is the price of a bit in squared logits
             (lambda): `quantize` then minimizes ½ Σ_i g_i e_i H e_iᵀ + price · bits, see
-            `SecondOrder`. Runs under a budget set it to the same value in all layers. Every value
-            from 1e-15 to 1e6 must be possible, and a higher one should not store more. None for
-            methods that know no such price.
+            `SecondOrder`. Runs under a budget set it to the same value in all layers. It must take
+            every value from 1e-15 to 1e6, and store no more at a higher one. None for methods that
+            know no such price.
     """
 
     ladder: ClassVar[Sequence[Mapping[str, Any]]] = ({},)

@@ -133,7 +133,13 @@ class Recipe(BudgetSettings, BaseModel):
         ),
     ] = {}
     method: Annotated[
-        str | None, CommandOption("--method", "-m", help="A method; `vqzoo methods` lists them.")
+        str | None,
+        CommandOption(
+            "--method",
+            "-m",
+            help="A method; `vqzoo methods` lists them.",
+            default="under a budget one that knows its price",
+        ),
     ] = None
     options: Annotated[
         dict[str, OptionValue],
@@ -278,15 +284,7 @@ class Recipe(BudgetSettings, BaseModel):
 
     @model_validator(mode="after")
     def _something_to_do(self) -> "Recipe":
-        if self.budget is not None and self.ratio is not None:
-            raise ValueError(
-                f"{self.budget} and --ratio both choose what layers are made of: give one"
-            )
-        if self.held_out and self.finetune is not None:
-            raise ValueError(
-                f"{self.budget} judges a network before it is fine-tuned: fine-tune with "
-                "--size or --lambda"
-            )
+        self.check_beside(ratio=self.ratio is not None, finetune=self.finetune is not None)
         if self.method is None and not self.rules and self.budget is None:
             raise ValueError(
                 "give a size (--size 2.3MB), a method (--method NAME) or rules: `vqzoo methods` "

@@ -6,6 +6,7 @@ from vqzoo.plugin.quantizer import Quantizer
 from vqzoo.testing.broken import check_rules
 from vqzoo.testing.rules import declaration as rules_declaration
 from vqzoo.testing.rules import error as rules_error
+from vqzoo.testing.rules import price as rules_price
 from vqzoo.testing.rules import storage as rules_storage
 from vqzoo.testing.rules.common import COMMON_RULES
 from vqzoo.testing.subject import QuantizerSubject, Results, subject_of
@@ -18,6 +19,7 @@ QUANTIZER_RULES: tuple[Callable[[QuantizerSubject], None], ...] = (
     rules_storage.layout_matches_the_code,
     rules_storage.the_requested_ratio_is_reached,
     rules_error.the_ladder_goes_from_coarse_to_fine,
+    rules_price.every_price_is_taken,
 )
 
 

@@ -88,6 +88,22 @@ class BudgetSettings(BaseModel):
             raise ValueError("held_out_images belongs to --max-kl and --max-drop: give one of them")
         return self
 
+    def check_beside(self, *, ratio: bool, finetune: bool) -> None:
+        """Refuse a budget beside a ratio, or one that is judged before fine-tuning.
+
+        Raises:
+            ValueError: says what to do.
+        """
+        if self.budget is not None and ratio:
+            raise ValueError(
+                f"{self.budget} and --ratio both choose what layers are made of: give one"
+            )
+        if self.held_out and finetune:
+            raise ValueError(
+                f"{self.budget} judges a network before it is fine-tuned: fine-tune with --size "
+                "or --lambda"
+            )
+
     @property
     def budget(self) -> str | None:
         """The option that chooses the price of a bit, such as "--size"; None without one."""
