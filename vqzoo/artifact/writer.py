@@ -22,6 +22,7 @@ from vqzoo.artifact.files import (
     sha256_text,
     write_text,
 )
+from vqzoo.artifact.rest import Rest, stored_rest
 from vqzoo.artifact.schema import CONFIG_FILE, FORMAT_VERSION, WEIGHTS_FILE, Proof
 from vqzoo.errors import VqzooError, one_line
 from vqzoo.plugin.limits import MAX_EXPONENT
@@ -46,6 +47,7 @@ def write_artifact(
     method: str,
     weights: str,
     features: Sequence[str] = (),
+    rest: Rest = "float32",
 ) -> WrittenArtifact:
     """Write an artifact into an existing folder.
 
@@ -57,6 +59,7 @@ def write_artifact(
         method: the run's method, for the record.
         weights: where the dense weights came from, for the record.
         features: what a reader must have to read the artifact, beyond plain format 1.
+        rest: how float32 tensors that stay dense are stored; see `stored_rest`.
 
     Raises:
         VqzooError: the state dict holds an entry that cannot be stored, or the disk is full.
@@ -69,7 +72,7 @@ def write_artifact(
         record_sha256(method, weights),
         features,
     )
-    tensors = dict(dense)
+    tensors = stored_rest(dense, rest)
     for layer in layers:
         tensors |= layer.tensors
     path = folder / WEIGHTS_FILE

@@ -16,6 +16,7 @@ from vqzoo.report.formatting import by_reason, count_of, decibels, megabytes, na
 from vqzoo.report.layer_record import LayerRecord
 from vqzoo.report.measured import AgreementRecord
 from vqzoo.report.record import Record, Seconds
+from vqzoo.report.steps import RestRecord
 
 _NARROW = 76  # columns; narrower terminals get no shapes
 _UNLIMITED = 10_000
@@ -125,6 +126,8 @@ def _summary(record: Record, folder: Path) -> Table:
         table.add_row("codes", codes)
     if record.skipped:
         table.add_row("left dense", escape(_reasons(record.skipped)))
+    if record.rest is not None:
+        table.add_row("dense tensors", _rest(record.rest))
     for name, text in [*_budget(record.budget), *_measurements(record)]:
         table.add_row(name, text)
     for data, names in record.unreadable.items():
@@ -132,6 +135,12 @@ def _summary(record: Record, folder: Path) -> Table:
     table.add_row("time", _time(record.seconds))
     table.add_row("artifact", escape(str(folder)))
     return table
+
+
+def _rest(rest: RestRecord) -> str:
+    kept = f"; {len(rest.kept)} that it cannot hold in float32" if rest.kept else ""
+    error = f"to within {100 * rest.error:.2g}% of the largest value" if rest.error else "exactly"
+    return f"{rest.tensors} in {rest.dtype}, {error}{kept}"
 
 
 def _codes(layers: Sequence[LayerRecord]) -> str | None:

@@ -8,10 +8,12 @@ from torch import nn
 
 from vqzoo.artifact.encode import EncodedLayer, encode_layer
 from vqzoo.artifact.folder import check_target, replacement_folder
+from vqzoo.artifact.rest import Rest
 from vqzoo.artifact.writer import record_proof, write_artifact
 from vqzoo.calibration.repair import Repaired
 from vqzoo.compression.coverage import Coverage, account
 from vqzoo.compression.layer import CompressedLayer
+from vqzoo.compression.rest import with_rounded_rest
 from vqzoo.compression.view import weight_key
 from vqzoo.models.arguments import required_features
 from vqzoo.models.timm_config import timm_config
@@ -75,6 +77,7 @@ class CompressedModel(nn.Module):
         *,
         model_args: Mapping[str, Any] | None = None,
         packing: str | None = None,
+        rest: Rest = "float32",
         force: bool = False,
     ) -> None:
         """Write an artifact that `vqzoo.load` reads.
@@ -89,6 +92,8 @@ class CompressedModel(nn.Module):
                 for, for example.
             packing: how codes become bytes: "bits", "huffman", "ans", "context", or a plugin's
                 packing; None for that of each method, which is "bits" for most.
+            rest: how float32 tensors that stay dense are stored: "float16" rounds those whose
+                values it keeps to within 2^-11 of the largest.
             force: replace an artifact that exists.
 
         Raises:
@@ -97,26 +102,35 @@ class CompressedModel(nn.Module):
             VqzooError: what timm creates again computes something else; names the module.
         """
         with plugin_files(self.plugin_files):
-            self._save(Path(folder), model_args, packing, force)
+            self._save(Path(folder), model_args, packing, rest, force)
 
     def _save(
-        self, target: Path, model_args: Mapping[str, Any] | None, packing: str | None, force: bool
+        self,
+        target: Path,
+        model_args: Mapping[str, Any] | None,
+        packing: str | None,
+        rest: Rest,
+        force: bool,
     ) -> None:
         check_target(target, "", force=force, option="force=True")
         plugins = installed_plugins()
         config = timm_config(self.module, model_args, pretrained=False)
         encoded, label = encoded_layers(self, packing, plugins), method_label(self)
+        module = self.module
+        if rest == "float16":
+            module = with_rounded_rest(module, [layer.key for layer in encoded]).module
         with replacement_folder(target) as folder:
             write_artifact(
                 folder,
-                self.module,
+                module,
                 encoded,
                 config,
                 method=label,
                 weights="in memory",
                 features=required_features(config),
+                rest=rest,
             )
-            record_proof(folder, prove(self.module, load(folder)))
+            record_proof(folder, prove(module, load(folder)))
 
 
 def encoded_layers(

@@ -14,7 +14,13 @@ from vqzoo.report.block import Block, Count, Options
 from vqzoo.report.budget import BudgetRecord
 from vqzoo.report.layer_record import LayerRecord
 from vqzoo.report.measured import AccuracyRecord, AgreementRecord
-from vqzoo.report.steps import CalibrationRecord, FinetuningRecord, RepairRecord, StageRecord
+from vqzoo.report.steps import (
+    CalibrationRecord,
+    FinetuningRecord,
+    RepairRecord,
+    RestRecord,
+    StageRecord,
+)
 
 _PACKAGES = ("vqzoo", "torch", "timm", "safetensors", "numba", "numpy")
 
@@ -117,6 +123,8 @@ class Record(Block):
     """The calibration images; null without calibration."""
     budget: BudgetRecord | None = None
     """The budget for the whole network, and how it was met; absent without one."""
+    rest: RestRecord | None = None
+    """How the tensors that stay dense were rounded; absent where they were not."""
     repair: RepairRecord | None = None
     """What was repaired; null without repair."""
     unreadable: dict[str, tuple[str, ...]] = Field(default_factory=dict)

@@ -38,6 +38,19 @@ class RepairRecord(Block):
     """Divergence from the dense network on these images."""
 
 
+class RestRecord(Block):
+    """How the tensors that stay dense are stored, where it is not as they were."""
+
+    dtype: str
+    """`float16`."""
+    tensors: Count
+    """Number of tensors that were rounded to it."""
+    kept: tuple[str, ...]
+    """Tensors that were not: their largest value is beyond its range, or too small for it."""
+    error: float
+    """Largest error of a value by rounding, as a share of its tensor's largest."""
+
+
 class StageRecord(Block):
     """One stage of a run that fine-tunes; the first stage is the dense network.
 

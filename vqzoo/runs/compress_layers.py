@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from vqzoo.artifact.encode import EncodedLayer, encode_layer
 from vqzoo.artifact.file_size import artifact_bytes
+from vqzoo.artifact.rest import stored_rest
 from vqzoo.artifact.writer import untouched_tensors
 from vqzoo.calibration.statistics import layer_statistics
 from vqzoo.compression.layer import CompressedLayer
@@ -122,7 +123,8 @@ def weights_file_bytes(
 ) -> int:
     """Size of the `vqzoo.safetensors` that holds these layers and the rest of `module`."""
     dense, aliases = untouched_tensors(module, {layer.key for layer in layers})
-    return artifact_bytes(dense, aliases, layers, required_features(prepared.config))
+    stored = stored_rest(dense, prepared.recipe.rest_dtype)
+    return artifact_bytes(stored, aliases, layers, required_features(prepared.config))
 
 
 def gather_statistics(

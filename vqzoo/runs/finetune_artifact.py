@@ -120,6 +120,7 @@ def _finetune(
             calibration=record.calibration if record is not None else None,
             unreadable=unreadable_images(data, training),
             started=started,
+            rest="float32" if record is None or record.rest is None else "float16",
         )
         return finish_run(facts, network, baseline, work, plugins, watcher)
 

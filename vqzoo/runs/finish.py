@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from vqzoo.artifact.dtypes import torch_dtype
+from vqzoo.artifact.rest import Rest
 from vqzoo.artifact.schema import DENSE_FILE, LayerEntry, Proof
 from vqzoo.artifact.writer import (
     dense_bytes,
@@ -20,6 +21,7 @@ from vqzoo.artifact.writer import (
 )
 from vqzoo.compression.coverage import account
 from vqzoo.compression.decode import decode
+from vqzoo.compression.rest import with_rounded_rest
 from vqzoo.compression.view import copy_with_weights, layer_name
 from vqzoo.data.batches import Data
 from vqzoo.data.training_data import TrainingData
@@ -43,7 +45,7 @@ from vqzoo.report.record import (
     versions,
 )
 from vqzoo.report.record_file import write_record
-from vqzoo.report.steps import CalibrationRecord
+from vqzoo.report.steps import CalibrationRecord, RestRecord
 from vqzoo.runs.before_after import Baseline, measure_against
 from vqzoo.runs.compress_layers import CompressedNetwork
 from vqzoo.runs.workspace import Workspace, finish_workspace
@@ -76,6 +78,7 @@ class RunFacts:
         started: `time.perf_counter()` at the start of the run.
         compress_seconds: time that compression took; None if this run compressed nothing.
         write_dense: whether to write the decoded weights, too.
+        rest: how tensors that stay dense are stored.
     """
 
     dense: OpenedModel
@@ -92,6 +95,7 @@ class RunFacts:
     compress_seconds: float | None = None
     budget: BudgetRecord | None = None
     write_dense: bool = False
+    rest: Rest = "float32"
 
 
 def unreadable_images(*data: Data | TrainingData | None) -> dict[str, tuple[str, ...]]:
@@ -112,6 +116,13 @@ def finish_run(
     watcher: Watcher,
 ) -> FinishedRun:
     """Write a compressed network, its record and its card, and put the folder in its place."""
+    rest: RestRecord | None = None
+    if facts.rest == "float16":
+        rounded = with_rounded_rest(network.module, [layer.key for layer in network.layers])
+        network = replace(network, module=rounded.module)
+        rest = RestRecord(
+            dtype=facts.rest, tensors=len(rounded.keys), kept=rounded.kept, error=rounded.error
+        )
     written = write_artifact(
         work.partial,
         network.module,
@@ -120,6 +131,7 @@ def finish_run(
         method=facts.method,
         weights=facts.weights,
         features=required_features(facts.config),
+        rest=facts.rest,
     )
     with watcher.phase("reading the artifact back"):
         reread = load(work.partial)
@@ -161,6 +173,7 @@ def finish_run(
         command=facts.command,
         versions=versions(plugins),
         **({} if facts.budget is None else {"budget": facts.budget}),
+        **({} if rest is None else {"rest": rest}),
         **({"unreadable": dict(facts.unreadable)} if facts.unreadable else {}),
     )
     write_record(record, work.partial)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from vqzoo.artifact.files import canonical_json, sha256_file, sha256_text
+from vqzoo.artifact.rest import Rest
 from vqzoo.command_options import CommandOption, OptionGroup, public_data_name
 from vqzoo.errors import UsageError, invalid_field
 from vqzoo.finetuning.settings import Finetuning
@@ -201,6 +202,15 @@ class Recipe(BudgetSettings, BaseModel):
             default="the method's own, mostly bits",
         ),
     ] = None
+    rest: Annotated[
+        Rest | None,
+        CommandOption(
+            "--rest",
+            help="How tensors that stay dense (norms, biases, skipped layers) are stored: float32, "
+            "or float16 where it keeps their values to within 0.05% of the largest.",
+            default="float32; float16 under a budget",
+        ),
+    ] = None
     data: Annotated[
         str | None,
         CommandOption(
@@ -310,6 +320,11 @@ class Recipe(BudgetSettings, BaseModel):
             return methods.pop()
         return "mixed"
 
+    @property
+    def rest_dtype(self) -> Rest:
+        """How tensors that stay dense are stored."""
+        return self.rest or ("float32" if self.budget is None else "float16")
+
     def choice(self) -> "MethodChoice | None":
         """The method for the selected layers."""
         if self.method is None:
@@ -386,7 +401,9 @@ def recipe_hash(recipe: Recipe, model: str, weights_sha256: str, plugins: Mappin
     """
     reading = {"class_map", "skip_unreadable"}
     budget = set() if recipe.budget else BudgetSettings.model_fields.keys()
-    fields = recipe.model_dump(mode="json", exclude={"checkpoint", "plugins", *reading, *budget})
+    rest = set() if recipe.rest else {"rest"}
+    left_out = {"checkpoint", "plugins", *reading, *budget, *rest}
+    fields = recipe.model_dump(mode="json", exclude=left_out)
     fields |= reading_fields(recipe.class_map, recipe.skip_unreadable)
     fields |= {"model": model, "weights_sha256": weights_sha256, "versions": dict(plugins)}
     if recipe.plugins:

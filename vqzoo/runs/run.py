@@ -104,6 +104,7 @@ def _execute(prepared: Prepared, watcher: Watcher, keep_going: bool, started: fl
         started=started,
         compress_seconds=seconds,
         write_dense=recipe.dense,
+        rest=recipe.rest_dtype,
     )
     return finish_run(facts, network, baseline, work, prepared.plugins, watcher)
 

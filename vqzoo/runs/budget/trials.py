@@ -9,7 +9,8 @@ from vqzoo.calibration.repair import repair_with
 from vqzoo.compression.layer import CompressedLayer
 from vqzoo.compression.model import NOT_REACHED, compress_model
 from vqzoo.compression.plugin_calls import Statistics
-from vqzoo.compression.view import copy_with_weights, weight_matrix
+from vqzoo.compression.rest import with_rounded_rest
+from vqzoo.compression.view import copy_with_weights, weight_key, weight_matrix
 from vqzoo.numerics.feedback.layer import feedback_loss
 from vqzoo.progress import Watcher
 from vqzoo.report.budget import HeldOutRecord, PriceStep
@@ -136,6 +137,8 @@ class Trials:
             if layer.decoded is not None
         }
         network: nn.Module = copy_with_weights(dense, matrices)
+        if prepared.recipe.rest_dtype == "float16":
+            network = with_rounded_rest(network, [weight_key(name) for name in matrices]).module
         if prepared.repair is not None:
             network = repair_with(
                 prepared.repair,
