@@ -119,7 +119,7 @@ def rows(arguments: argparse.Namespace) -> Iterator[str]:
 
 def numbers(text: str) -> list[float]:
     """Numbers that commas separate."""
-    return [float(part) for part in text.split(",")]
+    return [float(part) for part in text.split(",") if part]
 
 
 def main() -> None:

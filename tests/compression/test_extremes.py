@@ -19,6 +19,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "binary": {},
     "deep-compression": {"density": 0.5, "bits": 3},
     "diba": {"k": 8},
+    "ecq": {"price": 1e-3},
     "km": {"k": 8},
     "pq": {"d": 2, "k": 16},
     "prune": {"density": 0.4},
@@ -158,15 +159,17 @@ class Notes(SilentWatcher):
         self.texts.append(text)
 
 
-def test_calibration_inputs_that_cannot_be_squared_are_left_out() -> None:
+@pytest.mark.parametrize("method", ["km", "rq"])
+def test_calibration_inputs_that_cannot_be_squared_are_left_out(method: str) -> None:
     linear, notes = layer(matrix(0)), Notes()
     images = [torch.full((4, 20), 1e25)]
-    small = vqzoo.compress(linear, "km", layers="all", calibrate=images, progress=notes, k=8)
-    assert torch.equal(
-        small.module.get_parameter("weight"),
-        vqzoo.compress(linear, "km", layers="all", k=8).module.get_parameter("weight"),
+    options = METHODS[method]
+    small = vqzoo.compress(
+        linear, method, layers="all", calibrate=images, progress=notes, **options
     )
-    assert any("too large to be squared" in text for text in notes.texts)
+    plain = vqzoo.compress(linear, method, layers="all", **options)
+    assert torch.equal(small.module.get_parameter("weight"), plain.module.get_parameter("weight"))
+    assert len(notes.texts) == 1
 
 
 CODES = """

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 import vqzoo
 from vqzoo.compression.coded_layer import CodedLayer, run_from_code
+from vqzoo.compression.view import is_parameter
 from vqzoo.errors import VqzooError
 from vqzoo.plugin.manager import installed_plugins
 
@@ -107,7 +108,7 @@ def test_torchs_transformer_reads_its_layers_weights(grad: bool) -> None:
     x = torch.randn(2, 5, 16, requires_grad=grad)
     expected = small(x)
     for layer in small.layers:
-        if layer.layer.kind == "linear":
+        if not is_parameter(layer.layer.name):  # self_attn.in_proj_weight stays decoded
             run_from_code(small.module, layer.layer.name, layer.compressed, installed_plugins())
     assert torch.equal(small(x), expected)
 

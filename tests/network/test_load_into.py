@@ -308,7 +308,7 @@ def test_what_cannot_be_held_is_neither_saved_nor_loaded(unfit: str, tmp_path: P
 NO_NETWORKS: dict[str, tuple[Callable[[], Any], str]] = {
     "a state dict": (
         lambda: resnet().state_dict(),
-        "a OrderedDict of 122 entries is not a network",
+        r"\(OrderedDict of 122 entries\) is not a network",
     ),
     "a network without memory": (lambda: resnet().to("meta"), "conv1.weight is on the meta device"),
     "a computed parameter": (computed, "'bias' is the result of a computation with gradients"),

@@ -176,28 +176,45 @@ def test_calibration_leaves_out_what_it_cannot_observe(model: nn.Module, images:
         assert torch.equal(one, other) == (name != "volume")
 
 
+def patches_of_volume(model: nn.Module, images: Tensor) -> list[Tensor]:
+    """What the Conv3d multiplies its matrix by, (positions, 18) for each of its two groups."""
+    seen: list[Tensor] = []
+    hook = model.get_submodule("volume").register_forward_pre_hook(lambda _, x: seen.append(x[0]))
+    with torch.no_grad():
+        model(images)
+    hook.remove()
+    padded = F.pad(seen[0], (1,) * 6)
+    return [
+        torch.stack([
+            padded[b, g : g + 1, i : i + 3, j : j + 3, k : k + 2].flatten()
+            for b in range(len(images))
+            for i in range(0, padded.shape[2] - 2, 2)
+            for j in range(0, padded.shape[3] - 2, 2)
+            for k in range(0, padded.shape[4] - 1, 2)
+        ])
+        for g in range(2)
+    ]  # fmt: skip
+
+
 def test_inputs_of_a_3d_convolution_are_its_patches(model: nn.Module, images: Tensor) -> None:
     layers, _ = compressible_layers(model)
-    seen: list[Tensor] = []
-    model.get_submodule("volume").register_forward_pre_hook(lambda _, x: seen.append(x[0]))
     rows = layer_inputs(model, layers, [Batch(images, None)], len(images))
     assert rows.keys() == {"volume", "head"}
-    padded = F.pad(seen[0], (1,) * 6)
-    patches = {
-        tuple(padded[b, g : g + 1, i : i + 3, j : j + 3, k : k + 2].flatten().tolist())
-        for b in range(len(images))
-        for g in range(2)
-        for i in range(0, padded.shape[2] - 2, 2)
-        for j in range(0, padded.shape[3] - 2, 2)
-        for k in range(0, padded.shape[4] - 1, 2)
-    }
-    assert {tuple(row.tolist()) for row in rows["volume"][:200]} <= patches
+    patches = torch.cat(patches_of_volume(model, images)).tolist()
+    assert {tuple(row) for row in rows["volume"][:200].tolist()} <= set(map(tuple, patches))
 
 
-def test_second_order_statistics_leave_out_the_new_kinds(model: nn.Module, images: Tensor) -> None:
+def test_second_order_statistics_leave_out_what_multiplies_no_inputs(
+    model: nn.Module, images: Tensor
+) -> None:
     layers, _ = compressible_layers(model)
-    assert second_order(model, layers, [Batch(images, None)], len(images)).keys() <= OLD
-    new = [layer for layer in layers if layer.name in NEW]
+    found = second_order(model, layers, [Batch(images, None)], len(images))
+    assert found.keys() == {"volume", "head"}
+    for moment, patches in zip(
+        found["volume"].hessian[0], patches_of_volume(model, images), strict=True
+    ):
+        torch.testing.assert_close(moment, patches.T @ patches / len(patches))
+    new = [layer for layer in layers if layer.kind in ("embedding", "attention")]
     assert second_order(model, new, [Batch(images, None)], len(images)) == {}
 
 

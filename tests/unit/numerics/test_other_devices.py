@@ -172,7 +172,7 @@ def test_methods_compress_and_decode_on_the_device(
         (RoundToNearest(), {"format": "int3"}),
         (Binary(), {"scale": "tensor"}),
     ],
-    ids=str,
+    ids=lambda value: value.name if isinstance(value, Quantizer) else str(value),
 )
 def test_errors_are_fed_back_on_the_device(method: Quantizer, options: dict[str, Any]) -> None:
     matrix, mixing = draw(64, 36), draw(2, 36, 36, seed=1)

@@ -94,32 +94,86 @@ def _step(x, entry, words, at):  # type: ignore[no-untyped-def]
 
 
 @compiled()
+def _next(x, cell, entries, hints, words, at):  # type: ignore[no-untyped-def]
+    """The symbol that a state holds, the state without it, and the position of the next word."""
+    symbol = _find(x, entries[cell], hints[cell])
+    x, at = _step(x, entries[cell, symbol], words, at)
+    return symbol, x, at
+
+
+@compiled()
+def _read_states(words, lanes):  # type: ignore[no-untyped-def]
+    """The states that a chunk begins with, always four; those of absent lanes are at rest."""
+    states = np.full(4, _LOW, np.uint64)
+    for lane in range(lanes):
+        states[lane] = np.uint64(words[2 * lane]) | np.uint64(words[2 * lane + 1]) << _32
+    return states
+
+
+@compiled()
 def decode_rows(  # type: ignore[no-untyped-def]
-    words, length, lanes, row_cells, column_cells, walk, parity, following, entries, hints,
-    narrow, wide,
-):  # fmt: skip
-    """Decode rows of codes; return whether states and words ended together.
+    words, length, lanes, row_cells, column_cells, entries, hints, codes
+):
+    """Decode rows of codes that do not walk; return whether states and words ended together.
 
     Args:
         words: (length + n,) uint32, the chunk and n zeros.
         length: words of the chunk, at least two a lane.
         lanes: 1 or 4.
         row_cells, column_cells: (r,), (n,) int32.
-        walk: (n,) int32 for the states of the columns' walks, whose lowest bit is added to the
-            cell; empty where codes do not walk.
-        parity: that of the code of level 0.
-        following: transitions of the walk, which starts anew every `SEGMENT` rows.
         entries, hints: see `tables`.
-        narrow, wide: (r, n) uint8 and int32, one of them empty; the other is written.
+        codes: (r, n) uint8 or int32, written.
     """
-    small = narrow.shape[0] > 0
-    rows, n = row_cells.shape[0], column_cells.shape[0]
-    walks = walk.shape[0] > 0
-    states = np.empty(lanes, np.uint64)
-    for lane in range(lanes):
-        states[lane] = np.uint64(words[2 * lane]) | np.uint64(words[2 * lane + 1]) << _32
-        if states[lane] < _LOW:
+    rows, n = codes.shape
+    states = _read_states(words, lanes)
+    if states.min() < _LOW:
+        return False
+    x0, x1, x2, x3 = states
+    whole = n - n % 4 if lanes == 4 else 0
+    at = 2 * lanes
+    for i in range(rows):
+        if at > length:
             return False
+        base = row_cells[i]
+        for j in range(0, whole, 4):
+            codes[i, j], x0, at = _next(x0, base + column_cells[j], entries, hints, words, at)
+            codes[i, j + 1], x1, at = _next(
+                x1, base + column_cells[j + 1], entries, hints, words, at
+            )
+            codes[i, j + 2], x2, at = _next(
+                x2, base + column_cells[j + 2], entries, hints, words, at
+            )
+            codes[i, j + 3], x3, at = _next(
+                x3, base + column_cells[j + 3], entries, hints, words, at
+            )
+        for j in range(whole, n):
+            codes[i, j], x0, at = _next(x0, base + column_cells[j], entries, hints, words, at)
+            if lanes == 4:
+                x0, x1, x2, x3 = x1, x2, x3, x0
+        if lanes == 4:
+            for _ in range(n - whole, 4 if n > whole else 0):
+                x0, x1, x2, x3 = x1, x2, x3, x0
+    return at == length and x0 == x1 == x2 == x3 == _LOW
+
+
+@compiled()
+def decode_walks(  # type: ignore[no-untyped-def]
+    words, length, lanes, row_cells, column_cells, parity, following, entries, hints, codes
+):
+    """Decode rows of codes that walk; see `decode_rows`.
+
+    Args:
+        parity: that of the code of level 0.
+        following: transitions of the walk, which starts anew every `SEGMENT` rows. The lowest bit
+            of a column's state is added to the cell.
+    """
+    rows, n = codes.shape
+    states = _read_states(words, lanes)
+    if states.min() < _LOW:
+        return False
+    x0, x1, x2, x3 = states
+    walk = np.zeros(n, np.int32)
+    whole = n - n % 4 if lanes == 4 else 0
     at = 2 * lanes
     for i in range(rows):
         if at > length:
@@ -127,20 +181,28 @@ def decode_rows(  # type: ignore[no-untyped-def]
         if i % SEGMENT == 0:
             walk[:] = 0
         base = row_cells[i]
-        for j in range(n):
-            cell = base + column_cells[j]
-            if walks:
-                cell += walk[j] & 1
-            lane = j & (lanes - 1)
-            symbol = _find(states[lane], entries[cell], hints[cell])
-            states[lane], at = _step(states[lane], entries[cell, symbol], words, at)
-            if walks:
-                walk[j] = following[walk[j], (symbol ^ parity) & 1]
-            if small:
-                narrow[i, j] = symbol
-            else:
-                wide[i, j] = symbol
-    for lane in range(lanes):
-        if states[lane] != _LOW:
-            return False
-    return at == length
+        for j in range(0, whole, 4):
+            w0, w1, w2, w3 = walk[j], walk[j + 1], walk[j + 2], walk[j + 3]
+            s0, x0, at = _next(x0, base + column_cells[j] + (w0 & 1), entries, hints, words, at)
+            s1, x1, at = _next(x1, base + column_cells[j + 1] + (w1 & 1), entries, hints, words, at)
+            s2, x2, at = _next(x2, base + column_cells[j + 2] + (w2 & 1), entries, hints, words, at)
+            s3, x3, at = _next(x3, base + column_cells[j + 3] + (w3 & 1), entries, hints, words, at)
+            walk[j], walk[j + 1] = (
+                following[w0, (s0 ^ parity) & 1],
+                following[w1, (s1 ^ parity) & 1],
+            )
+            walk[j + 2] = following[w2, (s2 ^ parity) & 1]
+            walk[j + 3] = following[w3, (s3 ^ parity) & 1]
+            codes[i, j], codes[i, j + 1], codes[i, j + 2], codes[i, j + 3] = s0, s1, s2, s3
+        for j in range(whole, n):
+            symbol, x0, at = _next(
+                x0, base + column_cells[j] + (walk[j] & 1), entries, hints, words, at
+            )
+            walk[j] = following[walk[j], (symbol ^ parity) & 1]
+            codes[i, j] = symbol
+            if lanes == 4:
+                x0, x1, x2, x3 = x1, x2, x3, x0
+        if lanes == 4:
+            for _ in range(n - whole, 4 if n > whole else 0):
+                x0, x1, x2, x3 = x1, x2, x3, x0
+    return at == length and x0 == x1 == x2 == x3 == _LOW

@@ -11,11 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vqzoo.numerics.arrays import Bytes, Codes, Ints, empty_codes, narrow_and_wide
+from vqzoo.numerics.arrays import Bytes, Codes, Ints, empty_codes
 from vqzoo.numerics.coding.chunks import join
 from vqzoo.numerics.coding.context.classes import MAX_CLASSES, Classes, classify
 from vqzoo.numerics.coding.context.prices import read_prices, table_bound, write_prices
-from vqzoo.numerics.coding.context.rans import decode_rows, encode_rows, tables
+from vqzoo.numerics.coding.context.rans import decode_rows, decode_walks, encode_rows, tables
 from vqzoo.numerics.coding.context.walks import walk_parities
 from vqzoo.numerics.coding.entropy import symbol_counts
 from vqzoo.numerics.coding.gamma import put, put_digits, put_gamma, take, take_digits, take_gamma
@@ -126,7 +126,7 @@ def unpack(stream: Tensor, cardinality: int, rows: int, columns: int) -> Tensor:
     if isinstance(head, int):
         return codes.fill_(head)
     entries, hints = tables(head.freqs)
-    narrow, wide = narrow_and_wide(codes)
+    array = codes.numpy()
 
     def decode(chunk: tuple[Bytes, slice]) -> None:
         content, part = chunk
@@ -135,11 +135,11 @@ def unpack(stream: Tensor, cardinality: int, rows: int, columns: int) -> Tensor:
         if whole:
             words = np.zeros(length + columns, np.uint32)
             words[:length] = np.frombuffer(content.tobytes(), "<u4")
-            walk = np.zeros(columns if head.walks else 0, np.int32)
-            whole = decode_rows(
-                words, length, head.lanes, head.row_cells[part], head.column_cells, walk,
-                head.parity, NEXT, entries, hints, narrow[part], wide[part],
-            )  # fmt: skip
+            common = words, length, head.lanes, head.row_cells[part], head.column_cells
+            if head.walks:
+                whole = decode_walks(*common, head.parity, NEXT, entries, hints, array[part])
+            else:
+                whole = decode_rows(*common, entries, hints, array[part])
         if not whole:
             raise ValueError(f"the chunk of rows {part.start} to {part.stop - 1} is damaged")
 
