@@ -31,7 +31,7 @@ ROUNDS = 5
 
 
 @cache
-def coded_matrices(trellis: bool) -> list[tuple[Tensor, int]]:
+def coded_matrices(trellis: bool, price: float) -> list[tuple[Tensor, int]]:
     """Codes (m, n) of all layers of alexnet_mini.fmnist by ecq, and their cardinalities."""
     plugins = installed_plugins()
     ecq = plugins.quantizers.get("ecq").item
@@ -52,7 +52,7 @@ def coded_matrices(trellis: bool) -> list[tuple[Tensor, int]]:
         weight = model.get_submodule(layer.name).weight.detach().reshape(layer.matrix_shape)
         code = ecq.quantize(
             weight.contiguous(),
-            validate_options(ecq, {"price": 1e-7, "trellis": trellis}),
+            validate_options(ecq, {"price": price, "trellis": trellis}),
             replace(context, second_order=statistics[layer.name]),
         )
         codes = code.parts["codes"]
@@ -88,11 +88,14 @@ def seconds(decode: Callable[[], object]) -> float:
     return min(times)
 
 
+@pytest.mark.parametrize("price", [1e-7, 3e-9], ids=["sparse", "dense"])
 @pytest.mark.parametrize("trellis", [False, True], ids=["plain", "trellis"])
-def test_context_is_as_small_as_nncodec(trellis: bool, capsys: pytest.CaptureFixture[str]) -> None:
+def test_context_is_as_small_as_nncodec(
+    trellis: bool, price: float, capsys: pytest.CaptureFixture[str]
+) -> None:
     coder = pytest.importorskip("nncodec.extensions.deepCABAC")
     tool = pytest.importorskip("nncodec.nnc_core.hdsp.hdsp_tool")
-    matrices = coded_matrices(trellis)
+    matrices = coded_matrices(trellis, price)
     ours = [contexts.pack(codes, k) for codes, k in matrices]
     plain = [ans.pack(codes.reshape(-1), k) for codes, k in matrices]
     theirs = nncodec_streams(matrices, coder, tool.HDSP_OPTS_OFF())
@@ -115,7 +118,8 @@ def test_context_is_as_small_as_nncodec(trellis: bool, capsys: pytest.CaptureFix
 
     count = sum(codes.numel() for codes, _ in matrices)
     with capsys.disabled():
-        print(f"\n{count / 1e6:.2f}M codes of ecq{', trellis' if trellis else ''}; one thread")
+        what = f"ecq, price {price:g}{', trellis' if trellis else ''}"
+        print(f"\n{count / 1e6:.2f}M codes of {what}; one thread")
         for name, streams, decode in (
             ("context", ours, by_context),
             ("ans", plain, by_ans),
