@@ -1,12 +1,11 @@
 """Tensors that stay dense, stored in float16 where that keeps their values."""
 
 from collections.abc import Mapping
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-Rest = Literal["float32", "float16"]
+from vqzoo.artifact.schema import Rest
 
 _SMALLEST = 2.0**-14  # the smallest float16 with all of its eleven bits
 _LARGEST = 65504.0

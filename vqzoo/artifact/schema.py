@@ -28,6 +28,8 @@ MODEL_ARGUMENTS = "model-arguments"  # model_args beyond those of plain format 1
 WEIGHTS_ONLY = "weights-only"  # no architecture: the weights of a network that the user builds
 FEATURES = frozenset({MODEL_ARGUMENTS, WEIGHTS_ONLY})  # that this reader has
 
+Rest = Literal["float32", "float16"]  # how float32 tensors that stay dense are stored
+
 _Size = Annotated[int, Field(ge=0, le=MAX_NUMEL, strict=True)]
 _Shape = Annotated[tuple[_Size, ...], Field(max_length=MAX_DIMENSIONS)]
 _Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]

@@ -22,8 +22,8 @@ from vqzoo.artifact.files import (
     sha256_text,
     write_text,
 )
-from vqzoo.artifact.rest import Rest, stored_rest
-from vqzoo.artifact.schema import CONFIG_FILE, FORMAT_VERSION, WEIGHTS_FILE, Proof
+from vqzoo.artifact.rest import stored_rest
+from vqzoo.artifact.schema import CONFIG_FILE, FORMAT_VERSION, WEIGHTS_FILE, Proof, Rest
 from vqzoo.errors import VqzooError, one_line
 from vqzoo.plugin.limits import MAX_EXPONENT
 

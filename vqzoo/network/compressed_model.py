@@ -8,7 +8,7 @@ from torch import nn
 
 from vqzoo.artifact.encode import EncodedLayer, encode_layer
 from vqzoo.artifact.folder import check_target, replacement_folder
-from vqzoo.artifact.rest import Rest
+from vqzoo.artifact.schema import Rest
 from vqzoo.artifact.writer import record_proof, write_artifact
 from vqzoo.calibration.repair import Repaired
 from vqzoo.compression.coverage import Coverage, account

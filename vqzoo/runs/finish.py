@@ -10,8 +10,7 @@ import torch
 from torch import nn
 
 from vqzoo.artifact.dtypes import torch_dtype
-from vqzoo.artifact.rest import Rest
-from vqzoo.artifact.schema import DENSE_FILE, LayerEntry, Proof
+from vqzoo.artifact.schema import DENSE_FILE, LayerEntry, Proof, Rest
 from vqzoo.artifact.writer import (
     dense_bytes,
     record_proof,

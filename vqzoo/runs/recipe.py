@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from vqzoo.artifact.files import canonical_json, sha256_file, sha256_text
-from vqzoo.artifact.rest import Rest
+from vqzoo.artifact.schema import Rest
 from vqzoo.command_options import CommandOption, OptionGroup, public_data_name
 from vqzoo.errors import UsageError, invalid_field
 from vqzoo.finetuning.settings import Finetuning

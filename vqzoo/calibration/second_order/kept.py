@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -102,7 +103,7 @@ def _load(path: Path, layers: Sequence[LayerInfo]) -> dict[str, SecondOrder] | N
     """What `_save` wrote; None if there is nothing, or only a damaged file."""
     try:
         tensors = load_file(path)
-        os.utime(path)
+        _mark_used(path)
     except (OSError, SafetensorError):
         return None
     statistics: dict[str, SecondOrder] = {}
@@ -136,9 +137,10 @@ def _save(path: Path, statistics: Mapping[str, SecondOrder]) -> None:
     # Of two processes that gather the same, each writes a file of its own; the last one stays.
     mine = path.with_name(f"{path.stem}-{os.getpid()}{path.suffix}")
     write_tensors(mine, tensors, {})
+    _mark_used(mine)
     mine.replace(path)
     newest_first = sorted(
-        path.parent.iterdir(), key=lambda file: file.stat().st_mtime, reverse=True
+        path.parent.iterdir(), key=lambda file: file.stat().st_mtime_ns, reverse=True
     )
     total = 0
     for file in newest_first:
@@ -146,3 +148,10 @@ def _save(path: Path, statistics: Mapping[str, SecondOrder]) -> None:
         if total > KEPT_BYTES and file != path:
             with suppress(FileNotFoundError):  # another process was faster
                 file.unlink()
+
+
+def _mark_used(path: Path) -> None:
+    """Set the time of a file to now: the file system's own clock may tick every few milliseconds
+    only, and files of one tick would have no order."""
+    now = time.time_ns()
+    os.utime(path, ns=(now, now))
