@@ -57,6 +57,32 @@ def test_all_steps_are_described(card) -> None:
     assert "was lowest after epoch 2 of 3" in text
 
 
+@pytest.mark.parametrize(
+    ("chosen", "text"),
+    [
+        (
+            {"size": 2_300_000},
+            "2e-06 squared logits, chosen for a file of at most 2,300,000 bytes.",
+        ),
+        ({}, "One price of a bit holds for all layers, 2e-06 squared logits."),
+        (
+            {"max_kl": 0.05, "held_out": True},
+            "for a divergence of at most 0.05 nats on fmnist: there it was a divergence of 0.0400",
+        ),
+        (
+            {"max_drop": 0.5, "held_out": True},
+            "a loss of at most 0.5 points of top-1 on fmnist: there it was -0.30 ± 0.20 points.",
+        ),
+    ],
+)
+def test_a_budget_and_how_it_was_kept(card, chosen: dict[str, Any], text: str) -> None:
+    judged = {"data": "fmnist", "images": 9, "kl": 0.04, "drop": 0.3, "ci95": 0.2}
+    budget: dict[str, Any] = dict.fromkeys(["size", "max_kl", "max_drop", "predicted_loss"])
+    budget |= {"price": 2e-6, "layers": {}, "steps": []} | chosen
+    budget["held_out"] = judged if chosen.get("held_out") else None
+    assert text in card(budget=budget)
+
+
 def test_steps_that_were_not_taken_are_not_mentioned(card) -> None:
     text = card(finetuning={**FINETUNING, "best_epoch": 0, "teacher": "resnet18"})
     assert "by distillation from `resnet18`" in text

@@ -151,7 +151,7 @@ def test_the_smallest_file_that_keeps_top_1_on_held_out_images(vqzoo, tmp_path: 
     assert record["budget"]["held_out"]["ci95"] > 0
     for step in record["budget"]["steps"]:
         assert step["bytes"] >= record["bytes"]["file"] or step["held_out"]["drop"] > 2
-    assert record["agreement"] is None
+    assert record["agreement"]["images"] == 300
 
 
 def test_embedded_networks_calibrate_on_their_images_unless_told_otherwise(vqzoo) -> None:
@@ -173,6 +173,18 @@ def test_repair_takes_part_in_the_judgement(vqzoo) -> None:
     )  # fmt: skip
     assert record["repair"]["images"] == 64  # none of the images that judge
     assert record["agreement"]["kl"] == pytest.approx(record["budget"]["held_out"]["kl"], rel=0.5)
+
+
+def test_fine_tuning_leaves_the_size_as_it_is(vqzoo) -> None:
+    layers = ["--layers", "features.0,classifier.6", "--images", "100", "--calibrate", "none"]
+    rules = ["--rule", "classifier.1=binary", "--rule", "classifier.4=binary"]
+    record = record_of(
+        vqzoo, "run", "alexnet_mini.fmnist", *layers, *rules, "--size", "2.58MB", "--finetune", "1",
+        "--train-images", "80", "--out", "a",
+    )  # fmt: skip
+    assert record["bytes"]["file"] <= 2_580_000
+    assert record["finetuning"]["history"][-1]["epoch"] == 1
+    assert record["stages"][-1]["bytes"] == record["bytes"]["file"]
 
 
 @pytest.mark.parametrize(

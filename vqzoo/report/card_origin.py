@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from vqzoo.artifact.reader import Artifact
 from vqzoo.artifact.schema import WEIGHTS_FILE
 from vqzoo.plugin.manager import Plugins
+from vqzoo.report.budget import BudgetRecord
 from vqzoo.report.card_metadata import base_model, license_of, method_names, model_name
-from vqzoo.report.formatting import count_of
+from vqzoo.report.formatting import count_of, nats, points
 from vqzoo.report.markdown import code, plain
 from vqzoo.report.record import Record
 from vqzoo.report.steps import FinetuningRecord, RepairRecord
@@ -36,6 +37,8 @@ def _steps(record: Record) -> Iterator[str]:
             "Methods that support calibration weighted errors by each layer's inputs on "
             f"{plain(record.calibration.data)}."
         )
+    if record.budget is not None:
+        yield _budget(record.budget)
     if (repair := record.repair) is not None:
         yield (
             f"After compression, {_repaired(repair)} corrected on {plain(repair.data)}, without "
@@ -47,6 +50,26 @@ def _steps(record: Record) -> Iterator[str]:
         yield f"It was compressed in stages, with fine-tuning after each: {names}."
     if record.finetuning is not None:
         yield _finetuning(record.finetuning, record.model)
+
+
+def _budget(budget: BudgetRecord) -> str:
+    """What the price of a bit was chosen for, and what held-out images said."""
+    text = f"One price of a bit holds for all layers, {budget.price:g} squared logits"
+    if budget.size is not None:
+        return f"{text}, chosen for a file of at most {budget.size:,} bytes."
+    if budget.held_out is None:
+        return f"{text}."
+    held_out = budget.held_out
+    if budget.max_kl is not None:
+        limit = f"a divergence of at most {budget.max_kl:g} nats"
+        judged = nats(held_out.kl)
+    else:
+        limit = f"a loss of at most {budget.max_drop or 0:g} points of top-1"
+        judged = f"{points(-(held_out.drop or 0), held_out.ci95)} points"
+    return (
+        f"{text}, chosen for {limit} on {plain(held_out.data)}: there it was {judged}. "
+        "The figures above are on other images."
+    )
 
 
 def _repaired(repair: RepairRecord) -> str:

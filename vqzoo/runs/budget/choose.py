@@ -20,7 +20,8 @@ from vqzoo.runs.workspace import Workspace, budget_file, save_layer
 _HIGHEST = 1e4  # squared logits a bit, for which no layer keeps anything
 _LOWEST = 1e-4  # squared logits for all weights together: answers do not change any more
 _SIZE_SHARE = 0.01  # of the size that a file may stay below it
-_KL_SHARE = 0.05
+_LOSS_SHARE = 0.05  # of the loss on held-out images that a network may stay below it
+_DROP_NOISE = 0.1  # points of top-1 below which differences mean nothing
 _LOW_RATE_SLOPE = 0.35  # of ln(size) over -ln(price)
 
 
@@ -168,8 +169,8 @@ def _of_loss(prepared: Prepared, search: _Search) -> tuple[Trial, str | None]:
         low=math.log(_LOWEST / weights),
         high=math.log(_HIGHEST),
         first=math.log(_first_price(prepared)),
-        slope=None if recipe.max_kl is None else 1.0,
-        near=0.0 if recipe.max_kl is None else -math.log(1 - _KL_SHARE),
+        slope=1.0,
+        near=-math.log(1 - _LOSS_SHARE),
     )
     last_within(question, gap_at, enough)
     if search.best is None:
@@ -191,7 +192,9 @@ def _gap(recipe: Recipe, step: PriceStep) -> float:
         return math.inf if kl is None else math.log(max(kl, 1e-300) / recipe.max_kl)
     assert recipe.max_drop is not None
     assert step.held_out.drop is not None
-    return step.held_out.drop - recipe.max_drop
+    # Logarithms, as losses are powers of the price; noise around 0 is levelled.
+    drop = max(step.held_out.drop, 0.0)
+    return math.log((drop + _DROP_NOISE) / (recipe.max_drop + _DROP_NOISE))
 
 
 def _loss_text(recipe: Recipe, step: PriceStep) -> str:

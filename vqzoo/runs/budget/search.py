@@ -25,15 +25,14 @@ class Question:
         low: the lowest place.
         high: the highest place.
         first: where to begin.
-        slope: of the gap, a guess for the second place; None where gaps are too noisy to be
-            interpolated, so that the search bisects.
+        slope: of the gap, a guess for the second place.
         near: how far below 0 the gap of an answer may be.
     """
 
     low: float
     high: float
     first: float
-    slope: float | None
+    slope: float
     near: float
 
 
@@ -42,7 +41,7 @@ def last_within(
     gap_at: Callable[[float], float],
     enough: Callable[[float, float], bool] = lambda inside, outside: False,
 ) -> Point | None:
-    """The highest place found whose gap is at most 0: by secants within a bracket, or bisection.
+    """The highest place found whose gap is at most 0: by secants and bisection.
 
     Args:
         question: what is searched for.
@@ -58,7 +57,7 @@ def last_within(
     before: Point | None = None
     one_side = 0  # measurements in a row on the same side of the limit
     place: float | None = min(max(question.first, question.low), question.high)
-    for count in range(1, _MOST + 1):
+    for _ in range(_MOST):
         assert place is not None
         point = Point(place, gap_at(place))
         same = before is not None and (before.gap <= 0) == (point.gap <= 0)
@@ -70,7 +69,7 @@ def last_within(
         if inside is not None and inside.gap >= -question.near:
             break
         if inside is None or outside is None:
-            place = _beyond(question, point, before, count)
+            place = _beyond(question, point, before, stretch=1 << max(0, one_side - 1))
         elif enough(inside.place, outside.place) or outside.place - inside.place < _NARROWEST:
             break
         else:
@@ -81,16 +80,17 @@ def last_within(
     return inside
 
 
-def _beyond(question: Question, last: Point, before: Point | None, count: int) -> float | None:
-    """The next place where all so far are on one side of the limit; None at the end."""
-    if question.slope is None or not math.isfinite(last.gap):
-        step = math.copysign(min(math.log(4) * count, _LARGEST_STEP), -last.gap)
+def _beyond(question: Question, last: Point, before: Point | None, *, stretch: int) -> float | None:
+    """The next place where all so far are on one side of the limit, by a step `stretch` times as
+    long as a secant's; None at the end."""
+    if not math.isfinite(last.gap):
+        step = -math.log(4) * stretch
     else:
         slope = question.slope
         if before is not None and math.isfinite(before.gap):
             measured = (last.gap - before.gap) / (last.place - before.place)
             slope = measured if measured > 0 else slope
-        step = (-question.near / 2 - last.gap) / slope
+        step = stretch * (-question.near / 2 - last.gap) / slope
         step = math.copysign(min(max(abs(step), _LEAST_STEP), _LARGEST_STEP), step)
     place = min(max(last.place + step, question.low), question.high)
     return None if place == last.place else place
@@ -99,7 +99,7 @@ def _beyond(question: Question, last: Point, before: Point | None, count: int) -
 def _between(question: Question, inside: Point, outside: Point, *, bisect: bool) -> float:
     """The next place in a bracket: where a line crosses the limit, or the middle."""
     width = outside.place - inside.place
-    if bisect or question.slope is None or not math.isfinite(outside.gap - inside.gap):
+    if bisect or not math.isfinite(outside.gap - inside.gap):
         return inside.place + width / 2
     share = (-question.near / 2 - inside.gap) / (outside.gap - inside.gap)
     return inside.place + width * min(max(share, 0.05), 0.95)
