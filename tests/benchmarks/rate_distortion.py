@@ -69,6 +69,7 @@ def by_ecq(arguments: argparse.Namespace, price: float, folder: Path) -> tuple[i
         "layers": ("all",),
         "calibrate": arguments.calibrate,
         "calibration_images": arguments.calibration_images,
+        "rest": arguments.rest,
     }
     fields = {name: value for name, value in fields.items() if value is not None}
     finished = run(make_recipe(fields), SilentWatcher(), out=folder)
@@ -130,6 +131,7 @@ def main() -> None:
     parser.add_argument("--data", required=True, help="images to measure on")
     parser.add_argument("--calibrate", help="images to calibrate with; none by default")
     parser.add_argument("--calibration-images", type=int)
+    parser.add_argument("--rest", default="float16", help="how dense tensors are stored")
     parser.add_argument("--prices", type=numbers, default=numbers("1e-6,2e-6,4e-6,7e-6,1.2e-5"))
     parser.add_argument(
         "--qp",
