@@ -34,6 +34,7 @@ WITH_ARGUMENTS: dict[str, tuple[str, dict[str, Any]]] = {
     "flags": ("test_vit", {"qk_norm": True, "class_token": False, "global_pool": "avg"}),
     "a number": ("test_vit", {"init_values": 1e-3, "dynamic_img_size": True}),
     "null": ("test_vit", {"init_values": None, "drop_rate": 0.5}),
+    "no effect": ("test_resnet", {"drop_path_rate": 0.1, "pretrained_strict": False}),
     "features": ("test_resnet", {"features_only": True, "out_indices": (1, 2)}),
     "layers": ("test_resnet", {"layers": (1, 2, 1, 1), "stem_width": 16}),
 }

@@ -35,8 +35,10 @@ _PLAIN_BOUNDS: dict[str, tuple[int, int]] = {
 }
 _PLAIN_TEXTS = {"global_pool": ("", "avg", "max", "avgmax", "catavgmax", "fast", "token", "map")}
 
-# They act in training alone.
-_DROP_RATE = re.compile(r"(drop|drop_path|drop_block|\w+_drop)_rate")
+# They act in training, or while weights are loaded, alone.
+_WITHOUT_EFFECT = re.compile(
+    r"(drop|drop_path|drop_block|\w+_drop)_rate|pretrained_(strict|filter_fn)"
+)
 
 _ACTIVATIONS = (
     "relu", "relu6", "leaky_relu", "elu", "celu", "selu", "prelu", "silu", "mish", "gelu",
@@ -65,7 +67,8 @@ def portable_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments of `timm.create_model` as an artifact holds them.
 
     Layer classes that timm has a name for become that name, tuples become lists. Arguments that
-    are None, which timm ignores, and rates of dropout, which act in training alone, are left out.
+    are None, which timm ignores, rates of dropout, which act in training alone, and those about
+    the loading of weights are left out.
 
     Raises:
         ArtifactError: an artifact cannot hold an argument; names it.
@@ -73,7 +76,7 @@ def portable_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
     portable = {
         name: _portable(value)
         for name, value in arguments.items()
-        if value is not None and not _DROP_RATE.fullmatch(name)
+        if value is not None and not _WITHOUT_EFFECT.fullmatch(name)
     }
     check_arguments(portable)
     return portable
