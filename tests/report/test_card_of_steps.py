@@ -62,12 +62,12 @@ def test_all_steps_are_described(card) -> None:
     [
         (
             {"size": 2_300_000},
-            "2e-06 squared logits, chosen for a file of at most 2,300,000 bytes.",
+            "2e-06 squared logits, chosen for a file of at most 2,300,000",
         ),
         ({}, "One price of a bit holds for all layers, 2e-06 squared logits."),
         (
             {"max_kl": 0.05, "held_out": True},
-            "for a divergence of at most 0.05 nats on fmnist: there it was a divergence of 0.0400",
+            "for a divergence of at most 0.05 nats on fmnist: there it was 0.0400 nats.",
         ),
         (
             {"max_drop": 0.5, "held_out": True},
