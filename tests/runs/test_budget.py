@@ -147,6 +147,9 @@ def test_the_smallest_file_that_keeps_top_1_on_held_out_images(vqzoo, tmp_path: 
     assert ran.exit_code == 0, ran.stderr
     assert "points of top-1, on fmnist, 400 held-out training images" in ran.stdout
     record = json.loads((tmp_path / "a/report.json").read_text())
+    for layer, loss in record["budget"]["layers"].items():
+        (line,) = [line for line in ran.stdout.splitlines() if line.startswith(layer)]
+        assert line.split()[-1] == f"{loss:.2g}"
     assert record["budget"]["held_out"]["drop"] <= 2
     assert record["budget"]["held_out"]["ci95"] > 0
     for step in record["budget"]["steps"]:
@@ -205,7 +208,7 @@ def test_fine_tuning_leaves_the_size_as_it_is(vqzoo) -> None:
         ("--max-drop 1 --calibrate none", "give --calibrate imagefolder:PATH"),
         ("--max-kl 0.1 --finetune 2", "before it is fine-tuned"),
         ("--size 1MB --held-out-images 5", "held_out_images belongs to --max-kl and --max-drop"),
-        ("", "give a size (--size 2.3MB)"),
+        ("", "or a size (--size 2.3MB)"),
     ],
 )
 def test_what_makes_no_sense_is_refused_in_one_line(

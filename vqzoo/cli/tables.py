@@ -25,7 +25,8 @@ _LISTED = 20  # unreadable images; report.json has all
 
 def print_record(console: Console, record: Record, folder: Path) -> None:
     """Print the layer table and the summary of a run."""
-    console.print(layer_table(record.layers, console.width))
+    losses = {} if record.budget is None else record.budget.layers
+    console.print(layer_table(record.layers, console.width, losses))
     console.print()
     console.print(_summary(record, folder))
 
@@ -36,21 +37,33 @@ def warn_of_low_coverage(record: Record) -> None:
         warnings.warn(f"{coverage}", CoverageWarning, stacklevel=2)
 
 
-def layer_table(layers: Sequence[LayerRecord], width: int) -> Table:
+def layer_table(
+    layers: Sequence[LayerRecord], width: int, losses: Mapping[str, float] | None = None
+) -> Table:
     """One row for each compressed layer, in at most `width` columns where possible.
 
     Where space is short, options that are the same throughout go first, then all options, then
     shapes. Figures always stay.
+
+    Args:
+        layers: the layers.
+        width: columns of the terminal.
+        losses: layer -> predicted loss, for a column beside the bytes.
     """
     shapes = width >= _NARROW
     for texts in (_options_texts(layers, fixed=True), _options_texts(layers, fixed=False)):
-        table = _layer_table(layers, texts, shapes)
+        table = _layer_table(layers, texts, shapes, losses or {})
         if any(texts) and Console(width=_UNLIMITED).measure(table).maximum <= width:
             return table
-    return _layer_table(layers, [], shapes)
+    return _layer_table(layers, [], shapes, losses or {})
 
 
-def _layer_table(layers: Sequence[LayerRecord], options: Sequence[str], shapes: bool) -> Table:
+def _layer_table(
+    layers: Sequence[LayerRecord],
+    options: Sequence[str],
+    shapes: bool,
+    losses: Mapping[str, float],
+) -> Table:
     several_methods = len({layer.method_text for layer in layers}) > 1
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("layer", overflow="fold", min_width=8)
@@ -60,7 +73,7 @@ def _layer_table(layers: Sequence[LayerRecord], options: Sequence[str], shapes: 
         table.add_column("method", no_wrap=True)
     if options:
         table.add_column("options", no_wrap=True)
-    for title in ("bits/weight", "ratio", "SQNR dB", "bytes"):
+    for title in ("bits/weight", "ratio", "SQNR dB", "bytes", *(["loss"] if losses else [])):
         table.add_column(title, justify="right", no_wrap=True)
     for index, layer in enumerate(layers):
         cells = [escape(printable(layer.name))]
@@ -76,6 +89,8 @@ def _layer_table(layers: Sequence[LayerRecord], options: Sequence[str], shapes: 
             decibels(layer.sqnr_db),
             f"{layer.bytes:,}",
         ]
+        if losses:
+            cells.append(f"{losses[layer.name]:.2g}" if layer.name in losses else "-")
         table.add_row(*cells)
     return table
 
@@ -162,7 +177,7 @@ def _budget(budget: BudgetRecord | None) -> list[tuple[str, str]]:
         return []
     lines = [("price of a bit", f"λ = {budget.price:g} squared logits, after {_steps(budget)}")]
     if budget.predicted_loss is not None:
-        lines.append(("predicted", f"loss of {budget.predicted_loss:.3g} squared logits"))
+        lines.append(("predicted", f"loss of {budget.predicted_loss:.3g} squared logits in all"))
     held_out = budget.held_out
     if held_out is not None:
         text = f"KL {nats(held_out.kl)}"

@@ -297,8 +297,8 @@ class Recipe(BudgetSettings, BaseModel):
         self.check_beside(ratio=self.ratio is not None, finetune=self.finetune is not None)
         if self.method is None and not self.rules and self.budget is None:
             raise ValueError(
-                "give a size (--size 2.3MB), a method (--method NAME) or rules: `vqzoo methods` "
-                "lists methods"
+                "give a method (--method NAME; `vqzoo methods` lists them), rules, or a size "
+                "(--size 2.3MB)"
             )
         if self.method is None and (self.options or self.ratio or self.transforms):
             raise ValueError("options, ratio and transforms belong to a method: give --method")
