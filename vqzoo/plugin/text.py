@@ -1,6 +1,11 @@
 """Reads method calls and options written as text: `NAME:name=value,...`."""
 
+import json
+from typing import Any
+
 from vqzoo.errors import UsageError
+
+_PYTHON = {"True": True, "False": False, "None": None}
 
 
 def parse_call(text: str) -> tuple[str, dict[str, str]]:
@@ -28,3 +33,32 @@ def parse_option_pairs(pairs: list[str]) -> dict[str, str]:
             raise UsageError(f"option {pair!r}: write name=value, as in -o k=256")
         options[name.strip()] = value.strip()
     return options
+
+
+def parse_json_pairs(pairs: list[str]) -> dict[str, Any]:
+    """Read `name=value` pairs: numbers, true, false, null and lists as JSON has them, other values
+    as text.
+
+    Raises:
+        UsageError: one is not of that form.
+    """
+    return {name: _json_value(text) for name, text in parse_option_pairs(pairs).items()}
+
+
+def json_value_text(value: Any) -> str:
+    """The text that `parse_json_pairs` reads as this value."""
+    plain = isinstance(value, str) and _json_value(value) == value
+    return value if plain else json.dumps(value, ensure_ascii=False)
+
+
+def _json_value(text: str) -> Any:
+    if text in _PYTHON:
+        return _PYTHON[text]
+    try:
+        return json.loads(text, parse_constant=_refuse)
+    except ValueError:
+        return text
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(constant)  # NaN and the like are texts

@@ -1,6 +1,5 @@
 """The recipe of a run: one model, how to compress it, how to measure it."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -12,7 +11,7 @@ from vqzoo.artifact.schema import Rest
 from vqzoo.command_options import CommandOption, OptionGroup, public_data_name
 from vqzoo.errors import UsageError, invalid_field
 from vqzoo.finetuning.settings import Finetuning
-from vqzoo.plugin.text import parse_option_pairs
+from vqzoo.plugin.text import json_value_text, parse_json_pairs, parse_option_pairs
 from vqzoo.runs.budget.settings import BudgetSettings
 from vqzoo.runs.rules import OptionValue, Ratio, Rule, Step, method_choice, parse_rule
 
@@ -21,32 +20,6 @@ if TYPE_CHECKING:
 
 
 NO_IMAGES = "none"  # of `calibrate`: no images, even if some come with the network
-_PYTHON = {"True": True, "False": False, "None": None}
-
-
-def _model_arguments(texts: list[str]) -> dict[str, Any]:
-    """`name=value` pairs: numbers, true, false, null and lists as JSON has them, other values as
-    text."""
-    return {name: _argument(value) for name, value in parse_option_pairs(texts).items()}
-
-
-def _argument(text: str) -> Any:
-    if text in _PYTHON:
-        return _PYTHON[text]
-    try:
-        return json.loads(text, parse_constant=_refuse)
-    except ValueError:
-        return text
-
-
-def _refuse(constant: str) -> Any:
-    raise ValueError(constant)  # NaN and the like are texts
-
-
-def _argument_text(value: Any) -> str:
-    """The inverse of `_argument`."""
-    plain = isinstance(value, str) and _argument(value) == value
-    return value if plain else json.dumps(value, ensure_ascii=False)
 
 
 def split_selectors(texts: list[str]) -> tuple[str, ...]:
@@ -129,8 +102,8 @@ class Recipe(BudgetSettings, BaseModel):
             "img_size=[96,128], dynamic_img_size=true; repeatable.",
             metavar="NAME=VALUE",
             panel="Model",
-            read=_model_arguments,
-            write=_argument_text,
+            read=parse_json_pairs,
+            write=json_value_text,
         ),
     ] = {}
     method: Annotated[
