@@ -22,7 +22,7 @@ FIELDS = {
         {"layers": "fc", "method": "binary"},
     ],
 }
-EMBEDDED = ["run", "alexnet_mini.fmnist", "--layers", "features.0,features.4", "--images", "300",
+EMBEDDED = ["run", "alexnet_mini.fmnist", "--layers", "features.0,features.4", "--images", "150",
             "--calibration-images", "64"]  # fmt: skip
 
 
@@ -69,6 +69,8 @@ def test_the_record_s_command_and_its_price_make_the_same_file(vqzoo, tmp_path: 
     assert files[0] == files[1] == files[2]
     assert given["budget"]["size"] is None
     assert len(given["budget"]["steps"]) == 1
+    exact = record_of(vqzoo, *SMALL, "--lambda", "1.23456789e-05", "--out", "d")
+    assert exact["budget"]["price"] == 1.23456789e-05
 
 
 class Interruption(SilentWatcher):
@@ -124,17 +126,17 @@ def test_a_size_beyond_use_says_so(vqzoo) -> None:
     )
 
 
-@pytest.mark.parametrize("limit", [0.02, 0.2])
-def test_the_smallest_file_that_keeps_a_divergence_on_held_out_images(vqzoo, limit: float) -> None:
+def test_the_smallest_file_that_keeps_a_divergence_on_held_out_images(vqzoo) -> None:
+    limit = 0.05
     record = record_of(
-        vqzoo, *EMBEDDED, "--max-kl", str(limit), "--held-out-images", "300", "--out", "a"
+        vqzoo, *EMBEDDED, "--max-kl", str(limit), "--held-out-images", "200", "--out", "a"
     )
     budget = record["budget"]
     assert budget["held_out"]["kl"] <= limit
-    assert budget["held_out"]["images"] == 300
-    assert budget["held_out"]["data"] == "fmnist, 300 held-out training images"
+    assert budget["held_out"]["images"] == 200
+    assert budget["held_out"]["data"] == "fmnist, 200 held-out training images"
     assert record["calibration"] == {"data": "fmnist, 64 training images", "images": 64}
-    assert record["agreement"]["images"] == record["accuracy"]["images"] == 300
+    assert record["agreement"]["images"] == record["accuracy"]["images"] == 150
     assert record["agreement"]["kl"] == pytest.approx(budget["held_out"]["kl"], rel=0.5)
     for step in budget["steps"]:  # nothing smaller that was tried keeps it
         assert step["bytes"] >= record["bytes"]["file"] or step["held_out"]["kl"] > limit
@@ -143,9 +145,9 @@ def test_the_smallest_file_that_keeps_a_divergence_on_held_out_images(vqzoo, lim
 
 
 def test_the_smallest_file_that_keeps_top_1_on_held_out_images(vqzoo, tmp_path: Path) -> None:
-    ran = vqzoo(*EMBEDDED, "--max-drop", "2", "--held-out-images", "400", "--out", "a")
+    ran = vqzoo(*EMBEDDED, "--max-drop", "2", "--held-out-images", "200", "--out", "a")
     assert ran.exit_code == 0, ran.stderr
-    assert "points of top-1, on fmnist, 400 held-out training images" in ran.stdout
+    assert "points of top-1, on fmnist, 200 held-out training images" in ran.stdout
     record = json.loads((tmp_path / "a/report.json").read_text())
     for layer, loss in record["budget"]["layers"].items():
         (line,) = [line for line in ran.stdout.splitlines() if line.startswith(layer)]
@@ -154,7 +156,7 @@ def test_the_smallest_file_that_keeps_top_1_on_held_out_images(vqzoo, tmp_path: 
     assert record["budget"]["held_out"]["ci95"] > 0
     for step in record["budget"]["steps"]:
         assert step["bytes"] >= record["bytes"]["file"] or step["held_out"]["drop"] > 2
-    assert record["agreement"]["images"] == 300
+    assert record["agreement"]["images"] == 150
 
 
 def test_embedded_networks_calibrate_on_their_images_unless_told_otherwise(vqzoo) -> None:
@@ -171,7 +173,7 @@ def test_embedded_networks_calibrate_on_their_images_unless_told_otherwise(vqzoo
 
 def test_repair_takes_part_in_the_judgement(vqzoo) -> None:
     record = record_of(
-        vqzoo, *EMBEDDED, "--max-kl", "0.1", "--held-out-images", "300", "--repair", "fmnist",
+        vqzoo, *EMBEDDED, "--max-kl", "0.1", "--held-out-images", "200", "--repair", "fmnist",
         "--out", "a",
     )  # fmt: skip
     assert record["repair"]["images"] == 64  # none of the images that judge

@@ -77,7 +77,7 @@ class _Search:
 
     def at(self, price: float) -> Trial:
         """Try a price, and tell the user."""
-        trial = self._trials.at(float(f"{price:.4g}"))
+        trial = self._trials.at(price)
         self.steps.append(trial.step)
         held_out = trial.step.held_out
         judged = "" if held_out is None else f", KL {nats(held_out.kl)}"
@@ -118,7 +118,7 @@ def _of_size(prepared: Prepared, search: _Search, size: int) -> tuple[Trial, str
     weights, first = _weights(prepared), _first_price(prepared)
 
     def gap_at(place: float) -> float:
-        trial = search.at(math.exp(-place))
+        trial = search.at(_price(-place))
         if trial.step.bytes <= size and (
             search.best is None or trial.step.bytes > search.best.step.bytes
         ):
@@ -155,7 +155,7 @@ def _of_loss(prepared: Prepared, search: _Search) -> tuple[Trial, str | None]:
     sizes: dict[float, int] = {}
 
     def gap_at(place: float) -> float:
-        trial = search.at(math.exp(place))
+        trial = search.at(_price(place))
         sizes[place] = trial.priced_bytes
         gap = _gap(recipe, trial.step)
         if gap <= 0 and (search.best is None or trial.step.bytes < search.best.step.bytes):
@@ -182,6 +182,11 @@ def _of_loss(prepared: Prepared, search: _Search) -> tuple[Trial, str | None]:
     if all(_gap(recipe, step) <= 0 for step in search.steps):
         return search.best, "The file is the smallest possible: no price of a bit loses more."
     return search.best, None
+
+
+def _price(logarithm: float) -> float:
+    """A price of four digits, which people can copy."""
+    return float(f"{math.exp(logarithm):.4g}")
 
 
 def _gap(recipe: Recipe, step: PriceStep) -> float:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from vqzoo.compression.selection import LayerPlan, MethodChoice
+from vqzoo.compression.selection import LayerPlan
 from vqzoo.errors import UsageError
 from vqzoo.plugin.manager import Plugins
 from vqzoo.plugin.quantizer import Quantizer
@@ -111,8 +111,7 @@ def priced(plans: Sequence[LayerPlan], plugins: Plugins, price: float) -> list[L
     for plan in plans:
         option = price_option(plan, plugins)
         if option is not None:
-            choice: MethodChoice = plan.choice
-            choice = replace(choice, options={**choice.options, option: price})
-            plan = replace(plan, choice=choice)
+            options = {**plan.choice.options, option: price}
+            plan = replace(plan, choice=replace(plan.choice, options=options))
         result.append(plan)
     return result
