@@ -30,7 +30,7 @@ EXTRAS = {
     "tools": (),
     "docs": ("docs",),
     "tests": ("test", "onnx"),
-    "tests/benchmarks": ("test", "cuda-bench"),
+    "tests/benchmarks": ("test", "cuda-bench", "codec-bench"),
 }
 
 
