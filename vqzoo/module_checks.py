@@ -45,17 +45,17 @@ def check_eager(model: nn.Module) -> None:
         )
 
 
-def _not_a_network(given: object) -> str:
-    if isinstance(given, type) and issubclass(given, nn.Module):
-        return f"{given.__name__} is a class, not a network: create one, {given.__name__}(...)"
-    if isinstance(given, Mapping):
+def _not_a_network(value: object) -> str:
+    if isinstance(value, type) and issubclass(value, nn.Module):
+        return f"{value.__name__} is a class, not a network: create one, {value.__name__}(...)"
+    if isinstance(value, Mapping):
         return (
-            f"a state dict or checkpoint ({type(given).__name__} of {len(given)} entries) is not a "
+            f"a state dict or checkpoint ({type(value).__name__} of {len(value)} entries) is not a "
             "network: load it with load_state_dict, and give the network"
         )
-    if isinstance(given, torch.export.ExportedProgram):
+    if isinstance(value, torch.export.ExportedProgram):
         return "an ExportedProgram is not a network: give the module that it was made from"
     return (
-        f"{given!r:.200} is not a network (a torch.nn.Module): timm.create_model makes one by "
+        f"{value!r:.200} is not a network (a torch.nn.Module): timm.create_model makes one by "
         "name, and vqzoo.load returns that of an artifact"
     )

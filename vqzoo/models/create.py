@@ -29,12 +29,12 @@ def create_model(name: str, arguments: Mapping[str, Any], *, pretrained: bool = 
     Raises:
         Exception: whatever timm raises.
     """
-    given = factory_arguments(arguments)
+    native = factory_arguments(arguments)
     try:
-        return timm.create_model(name, pretrained=pretrained, **given)
+        return timm.create_model(name, pretrained=pretrained, **native)
     except TypeError:
-        classes = with_layer_classes(given)
-        if classes == given:
+        classes = with_layer_classes(native)
+        if classes == native:
             raise
         return timm.create_model(name, pretrained=pretrained, **classes)
 

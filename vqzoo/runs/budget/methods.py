@@ -59,22 +59,22 @@ def _check_options(recipe: Recipe, entry: Registered[Quantizer]) -> None:
         )
 
 
-def with_budget_images(recipe: Recipe, own: str | None, watcher: Watcher) -> Recipe:
+def with_budget_images(recipe: Recipe, embedded: str | None, watcher: Watcher) -> Recipe:
     """A recipe that calibrates under a budget, where the network comes with images.
 
     Args:
         recipe: the request; `--calibrate none` keeps it from calibrating.
-        own: the data that comes with the network, if any.
+        embedded: the data that comes with the network, if any.
         watcher: is told what is added.
 
     Raises:
         UsageError: the budget is judged by held-out images, and there are none.
     """
-    if recipe.budget is not None and recipe.calibrate is None and own is not None:
+    if recipe.budget is not None and recipe.calibrate is None and embedded is not None:
         watcher.say(
-            f"Calibrating on {own}, which comes with the network; --calibrate none does not."
+            f"Calibrating on {embedded}, which comes with the network; --calibrate none does not."
         )
-        return recipe.model_copy(update={"calibrate": own})
+        return recipe.model_copy(update={"calibrate": embedded})
     if recipe.held_out and recipe.calibrate in (None, NO_IMAGES):
         raise UsageError(
             f"{recipe.budget} is measured on images held out of calibration: give --calibrate "

@@ -107,8 +107,8 @@ class BudgetSettings(BaseModel):
     @property
     def budget(self) -> str | None:
         """The option that chooses the price of a bit, such as "--size"; None without one."""
-        given = (flag for name, flag in _FLAGS.items() if getattr(self, name) is not None)
-        return next(given, None)
+        flags = (flag for name, flag in _FLAGS.items() if getattr(self, name) is not None)
+        return next(flags, None)
 
     @property
     def size_bytes(self) -> int | None:
