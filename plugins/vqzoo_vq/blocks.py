@@ -1,11 +1,14 @@
 """The division of a matrix into blocks of sub-vectors."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
+
+from vqzoo.numerics.arrays import code_dtype
 
 Axis = Literal["columns", "rows"]
 CodebookScope = Literal["block", "layer"]
@@ -69,6 +72,17 @@ def codebook_groups(shape: Cut, k: int, scope: CodebookScope) -> list[Group]:
         count = shape.points * blocks
         groups.append(Group(books, min(k, count // books), d, count))
     return groups
+
+
+def empty_codes(
+    shape: Cut, sizes: Sequence[int], device: torch.device, *inner: int
+) -> list[Tensor]:
+    """Zeros, (blocks, *inner, points), for codes below each of `sizes`: those of the whole blocks
+    and of the tail."""
+    return [
+        torch.zeros(blocks, *inner, shape.points, dtype=code_dtype(size), device=device)
+        for (blocks, _), size in zip(shape.widths, sizes, strict=True)
+    ]
 
 
 def cut(m: int, n: int, d: int, axis: Axis) -> Cut:

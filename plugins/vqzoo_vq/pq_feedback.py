@@ -9,13 +9,19 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from vqzoo.numerics.arrays import code_dtype
 from vqzoo.numerics.clustering.kmeans import assign, train_codebooks
 from vqzoo.numerics.clustering.metric_kmeans import assign_by_metric, metric_kmeans
 from vqzoo.numerics.feedback.layer import feedback_of
 from vqzoo.plugin import Floats, SecondOrder
 from vqzoo.plugin.limits import StorageDtype
-from vqzoo_vq.blocks import CodebookScope, Cut, block_points, by_groups
+from vqzoo_vq.blocks import (
+    CodebookScope,
+    Cut,
+    block_points,
+    by_groups,
+    codebook_groups,
+    empty_codes,
+)
 from vqzoo_vq.by_answers import importance_of_rows, quantize_twice, value_weights
 
 # Suffix, codes (blocks, points) and stored codebook of the whole blocks and the tail.
@@ -46,21 +52,14 @@ def feed_back_columns(
         seed: of k-means.
         progress: takes (done, total) steps.
     """
-    m, groups = len(weight), len(second_order.hessian[0])
+    groups = len(second_order.hessian[0])
     feedback = feedback_of(second_order.hessian, shape.d)
     rows = importance_of_rows(second_order.row_weights, sizes).view(groups, -1)
     steps = torch.ones_like(weight[:, :1]) if sizes is None else sizes
-    counts = [
-        min(k, shape.points * (blocks if scope == "layer" else 1)) for blocks, _ in shape.widths
-    ]
-    codes = [
-        torch.zeros(blocks, m, dtype=code_dtype(count), device=weight.device)
-        for (blocks, _), count in zip(shape.widths, counts, strict=True)
-    ]
-    books = [
-        weight.new_zeros(blocks if scope == "block" else 1, count, d)
-        for (blocks, d), count in zip(shape.widths, counts, strict=True)
-    ]
+    parts = codebook_groups(shape, k, scope)
+    counts = [part.k for part in parts]
+    codes = empty_codes(shape, counts, weight.device)
+    books = [weight.new_zeros(part.books, part.k, part.d) for part in parts]
     done = 0
 
     def train(target: Tensor) -> None:
@@ -118,7 +117,6 @@ def feed_back_rows(
     feedback = feedback_of(second_order.hessian)
     weights = value_weights(feedback, second_order.row_weights, sizes)
     steps = torch.ones_like(weight[:, :1]) if sizes is None else sizes
-    n = weight.shape[1]
     parts = [
         part.unflatten(0, (blocks, d)).mean(1)
         for part, (blocks, d) in zip(
@@ -126,12 +124,8 @@ def feed_back_rows(
         )
     ]
     del weights
-    counts = [min(k, n * (blocks if scope == "layer" else 1)) for blocks, _ in shape.widths]
-    codes = [
-        torch.zeros(blocks, n, dtype=code_dtype(count), device=weight.device)
-        for (blocks, _), count in zip(shape.widths, counts, strict=True)
-    ]
-
+    counts = [part.k for part in codebook_groups(shape, k, scope)]
+    codes = empty_codes(shape, counts, weight.device)
     books: list[Tensor] = []
 
     def train(target: Tensor) -> None:

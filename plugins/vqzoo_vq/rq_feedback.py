@@ -8,12 +8,18 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from vqzoo.numerics.arrays import code_dtype
 from vqzoo.numerics.clustering.residual import residual_codes, residual_kmeans
 from vqzoo.numerics.feedback.layer import feedback_of
 from vqzoo.plugin import Floats, SecondOrder
 from vqzoo.plugin.limits import StorageDtype
-from vqzoo_vq.blocks import CodebookScope, Cut, block_points, by_groups
+from vqzoo_vq.blocks import (
+    CodebookScope,
+    Cut,
+    block_points,
+    by_groups,
+    codebook_groups,
+    empty_codes,
+)
 from vqzoo_vq.by_answers import importance_of_rows
 
 Steps = Callable[[int, int], None]
@@ -51,19 +57,14 @@ def feed_back_residuals(
     Yields:
         Suffix, codes (blocks, stages, m) and stored codebooks of the whole blocks and the tail.
     """
-    m, groups = len(weight), len(second_order.hessian[0])
+    groups = len(second_order.hessian[0])
     feedback = feedback_of(second_order.hessian, shape.d)
     rows = importance_of_rows(second_order.row_weights, sizes)
     steps = torch.ones_like(weight[:, :1]) if sizes is None else sizes
-    counts = [min(k, m * (blocks if scope == "layer" else 1)) for blocks, _ in shape.widths]
-    codes = [
-        torch.zeros(blocks, stages, m, dtype=code_dtype(count), device=weight.device)
-        for (blocks, _), count in zip(shape.widths, counts, strict=True)
-    ]
-    books = [
-        weight.new_zeros(blocks if scope == "block" else 1, stages, count, d)
-        for (blocks, d), count in zip(shape.widths, counts, strict=True)
-    ]
+    parts = codebook_groups(shape, k, scope)
+    counts = [part.k for part in parts]
+    codes = empty_codes(shape, counts, weight.device, stages)
+    books = [weight.new_zeros(part.books, stages, part.k, part.d) for part in parts]
 
     def train(
         points: Tensor, metric: Tensor, weights: Tensor, count: int, report: Steps | None
