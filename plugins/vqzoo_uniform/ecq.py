@@ -12,11 +12,11 @@ from torch import Tensor
 from vqzoo.numerics.arrays import as_float32
 from vqzoo.numerics.feedback.elimination import Elimination, eliminate
 from vqzoo.numerics.feedback.grid import Grid, feed_back_grid, levels
+from vqzoo.numerics.feedback.layer import DAMPING, ROW_FLOOR
 from vqzoo.numerics.feedback.rates import Rates, laplacian, observed
 from vqzoo.plugin import Code, Floats, Indices, LayerContext, Options, Quantizer
 from vqzoo_uniform.steps import RANGE, choose_steps, powers, row_factors
 
-_ROW_SHARE = 0.3  # of the mean row weight, added to each: g is a noisy guide
 _BLOCK = 64  # columns quantized together where nothing is known about them
 _SENSITIVITY = 100.0  # squared logits that the loss of all weights of a layer is taken to cost
 _TRELLIS_SHARE = 0.75  # of the best step of a plain grid; levels in reach lie twice as densely
@@ -38,7 +38,7 @@ class EntropyConstrainedOptions(Options):
         True, description="quantize columns by the best walk through a trellis of eight states"
     )
     damping: float = Field(
-        0.1,
+        DAMPING,
         gt=0,
         le=100,
         description="added to the diagonal of the inputs' second moment, as a share of its mean",
@@ -160,7 +160,7 @@ def _metric(matrix: Tensor, context: LayerContext, damping: float) -> _Metric:
     if mean == 0:
         context.note("its errors do not change the logits of the calibration images")
         return _Metric(eliminations, alike)
-    return _Metric(eliminations, weights + _ROW_SHARE * mean)
+    return _Metric(eliminations, weights + ROW_FLOOR * mean)
 
 
 def _feed_back(

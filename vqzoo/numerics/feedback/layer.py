@@ -11,7 +11,7 @@ from vqzoo.numerics.feedback.blocks import Choose, feed_back_blocks
 from vqzoo.numerics.feedback.elimination import Elimination, eliminate
 
 DAMPING = 0.1  # of the mean diagonal: H of a few hundred images is noisy, and feedback follows it
-_FLOOR = 0.3  # of the mean row weight, added to each
+ROW_FLOOR = 0.3  # of the mean row weight, added to each
 _SILENT = 1e-3  # of the mean diagonal, for groups that saw no input
 
 
@@ -119,7 +119,7 @@ def feedback_loss(error: Tensor, hessian: Sequence[Tensor], row_weights: Tensor)
 
 def even_weights(row_weights: Tensor) -> Tensor:
     """Row weights kept from extremes: g + 0.3·mean(g), divided by their mean; (m,) float32."""
-    floored = row_weights + _FLOOR * row_weights.mean()
+    floored = row_weights + ROW_FLOOR * row_weights.mean()
     return floored / floored.mean()
 
 
