@@ -1,7 +1,7 @@
 """Build an artifact's architecture, check it against the header, and fill it with weights."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from threading import get_ident
 from typing import Any, Literal
@@ -29,7 +29,7 @@ from vqzoo.compression.view import (
 )
 from vqzoo.errors import ArtifactError, one_line
 from vqzoo.models.arguments import check_arguments, required_features
-from vqzoo.models.create import bounded_construction, create_model
+from vqzoo.models.create import bounded_construction, create_model, create_on_meta
 from vqzoo.models.registration import register_models
 from vqzoo.models.timm_config import known_pretrained_cfg
 from vqzoo.numerics.arrays import all_finite
@@ -147,12 +147,8 @@ def _expected_tensors(artifact: Artifact) -> dict[str, Tensor]:
     weights = sum(math.prod(shape) for shape in shapes)
     tensors = len(shapes) + len(artifact.metadata.aliases)
     bounds = _SPARE_MODULES + 16 * tensors, _SPARE_WEIGHTS + 4 * weights
-    try:
-        with torch.device("meta"), bounded_construction(*bounds):
-            model = _create(artifact.config)
-    except ArtifactError:  # if meta tensors are not the reason, it is raised again
-        with torch.random.fork_rng(devices=[]), bounded_construction(*bounds):
-            model = _create(artifact.config)
+    with bounded_construction(*bounds):
+        model = _create(artifact.config, create_on_meta)
     buffers = sum(buffer.nbytes for buffer in model.buffers())
     if buffers > _SPARE_WEIGHTS * 16 + 16 * weights:
         raise ArtifactError(
@@ -176,12 +172,12 @@ def _check_arguments(config: dict[str, Any]) -> None:
     check_arguments({"num_classes": config.get("num_classes"), **arguments})
 
 
-def _create(config: dict[str, Any]) -> nn.Module:
+def _create(config: dict[str, Any], create: Callable[..., nn.Module] = create_model) -> nn.Module:
     """Create the architecture that a config names, without pretrained weights."""
     name = config["architecture"]
     arguments = {"num_classes": config["num_classes"], **config.get("model_args", {})}
     try:
-        model: Any = create_model(name, arguments)
+        model: Any = create(name, arguments)
     except ArtifactError:
         raise
     except Exception as error:
