@@ -5,12 +5,9 @@ from pathlib import Path
 
 from vqzoo.artifact.folder import check_target
 from vqzoo.artifact.lock import folder_lock
-from vqzoo.data.evaluation_data import Data, open_data
-from vqzoo.data.sources import read_options
 from vqzoo.data.training_data import TrainingData
 from vqzoo.errors import UsageError
 from vqzoo.finetuning.encoded import FinetuningTask, finetune_layers, finetuning_record
-from vqzoo.finetuning.images import open_images
 from vqzoo.models.dense import OpenedModel, find_model
 from vqzoo.models.embedded import default_data
 from vqzoo.network.build import build_model
@@ -24,7 +21,7 @@ from vqzoo.runs.command_line import finetune_command
 from vqzoo.runs.compress_layers import CompressedNetwork
 from vqzoo.runs.finetune_request import FinetuneRequest, finetune_digest
 from vqzoo.runs.finish import FinishedRun, RunFacts, finish_run, unreadable_images
-from vqzoo.runs.prepare import parse_device
+from vqzoo.runs.prepare import open_measured_data, open_training_images, parse_device
 from vqzoo.runs.source_artifact import (
     default_target,
     open_dense_model,
@@ -70,7 +67,7 @@ def _finetune(
     teacher = dense if request.teacher is None else find_model(request.teacher, watcher)
     with watcher.phase("opening the images"):
         training = _open_training(request, dense, watcher)
-        data = _open_data(request, dense, watcher)
+        data = open_measured_data(request, dense, watcher)
     digest = finetune_digest(request, artifact, dense, teacher, plugins)
     target = out or default_target(request.source)
     with folder_lock(target):
@@ -125,25 +122,10 @@ def _finetune(
         return finish_run(facts, network, baseline, work, plugins, watcher)
 
 
-def _open_data(request: FinetuneRequest, dense: OpenedModel, watcher: Watcher) -> Data | None:
-    spec = request.data or default_data(dense.name)
-    if spec is None:
-        return None
-    read = read_options(spec, request.class_map, request.skip_unreadable)
-    data = open_data(spec, dense.module, images=request.images, read=read)
-    if not data.labelled:
-        watcher.say(f"{data.name} has no labels for this model: {data.unlabelled}.")
-    return data
-
-
 def _open_training(request: FinetuneRequest, dense: OpenedModel, watcher: Watcher) -> TrainingData:
     spec = request.settings.data or default_data(dense.name)
     if spec is None:
         raise UsageError(
             f"vqzoo has no training images for {dense.name}: give --data imagefolder:PATH"
         )
-    read = read_options(spec, request.class_map, request.skip_unreadable)
-    training = open_images(spec, dense.module, request.settings, request.seed, read)
-    if training.labels:
-        watcher.say(f"{training.name}: {training.labels}")
-    return training
+    return open_training_images(spec, request.settings, request, dense, watcher)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -18,6 +18,7 @@ from vqzoo.data.sources import read_options
 from vqzoo.data.training_data import TrainingData
 from vqzoo.errors import UsageError
 from vqzoo.finetuning.images import open_images
+from vqzoo.finetuning.settings import Finetuning
 from vqzoo.models.dense import OpenedModel, find_model
 from vqzoo.models.embedded import default_data
 from vqzoo.models.timm_config import timm_config
@@ -28,6 +29,9 @@ from vqzoo.runs.budget.methods import check_price, with_budget_images, with_budg
 from vqzoo.runs.recipe import NO_IMAGES, Recipe, recipe_hash
 from vqzoo.runs.rules import Rule
 from vqzoo.runs.workspace import default_folder
+
+if TYPE_CHECKING:
+    from vqzoo.runs.finetune_request import FinetuneRequest
 
 
 @dataclass(frozen=True)
@@ -101,7 +105,7 @@ def prepare(
         check_price(recipe, plans, plugins)
     check_weights(opened.module, plans)
     with watcher.phase("opening the images"):
-        data = _open_data(recipe, opened, watcher)
+        data = open_measured_data(recipe, opened, watcher)
         training = _open_training(recipe, opened, watcher)
         calibration, held_out = _open_calibration_and_held_out(recipe, opened)
         repair = calibration
@@ -128,12 +132,15 @@ def prepare(
     )
 
 
-def _open_data(recipe: Recipe, opened: OpenedModel, watcher: Watcher) -> Data | None:
-    spec = recipe.data or default_data(opened.name)
+def open_measured_data(
+    request: "Recipe | FinetuneRequest", opened: OpenedModel, watcher: Watcher
+) -> Data | None:
+    """The images that a request measures on; None where it names none and the model has none."""
+    spec = request.data or default_data(opened.name)
     if spec is None:
         return None
-    read = read_options(spec, recipe.class_map, recipe.skip_unreadable)
-    data = open_data(spec, opened.module, images=recipe.images, read=read)
+    read = read_options(spec, request.class_map, request.skip_unreadable)
+    data = open_data(spec, opened.module, images=request.images, read=read)
     if not data.labelled:
         watcher.say(f"{data.name} has no labels for this model: {data.unlabelled}.")
     return data
@@ -148,8 +155,19 @@ def _open_training(recipe: Recipe, opened: OpenedModel, watcher: Watcher) -> Tra
         raise UsageError(
             f"{opened.name} has no training images here: give --train-data imagefolder:PATH"
         )
-    read = read_options(spec, recipe.class_map, recipe.skip_unreadable)
-    training = open_images(spec, opened.module, settings, recipe.seed, read)
+    return open_training_images(spec, settings, recipe, opened, watcher)
+
+
+def open_training_images(
+    spec: str,
+    settings: Finetuning,
+    request: "Recipe | FinetuneRequest",
+    opened: OpenedModel,
+    watcher: Watcher,
+) -> TrainingData:
+    """The images that a request fine-tunes on, and a line on their labels for the user."""
+    read = read_options(spec, request.class_map, request.skip_unreadable)
+    training = open_images(spec, opened.module, settings, request.seed, read)
     if training.labels:
         watcher.say(f"{training.name}: {training.labels}")
     return training
