@@ -70,6 +70,27 @@ def build_model(artifact: Artifact, plugins: Plugins, mode: Mode = "decoded") ->
     return model
 
 
+def build_with_codes(
+    artifact: Artifact, plugins: Plugins
+) -> tuple[nn.Module, dict[str, MethodCode]]:
+    """The network of an artifact, decoded, and the codes of its float32 weights by their keys.
+
+    Weights that several layers share have no code here.
+
+    Raises:
+        UsageError, ArtifactError: as `build_model`.
+    """
+    need_architecture(artifact)
+    register_models(plugins)
+    _check_tensors(artifact, _expected_tensors(artifact))
+    model, _ = _create_empty(artifact, "decoded")
+    shared = set(artifact.metadata.aliases.values())
+    layers = artifact.metadata.layers.items()
+    coded = {key for key, entry in layers if entry.dtype == "float32"} - shared
+    with torch.no_grad():
+        return model, fill(model.state_dict(), artifact, plugins, coded)
+
+
 def _create_empty(artifact: Artifact, mode: Mode) -> tuple[nn.Module, set[str]]:
     """The architecture, and the keys of the weights that run from codes and get no memory."""
     with torch.random.fork_rng(devices=[]):

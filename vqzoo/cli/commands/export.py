@@ -1,11 +1,15 @@
 """`vqzoo export`."""
 
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vqzoo.cli.terminal import command
+from vqzoo.cli.terminal import command, stderr
+
+if TYPE_CHECKING:
+    from vqzoo.network.export.record import Exported
 
 
 @command
@@ -16,19 +20,64 @@ def export(
             metavar="ARTIFACT", help="A folder, or ORG/NAME on the Hub.", show_default=False
         ),
     ],
-    to: Annotated[str, typer.Option(help="dense or onnx.", show_default=False)],
+    to: Annotated[str, typer.Option(help="onnx, pt2 or dense.", show_default=False)],
     out: Annotated[
         Path | None, typer.Option(help="The folder to write. [dim]default: <artifact>-<to>[/]")
     ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            help="codes: stay as small as the artifact; the network decodes them itself. dense: "
+            "decoded. [dim]default: codes, where the format has them[/]"
+        ),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print a record of what was written as JSON.")
+    ] = False,
 ) -> None:
-    """Write an artifact's network with decoded weights, for tools that do not know vqzoo.
+    """Write an artifact's network for other tools, and check that it computes the same.
 
-    dense: a folder for [bold]timm.create_model('local-dir:DIR', pretrained=True)[/]; AlexNet's
-    model.safetensors is also a state dict for torchvision. onnx: one file, whose outputs in
-    onnxruntime are compared with torch's.
+    onnx: one file for any batch size, in standard operators, checked in onnxruntime. pt2: a program
+    of torch.export, which torch runs without vqzoo and timm. dense: a folder for
+    [bold]timm.create_model('local-dir:DIR', pretrained=True)[/]; AlexNet's model.safetensors is
+    also a state dict for torchvision.
     """
+    from vqzoo.cli.progress import TerminalWatcher
     from vqzoo.network.export import export as export_artifact
+    from vqzoo.report.formatting import megabytes
 
     folder = out or Path(f"{Path(artifact).name.replace('@', '-')}-{to}")
-    for path in export_artifact(artifact, to, folder):  # type: ignore[arg-type]  # `export` checks it
+    with TerminalWatcher(stderr()) as watcher:
+        exported = export_artifact(artifact, to, folder, weights=weights, watcher=watcher)  # type: ignore[arg-type]  # `export` checks it
+    if as_json:
+        print(json.dumps(_record(exported), indent=2))
+        return
+    for path in exported.files:
         print(path)
+    check = exported.written.check
+    share = exported.bytes / exported.artifact_bytes
+    print(f"{megabytes(exported.bytes)}, {share:.2f} times the artifact")
+    if check is not None:
+        print(
+            f"In {check.runtime}, logits differ from the artifact's by at most {check.error:.1e} "
+            f"of the largest (accepted: {check.tolerance:.0e})."
+        )
+
+
+def _record(exported: "Exported") -> dict[str, Any]:
+    check = exported.written.check
+    record: dict[str, Any] = {
+        "format": exported.format,
+        "weights": exported.weights,
+        "files": [str(path) for path in exported.files],
+        "bytes": exported.bytes,
+        "artifact_bytes": exported.artifact_bytes,
+        **dict(exported.written.facts),
+    }
+    if check is not None:
+        record |= {
+            "runtime": check.runtime,
+            "error": check.error,
+            "tolerance": check.tolerance,
+        }
+    return record

@@ -46,6 +46,9 @@ def look_up(codes: Tensor, codebooks: Tensor) -> Tensor:
         )
     if _kernels_take(codes, codebooks):
         return _BlockLookup.apply(_as_uint8_or_int32(codes), codebooks)
+    if books * stages == 1:
+        rows = F.embedding(codes[:, 0].int(), codebooks[0, 0])
+        return rows.transpose(0, 1).reshape(m, s * d)
     first = torch.arange(books, device=codes.device) * (stages * k)
     starts = first[:, None] + torch.arange(stages, device=codes.device) * k
     rows = F.embedding(codes.long() + starts[:, :, None], codebooks.reshape(-1, d))
@@ -56,7 +59,7 @@ def look_up_scalar(codes: Tensor, centroids: Tensor) -> Tensor:
     """centroids[codes], of the codes' shape, differentiable in `centroids` (k,)."""
     if _kernels_take(codes, centroids):
         return _ScalarLookup.apply(_as_uint8_or_int32(codes), centroids)
-    return F.embedding(codes.long(), centroids[:, None]).squeeze(-1)
+    return F.embedding(codes.int(), centroids[:, None]).squeeze(-1)
 
 
 def _kernels_take(codes: Tensor, codebooks: Tensor) -> bool:

@@ -14,6 +14,7 @@ from vqzoo.numerics.feedback.rates import Rates
 from vqzoo.numerics.kernels.feedback.rows import feed_back_rows
 from vqzoo.numerics.kernels.feedback.trellis import NEXT, SEGMENT, feed_back_trellis, trellis_levels
 from vqzoo.numerics.threads import run_tasks
+from vqzoo.numerics.tracing import is_traced
 
 _MAX_COST = (
     1e15  # bits that a step of error is worth: far beyond any code's, and squares fit float32
@@ -110,8 +111,8 @@ def levels(codes: Tensor, reach: int, trellis: bool) -> Tensor:
     """
     if not trellis:
         return codes.float() - reach
-    if codes.device.type != "cpu":
-        return walk(codes.long() - reach)
+    if codes.device.type != "cpu" or is_traced():
+        return walk(codes.int() - reach)
     array = codes.numpy()
     result = np.empty(array.shape, np.int32)
 
@@ -123,16 +124,26 @@ def levels(codes: Tensor, reach: int, trellis: bool) -> Tensor:
 
 
 def walk(codes: Tensor) -> Tensor:
-    """Levels of a trellis in torch: the codes around 0, all segments and columns at a time."""
+    """Levels of a trellis in torch's operations: the codes around 0, all segments at a time.
+
+    The machine is linear over GF(2): state ← A state + 2 parity. Whether a state is odd is so a
+    product of the parities before it with a fixed matrix, modulo 2.
+    """
     m, n = codes.shape
     segments = -(-m // SEGMENT)
     padded = torch.nn.functional.pad(codes, (0, 0, 0, segments * SEGMENT - m))
-    steps = padded.view(segments, SEGMENT, n)
-    following = torch.from_numpy(NEXT).long().to(codes.device)
-    state = torch.zeros(segments, n, dtype=torch.int64, device=codes.device)
-    result = torch.empty_like(steps)
-    for i in range(SEGMENT):
-        code = steps[:, i]
-        result[:, i] = 2 * code - (state & 1) * code.sign()
-        state = following[state, code & 1]
-    return result.view(-1, n)[:m].float()
+    steps = padded.view(segments, SEGMENT, n).float()
+    odd = _odd_after().to(codes.device) @ steps.remainder(2)
+    return (2 * steps - odd.remainder(2) * steps.sign()).view(-1, n)[:m]
+
+
+def _odd_after() -> Tensor:
+    """(SEGMENT, SEGMENT) float32: 1 at (i, j) where a 1 as the parity of code j makes state i odd
+    and no other parity is 1."""
+    answers = np.zeros(SEGMENT + 1, np.float32)
+    state = NEXT[0, 1]
+    for i in range(1, len(answers)):
+        answers[i] = state & 1
+        state = NEXT[state, 0]
+    distances = np.subtract.outer(np.arange(SEGMENT), np.arange(SEGMENT))
+    return torch.from_numpy(answers[np.maximum(distances, 0)])

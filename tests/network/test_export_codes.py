@@ -1,0 +1,102 @@
+"""Exports that stay small: the network decodes its weights itself, and nothing else is needed."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+
+import vqzoo
+from vqzoo.network.export import export
+
+IMAGES = torch.randn(5, 1, 28, 28, generator=torch.Generator().manual_seed(2))
+# A method for each layer; together they have codes of 1 to 12 bits, children and several parts.
+METHODS = {
+    "features.0": ("km", {"k": 8}),
+    "features.4": ("rq", {"d": 4, "k": 16, "stages": 2}),
+    "features.8": ("deep-compression", {}),
+    "features.11": ("diba", {"k": 16}),
+    "features.14": ("prune", {}),
+    "classifier.1": ("ecq", {"price": 1e-7}),
+    "classifier.4": ("pq", {"d": 6, "k": 4096}),
+    "classifier.6": ("binary", {}),
+}
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An artifact in which each layer has another method, packed by `bits`."""
+    vqzoo.register_models()
+    torch.manual_seed(0)
+    model = timm.create_model("alexnet_mini").eval()
+    folder = tmp_path_factory.mktemp("mixed") / "artifact"
+    vqzoo.compress(model, METHODS).save(folder, packing="bits", rest="float16")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def onnx_file(mixed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    folder = tmp_path_factory.mktemp("onnx") / "onnx"
+    exported = export(mixed, "onnx", folder)
+    assert exported.weights == "codes"
+    return folder / "model.onnx"
+
+
+def test_onnx_with_codes_computes_the_same_for_any_batch(mixed: Path, onnx_file: Path) -> None:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(onnx_file)
+    dense = vqzoo.load(mixed)
+    for images in (IMAGES, IMAGES[:1]):
+        (logits,) = session.run(None, {"images": images.numpy()})
+        torch.testing.assert_close(torch.from_numpy(logits), dense(images), rtol=1e-3, atol=1e-4)
+
+
+def test_onnx_with_codes_is_as_small_as_the_artifact(mixed: Path, onnx_file: Path) -> None:
+    size = onnx_file.stat().st_size
+    assert size <= 1.03 * (mixed / "vqzoo.safetensors").stat().st_size
+
+
+def test_onnx_with_codes_holds_standard_operators_and_no_dense_weight(onnx_file: Path) -> None:
+    import onnx
+
+    model = onnx.load(onnx_file)
+    assert {node.domain for node in model.graph.node} <= {"", "ai.onnx"}
+    assert [opset.domain for opset in model.opset_import] == [""]
+    largest = max(np.prod(tensor.dims) for tensor in model.graph.initializer)
+    assert largest < 2048 * 2048
+    inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
+    batch, classes = inferred.graph.output[0].type.tensor_type.shape.dim
+    assert (batch.dim_param != "", classes.dim_value) == (True, 10)
+
+
+def test_a_program_of_torch_export_runs_without_vqzoo(mixed: Path, tmp_path: Path) -> None:
+    exported = export(mixed, "pt2", tmp_path / "pt2")
+    assert exported.bytes < 1.2 * exported.artifact_bytes
+    torch.save(IMAGES, tmp_path / "images.pt")
+    program = (
+        "import sys, torch\n"
+        "run = torch.export.load('pt2/model.pt2').module()\n"
+        "torch.save(run(torch.load('images.pt')), 'logits.pt')\n"
+        "assert not {'vqzoo', 'timm'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True)
+    logits = torch.load(tmp_path / "logits.pt")
+    torch.testing.assert_close(logits, vqzoo.load(mixed)(IMAGES), rtol=1e-3, atol=1e-4)
+
+
+def test_the_record_says_what_was_written(made: Path, vqzoo: Callable[..., Any]) -> None:
+    done = vqzoo("export", str(made), "--to", "pt2", "--weights", "dense", "--out", "o", "--json")
+    record = json.loads(done.stdout)
+    assert (record["format"], record["weights"]) == ("pt2", "dense")
+    assert record["files"] == ["o/config.json", "o/model.pt2"]
+    assert 0 <= record["error"] <= record["tolerance"] == 1e-3
+    assert record["bytes"] > record["artifact_bytes"]

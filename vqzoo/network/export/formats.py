@@ -1,0 +1,132 @@
+"""Export an artifact's network for another tool."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import get_args
+
+from torch import nn
+
+from vqzoo.artifact.files import write_text
+from vqzoo.artifact.folder import check_new_folder, new_folder
+from vqzoo.artifact.reader import Artifact
+from vqzoo.artifact.schema import CONFIG_FILE
+from vqzoo.errors import UsageError
+from vqzoo.network.build import build_model, build_with_codes
+from vqzoo.network.export import dense, onnx, program
+from vqzoo.network.export.packed_weight import decode_in_graph
+from vqzoo.network.export.record import Exported, Weights, Written
+from vqzoo.network.load import verified_artifact
+from vqzoo.plugin.manager import Plugins, installed_plugins
+from vqzoo.progress import SilentWatcher, Watcher
+
+
+@dataclass(frozen=True)
+class _Format:
+    """A format.
+
+    Attributes:
+        file: that holds the network.
+        write: takes the network to write, the same network with dense weights, and the folder.
+        weights: what the format takes, the default first.
+        packages: that it needs, of the extra of the format's name.
+    """
+
+    file: str
+    write: Callable[[nn.Module, nn.Module, Path], Written]
+    weights: tuple[Weights, ...]
+    packages: tuple[str, ...] = ()
+
+
+FORMATS = {
+    "dense": _Format(
+        dense.FILE, lambda model, _, folder: dense.write_dense(model, folder), ("dense",)
+    ),
+    "onnx": _Format(onnx.FILE, onnx.write_onnx, ("codes", "dense"), onnx.PACKAGES),
+    "pt2": _Format(program.FILE, program.write_program, ("codes", "dense")),
+}
+
+
+def export(
+    source: str | Path,
+    to: str,
+    out: str | Path,
+    *,
+    weights: Weights | None = None,
+    watcher: Watcher | None = None,
+) -> Exported:
+    """Write an artifact's network for another tool, and compare it with the artifact.
+
+    Args:
+        source: an artifact's folder or repository.
+        to: "dense" writes a folder that `timm.create_model("local-dir:OUT", pretrained=True)` loads
+            without vqzoo (after `vqzoo.register_models()` for the architectures that vqzoo adds to
+            timm's); for AlexNet, its model.safetensors is torchvision's state dict too. "onnx"
+            writes model.onnx, "pt2" a program of torch.export; both take any batch size.
+        out: a folder that does not exist or is empty.
+        weights: "codes" stores packed codes, which the network decodes by its own operations;
+            "dense" stores decoded weights. The default is "codes" where the format has them.
+        watcher: progress callbacks.
+
+    Returns:
+        What was written.
+
+    Raises:
+        UsageError: `out` is not empty, packages are missing, or the format has no such weights.
+        ArtifactError: the artifact is damaged.
+        VqzooError: torch cannot export the network, or what was written computes something else
+            than the artifact, by more than 1/1000 of the largest logit.
+    """
+    chosen = _format(to)
+    stored = chosen.weights[0] if weights is None else weights
+    if stored not in get_args(Weights):
+        raise UsageError(f"weights are codes or dense, not {stored!r:.40}")
+    if stored not in chosen.weights:
+        raise UsageError(f"the format {to} has dense weights only: leave codes out")
+    target = Path(out)
+    check_new_folder(target)
+    watcher = watcher or SilentWatcher()
+    artifact, _ = verified_artifact(source)
+    plugins = installed_plugins()
+    with watcher.phase("decoding the artifact"):
+        decoded = build_model(artifact, plugins)
+        model = (
+            build_model(artifact, plugins) if stored == "dense" else _with_codes(artifact, plugins)
+        )
+    with watcher.phase(f"exporting to {to}"), new_folder(target) as partial:
+        write_text(partial / CONFIG_FILE, json.dumps(artifact.config, indent=2) + "\n")
+        written = chosen.write(model, decoded, partial)
+    return Exported(
+        format=to,
+        weights=stored,
+        files=tuple(sorted(target.iterdir())),
+        bytes=(target / chosen.file).stat().st_size,
+        artifact_bytes=artifact.header.file_bytes,
+        written=written,
+    )
+
+
+def _format(name: str) -> _Format:
+    """The format of a name, whose packages are installed.
+
+    Raises:
+        UsageError: there is no such format, or packages are missing.
+    """
+    chosen = FORMATS.get(name)
+    if chosen is None:
+        raise UsageError(f"cannot export to {name!r:.40}: choose one of {', '.join(FORMATS)}")
+    missing = [package for package in chosen.packages if find_spec(package) is None]
+    if missing:
+        raise UsageError(
+            f"export to {name} needs {', '.join(missing)}: pip install 'vqzoo[{name}]'"
+        )
+    return chosen
+
+
+def _with_codes(artifact: Artifact, plugins: Plugins) -> nn.Module:
+    """The network of an artifact that decodes its weights from packed codes."""
+    model, codes = build_with_codes(artifact, plugins)
+    decode_in_graph(model, codes, plugins)
+    return model

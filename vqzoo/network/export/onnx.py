@@ -1,0 +1,126 @@
+"""ONNX files: weights decoded by standard operators inside the graph, or dense."""
+
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from vqzoo.errors import VqzooError, one_line
+from vqzoo.network.export.compare import TOLERANCE, compare, example_images
+from vqzoo.network.export.record import Written
+
+if TYPE_CHECKING:
+    import onnx_ir
+
+FILE = "model.onnx"
+PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+OPSET = 20
+# Constants are folded up to so many elements: shapes and the like, but no weights.
+_FOLDED = 64
+_SHARED = 4096  # elements of initializers that are compared with each other
+_LEAST_HALF = 64  # elements of a tensor that is worth a Cast
+
+
+def write_onnx(model: nn.Module, dense: nn.Module, folder: Path) -> Written:
+    """Write model.onnx for any batch size, and run it with onnxruntime.
+
+    float32 constants whose values float16 holds exactly are stored as float16.
+
+    Args:
+        model: the network, its weights dense or decoded by its own operations.
+        dense: another copy of the network, with decoded weights.
+        folder: where to write.
+
+    Raises:
+        VqzooError: torch cannot export the network, or the file computes something else.
+    """
+    import onnx
+    import onnx_ir
+
+    program: Any = _exported(model)
+    graph: onnx_ir.Model = program.model
+    _simplify(graph)
+    _store_halves(graph)
+    proto = onnx_ir.to_proto(graph)
+    proto.graph.ClearField("value_info")  # runtimes infer shapes and types; they take space
+    onnx.save(proto, folder / FILE)
+    onnx.checker.check_model(str(folder / FILE), full_check=True)
+    check = compare(
+        _runner(folder / FILE), dense, f"onnxruntime {version('onnxruntime')}", FILE, TOLERANCE
+    )
+    return Written(check, (("opset", OPSET), ("ir_version", graph.ir_version)))
+
+
+def _exported(model: nn.Module) -> object:
+    try:
+        return torch.onnx.export(
+            model,
+            (example_images(model, 2),),
+            input_names=["images"],
+            output_names=["logits"],
+            dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=65536)},),
+            dynamo=True,
+            opset_version=OPSET,
+            external_data=False,
+            optimize=False,  # it would fold decoding into dense weights
+            verbose=False,
+        )
+    except Exception as error:
+        raise VqzooError(f"torch cannot export this network to ONNX: {one_line(error)}") from error
+
+
+def _simplify(graph: "onnx_ir.Model") -> None:
+    """Remove what computes shapes, repeats, and the trace of torch's source lines."""
+    import onnx_ir
+    from onnx_ir.passes import common
+    from onnxscript import optimizer
+
+    optimizer.optimize_ir(
+        graph, onnx_shape_inference=False, input_size_limit=_FOLDED, output_size_limit=_FOLDED
+    )
+    onnx_ir.passes.Sequential(
+        common.DeduplicateInitializersPass(size_limit=_SHARED),
+        common.IdentityEliminationPass(),
+        common.CommonSubexpressionEliminationPass(),
+        common.RemoveUnusedNodesPass(),
+        common.ClearMetadataAndDocStringPass(),
+    )(graph)
+
+
+def _store_halves(graph: "onnx_ir.Model") -> None:
+    """Store float32 constants as float16 where that changes no value."""
+    import onnx_ir
+
+    first = graph.graph[0]
+    for name, value in list(graph.graph.initializers.items()):
+        values = value.const_value
+        if values is None or values.dtype != onnx_ir.DataType.FLOAT or values.size < _LEAST_HALF:
+            continue
+        exact = values.numpy()
+        with np.errstate(over="ignore"):
+            half = exact.astype(np.float16)
+        if not np.array_equal(half.astype(np.float32), exact):
+            continue
+        stored = onnx_ir.Value(name=f"{name}.half", const_value=onnx_ir.tensor(half))
+        stored.shape, stored.type = value.shape, onnx_ir.TensorType(onnx_ir.DataType.FLOAT16)
+        cast = onnx_ir.node("Cast", [stored], attributes={"to": onnx_ir.DataType.FLOAT})
+        cast.outputs[0].name = f"{name}.single"
+        onnx_ir.convenience.replace_all_uses_with(value, cast.outputs[0])
+        del graph.graph.initializers[name]
+        graph.graph.register_initializer(stored)
+        graph.graph.insert_before(first, cast)
+
+
+def _runner(path: Path) -> Any:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+    def run(images: Tensor) -> Tensor:
+        (logits,) = session.run(None, {"images": images.numpy()})
+        return torch.from_numpy(logits)
+
+    return run

@@ -1,0 +1,122 @@
+"""Weights that a network decodes by torch's own operations, from packed codes or from float16."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized, register_parametrization
+
+from vqzoo.compression.decode import reconstruct
+from vqzoo.numerics.decoding.planes import from_planes, to_planes
+from vqzoo.plugin.code import Floats, Indices, MethodCode, Part
+from vqzoo.plugin.manager import Plugins
+
+
+class PackedWeight(nn.Module):
+    """Decodes a weight in its forward pass.
+
+    Its buffers are the code's parts: integers in planes of at most 8 bits, see
+    `vqzoo.numerics.decoding.planes`, floats in the dtype that they are stored in. A method's
+    `reconstruct` decodes them, so that torch can trace it for any method that says what it computes
+    in torch's operations.
+    """
+
+    def __init__(
+        self, code: MethodCode, shape: torch.Size, dtype: torch.dtype, plugins: Plugins
+    ) -> None:
+        super().__init__()
+        self._shape, self._dtype, self._plugins = shape, dtype, plugins
+        self._code = self._packed(code, "")
+
+    def forward(self, placeholder: Tensor) -> Tensor:
+        """The weight; its placeholder is not used."""
+        matrix = reconstruct(self._unpacked(self._code, ""), {}, self._plugins)
+        return matrix.view(self._shape).to(self._dtype)
+
+    def right_inverse(self, weight: Tensor) -> Tensor:
+        """An empty tensor to stand where the weight was."""
+        return weight.new_empty(0)
+
+    def _packed(self, code: MethodCode, prefix: str) -> MethodCode:
+        """The code without values; they become buffers."""
+        parts: dict[str, Part] = {}
+        for name, part in code.code.parts.items():
+            buffer = f"{prefix}{name}"
+            if isinstance(part, Floats):
+                self.register_buffer(buffer, part.stored)
+                parts[name] = replace(part, stored=part.stored.to("meta"))
+                continue
+            for place, plane in enumerate(to_planes(part.values, part.bits)):
+                self.register_buffer(f"{buffer}__{place}", plane)
+            parts[name] = replace(part, values=part.values.to("meta"))
+        children = {
+            name: self._packed(child, f"{prefix}{name}__")
+            for name, child in code.code.children.items()
+        }
+        return _with(code, parts, children)
+
+    def _unpacked(self, code: MethodCode, prefix: str) -> MethodCode:
+        parts: dict[str, Part] = {}
+        for name, part in code.code.parts.items():
+            buffer = f"{prefix}{name}"
+            if isinstance(part, Floats):
+                parts[name] = replace(part, stored=self.get_buffer(buffer))
+                continue
+            parts[name] = replace(part, values=self._codes(part, buffer))
+        children = {
+            name: self._unpacked(child, f"{prefix}{name}__")
+            for name, child in code.code.children.items()
+        }
+        return _with(code, parts, children)
+
+    def _codes(self, part: Indices, buffer: str) -> Tensor:
+        planes: list[Tensor] = []
+        while (plane := self._buffers.get(f"{buffer}__{len(planes)}")) is not None:
+            planes.append(plane)
+        return from_planes(planes, part.bits, tuple(part.values.shape))
+
+
+def _with(
+    code: MethodCode, parts: Mapping[str, Part], children: Mapping[str, MethodCode]
+) -> MethodCode:
+    return replace(code, code=replace(code.code, parts=parts, children=children))
+
+
+def decode_in_graph(model: nn.Module, codes: Mapping[str, MethodCode], plugins: Plugins) -> None:
+    """Let a network decode weights from packed codes whenever it reads them, in place.
+
+    Args:
+        model: the network with dense weights.
+        codes: parameters' keys in the state dict, and the code of each.
+        plugins: the installed methods.
+    """
+    for key, code in codes.items():
+        path, _, name = key.rpartition(".")
+        module: Any = model.get_submodule(path)
+        weight = getattr(module, name)
+        packed = PackedWeight(code, weight.shape, weight.dtype, plugins)
+        register_parametrization(module, name, packed, unsafe=True)
+
+
+class HalfParameter(nn.Module):
+    """Widens a parameter that is stored in float16."""
+
+    def forward(self, stored: Tensor) -> Tensor:
+        """The parameter in float32."""
+        return stored.float()
+
+    def right_inverse(self, parameter: Tensor) -> list[Tensor]:
+        """What is stored; a list, as torch lets a single tensor keep its dtype alone."""
+        return [parameter.half()]
+
+
+def store_halves(model: nn.Module) -> None:
+    """Store float32 parameters whose values float16 holds exactly as float16, in place."""
+    for module in list(model.modules()):
+        for name, parameter in list(module._parameters.items()):
+            if parameter is None or parameter.dtype != torch.float32 or is_parametrized(module):
+                continue
+            if torch.equal(parameter.half().float(), parameter):
+                register_parametrization(module, name, HalfParameter(), unsafe=True)

@@ -1,0 +1,46 @@
+"""Programs of torch.export (.pt2), which torch runs without vqzoo, timm or the network's source."""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from vqzoo.errors import VqzooError, one_line
+from vqzoo.network.export.compare import TOLERANCE, compare, example_images
+from vqzoo.network.export.packed_weight import store_halves
+from vqzoo.network.export.record import Written
+
+FILE = "model.pt2"
+# Of each operation: where in the source it stands. It takes more space than small networks do.
+_TRACES = ("stack_trace", "nn_module_stack", "source_fn_stack", "from_node", "torch_fn")
+
+
+def write_program(model: nn.Module, dense: nn.Module, folder: Path) -> Written:
+    """Write model.pt2 for any batch size, and run it with torch.
+
+    float32 parameters whose values float16 holds exactly are stored as float16.
+
+    Args:
+        model: the network, its weights dense or decoded by its own operations; it is changed.
+        dense: another copy of the network, with decoded weights.
+        folder: where to write.
+
+    Raises:
+        VqzooError: torch cannot export the network, or the file computes something else.
+    """
+    store_halves(model)
+    try:
+        program = torch.export.export(
+            model,
+            (example_images(model, 2),),
+            dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=65536)},),
+        )
+    except Exception as error:
+        raise VqzooError(f"torch cannot export this network: {one_line(error)}") from error
+    for node in program.graph.nodes:
+        for trace in _TRACES:
+            node.meta.pop(trace, None)
+    torch.export.save(program, folder / FILE)
+    run = torch.export.load(folder / FILE).module()
+    check = compare(run, dense, f"torch {torch.__version__}", FILE, TOLERANCE)
+    return Written(check, (("torch", str(torch.__version__)),))

@@ -1,0 +1,57 @@
+"""What an export wrote, and how it was checked."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Weights = Literal["codes", "dense"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """The comparison of what was written with the artifact, on random images.
+
+    Attributes:
+        runtime: what ran it, with its version.
+        error: the largest difference of a logit from the artifact's, relative to the largest
+            logit.
+        tolerance: the largest error that is accepted.
+    """
+
+    runtime: str
+    error: float
+    tolerance: float
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a format's writer says of its file.
+
+    Attributes:
+        check: None where the artifact's weights are copied bit by bit.
+        facts: versions and the like, for the record.
+    """
+
+    check: Check | None = None
+    facts: tuple[tuple[str, int | str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Exported:
+    """An exported network.
+
+    Attributes:
+        format: "dense", "onnx" or "pt2".
+        weights: whether the weights are "codes", decoded by the network itself, or "dense".
+        files: the files of the folder, sorted.
+        bytes: of the file that holds the network.
+        artifact_bytes: of the artifact's vqzoo.safetensors.
+        written: what the format's writer says.
+    """
+
+    format: str
+    weights: Weights
+    files: tuple[Path, ...]
+    bytes: int
+    artifact_bytes: int
+    written: Written
