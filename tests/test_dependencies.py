@@ -29,7 +29,7 @@ EXTRAS = {
     "plugins": (),
     "tools": (),
     "docs": ("docs",),
-    "tests": ("test", "onnx"),
+    "tests": ("test", "browser"),
     "tests/benchmarks": ("test", "cuda-bench", "codec-bench"),
 }
 

@@ -190,7 +190,7 @@ def _hub_cache() -> Iterator[Finding]:
 
 def _statistics_cache() -> Iterator[Finding]:
     """Where calibration keeps second-order statistics."""
-    from vqzoo.calibration.second_order.kept import cache_folder
+    from vqzoo.artifact.files import cache_folder
 
     folder = cache_folder()
     files = (file for file in folder.rglob("*") if file.is_file())
