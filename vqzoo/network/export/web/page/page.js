@@ -49,7 +49,11 @@ function show(file, classes) {
       const percent = `${(100 * share).toFixed(1)}%`;
       const row = document.createElement("li");
       row.style.setProperty("--share", percent);
-      row.append(label, " ", percent);
+      for (const text of [label, percent]) {
+        const part = document.createElement("span");
+        part.textContent = text;
+        row.append(part);
+      }
       return row;
     }),
   );
