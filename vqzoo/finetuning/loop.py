@@ -1,11 +1,12 @@
-"""The training loop of fine-tuning."""
+"""The training loop: a student learns to give a teacher's answers, epoch by epoch."""
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from vqzoo.data.seeds import epoch_generator
 from vqzoo.data.training_data import TrainingData
 from vqzoo.errors import VqzooError
 from vqzoo.finetuning.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from vqzoo.finetuning.loss import loss_of
+from vqzoo.finetuning.loss import LossSettings, loss_of
 from vqzoo.finetuning.optimizer import make_optimizer, set_rates
 from vqzoo.finetuning.settings import Finetuning
 from vqzoo.finetuning.student import Student, make_student, write_back
@@ -23,6 +24,87 @@ from vqzoo.finetuning.validation import Validation
 from vqzoo.plugin.code import MethodCode
 from vqzoo.plugin.manager import Plugins
 from vqzoo.progress import Watcher
+
+
+class Learner(Protocol):
+    """A network in training, and the values that training changes."""
+
+    @property
+    def network(self) -> nn.Module:
+        """The network that is trained, on the device of training."""
+
+    @property
+    def tensors(self) -> Mapping[str, Tensor]:
+        """The values that training changes, by name."""
+
+    def epoch(self, seed: int, number: int) -> AbstractContextManager[None]:
+        """Be in training mode for the block. Random numbers drawn in it follow from the run's seed
+        and the number of the epoch, from 0."""
+
+    def snapshot(self) -> dict[str, Tensor]:
+        """Copy `tensors` to the CPU."""
+
+    def restore(self, values: Mapping[str, Tensor]) -> None:
+        """Set `tensors` to the values of a snapshot."""
+
+    def stored(self) -> nn.Module:
+        """The network as it would be stored now, in eval mode, on the CPU."""
+
+
+class TrainingSettings(LossSettings, Protocol):
+    """The settings of the loop."""
+
+    @property
+    def epochs(self) -> int:
+        """Passes over the training images, at most."""
+
+    @property
+    def batch_size(self) -> int:
+        """Images per step."""
+
+    @property
+    def lr(self) -> float | None:
+        """Learning rate at the start; None where the student decides it."""
+
+    @property
+    def patience(self) -> int | None:
+        """Epochs without a better validation loss before training stops; None for never."""
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """The teacher, and the images that it answers.
+
+    Attributes:
+        teacher: gives logits of the student's shape; it is run in eval mode.
+        data: training images, and perhaps validation images, preprocessed for the student.
+        views: the same images in the same order, preprocessed for the teacher; None where the
+            teacher takes them as the student does.
+    """
+
+    teacher: nn.Module
+    data: TrainingData
+    views: TrainingData | None = None
+
+    def batches(self, seed: int, epoch: int) -> Iterator[tuple[Batch, Tensor]]:
+        """The batches of an epoch, each with the teacher's view of its images."""
+        batches = self.data.batches(epoch_generator(seed, epoch))
+        if self.views is None:
+            for batch in batches:
+                yield batch, batch.images
+        else:  # equal generators draw the same order, crops and mirroring
+            views = self.views.batches(epoch_generator(seed, epoch))
+            for batch, view in zip(batches, views, strict=True):
+                yield batch, view.images
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The values of the best epoch; `best_epoch` and `history` as in `FinetuningResult`."""
+
+    best: dict[str, Tensor]
+    best_epoch: int
+    history: list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -84,57 +166,139 @@ def tune(
     device = device or torch.device("cpu")
     student = make_student(model, codes, plugins, settings.train)
     student.network.to(device)
-    teacher = copy.deepcopy(teacher).to(device).eval().requires_grad_(False)
-    state = _State(student, model, codes, plugins, settings)
-    held_out = data.validation
-    validation = Validation(teacher, held_out, settings, device) if held_out else None
+    plain = copy.deepcopy(model).cpu().eval().requires_grad_(False)
+    trained = train(
+        _CodedLearner(student, plain, codes, plugins),
+        make_optimizer(student, settings),
+        Lessons(teacher, data),
+        settings,
+        watcher,
+        seed=seed,
+        device=device,
+        checkpoint=checkpoint,
+    )
+    student.restore(trained.best)
+    best_codes = write_back(student, plain, codes, plugins)
+    return FinetuningResult(plain, best_codes, trained.best_epoch, trained.history)
+
+
+def train(
+    learner: Learner,
+    optimizer: torch.optim.Optimizer,
+    lessons: Lessons,
+    settings: TrainingSettings,
+    watcher: Watcher,
+    *,
+    seed: int,
+    device: torch.device,
+    checkpoint: Path | None = None,
+    warmup: float = 0.0,
+    task: str = "fine-tuning",
+) -> Trained:
+    """Train until the epochs or the patience are over, and keep the best epoch.
+
+    The best epoch is that of least validation loss, the start included; without validation images,
+    the last one.
+
+    Args:
+        learner: the student.
+        optimizer: of the learner's parameters; its learning rates are the initial ones.
+        lessons: the teacher and its images.
+        settings: how to train.
+        watcher: progress callbacks.
+        seed: order and augmentation of the training images, and what the learner draws.
+        device: where the learner's network is; the teacher is copied there.
+        checkpoint: file written after each epoch; if it exists, training resumes from it.
+        warmup: fraction of all steps in which the learning rate rises from 0.
+        task: what this is, for messages.
+
+    Raises:
+        VqzooError: student and teacher differ in their classes, the checkpoint belongs to another
+            network, or the loss is not finite.
+    """
+    data = lessons.data
+    teacher = copy.deepcopy(lessons.teacher).to(device).eval().requires_grad_(False)
+    state = _State(learner, optimizer, settings, warmup, task)
+    validation = _validation(Lessons(teacher, data, lessons.views), settings, device)
     saved = load_checkpoint(checkpoint) if checkpoint is not None else None
     if saved is not None:
         state.resume(saved)
-        watcher.say(f"Resuming fine-tuning after epoch {saved.epoch} of {settings.epochs}.")
+        watcher.say(f"Resuming {task} after epoch {saved.epoch} of {settings.epochs}.")
     elif validation is not None:
-        state.end_epoch(None, validation.measure(state.decoded()))
+        state.end_epoch(None, validation.measure(learner.stored()))
     steps = max(1, math.ceil(data.images / settings.batch_size)) if data.images else None
     while state.epoch < settings.epochs and not state.patience_is_over():
-        loss = _train_epoch(state, teacher, data, steps, device, watcher, seed)
+        with learner.epoch(seed, state.epoch):
+            loss = _train_epoch(
+                state, Lessons(teacher, data, lessons.views), steps, device, watcher, seed
+            )
         state.epoch += 1
-        measured = validation.measure(state.decoded()) if validation else None
+        measured = validation.measure(learner.stored()) if validation else None
         state.end_epoch(loss, measured)
         watcher.say(_line(state.history[-1], settings.epochs, data.labelled))
         if checkpoint is not None:
             save_checkpoint(checkpoint, state.checkpoint())
-    student.restore(state.best)
-    best_codes = write_back(student, state.plain, codes, plugins)
-    return FinetuningResult(state.plain, best_codes, state.best_epoch, state.history)
+    return Trained(state.best, state.best_epoch, state.history)
+
+
+def _validation(
+    lessons: Lessons, settings: TrainingSettings, device: torch.device
+) -> Validation | None:
+    held_out = lessons.data.validation
+    if held_out is None:
+        return None
+    views = held_out if lessons.views is None else lessons.views.validation
+    return Validation(lessons.teacher, held_out, settings, device, views)
+
+
+@dataclass(frozen=True)
+class _CodedLearner:
+    """A compressed network that runs from its codes; `plain` is the same network decoded."""
+
+    student: Student
+    plain: nn.Module
+    codes: Mapping[str, MethodCode]
+    plugins: Plugins
+
+    @property
+    def network(self) -> nn.Module:
+        return self.student.network
+
+    @property
+    def tensors(self) -> Mapping[str, Tensor]:
+        return self.student.tensors
+
+    def epoch(self, seed: int, number: int) -> AbstractContextManager[None]:
+        return nullcontext()  # it is trained in eval mode, where nothing is drawn
+
+    def snapshot(self) -> dict[str, Tensor]:
+        return self.student.snapshot()
+
+    def restore(self, values: Mapping[str, Tensor]) -> None:
+        self.student.restore(values)
+
+    def stored(self) -> nn.Module:
+        write_back(self.student, self.plain, self.codes, self.plugins)
+        return self.plain
 
 
 class _State:
-    """The state that changes from epoch to epoch.
-
-    Attributes:
-        plain: a copy of the decoded network, for validation and for the result.
-    """
+    """The state that changes from epoch to epoch; see `train`."""
 
     def __init__(
         self,
-        student: Student,
-        model: nn.Module,
-        codes: Mapping[str, MethodCode],
-        plugins: Plugins,
-        settings: Finetuning,
+        learner: Learner,
+        optimizer: torch.optim.Optimizer,
+        settings: TrainingSettings,
+        warmup: float,
+        task: str,
     ) -> None:
-        self.student, self.codes, self.plugins, self.settings = student, codes, plugins, settings
-        self.plain = copy.deepcopy(model).cpu().eval().requires_grad_(False)
-        self.optimizer = make_optimizer(student, settings)
+        self.learner, self.optimizer, self.settings = learner, optimizer, settings
+        self.warmup, self.task = warmup, task
         self.epoch = 0
         self.history: list[dict[str, Any]] = []
         self.best_epoch = 0
-        self.best = student.snapshot()
-
-    def decoded(self) -> nn.Module:
-        """The network as it would be stored now, in `plain`."""
-        write_back(self.student, self.plain, self.codes, self.plugins)
-        return self.plain
+        self.best = learner.snapshot()
 
     def end_epoch(self, loss: float | None, measured: tuple[float, float] | None) -> None:
         """Add an epoch to the history, and keep its values if they are the best so far."""
@@ -149,7 +313,7 @@ class _State:
             }
         )
         if validation_loss is None or validation_loss < min(earlier, default=math.inf):
-            self.best_epoch, self.best = self.epoch, self.student.snapshot()
+            self.best_epoch, self.best = self.epoch, self.learner.snapshot()
 
     def patience_is_over(self) -> bool:
         """Whether `patience` epochs have passed since the best one."""
@@ -160,7 +324,7 @@ class _State:
         """The checkpoint of the epochs done so far."""
         return Checkpoint(
             epoch=self.epoch,
-            tensors=self.student.snapshot(),
+            tensors=self.learner.snapshot(),
             optimizer=self.optimizer.state_dict(),
             best_epoch=self.best_epoch,
             best=self.best,
@@ -174,12 +338,12 @@ class _State:
             VqzooError: something else learned there.
         """
         shapes = {name: tensor.shape for name, tensor in saved.tensors.items()}
-        if shapes != {name: tensor.shape for name, tensor in self.student.tensors.items()}:
+        if shapes != {name: tensor.shape for name, tensor in self.learner.tensors.items()}:
             raise VqzooError(
                 "the checkpoint is of another network or of other settings: delete it, or choose "
                 "another file"
             )
-        self.student.restore(saved.tensors)
+        self.learner.restore(saved.tensors)
         self.optimizer.load_state_dict(saved.optimizer)
         self.epoch, self.history = saved.epoch, saved.history
         self.best_epoch, self.best = saved.best_epoch, saved.best
@@ -187,8 +351,7 @@ class _State:
 
 def _train_epoch(
     state: _State,
-    teacher: nn.Module,
-    data: TrainingData,
+    lessons: Lessons,
     steps: int | None,
     device: torch.device,
     watcher: Watcher,
@@ -199,14 +362,14 @@ def _train_epoch(
     Returns:
         The mean loss of the steps, in nats.
     """
-    settings = state.settings
+    settings, data = state.settings, lessons.data
     losses: list[Tensor] = []
     done = 0
     with watcher.training(f"epoch {state.epoch + 1} of {settings.epochs}") as show:
-        for step, batch in enumerate(data.batches(epoch_generator(seed, state.epoch))):
+        for step, (batch, views) in enumerate(lessons.batches(seed, state.epoch)):
             position = state.epoch + (step / steps if steps else 0.0)
-            set_rates(state.optimizer, position / settings.epochs)
-            losses.append(_step(state, teacher, batch, device))
+            set_rates(state.optimizer, position / settings.epochs, state.warmup)
+            losses.append(_step(state, lessons.teacher, batch, views, device))
             done += len(batch.images)
             show(done, data.images, f"loss {float(losses[-1]):.4f}")
     if not losses:
@@ -214,14 +377,19 @@ def _train_epoch(
     loss = float(torch.stack(losses).double().mean())
     if not math.isfinite(loss):
         raise VqzooError(
-            f"fine-tuning diverged in epoch {state.epoch + 1}: the loss is {loss}; lower --lr "
-            f"(it is {settings.lr:g})"
+            f"{state.task} diverged in epoch {state.epoch + 1}: the loss is {loss}; lower --lr"
+            + ("" if settings.lr is None else f" (it is {settings.lr:g})")
         )
     return loss
 
 
-def _step(state: _State, teacher: nn.Module, batch: Batch, device: torch.device) -> Tensor:
+def _step(
+    state: _State, teacher: nn.Module, batch: Batch, views: Tensor, device: torch.device
+) -> Tensor:
     """Train on one batch.
+
+    Args:
+        views: the batch's images as the teacher takes them.
 
     Returns:
         The loss before the step, in nats.
@@ -229,8 +397,8 @@ def _step(state: _State, teacher: nn.Module, batch: Batch, device: torch.device)
     images = batch.images.to(device)
     labels = None if batch.labels is None else batch.labels.to(device)
     with torch.no_grad():
-        targets = teacher(images)
-    logits = state.student.network(images)
+        targets = teacher(images if views is batch.images else views.to(device))
+    logits = state.learner.network(images)
     loss = loss_of(logits, targets, labels, state.settings)
     state.optimizer.zero_grad()
     loss.backward()
