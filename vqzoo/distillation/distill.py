@@ -15,7 +15,7 @@ from vqzoo.distillation.teach import teach
 from vqzoo.errors import UsageError
 from vqzoo.finetuning.finetune import validated_settings
 from vqzoo.finetuning.images import open_images, open_or_convert
-from vqzoo.finetuning.loop import Lessons
+from vqzoo.finetuning.train import Lessons
 from vqzoo.progress import SilentWatcher, Watcher
 from vqzoo.wrappers import as_network
 

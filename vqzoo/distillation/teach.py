@@ -12,7 +12,7 @@ from vqzoo.data.batches import Batch
 from vqzoo.data.training_data import TrainingData
 from vqzoo.distillation.settings import Distillation
 from vqzoo.distillation.student import DenseStudent, make_dense_optimizer
-from vqzoo.finetuning.loop import Lessons, train
+from vqzoo.finetuning.train import Lessons, train
 from vqzoo.progress import Watcher
 
 _WARMUP = 0.05  # of all steps

@@ -16,7 +16,8 @@ class Validation:
         data: the held-out images.
         settings: temperature and weights of the loss.
         device: where to run the networks.
-        views: the same images, preprocessed for the teacher; often `data` itself.
+        views: the same images, preprocessed for the teacher; None where it
+            takes them as the student does.
     """
 
     def __init__(
@@ -25,11 +26,11 @@ class Validation:
         data: Data,
         settings: LossSettings,
         device: torch.device,
-        views: Data,
+        views: Data | None = None,
     ) -> None:
         self._data, self._settings, self._device = data, settings, device
         with torch.no_grad():
-            self._targets = [teacher(batch.images.to(device)) for batch in views]
+            self._targets = [teacher(batch.images.to(device)) for batch in views or data]
 
     @torch.no_grad()
     def measure(self, model: nn.Module) -> tuple[float, float]:

@@ -20,7 +20,7 @@ from vqzoo.distillation.distill import open_lessons
 from vqzoo.distillation.teach import Taught, teach
 from vqzoo.errors import UsageError
 from vqzoo.evaluation.accuracy import evaluate
-from vqzoo.finetuning.loop import Lessons
+from vqzoo.finetuning.train import Lessons
 from vqzoo.models.dense import find_model
 from vqzoo.models.embedded import default_data
 from vqzoo.models.sources import LOCAL_DIR
