@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from vqzoo.cli.commands.compare import compare
+from vqzoo.cli.commands.distill import distill
 from vqzoo.cli.commands.doctor import doctor
 from vqzoo.cli.commands.evaluate import evaluate
 from vqzoo.cli.commands.export import export
@@ -55,6 +56,7 @@ def vqzoo(
 app.command("run")(run)
 app.command("compare")(compare)
 app.command("finetune")(finetune)
+app.command("distill")(distill)
 app.command("eval")(evaluate)
 app.command("inspect")(inspect)
 app.command("push")(push)
