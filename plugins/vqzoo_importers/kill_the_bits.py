@@ -40,8 +40,6 @@ class KillTheBits(Importer):
                 if not isinstance(tensor, Tensor):
                     raise VqzooError(f"{where}: {field!r} is no tensor")
                 tensors[f"{_module(name, field, target)}.{field}"] = tensor
-        if not layers:
-            raise VqzooError(f"{path} has no compressed layer, with centroids and assignments")
         return ImportedNetwork(layers, tensors | unit_statistics(tensors, target))
 
 

@@ -42,6 +42,4 @@ class PermuteQuantizeFinetune(Importer):
             if codes.dim() != 2:
                 raise VqzooError(f"{where}: codes of shape {tuple(codes.shape)} are no matrix")
             layers[f"{name}.weight"] = product_code(codes.T, codebook, layer.matrix_shape, where)
-        if not layers:
-            raise VqzooError(f"{path} has no compressed layer: no key ends in {_CODES}")
         return ImportedNetwork(layers, tensors | unit_statistics(tensors, target))

@@ -53,6 +53,11 @@ def read_file(
         network = entry.item.read(path, target)
     if not isinstance(network, ImportedNetwork):
         raise PluginError(f"importer {who} returned a {type(network).__name__}")
+    if not network.layers:
+        raise VqzooError(
+            f"{path} has no compressed layer as {entry.name} knows them; `vqzoo run --checkpoint` "
+            "compresses dense weights"
+        )
     check_keys(path, [*network.layers, *network.tensors], target)
     layers: dict[str, MethodCode] = {}
     for key, compressed in network.layers.items():
