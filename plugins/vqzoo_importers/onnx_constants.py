@@ -60,7 +60,7 @@ def constants_of(model: Any, limit: int) -> Constants:
         values[tensor.name] = numpy_helper.to_array(tensor)
     roots = {name: frozenset([name]) for name in values}
     unknown: dict[str, str] = {}
-    opsets = {entry.domain: entry.version for entry in model.opset_import}
+    opsets: dict[str, int] = {entry.domain: entry.version for entry in model.opset_import}
     for node in model.graph.node:
         names = [name for name in node.input if name]
         computed = all(name in values for name in names) and (names or node.op_type == "Constant")
@@ -95,8 +95,8 @@ def _evaluate(
 
         names = [name if name else "" for name in node.input]
         feeds = {n: a for n, a in zip(names, arrays, strict=True) if n and a is not None}
-        result = ReferenceEvaluator(node, opsets=dict(opsets)).run(None, feeds)[0]
-        return np.asarray(result)
+        evaluator: Any = ReferenceEvaluator(node, opsets=dict(opsets))
+        return np.asarray(evaluator.run(None, feeds)[0])
 
     first = inputs[0] if inputs else None
     others = [_array(value) for value in inputs[1:]]
@@ -146,7 +146,7 @@ def _looked_up(node: Any, inputs: list[Constant | None], limit: int) -> Constant
         raise VqzooError(
             f"{node.output[0]}: codes {low}..{high} for a codebook of {len(table)} entries"
         )
-    index = codes.astype(np.int32)
+    index: Array = codes.astype(np.int32)
     if table.ndim == 2:
         index = index[..., None] * width + np.arange(width, dtype=np.int32)
     return TableTensor(table.reshape(-1), index, width)

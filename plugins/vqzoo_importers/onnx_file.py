@@ -5,17 +5,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor
-
 from vqzoo.errors import UsageError, VqzooError, one_line
-from vqzoo.plugin import ImportedNetwork, Importer, ImportTarget, MethodCode
-from vqzoo_importers.matching import GraphLayer, match_layers
-from vqzoo_importers.norms import identity_norm, norm_after
-from vqzoo_importers.onnx_constants import Constant, Constants, constants_of
-from vqzoo_importers.tables import TableTensor, table_code
+from vqzoo.plugin import ImportedNetwork, Importer, ImportTarget
+from vqzoo_importers.graph_network import Constant, GraphLayer, GraphNorm, graph_network
+from vqzoo_importers.onnx_constants import Constants, constants_of
+from vqzoo_importers.tables import TableTensor
 
+_NORM = "BatchNormalization"
 _LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
@@ -37,30 +33,21 @@ class Onnx(Importer):
             raise VqzooError(f"{path}: {error}") from None
         sums = _sums(model, constants)
         nodes = model.graph.node
-        found = [layer for node in nodes if (layer := _layer(path, node, constants, sums))]
-        layers: dict[str, MethodCode] = {}
-        tensors: dict[str, Tensor] = {}
-        notes: list[str] = []
+        layers = [layer for node in nodes if (layer := _layer(path, node, constants, sums))]
+        norms = [_norm(path, node, constants) for node in nodes if node.op_type == _NORM]
+        notes = []
         if any(node.op_type == "QuantizeLinear" for node in nodes):
             notes.append("The file rounds activations, too; the artifact does not.")
-        for key, layer in match_layers(path, found, target).items():
-            weight = layer.weight.reshape(target.shapes[key])
-            code = table_code(weight) if isinstance(weight, TableTensor) else None
-            if code is not None:
-                layers[key] = code
-            else:
-                tensors[key] = _tensor(weight)
-                if isinstance(weight, TableTensor):
-                    notes.append(f"{key} stays dense: no method here has such codes.")
-            tensors |= _bias(path, key, layer, target)
-        tensors |= _norms(path, model, constants, target)
-        for key, shape in target.shapes.items():
-            value = constants.values.get(key)
-            if value is not None and key not in layers and value.shape == shape:
-                tensors.setdefault(key, _tensor(value))
+        plain = {tensor.name for tensor in model.graph.initializer}
+        notes += [
+            f"{layer.name} is computed in a way that no method here has, and stays dense."
+            for layer in layers
+            if layer.name not in plain and not isinstance(layer.weight, TableTensor)
+        ]
+        dense = {key: constants.values[key] for key in target.shapes if key in constants.values}
         said = {entry.key: entry.value for entry in model.metadata_props}
         licence = said.get("license") or said.get("licence")
-        return ImportedNetwork(layers, tensors, licence, said.get("origin"), tuple(notes))
+        return graph_network(path, layers, norms, dense, target, licence, said.get("origin"), notes)
 
 
 def _load(path: Path) -> Any:
@@ -72,11 +59,6 @@ def _load(path: Path) -> Any:
         return onnx.load(path)
     except Exception as error:  # of a hostile file: anything
         raise VqzooError(f"{path} is no ONNX file that can be read: {one_line(error)}") from None
-
-
-def _tensor(value: Constant) -> Tensor:
-    values = value.values() if isinstance(value, TableTensor) else value
-    return torch.from_numpy(np.array(values, order="C"))
 
 
 def _sums(model: Any, constants: Constants) -> dict[str, Constant]:
@@ -117,43 +99,11 @@ def _layer(
     return GraphLayer(name, frozenset({name}) | constants.roots[name], weight, bias)
 
 
-def _bias(path: Path, key: str, layer: GraphLayer, target: ImportTarget) -> dict[str, Tensor]:
-    """A layer's bias; where the network has none, that of a batch norm which was folded."""
-    if layer.bias is None:
-        return {}
-    bias, name = _tensor(layer.bias), f"{key.removesuffix('.weight')}.bias"
-    if name in target.shapes:
-        return {name: bias}
-    norm = norm_after(key, target)
-    if norm is None or bias.shape != target.shapes[f"{norm}.bias"]:
-        raise VqzooError(f"{path}: {layer.name} has a bias, and {key} of the network has none")
-    return identity_norm(norm, bias, target.norms[norm])
-
-
-def _norms(path: Path, model: Any, constants: Constants, target: ImportTarget) -> dict[str, Tensor]:
-    """Batch norms that are nodes of the graph, by the names of their initializers or in order."""
-    nodes = [node for node in model.graph.node if node.op_type == "BatchNormalization"]
-    named = [_norm_name(node.input[1], constants, target) for node in nodes]
-    if None in named or len(set(named)) < len(named):
-        named = list(target.norms)
-        if len(nodes) != len(named):
-            raise VqzooError(f"{path} has {len(nodes)} batch norms, the network {len(named)}")
-    tensors: dict[str, Tensor] = {}
-    for node, norm in zip(nodes, named, strict=True):
-        assert norm is not None
-        eps = next((entry.f for entry in node.attribute if entry.name == "epsilon"), 1e-5)
-        if not math.isclose(eps, target.norms[norm], rel_tol=1e-4):
-            raise VqzooError(f"{path}: {norm} has eps={eps:g}, the network's {target.norms[norm]}")
-        for field, name in zip(
-            ("weight", "bias", "running_mean", "running_var"), node.input[1:5], strict=True
-        ):
-            if name not in constants.values:
-                raise VqzooError(f"{path}: {name} of {norm} is not constant")
-            tensors[f"{norm}.{field}"] = _tensor(constants.values[name])
-    return tensors
-
-
-def _norm_name(name: str, constants: Constants, target: ImportTarget) -> str | None:
-    roots = constants.roots.get(name, frozenset())
-    paths = [p for p in target.norms if any(root.startswith(p + ".") for root in roots)]
-    return max(paths, key=len, default=None)
+def _norm(path: Path, node: Any, constants: Constants) -> GraphNorm:
+    """A batch norm, whose scale, bias, mean and variance are constant."""
+    tensors = [constants.values.get(name) for name in node.input[1:5]]
+    known = tuple(value for value in tensors if value is not None)
+    if len(known) != 4:
+        raise VqzooError(f"{path}: {node.input[1]} is of a batch norm that is not constant")
+    eps = next((entry.f for entry in node.attribute if entry.name == "epsilon"), 1e-5)
+    return GraphNorm(constants.roots[node.input[1]], eps, known)

@@ -161,4 +161,6 @@ def test_unknown_names_are_refused(vqzoo: Vqzoo, tmp_path: Path) -> None:
 
 
 def test_plugins_lists_the_importers(vqzoo: Vqzoo) -> None:
-    assert "importer kill-the-bits, permute-quantize-finetune, onnx" in vqzoo("plugins").stdout
+    assert (
+        "importer kill-the-bits, permute-quantize-finetune, onnx, coreml" in vqzoo("plugins").stdout
+    )

@@ -12,6 +12,7 @@ from tests.importers.layouts import ARCHITECTURE
 from vqzoo.artifact.reader import open_artifact
 from vqzoo.errors import VqzooError
 from vqzoo.network.import_file import import_file
+from vqzoo.progress import SilentWatcher
 
 pytest.importorskip("onnxruntime")
 from tests.importers import onnx_graphs
@@ -66,6 +67,35 @@ def test_weights_are_what_onnxruntime_decodes(exported: Path, tmp_path: Path, na
 def test_plain_weights_are_not_imported(exported: Path, tmp_path: Path) -> None:
     with pytest.raises(VqzooError, match="has no compressed layer as onnx knows them"):
         import_file(exported, "onnx", ARCHITECTURE, tmp_path / "out")
+
+
+class Listener(SilentWatcher):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+
+def sum_of_two(graph: Graph, name: str, weight: Array) -> None:
+    halves = [graph.add("low", weight / 2), graph.add("high", weight / 2)]
+    graph.node("Add", halves, name)
+
+
+def test_weights_that_are_no_codes_stay_dense_and_are_named(exported: Path, tmp_path: Path) -> None:
+    graph, listener = Graph(exported), Listener()
+    graph.replace("fc.weight", sum_of_two)
+    graph.replace(graph.weights()[1], onnx_graphs.vectors)
+    path, out = tmp_path / "small.onnx", tmp_path / "out"
+    graph.save(path)
+    made = import_file(path, "onnx", ARCHITECTURE, out, watcher=listener)
+    assert made.layers == 1
+    (line,) = listener.lines
+    assert line.startswith("fc.weight is computed in a way that no method here has")
+    (expected,) = onnx_graphs.decoded(path, ["fc.weight"])
+    assert np.array_equal(vqzoo.load(out).get_parameter("fc.weight").detach().numpy(), expected)
 
 
 def too_high(graph: Graph, name: str, weight: Array) -> None:

@@ -22,8 +22,8 @@ def import_(
         typer.Option(
             "--from",
             metavar="KIND",
-            help="What wrote it: [bold]kill-the-bits[/], [bold]permute-quantize-finetune[/]; "
-            "`vqzoo plugins` lists those of other plugins.",
+            help="The kind of file: [bold]kill-the-bits[/], [bold]permute-quantize-finetune[/], "
+            "[bold]onnx[/], [bold]coreml[/]; `vqzoo plugins` lists those of other plugins.",
             show_default=False,
         ),
     ],
