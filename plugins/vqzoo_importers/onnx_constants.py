@@ -21,7 +21,7 @@ _SHAPE_OPERATORS = {
 _ARITHMETIC = {
     "Add", "Sub", "Mul", "Div", "Mod", "BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor",
 }  # fmt: skip
-_OTHERS = {"Cast", "Concat", "Constant", "Gather", "DequantizeLinear"}
+_OTHERS = {"Cast", "Concat", "Constant", "Gather", "DequantizeLinear", "Expand"}
 _KNOWN = _SHAPE_OPERATORS | _ARITHMETIC | _OTHERS
 _MOST_LEVELS = 1 << 16  # of a grid whose values are a table
 
@@ -115,6 +115,9 @@ def _evaluate(
         _bound(
             node.output[0], np.broadcast_shapes(*(a.shape for a in arrays if a is not None)), limit
         )
+    if node.op_type == "Expand" and arrays[0] is not None and arrays[1] is not None:
+        sizes = tuple(int(size) for size in arrays[1])
+        _bound(node.output[0], np.broadcast_shapes(arrays[0].shape, sizes), limit)
     return run(*arrays)
 
 
@@ -189,9 +192,11 @@ def _spread(count: Array, shape: tuple[int, ...], axis: int, block: int) -> Arra
 
 
 def _scaled(inputs: list[Constant | None]) -> TableTensor | None:
-    """A table's entries times float32 scales of a shape that is broadcast to theirs."""
-    for tensor, scale in (inputs, inputs[::-1]):
-        if not isinstance(tensor, TableTensor) or isinstance(scale, TableTensor) or scale is None:
+    """A table's entries, or small integers, times float32 scales of a shape that is broadcast to
+    theirs."""
+    for factor, scale in (inputs, inputs[::-1]):
+        tensor = factor if isinstance(factor, TableTensor) else _integers(factor)
+        if tensor is None or isinstance(scale, TableTensor) or scale is None:
             continue
         if (
             tensor.scale is not None
@@ -202,3 +207,14 @@ def _scaled(inputs: list[Constant | None]) -> TableTensor | None:
         if np.broadcast_shapes(tensor.shape, scale.shape) == tensor.shape:
             return tensor.times(scale)
     return None
+
+
+def _integers(values: Array | None) -> TableTensor | None:
+    """Small integers in a float32 matrix as entries of a table; None for other values."""
+    if values is None or values.dtype != np.float32 or values.ndim < 2 or not values.size:
+        return None
+    low, high = float(values.min()), float(values.max())
+    if not -_MOST_LEVELS < low <= high < _MOST_LEVELS or (values != np.round(values)).any():
+        return None
+    table = np.arange(low, high + 1, dtype=np.float32)
+    return TableTensor(table, (values - low).astype(np.int32))

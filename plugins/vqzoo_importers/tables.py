@@ -51,9 +51,9 @@ class TableTensor:
 
     def times(self, scale: NDArray[np.float32]) -> "TableTensor":
         """The tensor, which has no scales yet, times an array that is broadcast to its shape."""
-        count = np.arange(scale.size).reshape(scale.shape)
-        spread = np.broadcast_to(count, self.shape)
-        return replace(self, scale=scale.reshape(-1), scale_index=spread)
+        values, places = np.unique(scale, return_inverse=True)  # it may have been expanded before
+        spread = np.broadcast_to(places.reshape(scale.shape), self.shape)
+        return replace(self, scale=values, scale_index=spread)
 
     def values(self) -> NDArray[np.float32]:
         """The tensor's values."""

@@ -5,12 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 
 import vqzoo
 from tests.importers.layouts import ARCHITECTURE
 from vqzoo.artifact.reader import open_artifact
 from vqzoo.errors import VqzooError
+from vqzoo.network.export import export
 from vqzoo.network.import_file import import_file
 from vqzoo.progress import SilentWatcher
 
@@ -67,6 +69,31 @@ def test_weights_are_what_onnxruntime_decodes(exported: Path, tmp_path: Path, na
 def test_plain_weights_are_not_imported(exported: Path, tmp_path: Path) -> None:
     with pytest.raises(VqzooError, match="has no compressed layer as onnx knows them"):
         import_file(exported, "onnx", ARCHITECTURE, tmp_path / "out")
+
+
+def test_our_own_exports_come_back(tmp_path: Path) -> None:
+    vqzoo.register_models()
+    network = timm.create_model("alexnet_mini.fmnist", pretrained=True)
+    rules = {
+        "features.*": ("km", {"k": 16}),
+        "classifier.1": ("rtn", {"format": "int4", "per": "group", "group": 32}),
+        "classifier.4": ("pq", {"d": 4, "k": 16}),
+        "classifier.6": ("pq", {"d": 8, "k": 32, "scale": "none"}),
+    }
+    vqzoo.compress(network, rules, layers="all").save(tmp_path / "small", packing="bits")
+    export(tmp_path / "small", "onnx", tmp_path / "exported")
+    import_file(
+        tmp_path / "exported" / "model.onnx", "onnx", "alexnet_mini.fmnist", tmp_path / "back"
+    )
+    before, after = (open_artifact(tmp_path / name) for name in ("small", "back"))
+    methods = {key: entry.code.method for key, entry in before.metadata.layers.items()}
+    assert {k: entry.code.method for k, entry in after.metadata.layers.items()} == methods
+    assert after.block.bytes <= 1.01 * before.block.bytes
+    states = [vqzoo.load(tmp_path / name).state_dict() for name in ("small", "back")]
+    differing = [
+        key for key, tensor in states[0].items() if not torch.equal(states[1][key], tensor)
+    ]
+    assert all(key.endswith("num_batches_tracked") for key in differing)
 
 
 class Listener(SilentWatcher):
