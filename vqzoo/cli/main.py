@@ -11,6 +11,7 @@ from vqzoo.cli.commands.evaluate import evaluate
 from vqzoo.cli.commands.export import export
 from vqzoo.cli.commands.finetune import finetune
 from vqzoo.cli.commands.hub import pull, push, search
+from vqzoo.cli.commands.import_file import import_
 from vqzoo.cli.commands.inspect import inspect
 from vqzoo.cli.commands.methods import methods
 from vqzoo.cli.commands.models import models
@@ -58,6 +59,7 @@ app.command("compare")(compare)
 app.command("finetune")(finetune)
 app.command("distill")(distill)
 app.command("eval")(evaluate)
+app.command("import")(import_)
 app.command("inspect")(inspect)
 app.command("push")(push)
 app.command("pull")(pull)
