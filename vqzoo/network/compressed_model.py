@@ -6,15 +6,15 @@ from typing import Any
 
 from torch import nn
 
-from vqzoo.artifact.encode import EncodedLayer, encode_layer
+from vqzoo.artifact.encode import EncodedLayer
 from vqzoo.artifact.folder import check_target, replacement_folder
 from vqzoo.artifact.schema import Rest
 from vqzoo.artifact.writer import record_proof, write_artifact
 from vqzoo.calibration.repair import Repaired
 from vqzoo.compression.coverage import Coverage, account
+from vqzoo.compression.encoded import encode_compressed
 from vqzoo.compression.layer import CompressedLayer
 from vqzoo.compression.rest import with_rounded_rest
-from vqzoo.compression.view import weight_key
 from vqzoo.models.arguments import required_features
 from vqzoo.models.timm_config import timm_config
 from vqzoo.network.load import load
@@ -137,19 +137,7 @@ def encoded_layers(
     small: CompressedModel, packing: str | None, plugins: Plugins
 ) -> list[EncodedLayer]:
     """The compressed layers as a file holds them, their codes packed by `packing`."""
-    return [
-        encode_layer(
-            weight_key(layer.layer.name),
-            layer.layer.shape,
-            small.module.get_parameter(weight_key(layer.layer.name)).dtype,
-            layer.compressed,
-            layer.options,
-            packing,
-            plugins,
-            [(step.name, step.options) for step in layer.transforms],
-        )
-        for layer in small.layers
-    ]
+    return [encode_compressed(small.module, layer, packing, plugins) for layer in small.layers]
 
 
 def method_label(small: CompressedModel) -> str:

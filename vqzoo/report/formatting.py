@@ -28,6 +28,11 @@ def count_of(count: int, noun: str, plural: str | None = None) -> str:
     return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
 
 
+def methods_text(counts: Mapping[str, int]) -> str:
+    """How many layers have which method: "ecq 12, pq 3"."""
+    return ", ".join(f"{name} {count}" for name, count in counts.items())
+
+
 def by_reason(skipped: Mapping[str, str]) -> dict[str, list[str]]:
     """Group the layers left dense by the reason."""
     names: dict[str, list[str]] = {}

@@ -4,8 +4,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from vqzoo.budget.file_size import parse_size, size_field
 from vqzoo.command_options import CommandOption
-from vqzoo.runs.budget.file_size import parse_size, size_field
 
 _PANEL = "Budget: one price of a bit for the whole network"
 # The fields that choose the price, and their options; a recipe has at most one of them.
