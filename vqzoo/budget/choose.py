@@ -57,6 +57,9 @@ def choose(task: Task, limit: Limit, watcher: Watcher) -> Chosen:
         layers=trial.losses,
         held_out=trial.step.held_out,
         steps=tuple(search.steps),
+        methods=tuple(
+            dict.fromkeys(one.method for plan in task.plans for one in plan.choice.each())
+        ),
         **({} if remark is None else {"remark": remark}),
     )
     return Chosen(trial, record)
