@@ -1,12 +1,14 @@
 """Choose the price of a bit that a budget asks for, and a method for each layer."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from vqzoo.budget.methods import is_fixed, price_option
 from vqzoo.budget.search import Question, last_within
 from vqzoo.budget.task import Limit, Task
 from vqzoo.budget.trials import Trial, Trials
+from vqzoo.compression.selection import LayerPlan
 from vqzoo.errors import UsageError
 from vqzoo.progress import Watcher
 from vqzoo.report.budget import BudgetRecord, PriceStep
@@ -27,6 +29,14 @@ class Chosen:
 
     trial: Trial
     record: BudgetRecord
+
+    def plans(self, plans: Sequence[LayerPlan]) -> list[LayerPlan]:
+        """The plans with the methods and options that were chosen."""
+        layers = self.trial.layers
+        return [
+            replace(plan, choice=layers[i].choice) if i in layers else plan
+            for i, plan in enumerate(plans)
+        ]
 
 
 def choose(task: Task, limit: Limit, watcher: Watcher) -> Chosen:
@@ -62,6 +72,9 @@ def choose(task: Task, limit: Limit, watcher: Watcher) -> Chosen:
         ),
         **({} if remark is None else {"remark": remark}),
     )
+    for layer in trial.layers.values():
+        for note in layer.compressed.notes:
+            watcher.note(layer.compressed.layer.name, note)
     return Chosen(trial, record)
 
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, m
 
 from vqzoo.artifact.files import canonical_json, sha256_file, sha256_text
 from vqzoo.artifact.schema import Rest
-from vqzoo.budget.settings import BudgetSettings
+from vqzoo.budget.settings import BUDGET_REST, BudgetSettings
 from vqzoo.command_options import CommandOption, OptionGroup, public_data_name
 from vqzoo.errors import UsageError, invalid_field
 from vqzoo.finetuning.settings import Finetuning
@@ -316,7 +316,7 @@ class Recipe(BudgetSettings, BaseModel):
     @property
     def rest_dtype(self) -> Rest:
         """How tensors that stay dense are stored."""
-        return self.rest or ("float32" if self.budget is None else "float16")
+        return self.rest or ("float32" if self.budget is None else BUDGET_REST)
 
     def choice(self) -> "MethodChoice | None":
         """The method for the selected layers."""

@@ -63,8 +63,6 @@ def choose_layers(
         for index, layer in chosen.trial.layers.items():
             row = layer_record(layer.compressed, layer.encoded)
             save_layer(work, index, layer.encoded, row)
-            for note in row.notes:
-                watcher.note(row.name, note)
     if budget.record.remark is not None:
         watcher.say(budget.record.remark)
     plans = list(prepared.plans)
