@@ -13,7 +13,7 @@ from vqzoo.plugin.manager import Plugins
 from vqzoo.plugin.method import SkipLayer
 
 # Of fp32 bits; neighbours are near enough: between them, loss + price · bits is 3% above its least.
-_RATIOS = tuple(4 * 2 ** (step / 2) for step in range(13))
+RATIOS = tuple(4 * 2 ** (step / 2) for step in range(13))
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +49,7 @@ def rungs(plan: LayerPlan, plugins: Plugins, packing: str | None) -> list[Rung]:
     with isolated(on_layer(entry, plan.layer.name)):
         try:
             if any(True for _ in entry.item.candidates(m, n)):
-                for ratio in _RATIOS:
+                for ratio in RATIOS:
                     options = entry.item.options_for(m, n, ratio, {})
                     if options is not None and options not in distinct:
                         bits = entry.item.stored_bits(m, n, options)

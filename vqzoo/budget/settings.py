@@ -78,8 +78,9 @@ class BudgetSettings(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _all_layers(cls, fields: Any) -> Any:
-        """Select all layers if the request says nothing else."""
-        if isinstance(fields, dict) and any(fields.get(name) is not None for name in _FLAGS):
+        """Select all layers if the request says nothing else, in settings that select layers."""
+        selects = "layers" in cls.model_fields and isinstance(fields, dict)
+        if selects and any(fields.get(name) is not None for name in _FLAGS):
             return {"layers": ("all",), **fields}
         return fields
 

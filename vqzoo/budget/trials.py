@@ -11,7 +11,7 @@ from vqzoo.artifact.encode import EncodedLayer
 from vqzoo.artifact.file_size import artifact_bytes, network_bytes
 from vqzoo.budget.held_out import HeldOut
 from vqzoo.budget.hull import cheapest, cost
-from vqzoo.budget.ladder import Ladder, rungs
+from vqzoo.budget.ladder import RATIOS, Ladder, rungs
 from vqzoo.budget.methods import at_price, is_fixed, price_option
 from vqzoo.budget.prediction import predicted_loss
 from vqzoo.budget.task import Task
@@ -28,7 +28,7 @@ from vqzoo.errors import PluginError
 from vqzoo.progress import Watcher
 from vqzoo.report.budget import HeldOutRecord, PriceStep
 
-_MOST_RUNGS = 6  # of a layer's ladder, that are tried at one price
+_MOST_RUNGS = 6  # of a ladder, tried at a price beside methods that know it
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,6 +196,7 @@ class Trials:
         """Compress what may be cheaper at this price than the layers as they are: rung by rung, all
         layers at a time."""
         limits = {index: cost(layer, price) for index, layer in layers.items()}
+        most = _MOST_RUNGS if self.has_prices else len(RATIOS)
         methods = dict.fromkeys(
             choice.method for plan in self._task.plans for choice in self._ladder_choices(plan)
         )
@@ -207,7 +208,7 @@ class Trials:
                 if choice.method == method
             }
             tried = 0
-            for _ in range(_MOST_RUNGS):
+            for _ in range(most):
                 waiting = {
                     index: rung
                     for index, ladder in ladders.items()
@@ -218,7 +219,10 @@ class Trials:
                 tried += len(waiting)
                 found = self._compress({index: rung.plan for index, rung in waiting.items()})
                 for index, rung in waiting.items():
-                    ladders[index].tried(rung, found.get(index))
+                    candidate = found.get(index)
+                    ladders[index].tried(rung, candidate)
+                    if candidate is not None:
+                        limits[index] = min(limits.get(index, math.inf), cost(candidate, price))
             if tried:
                 self._watcher.say(f"searching λ: {method}, {tried} candidates tried")
 

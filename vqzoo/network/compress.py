@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vqzoo.artifact.schema import Rest
 from vqzoo.budget.choose import choose
 from vqzoo.budget.methods import check_sizes_are_open, default_methods
-from vqzoo.budget.settings import BUDGET_REST, HELD_OUT_IMAGES
+from vqzoo.budget.settings import HELD_OUT_IMAGES
 from vqzoo.budget.task import Limit, Task
 from vqzoo.calibration.repair import Repaired, repair_with
 from vqzoo.calibration.statistics import layer_statistics
@@ -36,7 +37,7 @@ from vqzoo.evaluation.answers import in_precision_of
 from vqzoo.module_checks import check_eager
 from vqzoo.network.choices import Choice, Rule, method_choices
 from vqzoo.network.compressed_model import CompressedModel
-from vqzoo.network.under_budget import features_when_saved, limit_of
+from vqzoo.network.under_budget import form_when_saved, limit_of
 from vqzoo.plugin.files import plugin_files
 from vqzoo.plugin.manager import installed_plugins
 from vqzoo.progress import SilentWatcher, Watcher
@@ -169,8 +170,10 @@ def compress(
     matrices: dict[str, Tensor] = {}
     finished: dict[int, CompressedLayer] = {}
     budget: BudgetRecord | None = None
+    rest: Rest = "float32"
     if limit is not None:
         check_sizes_are_open(plans, available, limit.option)
+        features, rest = form_when_saved(model)
         task = Task(
             model=model,
             plans=plans,
@@ -179,8 +182,8 @@ def compress(
             seed=seed,
             device=where,
             packing=None,
-            rest=BUDGET_REST,
-            features=features_when_saved(model),
+            rest=rest,
+            features=features,
             calibration=calibration,
             repair=repair_data,
             held_out=held_out,
@@ -235,7 +238,7 @@ def compress(
         passed_over | skipped | failed,
         plugins,
         repaired,
-        rest="float32" if limit is None else BUDGET_REST,
+        rest=rest,
         budget=budget,
     )
     if small.coverage.low:

@@ -8,7 +8,6 @@ from vqzoo.artifact.folder import check_target, replacement_folder
 from vqzoo.artifact.reader import open_artifact, verify_checksum
 from vqzoo.artifact.schema import WEIGHTS_ONLY
 from vqzoo.artifact.writer import write_artifact
-from vqzoo.compression.rest import with_rounded_rest
 from vqzoo.errors import UsageError, VqzooError
 from vqzoo.network.compressed_model import CompressedModel, encoded_layers, method_label
 from vqzoo.network.load_into import decoded_state
@@ -23,8 +22,7 @@ def save_weights(
     """Write an artifact without an architecture, which `vqzoo.load_into` reads.
 
     For networks that timm cannot create: torchvision's, those with a head of your own, your own
-    classes. The artifact cannot be published, and the commands that build networks refuse it. Of
-    what was compressed under a budget, what stays dense is stored in float16.
+    classes. The artifact cannot be published, and the commands that build networks refuse it.
 
     The file is read back and decoded first: every tensor must be the one in `small.module`. The
     folder appears whole or not at all.
@@ -50,26 +48,22 @@ def save_weights(
         )
     target = Path(folder)
     check_target(target, "", force=force, option="force=True")
-    module_state(small.module)  # refuses what an artifact cannot hold
+    state = module_state(small.module)
     config = {"network": type(small.module).__name__}
     with plugin_files(small.plugin_files):
         plugins = installed_plugins()
         encoded = encoded_layers(small, packing, plugins)
-    module = small.module
-    if small.rest == "float16":
-        module = with_rounded_rest(module, [layer.key for layer in encoded]).module
     with replacement_folder(target) as scratch:
         write_artifact(
             scratch,
-            module,
+            small.module,
             encoded,
             config,
             method=method_label(small),
             weights="in memory",
             features=[WEIGHTS_ONLY],
-            rest=small.rest,
         )
-        _prove(scratch, module_state(module), plugins)
+        _prove(scratch, state, plugins)
 
 
 def _prove(folder: Path, state: dict[str, Tensor], plugins: Plugins) -> None:

@@ -6,8 +6,8 @@ from typing import Any
 from pydantic import ValidationError
 from torch import nn
 
-from vqzoo.artifact.schema import WEIGHTS_ONLY
-from vqzoo.budget.settings import BudgetSettings
+from vqzoo.artifact.schema import WEIGHTS_ONLY, Rest
+from vqzoo.budget.settings import BUDGET_REST, BudgetSettings
 from vqzoo.budget.task import Limit
 from vqzoo.errors import UsageError, invalid_field
 from vqzoo.models.arguments import required_features
@@ -47,10 +47,11 @@ def limit_of(
     )
 
 
-def features_when_saved(model: nn.Module) -> list[str]:
-    """What the file of a network will require of its readers: that of `CompressedModel.save`, or
-    of `save_weights` where timm cannot create the network."""
+def form_when_saved(model: nn.Module) -> tuple[list[str], Rest]:
+    """What the file of a network will require of its readers, and how it will store what stays
+    dense: that of `CompressedModel.save`, or of `save_weights` where timm cannot create the
+    network."""
     try:
-        return required_features(timm_config(model, pretrained=False))
+        return required_features(timm_config(model, pretrained=False)), BUDGET_REST
     except UsageError:
-        return [WEIGHTS_ONLY]
+        return [WEIGHTS_ONLY], "float32"
