@@ -29,11 +29,11 @@ def loss_of(record: dict[str, Any]) -> float:
 
 
 def test_a_mixture_at_a_size_predicts_no_more_loss_than_one_method(vqzoo, tmp_path: Path) -> None:
-    ran = vqzoo(*SMALL, "-m", "ecq,km,rtn", "--size", "70kB", "--out", "a")
+    ran = vqzoo(*SMALL, "-m", "ecq,km,rtn", "--size", "95kB", "--out", "a")
     assert ran.exit_code == 0, ran.stderr
     mixed = record_of(tmp_path / "a")
-    assert 0.99 * 70_000 <= mixed["bytes"]["file"] <= 70_000
-    assert vqzoo(*SMALL, "-m", "ecq", "--size", "70kB", "--out", "b").exit_code == 0
+    assert 0.99 * 95_000 <= mixed["bytes"]["file"] <= 95_000
+    assert vqzoo(*SMALL, "-m", "ecq", "--size", "95kB", "--out", "b").exit_code == 0
     assert loss_of(mixed) <= loss_of(record_of(tmp_path / "b"))
 
     assert mixed["budget"]["methods"] == ["ecq", "km", "rtn", "binary"]
@@ -103,16 +103,16 @@ def test_an_interrupted_mixture_gives_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_rules_and_recipe_files_take_several_methods(vqzoo, tmp_path: Path) -> None:
-    rule = "conv1=km, rtn"
+    rule = "layer1.0.conv1=km, rtn"
     (tmp_path / "mine.yaml").write_text(
-        "model: test_resnet\nweights: random\nprice: 1.0e-3\nlayers: [conv1]\n"
-        "rules:\n  - {layers: conv1, method: 'km, rtn'}\n"
+        "model: test_resnet\nweights: random\nprice: 1.0e-3\nlayers: [layer1.0.conv1]\n"
+        "rules:\n  - {layers: layer1.0.conv1, method: 'km, rtn'}\n"
     )
     ran = vqzoo("run", "--recipe", "mine.yaml", "--out", "a")
     assert ran.exit_code == 0, ran.stderr
     record = record_of(tmp_path / "a")
     assert [row["method"] for row in record["layers"]] in (["km"], ["rtn"])
-    assert record["budget"]["methods"] == ["km", "rtn"]
+    assert set(record["budget"]["methods"]) == {"km", "rtn"}
     words = shlex.split(record["command"])[1:]
     assert rule.replace(" ", "") in words
     assert vqzoo(*words, "--out", "b").exit_code == 0
