@@ -22,6 +22,7 @@ REPORT_FILE = "report.json"
 DENSE_FILE = "model.safetensors"
 CARD_FILE = "README.md"
 PLOT_FILE = "bytes.png"
+BUDGET_PLOT_FILE = "budget.png"
 SEPARATOR = "::"
 IMPORTED = "imported:"  # begins the source of weights that came from another library's file
 

@@ -105,7 +105,14 @@ def finetune(
         _with_code(layer, result.codes[layer.layer.name], teacher, plugins)
         for layer in small.layers
     ]
-    return CompressedModel(result.module, layers, small.skipped, small.plugin_files)
+    return CompressedModel(
+        result.module,
+        layers,
+        small.skipped,
+        small.plugin_files,
+        rest=small.rest,
+        budget=small.budget,
+    )
 
 
 def parse_settings(given: dict[str, Any]) -> Finetuning:

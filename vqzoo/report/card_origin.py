@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from vqzoo.artifact.reader import Artifact
-from vqzoo.artifact.schema import IMPORTED, WEIGHTS_FILE
+from vqzoo.artifact.schema import BUDGET_PLOT_FILE, IMPORTED, WEIGHTS_FILE
 from vqzoo.plugin.manager import Plugins
 from vqzoo.report.budget import BudgetRecord
 from vqzoo.report.card_metadata import (
@@ -13,7 +13,7 @@ from vqzoo.report.card_metadata import (
     model_name,
     pretrained_cfg,
 )
-from vqzoo.report.formatting import count_of, nats, points
+from vqzoo.report.formatting import chosen_text, count_of, nats, points, predicted_text
 from vqzoo.report.markdown import code, plain
 from vqzoo.report.record import Record
 from vqzoo.report.steps import FinetuningRecord, RepairRecord
@@ -49,7 +49,8 @@ def _steps(record: Record) -> Iterator[str]:
             f"{plain(record.calibration.data)}."
         )
     if record.budget is not None:
-        yield _budget(record.budget)
+        yield _budget(record.budget) + _prediction(record)
+        yield f"![Bytes and predicted loss by layer]({BUDGET_PLOT_FILE})"
     if (repair := record.repair) is not None:
         yield (
             f"After compression, {_repaired(repair)} corrected on {plain(repair.data)}, without "
@@ -81,6 +82,16 @@ def _budget(budget: BudgetRecord) -> str:
         f"{text}, chosen for {limit} on {plain(held_out.data)}: there it was {judged}. "
         "The figures above are on other images."
     )
+
+
+def _prediction(record: Record) -> str:
+    """Which methods the layers got, and the prediction beside what was measured."""
+    assert record.budget is not None
+    text = ""
+    if len(record.budget.methods) > 1:
+        text = f" Each layer got the cheapest of several methods: {plain(chosen_text(record))}."
+    predicted = predicted_text(record)
+    return text if predicted is None else f"{text} Predicted was {predicted}."
 
 
 def _repaired(repair: RepairRecord) -> str:

@@ -5,15 +5,13 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-from vqzoo.artifact.encode import EncodedLayer, encode_layer
-from vqzoo.artifact.file_size import artifact_bytes
-from vqzoo.artifact.rest import stored_rest
-from vqzoo.artifact.writer import untouched_tensors
+from vqzoo.artifact.encode import EncodedLayer
+from vqzoo.artifact.file_size import network_bytes
 from vqzoo.calibration.statistics import layer_statistics
+from vqzoo.compression.encoded import encode_compressed
 from vqzoo.compression.layer import CompressedLayer
 from vqzoo.compression.model import compress_model
 from vqzoo.compression.plugin_calls import Statistics
-from vqzoo.compression.view import weight_key
 from vqzoo.models.arguments import required_features
 from vqzoo.progress import Watcher
 from vqzoo.report.layer_record import LayerRecord, layer_record
@@ -71,7 +69,8 @@ def compress_layers(
     finished = {i: KeptLayer(*layer) for i, layer in enumerate(saved) if layer is not None}
 
     def keep(index: int, compressed: CompressedLayer, decoded: Tensor) -> KeptLayer:
-        encoded = encode(prepared, compressed)
+        module, packing = prepared.opened.module, prepared.recipe.packing
+        encoded = encode_compressed(module, compressed, packing, plugins)
         layer = KeptLayer(encoded, layer_record(compressed, encoded))
         save_layer(work, index, layer.encoded, layer.row)
         return layer
@@ -103,28 +102,12 @@ def compress_layers(
     )
 
 
-def encode(prepared: Prepared, compressed: CompressedLayer) -> EncodedLayer:
-    """A compressed layer in the run's packing."""
-    key = weight_key(compressed.layer.name)
-    return encode_layer(
-        key,
-        compressed.layer.shape,
-        prepared.opened.module.get_parameter(key).dtype,
-        compressed.compressed,
-        compressed.options,
-        prepared.recipe.packing,
-        prepared.plugins,
-        [(step.name, step.options) for step in compressed.transforms],
-    )
-
-
 def weights_file_bytes(
     prepared: Prepared, module: nn.Module, layers: Sequence[EncodedLayer]
 ) -> int:
     """Size of the `vqzoo.safetensors` that holds these layers and the rest of `module`."""
-    dense, aliases = untouched_tensors(module, {layer.key for layer in layers})
-    stored = stored_rest(dense, prepared.recipe.rest_dtype)
-    return artifact_bytes(stored, aliases, layers, required_features(prepared.config))
+    features = required_features(prepared.config)
+    return network_bytes(module, layers, prepared.recipe.rest_dtype, features)
 
 
 def gather_statistics(
@@ -142,4 +125,5 @@ def gather_statistics(
         device=prepared.device,
         watcher=watcher,
         finished=finished,
+        second_order_of_all=prepared.recipe.budget is not None,
     )
