@@ -88,7 +88,7 @@ def test_compare_draws_curves_and_can_be_resumed(vqzoo, tmp_path: Path) -> None:
     assert (tmp_path / "c/pq-16x/vqzoo.safetensors").stat().st_mtime_ns == stamp
 
 
-@pytest.mark.parametrize("how", ["--method pq --layers all", "--size 200kB"])
+@pytest.mark.parametrize("how", ["--method pq --layers all", "--size 150kB"])
 @pytest.mark.parametrize("model", ["mobilenet_mini.fmnist", "vit_mini.fmnist"])
 def test_networks_of_today_are_compressed_and_run_in_both_modes(
     vqzoo, tmp_path: Path, model: str, how: str
@@ -98,10 +98,10 @@ def test_networks_of_today_are_compressed_and_run_in_both_modes(
     assert ran.exit_code == 0, ran.stderr
     record = json.loads(ran.stdout)
     assert record["coverage"]["compressed"] > 0.9 * record["coverage"]["parameters"]
-    assert record["skipped"] == {}
+    assert set(record["skipped"]) <= {"pos_embed"}
     assert ("Calibrating on fmnist" in ran.stderr) == how.startswith("--size")
     if how.startswith("--size"):
-        assert 0.99 * 200_000 <= record["bytes"]["file"] <= 200_000
+        assert 0.99 * 150_000 <= record["bytes"]["file"] <= 150_000
         assert record["accuracy"]["difference"]["top1"] > -5
     images = train_subset().images[:8].float() / 255
     decoded, codes = (load(str(tmp_path / "a"), mode=mode) for mode in ("decoded", "codes"))
