@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 import vqzoo
 from vqzoo.cli.main import app
 from vqzoo.data import fmnist
-from vqzoo.runs import measure
+from vqzoo.network import by_name
 
 MINI = "alexnet_mini.fmnist"
 RETRIEVAL = ["--task", "retrieval"]
@@ -106,13 +106,13 @@ def test_an_artifact_runs_from_its_codes(monkeypatch: pytest.MonkeyPatch) -> Non
     arguments = [binary(), "--images", "60"]
     decoded = measured(*arguments)
     modes: list[str] = []
-    plain = measure.load
+    plain = by_name.load
 
-    def load(name: str, mode: Any) -> torch.nn.Module:
+    def load(name: str, mode: Any, plugins: Any) -> torch.nn.Module:
         modes.append(mode)
-        return plain(name, mode=mode)
+        return plain(name, mode=mode, plugins=plugins)
 
-    monkeypatch.setattr(measure, "load", load)
+    monkeypatch.setattr(by_name, "load", load)
     assert measured(*arguments, "--mode", "codes") == decoded
     assert modes == ["codes"]
     assert "only artifacts run from codes" in refused(MINI, "--mode", "codes")
