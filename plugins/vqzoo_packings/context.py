@@ -4,6 +4,7 @@ from torch import Tensor
 
 from vqzoo.numerics.coding import ans
 from vqzoo.numerics.coding.context import stream as contexts
+from vqzoo.numerics.coding.context.first import stream as first
 from vqzoo.plugin import Packing
 
 
@@ -14,6 +15,8 @@ class Context(Packing):
     """
 
     name = "context"
+    version = "2"
+    earlier = ("1",)
     summary = "rANS with frequencies for classes of rows and columns: the smallest files"
 
     def pack(self, values: Tensor, cardinality: int) -> Tensor:
@@ -35,3 +38,11 @@ class Context(Packing):
         if len(shape) != 2:
             return super().unpack_part(stream, cardinality, shape)
         return contexts.unpack(stream, cardinality, *shape)
+
+    def unpack_earlier(
+        self, version: str, stream: Tensor, cardinality: int, shape: tuple[int, ...]
+    ) -> Tensor:
+        """The codes of a stream of version 1."""
+        if len(shape) != 2:
+            return super().unpack_part(stream, cardinality, shape)
+        return first.unpack(stream, cardinality, *shape)

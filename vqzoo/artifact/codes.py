@@ -105,13 +105,17 @@ def _build_part(
     if spec.packing not in plugins.packings.names():
         raise ArtifactError(f"{name!r} uses packing {spec.packing!r:.80}, which is not installed")
     packing = plugins.packings.get(spec.packing).item
-    if packing.version != spec.packing_version:
+    if spec.packing_version not in (packing.version, *packing.earlier):
         raise ArtifactError(
             f"{name!r} was packed by version {spec.packing_version!r:.40} of {packing.name}; "
             f"version {packing.version} is installed"
         )
+    part = tensor, spec.cardinality, tuple(spec.shape)
     try:
-        values = packing.unpack_part(tensor, spec.cardinality, tuple(spec.shape))
+        if spec.packing_version == packing.version:
+            values = packing.unpack_part(*part)
+        else:
+            values = packing.unpack_earlier(spec.packing_version, *part)
     except Exception as error:  # a plugin's code on untrusted data
         raise ArtifactError(f"{name!r}: {one_line(error)}") from error
     if values.shape != tuple(spec.shape):

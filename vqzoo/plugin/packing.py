@@ -16,12 +16,14 @@ class Packing(ABC):
     Attributes:
         name: what users type and artifacts record, of a-z, 0-9, - and _.
         version: of the stream format; raise it when old streams need another decoder.
+        earlier: versions whose streams `unpack_earlier` reads.
         summary: one line for the help.
         random_access: whether one code can be read without decoding those before it.
     """
 
     name: ClassVar[str]
     version: ClassVar[str] = "1"
+    earlier: ClassVar[tuple[str, ...]] = ()
     summary: ClassVar[str] = ""
     random_access: ClassVar[bool] = False
 
@@ -87,3 +89,9 @@ class Packing(ABC):
         if codes.shape != (count,):
             raise ValueError(f"{self.name} unpacked {codes.numel()} codes instead of {count}")
         return codes.reshape(shape)
+
+    def unpack_earlier(
+        self, version: str, stream: Tensor, cardinality: int, shape: tuple[int, ...]
+    ) -> Tensor:
+        """Unpack a stream of an earlier version, one of `earlier`; see `unpack_part`."""
+        raise NotImplementedError(f"{self.name} declares version {version}, but does not read it")

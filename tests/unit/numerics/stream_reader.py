@@ -127,54 +127,98 @@ _MACHINE = [(0, 2), (7, 5), (1, 3), (6, 4), (2, 0), (5, 7), (3, 1), (4, 6)]
 def read_context(stream: bytes, m: int, n: int) -> list[list[int]]:
     if m * n == 0:
         return [[] for _ in range(m)]
+    if stream[0] == 1:
+        flat = read_ans(stream[1:], m * n)
+        return [flat[i * n : (i + 1) * n] for i in range(m)]
     bits = Bits(stream)
-    low, symbols = bits.gamma() - 1, bits.gamma()
-    if symbols == 1:
+    assert not bits.take(1)
+    low, size = bits.gamma() - 1, bits.gamma()
+    if size == 1:
         return [[low] * n for _ in range(m)]
-    lanes, walks, parity = (4 if bits.take(1) else 1), bits.take(1), bits.take(1)
+    lanes, walks, parity = (8 if bits.take(1) else 1), bits.take(1), bits.take(1)
+    bucketed, scale = bits.take(1), 8 + bits.take(3)
+    symbols = [(code, 0, 0) for code in range(size)]
+    if bucketed:
+        symbols = _buckets(bits.gamma() - 1, size)
+    segments = bits.gamma()
     row_number, rows = _classes(bits, m)
     column_number, columns = _classes(bits, n)
+    number, cells = _classes(bits, row_number * column_number * (1 + walks))
     mode = bits.gamma() - 1
-    overall = _prices(bits, mode, symbols, symbols, [0] * symbols)
-    tables = {}
-    for r in range(row_number):
-        for c in range(column_number):
-            for odd in range(1 + walks):
-                count = bits.gamma() - 1
-                prices = _prices(bits, mode, symbols, count, overall)
-                running = list(_running(_frequencies(prices)))
-                tables[r, c, odd] = running, [b for _, _, b in running]
+    limit = 4 * scale + 2
+    overall = _prices(bits, mode, limit, len(symbols), [0] * len(symbols))
+    tables = []
+    for _ in range(number):
+        prices = _prices(bits, mode, limit, bits.gamma() - 1, overall)
+        running = [
+            entry for entry in _running(_scaled_frequencies(prices, limit, scale)) if entry[1]
+        ]
+        tables.append((running, [b for _, _, b in running]))
     start = (bits.at + 7) // 8
-    chunk = 128 * -(-(1 << 18) // (128 * n))
-    number = -(-m // chunk)
-    sizes = [int.from_bytes(stream[start + 4 * i :][:4], "little") for i in range(number - 1)]
-    start += 4 * (number - 1)
+    chunk = 128 * segments
+    chunk_number = -(-m // chunk)
+    sizes = [int.from_bytes(stream[start + 4 * i :][:4], "little") for i in range(chunk_number - 1)]
+    start += 4 * (chunk_number - 1)
     matrix: list[list[int]] = []
-    for i in range(number):
-        end = start + sizes[i] if i < number - 1 else len(stream)
+    for i in range(chunk_number):
+        end = start + sizes[i] if i < chunk_number - 1 else len(stream)
         data, start = stream[start:end], end
         words = [int.from_bytes(data[j : j + 4], "little") for j in range(0, len(data), 4)]
         states = [words[2 * j] | words[2 * j + 1] << 32 for j in range(lanes)]
         at = 2 * lanes
+        drawn: list[list[int]] = []
         for row in rows[i * chunk : (i + 1) * chunk]:
-            if len(matrix) % 128 == 0:
+            if len(drawn) % 128 == 0:
                 walk = [0] * n
-            codes = []
+            line = []
             for j, column in enumerate(columns):
-                x = states[j % lanes]
-                running, starts = tables[row, column, walk[j] % 2 if walks else 0]
-                symbol, f, b = running[bisect_right(starts, x % 65536) - 1]
-                codes.append(low + symbol)
-                x = f * (x >> 16) + x % 65536 - b
-                if x < 1 << 32:
+                lane = j // 2 % lanes
+                cell = (row * column_number + column) * (1 + walks) + walks * (walk[j] % 2)
+                running, starts = tables[cells[cell]]
+                x = states[lane]
+                symbol, f, b = running[bisect_right(starts, x % (1 << scale)) - 1]
+                x = f * (x >> scale) + x % (1 << scale) - b
+                if (j % 2 or j == n - 1) and x < 1 << 32:
                     x = x << 32 | words[at]
                     at += 1
-                states[j % lanes] = x
+                states[lane] = x
+                line.append(symbol)
                 walk[j] = _MACHINE[walk[j]][(symbol + parity) % 2]
-            matrix.append(codes)
+            drawn.append(line)
         assert states == [1 << 32] * lanes
-        assert at == len(words)
+        rest = Bits(data[4 * at :])
+        for line in drawn:
+            matrix.append([])
+            for symbol in line:
+                base, step, width = symbols[symbol]
+                matrix[-1].append(low + base + step * rest.take(width))
+        assert (rest.at + 31) // 32 == len(words) - at
+        assert not any(rest.take(1) for _ in range(-rest.at % 32))
     return matrix
+
+
+def _bucket(magnitude: int) -> int:
+    if magnitude < 16:
+        return magnitude
+    e = magnitude.bit_length() - 1
+    return 16 + 8 * (e - 4) + 2 * (magnitude // 2 ** (e - 2) % 4) + magnitude % 2
+
+
+def _buckets(center: int, size: int) -> list[tuple[int, int, int]]:
+    """(first code, step, bits of the rest) of each symbol."""
+    meanings = []
+    for sign, furthest in ((-1, center), (1, size - 1 - center)):
+        last = _bucket(furthest) | (furthest >= 16)
+        side = []
+        for t in range(1, last + 1):
+            magnitude, width = t, 0
+            if t >= 16:
+                octave, place = divmod(t - 16, 8)
+                magnitude = 2 ** (octave + 4) + place // 2 * 2 ** (octave + 2) + place % 2
+                width = octave + 1
+            side.append((center + sign * magnitude, 2 * sign, width))
+        meanings += [*side[::-1], (center, 0, 0)] if sign < 0 else side
+    return meanings
 
 
 def _classes(bits: Bits, members: int) -> tuple[int, list[int]]:
@@ -189,7 +233,8 @@ def _classes(bits: Bits, members: int) -> tuple[int, list[int]]:
     return number, classes
 
 
-def _prices(bits: Bits, mode: int, symbols: int, count: int, overall: list[int]) -> list[int]:
+def _prices(bits: Bits, mode: int, limit: int, count: int, overall: list[int]) -> list[int]:
+    symbols = len(overall)
     around = [mode + sign * d for d in range(1, symbols) for sign in (1, -1)]
     prices: dict[int, int] = {}
     excess: dict[int, int] = {}
@@ -205,17 +250,22 @@ def _prices(bits: Bits, mode: int, symbols: int, count: int, overall: list[int])
                 predicted += excess[inner] - excess[inner + inward]
         number = bits.gamma() if place < count else 1
         difference = number // 2 if number % 2 == 0 else -(number // 2)
-        prices[s] = max(0, min(predicted, 64)) + difference
-        assert 0 <= prices[s] <= 64
+        prices[s] = max(0, min(predicted, limit)) + difference
+        assert 0 <= prices[s] <= limit
         excess[s] = prices[s] - overall[s]
     return [prices[s] for s in range(symbols)]
 
 
-def _frequencies(prices: list[int]) -> dict[int, int]:
-    weights = [_ROOTS[price % 4] >> price // 4 for price in prices]
-    share, total = (1 << 16) - len(prices), sum(weights)
-    freqs = {s: 1 + weight * share // total for s, weight in enumerate(weights)}
-    freqs[prices.index(min(prices))] += (1 << 16) - sum(freqs.values())
+def _scaled_frequencies(prices: list[int], limit: int, scale: int) -> dict[int, int]:
+    weights = [_ROOTS[p % 4] >> p // 4 if p < limit else 0 for p in prices]
+    total = sum(weights)
+    freqs = {
+        s: max(1, weight * 2**scale // total) if prices[s] < limit else 0
+        for s, weight in enumerate(weights)
+    }
+    while sum(freqs.values()) > 2**scale:
+        freqs[max(freqs, key=lambda s: freqs[s])] -= 1
+    freqs[max(freqs, key=lambda s: freqs[s])] += 2**scale - sum(freqs.values())
     return freqs
 
 

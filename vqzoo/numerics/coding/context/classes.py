@@ -10,9 +10,8 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from vqzoo.numerics.arrays import Codes, Doubles, Ints
+from vqzoo.numerics.arrays import Codes, Doubles, Ints, NarrowCodes
 from vqzoo.numerics.compiled import compiled
 from vqzoo.numerics.threads import run_tasks
 
@@ -58,7 +57,7 @@ def _count(codes, states, classes, counts):  # type: ignore[no-untyped-def]
 
 
 def classify(
-    codes: Codes, states: NDArray[np.uint8], symbols: int, limit: int = MAX_CLASSES
+    codes: Codes | NarrowCodes, states: NarrowCodes, symbols: int, limit: int = MAX_CLASSES
 ) -> Classes:
     """Find the classes with which codes take the fewest bits, tables included.
 
@@ -88,7 +87,7 @@ def classify(
 class _Search:
     """Clusterings of one matrix into various numbers of classes."""
 
-    def __init__(self, codes: Codes, states: NDArray[np.uint8], symbols: int) -> None:
+    def __init__(self, codes: Codes | NarrowCodes, states: NarrowCodes, symbols: int) -> None:
         self.codes, self.states, self.symbols = codes, states, symbols
         self.kinds = int(states.max()) + 1
         total = np.bincount(codes.ravel(), minlength=symbols)

@@ -4,20 +4,20 @@ A price p stands for a probability in proportion to 2^(-p/4). Symbols are visite
 occurs most outwards: mode, mode + 1, mode - 1, mode + 2, ... The price of a symbol is predicted
 from those of the symbols visited before (see `_predict`), and what it differs by is coded by
 gamma(1 + zigzag(difference)), zigzag being 2d - 1 for d > 0 and -2d otherwise. The overall table
-comes first, then that of each cell, of which gamma(1 + count) says how many differences follow; the
-rest are zero.
+comes first, then the others, of which gamma(1 + count) says how many differences follow; the rest
+are zero.
+
+A price of `limit` or more is clamped to it; what it stands for is up to the version of the stream.
 """
 
 import numpy as np
 
-from vqzoo.numerics.arrays import Bytes, Doubles, Ints
+from vqzoo.numerics.arrays import Bytes, Ints
 from vqzoo.numerics.coding.context.classes import PRIOR, cell_bits
 from vqzoo.numerics.coding.gamma import put_gamma, take_gamma
 from vqzoo.numerics.compiled import compiled
 
-SCALE = 16  # frequencies sum to 2^SCALE
-_MAX = 4 * SCALE  # the price of a symbol of frequency 1
-_POWERS = np.array([1073741824, 902905651, 759250125, 638450708], np.int64)  # 2^(30 - k/4)
+POWERS = np.array([1073741824, 902905651, 759250125, 638450708], np.int64)  # 2^(30 - k/4)
 
 
 @compiled()
@@ -33,7 +33,7 @@ def _outward(mode, symbols, order):  # type: ignore[no-untyped-def]
 
 
 @compiled()
-def _predict(symbol, mode, prices, overall):  # type: ignore[no-untyped-def]
+def _predict(symbol, mode, limit, prices, overall):  # type: ignore[no-untyped-def]
     """The price that the symbols visited before suggest; `overall` is zeros for its own table.
 
     Prices rise from one symbol to the next by as much as overall, and by as much more as they did
@@ -52,7 +52,7 @@ def _predict(symbol, mode, prices, overall):  # type: ignore[no-untyped-def]
     else:
         beyond, before = mode, mode
     price += prices[beyond] - overall[beyond] - (prices[before] - overall[before])
-    return max(0, min(price, _MAX))
+    return max(0, min(price, limit))
 
 
 @compiled()
@@ -70,22 +70,23 @@ def _length(number):  # type: ignore[no-untyped-def]
 
 
 @compiled()
-def _fit(order, counts, targets, overall, prices, differences):  # type: ignore[no-untyped-def]
+def _fit(order, limit, used, counts, targets, overall, prices, differences):  # type: ignore[no-untyped-def]
     """Choose the prices of a table at the least cost of codes and differences; how many
     differences are not zero, or come before one that is not.
 
     A price that is x too high (in nats) for a symbol that occurs c times costs the codes about
-    c·(e^-x - 1 + x), as the prices of a cell are normalized.
+    c·(e^-x - 1 + x), as the prices of a cell are normalized. Symbols in use get less than `limit`.
     """
     last = 0
     for i in range(order.shape[0]):
         symbol = order[i]
-        predicted = _predict(symbol, order[0], prices, overall)
+        predicted = _predict(symbol, order[0], limit, prices, overall)
         nearest = int(np.floor(targets[symbol] - predicted))
+        highest = limit - 1 if used[symbol] else limit
         best, least = 0, np.inf
-        for difference in (0, nearest, nearest + 1, -1, 1):
+        for difference in (0, nearest, nearest + 1, -1, 1, highest - predicted):
             price = predicted + difference
-            if 0 <= price <= _MAX:
+            if 0 <= price <= highest:
                 excess = (price - targets[symbol]) * 0.25 * np.log(2.0)
                 penalty = np.exp(-excess) - 1 + excess
                 bits = _length(_zigzag(difference)) + counts[symbol] * penalty / np.log(2.0)
@@ -106,10 +107,10 @@ def _put_table(stream, at, differences, count):  # type: ignore[no-untyped-def]
 
 
 @compiled()
-def _take_table(stream, at, order, count, overall, prices):  # type: ignore[no-untyped-def]
+def _take_table(stream, at, order, limit, count, overall, prices):  # type: ignore[no-untyped-def]
     """Read a table; the position after it, -1 if it is truncated or a price is out of range."""
     for i in range(order.shape[0]):
-        predicted = _predict(order[i], order[0], prices, overall)
+        predicted = _predict(order[i], order[0], limit, prices, overall)
         difference = 0
         if i < count:
             number, at = take_gamma(stream, at)
@@ -117,71 +118,60 @@ def _take_table(stream, at, order, count, overall, prices):  # type: ignore[no-u
                 return -1
             difference = number // 2 if number % 2 == 0 else -(number // 2)
         price = predicted + difference
-        if not 0 <= price <= _MAX:
+        if not 0 <= price <= limit:
             return -1
         prices[order[i]] = price
     return at
 
 
-@compiled()
-def _normalize(prices, freqs):  # type: ignore[no-untyped-def]
-    """Frequencies: 1 each, the rest in proportion to 2^(-price/4), rounded down; what is left goes
-    to the first symbol of the lowest price."""
-    symbols = prices.shape[0]
-    total = 0
-    for s in range(symbols):
-        total += _POWERS[prices[s] & 3] >> (prices[s] >> 2)
-    left = 1 << SCALE
-    for s in range(symbols):
-        weight = _POWERS[prices[s] & 3] >> (prices[s] >> 2)
-        freqs[s] = 1 + weight * ((1 << SCALE) - symbols) // total
-        left -= freqs[s]
-    freqs[prices.argmin()] += left
-
-
-def write_prices(stream: Bytes, at: int, mode: int, counts: Ints) -> tuple[int, Ints]:
-    """Write the tables of cells.
+def write_prices(stream: Bytes, at: int, mode: int, limit: int, counts: Ints) -> tuple[int, Ints]:
+    """Write tables.
 
     Args:
         stream: zeros from bit `at` on.
         at: the bit to begin at.
         mode: the symbol that tables begin with.
-        counts: (cells, symbols) int64.
+        limit: the highest price, which symbols that occur do not get.
+        counts: (tables, symbols) int64: how often symbols occur.
 
     Returns:
-        The bit after the tables, and the frequencies of each cell, (cells, symbols) int64.
+        The bit after the tables, and the prices of each, (tables, symbols) int64.
     """
-    cells, symbols = counts.shape
+    tables, symbols = counts.shape
     order = np.empty(symbols, np.int64)
     _outward(mode, symbols, order)
     overall, none = np.zeros(symbols, np.int64), np.zeros(symbols, np.int64)
     differences = np.empty(symbols, np.int64)
     totals = counts.sum(0)
-    _fit(order, totals + 0.05, _ideal(totals), none, overall, differences)
+    ideal = np.minimum(4 * np.log2((totals + 0.05).sum() / (totals + 0.05)), limit)
+    _fit(order, limit, totals > 0, totals + 0.05, ideal, none, overall, differences)
     at = _put_table(stream, at, differences, symbols)
-    targets = np.minimum(4 * cell_bits(counts[:, None, None])[:, 0, 0], _MAX)
-    freqs, prices = np.empty_like(counts), np.empty(symbols, np.int64)
-    for cell in range(cells):
+    targets = np.minimum(4 * cell_bits(counts[:, None, None])[:, 0, 0], limit)
+    prices = np.empty_like(counts)
+    for table in range(tables):
         count = _fit(
             order,
-            (counts[cell].sum() + PRIOR) * 2 ** (-targets[cell] / 4),
-            targets[cell],
+            limit,
+            counts[table] > 0,
+            (counts[table].sum() + PRIOR) * 2 ** (-targets[table] / 4),
+            targets[table],
             overall,
-            prices,
+            prices[table],
             differences,
         )
         at = _put_table(stream, put_gamma(stream, at, 1 + count), differences, count)
-        _normalize(prices, freqs[cell])
-    return at, freqs
+    return at, prices
 
 
-def table_bound(cells: int, symbols: int) -> int:
+def table_bound(tables: int, symbols: int, limit: int) -> int:
     """Bits that the tables take at most."""
-    return int((cells + 1) * (_length(2 * _MAX) * symbols + _length(symbols)))
+    return int((tables + 1) * (_length(2 * limit) * symbols + _length(symbols)))
 
 
-def read_prices(stream: Bytes, at: int, mode: int, cells: int, symbols: int) -> tuple[int, Ints]:
-    """Read the tables of cells from an untrusted stream.
+def read_prices(
+    stream: Bytes, at: int, mode: int, limit: int, tables: int, symbols: int
+) -> tuple[int, Ints]:
+    """Read tables from an untrusted stream.
 
     Returns:
         As `write_prices`; the bit is -1 if there are no such tables.
@@ -189,21 +179,13 @@ def read_prices(stream: Bytes, at: int, mode: int, cells: int, symbols: int) -> 
     order = np.empty(symbols, np.int64)
     _outward(mode, symbols, order)
     overall, none = np.zeros(symbols, np.int64), np.zeros(symbols, np.int64)
-    freqs, prices = np.empty((cells, symbols), np.int64), np.empty(symbols, np.int64)
-    at = _take_table(stream, at, order, symbols, none, overall)
-    for cell in range(cells):
+    prices = np.empty((tables, symbols), np.int64)
+    at = _take_table(stream, at, order, limit, symbols, none, overall)
+    for table in range(tables):
         count, at = take_gamma(stream, at)
         if at < 0 or count > symbols + 1:
-            return -1, freqs
-        at = _take_table(stream, at, order, count - 1, overall, prices)
+            return -1, prices
+        at = _take_table(stream, at, order, limit, count - 1, overall, prices[table])
         if at < 0:
-            return -1, freqs
-        _normalize(prices, freqs[cell])
-    return at, freqs
-
-
-def _ideal(counts: Ints) -> Doubles:
-    """Prices of the symbols overall, not rounded."""
-    smoothed = counts + 0.05
-    result: Doubles = np.minimum(4 * np.log2(smoothed.sum() / smoothed), _MAX)
-    return result
+            return -1, prices
+    return at, prices

@@ -1,0 +1,1 @@
+"""Reading streams of the first version of the packing `context`."""
