@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from vqzoo.artifact.encode import EncodedLayer
-from vqzoo.artifact.writer import file_bytes, metadata_text
+from vqzoo.artifact.schema import Layout
+from vqzoo.artifact.writer import file_bytes, file_contents
 
 _ANY_SHA256 = "0" * 64  # every sha256 is as long
 
@@ -15,18 +16,21 @@ def artifact_bytes(
     aliases: Mapping[str, str],
     layers: Sequence[EncodedLayer],
     features: Sequence[str] = (),
+    layout: Layout = "plain",
 ) -> int:
-    """Size in bytes of the `vqzoo.safetensors` that `write_artifact` makes; no value is read.
+    """Size in bytes of the `vqzoo.safetensors` that `write_artifact` makes.
+
+    In the plain layout no value is read.
 
     Args:
-        dense: the tensors that stay dense, as `untouched_tensors` gives them. They, and those of
-            `layers`, may be on the meta device.
+        dense: the tensors that stay dense, as they are stored. In the plain layout they, and those
+            of `layers`, may be on the meta device.
         aliases: keys that share the tensor of another key.
         layers: the compressed weights.
         features: as `write_artifact` takes them.
+        layout: of the file.
     """
-    tensors = dict(dense)
-    for layer in layers:
-        tensors |= layer.tensors
-    metadata = metadata_text(layers, aliases, _ANY_SHA256, _ANY_SHA256, features)
-    return file_bytes(tensors, {"vqzoo": metadata})
+    contents = file_contents(
+        dense, aliases, layers, _ANY_SHA256, _ANY_SHA256, features, layout, sizes_only=True
+    )
+    return file_bytes(contents.tensors, {"vqzoo": contents.text})

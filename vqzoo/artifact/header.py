@@ -29,12 +29,14 @@ class StoredTensor:
         shape: of the tensor.
         begin: offset of its first byte from the start of the file.
         end: offset behind its last byte.
+        value: of all its elements, where no bytes are stored for it.
     """
 
     dtype: str
     shape: tuple[int, ...]
     begin: int
     end: int
+    value: bool | int | float | None = None
 
     @property
     def nbytes(self) -> int:

@@ -26,9 +26,11 @@ SEPARATOR = "::"
 
 MODEL_ARGUMENTS = "model-arguments"  # model_args beyond those of plain format 1
 WEIGHTS_ONLY = "weights-only"  # no architecture: the weights of a network that the user builds
-FEATURES = frozenset({MODEL_ARGUMENTS, WEIGHTS_ONLY})  # that this reader has
+COMPACT = "compact"  # tensors and their descriptions are in one tensor each
+FEATURES = frozenset({MODEL_ARGUMENTS, WEIGHTS_ONLY, COMPACT})  # that this reader has
 
 Rest = Literal["float32", "float16"]  # how float32 tensors that stay dense are stored
+Layout = Literal["plain", "compact"]  # of the weights file
 
 _Size = Annotated[int, Field(ge=0, le=MAX_NUMEL, strict=True)]
 _Shape = Annotated[tuple[_Size, ...], Field(max_length=MAX_DIMENSIONS)]

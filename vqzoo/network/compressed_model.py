@@ -8,7 +8,7 @@ from torch import nn
 
 from vqzoo.artifact.encode import EncodedLayer, encode_layer
 from vqzoo.artifact.folder import check_target, replacement_folder
-from vqzoo.artifact.schema import Rest
+from vqzoo.artifact.schema import Layout, Rest
 from vqzoo.artifact.writer import record_proof, write_artifact
 from vqzoo.calibration.repair import Repaired
 from vqzoo.compression.coverage import Coverage, account
@@ -78,6 +78,7 @@ class CompressedModel(nn.Module):
         model_args: Mapping[str, Any] | None = None,
         packing: str | None = None,
         rest: Rest = "float32",
+        layout: Layout = "plain",
         force: bool = False,
     ) -> None:
         """Write an artifact that `vqzoo.load` reads.
@@ -94,6 +95,8 @@ class CompressedModel(nn.Module):
                 packing; None for that of each method, which is "bits" for most.
             rest: how float32 tensors that stay dense are stored: "float16" rounds those whose
                 values it keeps to within 2^-11 of the largest.
+            layout: how the file is laid out: "compact" compresses its header; neither older
+                versions of vqzoo nor other safetensors readers see the tensors in it.
             force: replace an artifact that exists.
 
         Raises:
@@ -102,7 +105,7 @@ class CompressedModel(nn.Module):
             VqzooError: what timm creates again computes something else; names the module.
         """
         with plugin_files(self.plugin_files):
-            self._save(Path(folder), model_args, packing, rest, force)
+            self._save(Path(folder), model_args, packing, rest, layout, force)
 
     def _save(
         self,
@@ -110,6 +113,7 @@ class CompressedModel(nn.Module):
         model_args: Mapping[str, Any] | None,
         packing: str | None,
         rest: Rest,
+        layout: Layout,
         force: bool,
     ) -> None:
         check_target(target, "", force=force, option="force=True")
@@ -129,6 +133,7 @@ class CompressedModel(nn.Module):
                 weights="in memory",
                 features=required_features(config),
                 rest=rest,
+                layout=layout,
             )
             record_proof(folder, prove(module, load(folder)))
 

@@ -124,7 +124,8 @@ def weights_file_bytes(
     """Size of the `vqzoo.safetensors` that holds these layers and the rest of `module`."""
     dense, aliases = untouched_tensors(module, {layer.key for layer in layers})
     stored = stored_rest(dense, prepared.recipe.rest_dtype)
-    return artifact_bytes(stored, aliases, layers, required_features(prepared.config))
+    features, layout = required_features(prepared.config), prepared.recipe.file_layout
+    return artifact_bytes(stored, aliases, layers, features, layout)
 
 
 def gather_statistics(

@@ -118,6 +118,7 @@ def _finetune(
             unreadable=unreadable_images(data, training),
             started=started,
             rest="float32" if record is None or record.rest is None else "float16",
+            layout=artifact.layout,
         )
         return finish_run(facts, network, baseline, work, plugins, watcher)
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from vqzoo.artifact.dtypes import torch_dtype
-from vqzoo.artifact.schema import DENSE_FILE, LayerEntry, Proof, Rest
+from vqzoo.artifact.schema import DENSE_FILE, LayerEntry, Layout, Proof, Rest
 from vqzoo.artifact.writer import (
     dense_bytes,
     record_proof,
@@ -78,6 +78,7 @@ class RunFacts:
         compress_seconds: time that compression took; None if this run compressed nothing.
         write_dense: whether to write the decoded weights, too.
         rest: how tensors that stay dense are stored.
+        layout: how the weights file is laid out.
     """
 
     dense: OpenedModel
@@ -95,6 +96,7 @@ class RunFacts:
     budget: BudgetRecord | None = None
     write_dense: bool = False
     rest: Rest = "float32"
+    layout: Layout = "plain"
 
 
 def unreadable_images(*data: Data | TrainingData | None) -> dict[str, tuple[str, ...]]:
@@ -131,6 +133,7 @@ def finish_run(
         weights=facts.weights,
         features=required_features(facts.config),
         rest=facts.rest,
+        layout=facts.layout,
     )
     with watcher.phase("reading the artifact back"):
         reread = load(work.partial)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from vqzoo.artifact.files import canonical_json, sha256_file, sha256_text
-from vqzoo.artifact.schema import Rest
+from vqzoo.artifact.schema import Layout, Rest
 from vqzoo.command_options import CommandOption, OptionGroup, public_data_name
 from vqzoo.errors import UsageError, invalid_field
 from vqzoo.finetuning.settings import Finetuning
@@ -184,6 +184,15 @@ class Recipe(BudgetSettings, BaseModel):
             default="float32; float16 under a budget",
         ),
     ] = None
+    layout: Annotated[
+        Layout | None,
+        CommandOption(
+            "--layout",
+            help="How the file is laid out: plain, which older versions of vqzoo and any "
+            "safetensors reader understand, or compact, whose header is compressed.",
+            default="plain; compact under a budget",
+        ),
+    ] = None
     data: Annotated[
         str | None,
         CommandOption(
@@ -298,6 +307,11 @@ class Recipe(BudgetSettings, BaseModel):
         """How tensors that stay dense are stored."""
         return self.rest or ("float32" if self.budget is None else "float16")
 
+    @property
+    def file_layout(self) -> Layout:
+        """How the weights file is laid out."""
+        return self.layout or ("plain" if self.budget is None else "compact")
+
     def choice(self) -> "MethodChoice | None":
         """The method for the selected layers."""
         if self.method is None:
@@ -374,8 +388,8 @@ def recipe_hash(recipe: Recipe, model: str, weights_sha256: str, plugins: Mappin
     """
     reading = {"class_map", "skip_unreadable"}
     budget = set() if recipe.budget else BudgetSettings.model_fields.keys()
-    rest = set() if recipe.rest else {"rest"}
-    left_out = {"checkpoint", "plugins", *reading, *budget, *rest}
+    unset = {name for name in ("rest", "layout") if getattr(recipe, name) is None}
+    left_out = {"checkpoint", "plugins", *reading, *budget, *unset}
     fields = recipe.model_dump(mode="json", exclude=left_out)
     fields |= reading_fields(recipe.class_map, recipe.skip_unreadable)
     fields |= {"model": model, "weights_sha256": weights_sha256, "versions": dict(plugins)}

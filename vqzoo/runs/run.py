@@ -105,6 +105,7 @@ def _execute(prepared: Prepared, watcher: Watcher, keep_going: bool, started: fl
         compress_seconds=seconds,
         write_dense=recipe.dense,
         rest=recipe.rest_dtype,
+        layout=recipe.file_layout,
     )
     return finish_run(facts, network, baseline, work, prepared.plugins, watcher)
 

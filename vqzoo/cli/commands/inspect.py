@@ -37,7 +37,7 @@ def inspect(
         console,
         f"[bold]{escape(printable(_name(opened)))}[/], "
         f"method {escape(printable(block.method))}, weights {escape(printable(block.weights))}, "
-        f"format {block.format_version}",
+        f"format {block.format_version}, layout {opened.layout}",
         markup=True,
     )
     console.print(_table(opened, console.width))
