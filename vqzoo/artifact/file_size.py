@@ -17,6 +17,7 @@ def artifact_bytes(
     layers: Sequence[EncodedLayer],
     features: Sequence[str] = (),
     layout: Layout = "plain",
+    norms: Mapping[str, str] | None = None,
 ) -> int:
     """Size in bytes of the `vqzoo.safetensors` that `write_artifact` makes.
 
@@ -29,8 +30,9 @@ def artifact_bytes(
         layers: the compressed weights.
         features: as `write_artifact` takes them.
         layout: of the file.
+        norms: as `write_artifact` takes them.
     """
     contents = file_contents(
-        dense, aliases, layers, _ANY_SHA256, _ANY_SHA256, features, layout, sizes_only=True
+        dense, aliases, layers, _ANY_SHA256, _ANY_SHA256, features, layout, norms, sizes_only=True
     )
     return file_bytes(contents.tensors, {"vqzoo": contents.text})

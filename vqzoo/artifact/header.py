@@ -54,7 +54,7 @@ class Header:
 
 
 def strict_json(text: str | bytes, what: str) -> Any:
-    """Parse JSON without duplicate keys, NaN or infinite numbers.
+    """Parse JSON without duplicate keys, NaN, infinite numbers or an integer -0.
 
     Args:
         text: the JSON.
@@ -77,8 +77,17 @@ def strict_json(text: str | bytes, what: str) -> Any:
         value = float(digits)
         return value if math.isfinite(value) else refuse(f"{digits:.20}, which is too large")
 
+    def whole(digits: str) -> int:
+        return refuse(digits) if digits == "-0" else int(digits)
+
     try:
-        return json.loads(text, object_pairs_hook=unique, parse_constant=refuse, parse_float=finite)
+        return json.loads(
+            text,
+            object_pairs_hook=unique,
+            parse_constant=refuse,
+            parse_float=finite,
+            parse_int=whole,
+        )
     except (ValueError, RecursionError) as error:
         raise ArtifactError(f"{what} is not valid JSON: {one_line(error)}") from None
 

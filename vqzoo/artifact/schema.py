@@ -136,6 +136,7 @@ class Metadata(_Entry):
         aliases: state dict key -> the key whose tensor it shares.
         record_sha256: of `method` and `weights` of the config's `vqzoo` block, as canonical JSON;
             None in files that an older vqzoo wrote.
+        norms: batch norm -> the layer whose weights have its scale, for the record.
     """
 
     format_version: Annotated[int, Field(strict=True)]
@@ -144,6 +145,7 @@ class Metadata(_Entry):
     layers: dict[_Name, LayerEntry]
     aliases: dict[_Name, _Name] = {}
     record_sha256: _Sha256 | None = None
+    norms: dict[_Name, _Name] = {}
 
 
 class Proof(_Entry):

@@ -58,6 +58,7 @@ def write_artifact(
     features: Sequence[str] = (),
     rest: Rest = "float32",
     layout: Layout = "plain",
+    norms: Mapping[str, str] | None = None,
 ) -> WrittenArtifact:
     """Write an artifact into an existing folder.
 
@@ -71,6 +72,7 @@ def write_artifact(
         features: what a reader must have to read the artifact, beyond plain format 1.
         rest: how float32 tensors that stay dense are stored; see `stored_rest`.
         layout: how the weights file is laid out.
+        norms: batch norm -> the layer that it was folded into, for the record.
 
     Raises:
         VqzooError: the state dict holds an entry that cannot be stored, or the disk is full.
@@ -84,6 +86,7 @@ def write_artifact(
         record_sha256(method, weights),
         features,
         layout,
+        norms or {},
     )
     path = folder / WEIGHTS_FILE
     write_tensors(path, contents.tensors, {"vqzoo": contents.text})
@@ -120,6 +123,7 @@ def file_contents(
     record_sha256: str,
     features: Sequence[str] = (),
     layout: Layout = "plain",
+    norms: Mapping[str, str] | None = None,
     *,
     sizes_only: bool = False,
 ) -> Contents:
@@ -136,6 +140,7 @@ def file_contents(
         record_sha256: of what the config says about the run.
         features: what a reader must have, beyond that of the layout.
         layout: of the file.
+        norms: as `write_artifact` takes them.
         sizes_only: tensors with the right sizes are enough.
     """
     tensors = dict(dense)
@@ -148,6 +153,7 @@ def file_contents(
         "record_sha256": record_sha256,
         "layers": {layer.key: layer.entry for layer in layers},
         "aliases": aliases,
+        **({"norms": dict(norms)} if norms else {}),
     }
     if layout == "compact":
         return compact_contents(metadata, tensors, sizes_only=sizes_only)

@@ -14,6 +14,7 @@ from vqzoo.compression.decode import decode
 from vqzoo.compression.distortion import MatrixError, matrix_error
 from vqzoo.compression.folding import with_plain_weights
 from vqzoo.compression.layer import CompressedLayer
+from vqzoo.compression.norms.folding import fold_into
 from vqzoo.compression.view import weight_key
 from vqzoo.data.batches import Data
 from vqzoo.data.class_map import ClassMap
@@ -102,11 +103,13 @@ def finetune(
         device=torch.device(device),
         checkpoint=None if checkpoint is None else Path(checkpoint),
     )
+    dense = _with_norms_of(small, teacher)
     layers = [
-        _with_code(layer, result.codes[layer.layer.name], teacher, plugins)
-        for layer in small.layers
+        _with_code(layer, result.codes[layer.layer.name], dense, plugins) for layer in small.layers
     ]
-    return CompressedModel(result.module, layers, small.skipped, small.plugin_files)
+    return CompressedModel(
+        result.module, layers, small.skipped, small.plugin_files, norms=small.norms
+    )
 
 
 def parse_settings(given: dict[str, Any]) -> Finetuning:
@@ -146,6 +149,15 @@ def _training_data(
     held_out = given_batches(validation)
     again = partial(held_out.batches, torch.Generator())
     return given_batches(data, Data(held_out.name, None, None, "", again))
+
+
+def _with_norms_of(small: CompressedModel, teacher: nn.Module) -> nn.Module:
+    """The teacher with the norms folded that are folded in the compressed network, if it has
+    them."""
+    try:
+        return fold_into(teacher, small.norms) if small.norms else teacher
+    except UsageError:
+        return teacher
 
 
 def _with_code(

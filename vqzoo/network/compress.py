@@ -16,6 +16,8 @@ from vqzoo.compression.coded_layer import with_dense_weights
 from vqzoo.compression.folding import with_plain_weights
 from vqzoo.compression.layer import CompressedLayer
 from vqzoo.compression.model import compress_model
+from vqzoo.compression.norms.folding import FoldedNorms, merge_norms
+from vqzoo.compression.norms.folding import fold_norms as fold_batch_norms
 from vqzoo.compression.selection import plan_layers
 from vqzoo.compression.view import compressible_layers, copy_with_weights
 from vqzoo.data.batches import Batch, Data
@@ -42,6 +44,7 @@ def compress(
     layers: str | Sequence[str] = "dense",
     ratio: float | None = None,
     transforms: Sequence[Choice] = (),
+    fold_norms: bool = False,
     calibrate: str | Iterable[Any] | None = None,
     repair: str | Iterable[Any] | None = None,
     calibration_images: int = CALIBRATION_IMAGES,
@@ -72,6 +75,9 @@ def compress(
         ratio: let the method choose its options per layer for this ratio, codebooks counted; 16
             where neither a ratio nor options are given.
         transforms: transforms to run before the method, in order: names, or (name, options).
+        fold_norms: fold batch norms into the layers that they follow directly, before anything is
+            compressed. The modules stay; saved in the layout "compact", they take a shift for each
+            channel instead of four numbers. Norms that follow no layer keep a scale, too.
         calibrate: weight errors by what they do to the network's answers on these images: a data
             specification as `vqzoo run --calibrate` takes it, or preprocessed batches such as a
             `torch.utils.data.DataLoader` gives (of images, or pairs of images and labels).
@@ -95,7 +101,8 @@ def compress(
 
     Raises:
         UsageError: `model` is not a network with weights or cannot be copied, a name or an option
-            is unknown, a selector matches nothing, or the data is invalid.
+            is unknown, a selector matches nothing, there are no batch norms to fold, or the data
+            is invalid.
         VqzooError: weights are not finite, or data cannot be read.
         NothingCompressed: no layer could be compressed.
         PluginError: a plugin failed, and `keep_going` is off.
@@ -110,6 +117,10 @@ def compress(
         model = model.module
     check_eager(model)
     model, folded = with_plain_weights(with_dense_weights(model))
+    norms: FoldedNorms | None = None
+    if fold_norms:
+        norms = fold_batch_norms(model)
+        model = norms.module
     compressible, passed_over = compressible_layers(model)
     choice, rules = method_choices(method, ratio, transforms, options)
     selection = [layers] if isinstance(layers, str) else list(layers)
@@ -155,7 +166,16 @@ def compress(
         names = [layer.layer.name for layer in compressed]
         repaired = repair_with(repair_data, model, module, names, device=where, watcher=watcher)
         module = repaired.module
-    small = CompressedModel(module, compressed, passed_over | skipped | failed, plugins, repaired)
+    if norms is not None:
+        module = merge_norms(module)
+    small = CompressedModel(
+        module,
+        compressed,
+        passed_over | skipped | failed,
+        plugins,
+        repaired,
+        None if norms is None else norms.layers,
+    )
     if small.coverage.low:
         warnings.warn(f"{small.coverage}", CoverageWarning, stacklevel=2)
     return small

@@ -36,6 +36,7 @@ class CompressedModel(nn.Module):
             norms and other vectors are not listed; `coverage` counts them.
         plugin_files: the plugin files that it was compressed with.
         repaired: what `repair=` corrected, None where nothing was to be repaired.
+        norms: batch norm -> the layer whose weights have its scale; empty without `fold_norms=`.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class CompressedModel(nn.Module):
         skipped: Mapping[str, str],
         plugins: Sequence[str | Path] = (),
         repaired: Repaired | None = None,
+        norms: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__()
         self.module = module
@@ -52,6 +54,7 @@ class CompressedModel(nn.Module):
         self.skipped = dict(skipped)
         self.plugin_files = tuple(plugins)
         self.repaired = repaired
+        self.norms = dict(norms or {})
 
     @property
     def coverage(self) -> Coverage:
@@ -134,6 +137,7 @@ class CompressedModel(nn.Module):
                 features=required_features(config),
                 rest=rest,
                 layout=layout,
+                norms=self.norms,
             )
             record_proof(folder, prove(module, load(folder)))
 

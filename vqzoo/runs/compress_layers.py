@@ -12,6 +12,7 @@ from vqzoo.artifact.writer import untouched_tensors
 from vqzoo.calibration.statistics import layer_statistics
 from vqzoo.compression.layer import CompressedLayer
 from vqzoo.compression.model import compress_model
+from vqzoo.compression.norms.folding import merge_norms
 from vqzoo.compression.plugin_calls import Statistics
 from vqzoo.compression.view import weight_key
 from vqzoo.models.arguments import required_features
@@ -122,10 +123,13 @@ def weights_file_bytes(
     prepared: Prepared, module: nn.Module, layers: Sequence[EncodedLayer]
 ) -> int:
     """Size of the `vqzoo.safetensors` that holds these layers and the rest of `module`."""
+    if prepared.norms is not None:
+        module = merge_norms(module)
     dense, aliases = untouched_tensors(module, {layer.key for layer in layers})
     stored = stored_rest(dense, prepared.recipe.rest_dtype)
     features, layout = required_features(prepared.config), prepared.recipe.file_layout
-    return artifact_bytes(stored, aliases, layers, features, layout)
+    norms = None if prepared.norms is None else prepared.norms.layers
+    return artifact_bytes(stored, aliases, layers, features, layout, norms)
 
 
 def gather_statistics(

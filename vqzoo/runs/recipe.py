@@ -184,13 +184,21 @@ class Recipe(BudgetSettings, BaseModel):
             default="float32; float16 under a budget",
         ),
     ] = None
+    fold_norms: Annotated[
+        bool,
+        CommandOption(
+            "--fold-norms",
+            help="Fold batch norms into the layers before them, and store a shift for each channel "
+            "instead of four numbers; norms that follow no layer keep a scale, too.",
+        ),
+    ] = False
     layout: Annotated[
         Layout | None,
         CommandOption(
             "--layout",
             help="How the file is laid out: plain, which older versions of vqzoo and any "
             "safetensors reader understand, or compact, whose header is compressed.",
-            default="plain; compact under a budget",
+            default="plain; compact under a budget and with --fold-norms",
         ),
     ] = None
     data: Annotated[
@@ -310,7 +318,8 @@ class Recipe(BudgetSettings, BaseModel):
     @property
     def file_layout(self) -> Layout:
         """How the weights file is laid out."""
-        return self.layout or ("plain" if self.budget is None else "compact")
+        compact = self.budget is not None or self.fold_norms
+        return self.layout or ("compact" if compact else "plain")
 
     def choice(self) -> "MethodChoice | None":
         """The method for the selected layers."""
@@ -389,6 +398,7 @@ def recipe_hash(recipe: Recipe, model: str, weights_sha256: str, plugins: Mappin
     reading = {"class_map", "skip_unreadable"}
     budget = set() if recipe.budget else BudgetSettings.model_fields.keys()
     unset = {name for name in ("rest", "layout") if getattr(recipe, name) is None}
+    unset |= set() if recipe.fold_norms else {"fold_norms"}
     left_out = {"checkpoint", "plugins", *reading, *budget, *unset}
     fields = recipe.model_dump(mode="json", exclude=left_out)
     fields |= reading_fields(recipe.class_map, recipe.skip_unreadable)

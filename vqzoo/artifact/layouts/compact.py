@@ -22,6 +22,7 @@ DATA = "data"  # the tensor that holds the bytes of all others
 INDEX = "index"  # the tensor that says what they are
 MAX_CONSTANTS = 1 << 24  # values of all tensors that are not stored, together
 _MOVED = ("layers", "aliases")  # keys of the metadata that are in the index
+_OPTIONAL = "norms"  # a key that is in the index, if it is anywhere
 _LEVEL = 9  # of zlib
 
 Number = bool | int | float
@@ -58,13 +59,14 @@ def pack_index(
     Returns:
         The metadata of the header, and the bytes of the tensor `INDEX`.
     """
-    index = {key: metadata[key] for key in _MOVED}
+    moved = (*_MOVED, _OPTIONAL)
+    index = {key: metadata[key] for key in moved if key in metadata}
     index["tensors"] = [
         [key, dtype, list(shape), *([] if value is None else [value])]
         for key, dtype, shape, value in tensors
     ]
     text = json.dumps(index, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    kept = {key: value for key, value in metadata.items() if key not in _MOVED}
+    kept = {key: value for key, value in metadata.items() if key not in moved}
     return kept, zlib.compress(text.encode(), _LEVEL)
 
 
@@ -84,9 +86,9 @@ def unpack_header(path: Path, header: Header, metadata: Any) -> tuple[Header, An
     if shapes != {DATA: ("U8", 1), INDEX: ("U8", 1)} or not isinstance(metadata, dict):
         raise ArtifactError(f"{name} must have the tensors {DATA!r} and {INDEX!r} of bytes alone")
     index = _read_index(path, header.tensors[INDEX])
-    if not isinstance(index, dict) or set(index) != {*_MOVED, "tensors"}:
+    if not isinstance(index, dict) or set(index) - {_OPTIONAL} != {*_MOVED, "tensors"}:
         raise ArtifactError(f"the index of {name} must have {', '.join(_MOVED)} and tensors")
-    if repeated := [key for key in _MOVED if key in metadata]:
+    if repeated := [key for key in index if key in metadata]:
         raise ArtifactError(f"{name} has {repeated[0]!r} both in its header and in its index")
     data = header.tensors[DATA]
     tensors = dict(_located(_entries(index.pop("tensors"), name), data, name))

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from vqzoo.calibration.repair import repair_with
 from vqzoo.compression.layer import CompressedLayer
 from vqzoo.compression.model import NOT_REACHED, compress_model
+from vqzoo.compression.norms.folding import merge_norms
 from vqzoo.compression.plugin_calls import Statistics
 from vqzoo.compression.rest import with_rounded_rest
 from vqzoo.compression.view import copy_with_weights, weight_key, weight_matrix
@@ -137,8 +138,6 @@ class Trials:
             if layer.decoded is not None
         }
         network: nn.Module = copy_with_weights(dense, matrices)
-        if prepared.recipe.rest_dtype == "float16":
-            network = with_rounded_rest(network, [weight_key(name) for name in matrices]).module
         if prepared.repair is not None:
             network = repair_with(
                 prepared.repair,
@@ -148,6 +147,10 @@ class Trials:
                 device=prepared.device,
                 watcher=self._watcher,
             ).module
+        if prepared.norms is not None:
+            network = merge_norms(network)
+        if prepared.recipe.rest_dtype == "float16":
+            network = with_rounded_rest(network, [weight_key(name) for name in matrices]).module
         return self._held_out.judge(network)
 
 
