@@ -92,6 +92,18 @@ def strict_json(text: str | bytes, what: str) -> Any:
         raise ArtifactError(f"{what} is not valid JSON: {one_line(error)}") from None
 
 
+def utf8(raw: bytes, what: str) -> str:
+    """The text of bytes in UTF-8; JSON's parser would take UTF-16 and UTF-32, too.
+
+    Raises:
+        ArtifactError: they are something else.
+    """
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        raise ArtifactError(f"{what} is not UTF-8") from None
+
+
 def read_header(path: Path) -> Header:
     """Read and check a header, and nothing behind it.
 
@@ -113,7 +125,7 @@ def read_header(path: Path) -> Header:
         raise ArtifactError(f"{path} does not exist") from None
     except OSError as error:
         raise ArtifactError(f"{path} cannot be read: {error.strerror}") from None
-    entries = strict_json(raw, f"the header of {name}")
+    entries = strict_json(utf8(raw, f"the header of {name}"), f"the header of {name}")
     if not isinstance(entries, dict):
         raise ArtifactError(f"the header of {name} is not a JSON object")
     metadata = entries.pop("__metadata__", {})

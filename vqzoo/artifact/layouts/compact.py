@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vqzoo.artifact.dtypes import BY_STORED_NAME, ElementType
-from vqzoo.artifact.header import MAX_HEADER_BYTES, Header, StoredTensor, strict_json
+from vqzoo.artifact.header import MAX_HEADER_BYTES, Header, StoredTensor, strict_json, utf8
 from vqzoo.artifact.schema import SEPARATOR
 from vqzoo.errors import ArtifactError, invalid_field
 from vqzoo.plugin.limits import MAX_DIMENSIONS, MAX_NAME_LENGTH, MAX_NUMEL
@@ -114,7 +114,7 @@ def _read_index(path: Path, stored: StoredTensor) -> Any:
         raise ArtifactError(
             f"{what} is not one whole zlib stream of at most {MAX_HEADER_BYTES} bytes"
         )
-    return strict_json(text, what)
+    return strict_json(utf8(text, what), what)
 
 
 def _entries(tensors: Any, name: str) -> list[_Tensor]:
