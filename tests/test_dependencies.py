@@ -26,10 +26,10 @@ BROUGHT_BY_TORCH = {"triton"}
 # Folder -> the extras whose packages it may import besides the dependencies.
 EXTRAS = {
     "vqzoo": ("onnx",),
-    "plugins": (),
+    "plugins": ("onnx", "coreml"),
     "tools": (),
     "docs": ("docs",),
-    "tests": ("test", "onnx"),
+    "tests": ("test", "browser", "coreml"),
     "tests/benchmarks": ("test", "cuda-bench", "codec-bench"),
 }
 

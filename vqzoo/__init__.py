@@ -15,6 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vqzoo.distillation.distill import distill
     from vqzoo.evaluation.accuracy import evaluate
     from vqzoo.finetuning.finetune import finetune
     from vqzoo.hub.repository import pull, push
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CompressedModel",
     "compress",
+    "distill",
     "evaluate",
     "finetune",
     "hookimpl",
@@ -43,6 +45,7 @@ __all__ = [
 _HOMES = {
     "CompressedModel": "vqzoo.network.compressed_model",
     "compress": "vqzoo.network.compress",
+    "distill": "vqzoo.distillation.distill",
     "evaluate": "vqzoo.evaluation.accuracy",
     "finetune": "vqzoo.finetuning.finetune",
     "hookimpl": "vqzoo.plugin.hookspecs",

@@ -15,10 +15,10 @@ from vqzoo.numerics.feedback.grid import Grid, feed_back_grid, levels
 from vqzoo.numerics.feedback.layer import DAMPING, ROW_FLOOR
 from vqzoo.numerics.feedback.rates import Rates, laplacian, observed
 from vqzoo.plugin import Code, Floats, Indices, LayerContext, Options, Quantizer
+from vqzoo.plugin.second_order import assumed_row_weight
 from vqzoo_uniform.steps import RANGE, choose_steps, powers, row_factors
 
 _BLOCK = 64  # columns quantized together where nothing is known about them
-_SENSITIVITY = 100.0  # squared logits that the loss of all weights of a layer is taken to cost
 _TRELLIS_SHARE = 0.75  # of the best step of a plain grid; levels in reach lie twice as densely
 _GROWTH = 1.05  # of weights by error feedback, before codes are clamped
 _MAX_REACH = (1 << 15) - 1
@@ -147,8 +147,7 @@ def _metric(matrix: Tensor, context: LayerContext, damping: float) -> _Metric:
     """What calibration says about errors; without it, all weights of a layer count alike, and all
     layers."""
     m, n = matrix.shape
-    energy = float(matrix.double().square().sum())
-    alike = np.full(m, 2 * _SENSITIVITY / energy if energy else 1.0)
+    alike = np.full(m, assumed_row_weight(matrix))
     known = context.second_order
     if known is None:
         widths = [min(_BLOCK, n - start) for start in range(0, n, _BLOCK)]

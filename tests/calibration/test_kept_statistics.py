@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 import vqzoo
+from vqzoo.artifact.files import cache_folder
 from vqzoo.calibration.second_order import kept
-from vqzoo.calibration.second_order.kept import cache_folder, kept_second_order
+from vqzoo.calibration.second_order.kept import kept_second_order
 from vqzoo.compression.view import compressible_layers
 from vqzoo.data.batches import Data
 from vqzoo.data.calibration_data import collect_calibration_data

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from vqzoo.budget.settings import BudgetSettings
 from vqzoo.cli.main import app
 from vqzoo.command_options import declared_options
 from vqzoo.errors import UsageError
 from vqzoo.finetuning.settings import Finetuning
-from vqzoo.runs.budget.settings import BudgetSettings
 from vqzoo.runs.command_line import canonical_command, finetune_command
 from vqzoo.runs.finetune_request import FinetuneRequest
 from vqzoo.runs.recipe import Recipe, make_recipe, parse_rule

@@ -149,7 +149,7 @@ def test_only_evaluation_reads_the_test_split() -> None:
     names_it = {path for path in shipped if _names(path) & {"test_split", "t10k"}}
     assert names_it == {PACKAGE / "data" / name for name in ("evaluation_data.py", "fmnist.py")}
     trainers = {path for path in shipped if _names(path) & {"train_subset", "train_split"}}
-    assert root / "tools" / "train_alexnet_mini.py" in trainers
+    assert root / "tools" / "train_embedded.py" in trainers
     for path in trainers - {PACKAGE / "data" / "fmnist.py"}:
         assert not _names(path) & {
             "open_data",

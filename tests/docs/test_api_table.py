@@ -57,6 +57,9 @@ def test_defaults_agree() -> None:
     signature = inspect.signature(vqzoo.compress)
     for name in ("ratio", "seed", "device", "calibrate", "repair", "calibration_images"):
         assert signature.parameters[name].default == Recipe.model_fields[name].default, name
-    assert (signature.parameters["layers"].default,) == Recipe.model_fields["layers"].default
+    # Which layers follows from the budget on both sides; see `BudgetSettings`.
+    assert signature.parameters["layers"].default is None
+    for name in ("size", "max_kl", "max_drop", "held_out_images"):
+        assert signature.parameters[name].default == Recipe.model_fields[name].default, name
     packing = inspect.signature(vqzoo.CompressedModel.save).parameters["packing"].default
     assert packing == Recipe.model_fields["packing"].default

@@ -4,7 +4,9 @@ import json
 import runpy
 from pathlib import Path
 
+import numpy as np
 import pytest
+import timm
 import torch
 from typer.testing import CliRunner
 
@@ -65,6 +67,20 @@ def test_a_model() -> None:
     assert [layer["name"] for layer in report["layers"]] == ["hidden", "head"]
     loaded = vqzoo.load("a", plugins=[EXAMPLES / "perceptron.py"])
     assert loaded(torch.zeros(2, 1, 28, 28)).shape == (2, 10)
+
+
+def test_an_importer() -> None:
+    random = np.random.default_rng(0)
+    arrays = {k: v.numpy() for k, v in timm.create_model("test_resnet").state_dict().items()}
+    del arrays["fc.weight"]
+    table = arrays["fc.table"] = random.normal(size=16).astype(np.float32)
+    codes = arrays["fc.codes"] = random.integers(16, size=(1000, 96), dtype=np.uint8)
+    np.savez("a.npz", **arrays)
+    words = ["import", "a.npz", "--from", "npz-tables", "--model", "test_resnet", "--out", "a"]
+    result = CliRunner().invoke(app, [*words, "--plugin", str(EXAMPLES / "npz_tables.py")])
+    assert result.exit_code == 0, result.output
+    weight = vqzoo.load("a").get_parameter("fc.weight")
+    assert np.array_equal(weight.numpy(), table[codes])
 
 
 def test_an_observer(monkeypatch: pytest.MonkeyPatch) -> None:

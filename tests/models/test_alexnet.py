@@ -7,7 +7,8 @@ import timm
 import torch
 from torch import nn
 
-from vqzoo.models import alexnet, alexnet_mini
+from vqzoo.models import alexnet, alexnet_mini  # noqa: F401
+from vqzoo.models.embedded import weights_file
 
 torchvision_models = pytest.importorskip("torchvision.models")
 
@@ -65,7 +66,7 @@ def test_mini_loads_its_packaged_weights(monkeypatch: pytest.MonkeyPatch) -> Non
     safetensors = pytest.importorskip("safetensors.torch")
     monkeypatch.setattr("socket.socket.connect", lambda *a: pytest.fail("went to the network"))
     model = timm.create_model("alexnet_mini.fmnist", pretrained=True)
-    stored = safetensors.load_file(alexnet_mini.WEIGHTS)
+    stored = safetensors.load_file(weights_file("alexnet_mini.fmnist"))
     state = model.state_dict()
     assert stored.keys() == state.keys()
     for name, tensor in state.items():

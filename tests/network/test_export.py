@@ -77,7 +77,7 @@ def test_missing_packages_and_unknown_formats(
     done = CliRunner().invoke(app, ["export", str(made), "--to", "onnx"])
     assert (done.exit_code, "vqzoo[onnx]" in done.stderr) == (2, True)
     done = CliRunner().invoke(app, ["export", str(made), "--to", "tflite"])
-    assert (done.exit_code, "dense, onnx, pt2" in done.stderr) == (2, True)
+    assert (done.exit_code, "dense, onnx, web, pt2" in done.stderr) == (2, True)
     done = CliRunner().invoke(app, ["export", str(made), "--to", "dense", "--weights", "codes"])
     assert (done.exit_code, "dense weights only" in done.stderr) == (2, True)
     done = CliRunner().invoke(app, ["export", str(made), "--to", "dense"])

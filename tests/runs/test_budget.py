@@ -264,8 +264,20 @@ def test_methods_of_plugins_may_know_the_price(vqzoo, tmp_path: Path) -> None:
     assert costs == {record["budget"]["price"]}
     assert 0.99 * 105_000 <= record["bytes"]["file"] <= 105_000
     default = vqzoo(*command, "--out", "b")
-    assert "Method: ecq (of ecq, a-grid)." in default.stderr
-    assert "--method ecq" in json.loads(default.stdout)["command"]
+    assert "Method: ecq,a-grid." in default.stderr
+    record = json.loads(default.stdout)
+    assert "--method ecq,a-grid" in record["command"]
+    methods = [layer["method"] for layer in record["layers"]]
+    assert set(methods) == {"ecq", "a-grid", "binary"}  # each suits some layer best
+    prices = [
+        layer["options"].get(name)
+        for layer in record["layers"]
+        for name in ("price", "cost")
+        if name in layer["options"]
+    ]
+    assert set(prices) == {record["budget"]["price"]}
+    counts = ", ".join(f"{name} {methods.count(name)}" for name in ("ecq", "binary", "a-grid"))
+    assert f"({counts})" in default.stderr
 
 
 def test_a_recipe_file_sets_the_budget(vqzoo, tmp_path: Path) -> None:

@@ -4,9 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from vqzoo.data.fmnist import train_subset
+from vqzoo.network.load import load
 from vqzoo.progress import SilentWatcher
 from vqzoo.runs.recipe import make_recipe
 from vqzoo.runs.run import run
@@ -84,3 +86,25 @@ def test_compare_draws_curves_and_can_be_resumed(vqzoo, tmp_path: Path) -> None:
     stamp = (tmp_path / "c/pq-16x/vqzoo.safetensors").stat().st_mtime_ns
     assert json.loads(vqzoo(*command).stdout) == comparison
     assert (tmp_path / "c/pq-16x/vqzoo.safetensors").stat().st_mtime_ns == stamp
+
+
+@pytest.mark.parametrize("how", ["--method pq --layers all", "--size 200kB"])
+@pytest.mark.parametrize("model", ["mobilenet_mini.fmnist", "vit_mini.fmnist"])
+def test_networks_of_today_are_compressed_and_run_in_both_modes(
+    vqzoo, tmp_path: Path, model: str, how: str
+) -> None:
+    few = ("--images", "300", "--calibration-images", "64")
+    ran = vqzoo("run", model, *how.split(), *few, "--out", "a", "--json")
+    assert ran.exit_code == 0, ran.stderr
+    record = json.loads(ran.stdout)
+    assert record["coverage"]["compressed"] > 0.9 * record["coverage"]["parameters"]
+    assert record["skipped"] == {}
+    assert ("Calibrating on fmnist" in ran.stderr) == how.startswith("--size")
+    if how.startswith("--size"):
+        assert 0.99 * 200_000 <= record["bytes"]["file"] <= 200_000
+        assert record["accuracy"]["difference"]["top1"] > -5
+    images = train_subset().images[:8].float() / 255
+    decoded, codes = (load(str(tmp_path / "a"), mode=mode) for mode in ("decoded", "codes"))
+    with torch.inference_mode():
+        expected, logits = decoded(images), codes(images)
+    assert (logits - expected).abs().max() <= 1e-4 * expected.abs().max()

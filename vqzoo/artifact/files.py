@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,19 @@ def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 text file whole."""
     with new_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file whole."""
+    with new_file(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def cache_folder() -> Path:
+    """`VQZOO_CACHE`, by default `vqzoo` in the user's cache folder."""
+    if folder := os.environ.get("VQZOO_CACHE"):
+        return Path(folder).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "vqzoo"
 
 
 def canonical_json(value: Any) -> str:

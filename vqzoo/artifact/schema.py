@@ -22,7 +22,9 @@ REPORT_FILE = "report.json"
 DENSE_FILE = "model.safetensors"
 CARD_FILE = "README.md"
 PLOT_FILE = "bytes.png"
+BUDGET_PLOT_FILE = "budget.png"
 SEPARATOR = "::"
+IMPORTED = "imported:"  # begins the source of weights that came from another library's file
 
 MODEL_ARGUMENTS = "model-arguments"  # model_args beyond those of plain format 1
 WEIGHTS_ONLY = "weights-only"  # no architecture: the weights of a network that the user builds

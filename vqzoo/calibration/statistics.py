@@ -1,6 +1,7 @@
 """What a calibrated run gathers for each layer: what the layer's method declares that it uses."""
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -26,6 +27,7 @@ def layer_statistics(
     device: torch.device,
     watcher: Watcher,
     finished: Collection[str] = (),
+    second_order_of_all: bool = False,
 ) -> dict[str, Statistics]:
     """Gather second-order statistics for methods that declare them, and inputs for all others.
 
@@ -38,6 +40,8 @@ def layer_statistics(
         device: where to run the network.
         watcher: receives progress.
         finished: layers that need no statistics any more. Those of the others do not depend on it.
+        second_order_of_all: gather second-order statistics of all layers, whatever their methods
+            declare.
 
     Returns:
         Layer -> what the images say about it. Layers that the network never called, and kinds of
@@ -49,13 +53,17 @@ def layer_statistics(
     by_inputs: list[LayerInfo] = []
     statistics: dict[str, Statistics] = {}
     for plan in plans:
-        if plan.choice.transforms:  # nothing about the layer's own columns reaches through them
+        transformed = bool(plan.choice.transforms)
+        if transformed:  # nothing about the layer's own columns reaches through them
             statistics[plan.layer.name] = Statistics()
-        elif plan.layer.kind not in KINDS:
+        if plan.layer.kind not in KINDS:
             continue
-        elif plugins.quantizers.get(plan.choice.method).item.second_order:
+        methods = [plugins.quantizers.get(choice.method).item for choice in plan.choice.each()]
+        if second_order_of_all or (not transformed and any(item.second_order for item in methods)):
             by_second_order.append(plan.layer)
-        else:
+        others = [item for item in methods if not item.second_order]
+        # Of one method, inputs are gathered even if it does not declare that it uses them.
+        if not transformed and any(item.calibrated or len(methods) == 1 for item in others):
             by_inputs.append(plan.layer)
     if any(layer.name not in finished for layer in by_second_order):
         gathered = kept_second_order(
@@ -67,5 +75,6 @@ def layer_statistics(
             rows = layer_inputs(
                 model, waiting, data, data.images, seed=seed, device=device, progress=steps
             )
-        statistics |= {name: Statistics(inputs=inputs) for name, inputs in rows.items()}
+        for name, inputs in rows.items():
+            statistics[name] = replace(statistics.get(name, Statistics()), inputs=inputs)
     return statistics

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from vqzoo.plugin.manager import Plugins, PluginStatus
 
 # Extras that add something for users, and packages that other installations may lack.
-_EXTRAS = ("onnx",)
+_EXTRAS = ("onnx", "coreml")
 _OPTIONAL = ("torchvision", "triton")
 _VARIABLES = (
     "VQZOO_PLUGINS",
@@ -190,7 +190,7 @@ def _hub_cache() -> Iterator[Finding]:
 
 def _statistics_cache() -> Iterator[Finding]:
     """Where calibration keeps second-order statistics."""
-    from vqzoo.calibration.second_order.kept import cache_folder
+    from vqzoo.artifact.files import cache_folder
 
     folder = cache_folder()
     files = (file for file in folder.rglob("*") if file.is_file())
@@ -258,9 +258,8 @@ def provided(status: "PluginStatus") -> str:
 
 def ambiguous_names(plugins: "Plugins") -> list[str]:
     """A line for each name that several plugins claim, with the names that tell them apart."""
-    registries = (plugins.quantizers, plugins.transforms, plugins.selectors, plugins.packings)
     lines = []
-    for registry in registries:
+    for registry in plugins.registries:
         for name, origins in registry.clashes().items():
             choices = " or ".join(f"{origin.distribution}:{name}" for origin in origins)
             lines.append(f"{registry.kind} {name} is ambiguous: say {choices}")

@@ -5,11 +5,13 @@ from typing import Annotated
 import typer
 
 from vqzoo.cli.commands.compare import compare
+from vqzoo.cli.commands.distill import distill
 from vqzoo.cli.commands.doctor import doctor
 from vqzoo.cli.commands.evaluate import evaluate
 from vqzoo.cli.commands.export import export
 from vqzoo.cli.commands.finetune import finetune
 from vqzoo.cli.commands.hub import pull, push, search
+from vqzoo.cli.commands.import_file import import_
 from vqzoo.cli.commands.inspect import inspect
 from vqzoo.cli.commands.methods import methods
 from vqzoo.cli.commands.models import models
@@ -55,7 +57,9 @@ def vqzoo(
 app.command("run")(run)
 app.command("compare")(compare)
 app.command("finetune")(finetune)
+app.command("distill")(distill)
 app.command("eval")(evaluate)
+app.command("import")(import_)
 app.command("inspect")(inspect)
 app.command("push")(push)
 app.command("pull")(pull)

@@ -12,7 +12,16 @@ from rich.table import Table
 from vqzoo.cli.terminal import printable
 from vqzoo.errors import CoverageWarning
 from vqzoo.report.budget import BudgetRecord
-from vqzoo.report.formatting import by_reason, count_of, decibels, megabytes, nats, points
+from vqzoo.report.formatting import (
+    by_reason,
+    chosen_text,
+    count_of,
+    decibels,
+    megabytes,
+    nats,
+    points,
+    predicted_text,
+)
 from vqzoo.report.layer_record import LayerRecord
 from vqzoo.report.measured import AgreementRecord
 from vqzoo.report.record import Record, Seconds
@@ -145,7 +154,7 @@ def _summary(record: Record, folder: Path) -> Table:
         table.add_row("dense tensors", _rest(record.rest))
     if record.norms is not None:
         table.add_row("batch norms", escape(_norms(record.norms)))
-    for name, text in [*_budget(record.budget), *_measurements(record)]:
+    for name, text in [*_budget(record), *_measurements(record)]:
         table.add_row(name, text)
     for data, names in record.unreadable.items():
         table.add_row("left out", escape(printable(_left_out(data, names))))
@@ -180,13 +189,16 @@ def _codes(layers: Sequence[LayerRecord]) -> str | None:
     )
 
 
-def _budget(budget: BudgetRecord | None) -> list[tuple[str, str]]:
+def _budget(record: Record) -> list[tuple[str, str]]:
     """What was foreseen of the network under a budget; what was measured follows."""
+    budget = record.budget
     if budget is None:
         return []
     lines = [("price of a bit", f"λ = {budget.price:g} squared logits, after {_steps(budget)}")]
-    if budget.predicted_loss is not None:
-        lines.append(("predicted", f"loss of {budget.predicted_loss:.3g} squared logits in all"))
+    if len(budget.methods) > 1:
+        lines.append(("methods", escape(printable(chosen_text(record)))))
+    if (predicted := predicted_text(record)) is not None:
+        lines.append(("predicted", predicted))
     held_out = budget.held_out
     if held_out is not None:
         text = f"KL {nats(held_out.kl)}"

@@ -62,13 +62,53 @@ def compress_model(
         UsageError: a method does not take its options.
         PluginError: a plugin failed, and `keep_going` is off.
     """
-    finished = finished or {}
-    kept: list[Kept] = []
-    skipped: dict[str, str] = {}
     if statistics is None:
         _note_what_images_bring(plans, plugins, progress)
     else:
         _note_uncalibrated_methods(plans, plugins, progress)
+    kept, skipped = compress_each(
+        model,
+        plans,
+        plugins,
+        keep,
+        seed=seed,
+        device=device,
+        progress=progress,
+        statistics=statistics,
+        finished=finished,
+        on_kept=on_kept,
+        keep_going=keep_going,
+        keep_going_option=keep_going_option,
+    )
+    if not kept:
+        raise nothing_compressed(plans, skipped)
+    return kept, skipped
+
+
+def compress_each(
+    model: nn.Module,
+    plans: Sequence[LayerPlan],
+    plugins: Plugins,
+    keep: Callable[[int, CompressedLayer, Tensor], Kept],
+    *,
+    seed: int,
+    device: torch.device,
+    progress: Progress,
+    statistics: Mapping[str, Statistics] | None,
+    keep_going: bool,
+    keep_going_option: str,
+    finished: Mapping[int, Kept] | None = None,
+    on_kept: Callable[[int, Kept], None] | None = None,
+) -> tuple[list[Kept], dict[str, str]]:
+    """`compress_model` without its notes on calibration; there may be nothing to keep.
+
+    Raises:
+        UsageError: a method does not take its options.
+        PluginError: a plugin failed, and `keep_going` is off.
+    """
+    finished = finished or {}
+    kept: list[Kept] = []
+    skipped: dict[str, str] = {}
     for index, plan in enumerate(plans):
         name = plan.layer.name
         progress.layer_started(name, index, len(plans))
@@ -100,12 +140,15 @@ def compress_model(
                 continue
         if on_kept is not None:
             on_kept(index, kept[-1])
-    if not kept:
-        first = plans[0].layer.name
-        raise NothingCompressed(
-            f"no layer could be compressed; {first or 'the network'}: {skipped[first]}"
-        )
     return kept, skipped
+
+
+def nothing_compressed(plans: Sequence[LayerPlan], skipped: Mapping[str, str]) -> NothingCompressed:
+    """The error where all layers stay dense; it says why the first one does."""
+    first = plans[0].layer.name
+    return NothingCompressed(
+        f"no layer could be compressed; {first or 'the network'}: {skipped[first]}"
+    )
 
 
 def _note_uncalibrated_methods(

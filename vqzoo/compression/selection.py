@@ -1,7 +1,7 @@
 """Choose layers and their methods: selectors, exclusions and rules."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from vqzoo.errors import PluginError, UsageError, did_you_mean
@@ -28,12 +28,18 @@ class MethodChoice:
         options: as the user gave them; the method's Options converts text.
         ratio: the target ratio, None without one.
         transforms: transforms to run before the method, in order.
+        others: further methods, of which a budget chooses one for each layer.
     """
 
     method: str
     options: Mapping[str, Any] = field(default_factory=dict)
     ratio: float | None = None
     transforms: tuple[TransformChoice, ...] = ()
+    others: tuple[str, ...] = ()
+
+    def each(self) -> "tuple[MethodChoice, ...]":
+        """The method and the others, each by itself."""
+        return tuple(replace(self, method=name, others=()) for name in (self.method, *self.others))
 
 
 @dataclass(frozen=True)

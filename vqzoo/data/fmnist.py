@@ -5,8 +5,8 @@ algorithms" (2017), arXiv 1708.07747: 28x28 grey images of ten kinds of clothing
 training and 10,000 for testing.
 
 The package holds the test split, which serves evaluation alone, and 5,000 of the training images,
-which serve everything else: calibration, fine-tuning, validation. `tools.train_alexnet_mini` holds
-out these same 5,000 images, so the embedded network has never been trained on them and behaves on
+which serve everything else: calibration, fine-tuning, validation. `tools.train_embedded` holds out
+these same 5,000 images, so the embedded networks have never been trained on them and behave on
 them as on new images. They are shuffled so that every run of ten consecutive images, from the first
 on, has one image of each class: a cut at any multiple of ten makes two balanced parts (say 4,000 to
 fine-tune with and 1,000 to validate on).

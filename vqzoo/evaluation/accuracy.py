@@ -56,12 +56,14 @@ class Agreement:
         images: number of images.
         top1: percentage of images for which both predict the same class.
         kl: mean over the images of KL(dense || compressed), in nats.
+        logit_change: half the squared change of the centred logits, mean over the images.
     """
 
     data: str
     images: int
     top1: float
     kl: float
+    logit_change: float
 
 
 def evaluate(
@@ -168,6 +170,7 @@ def agreement(
     opened = _opened(data, dense, images, batch_size, READ_ALL, None)
     same: list[Tensor] = []
     divergence: list[Tensor] = []
+    changes: list[Tensor] = []
     with evaluating(dense, device), evaluating(compressed, device):
         for x, _ in _counted(opened, progress):
             x = x.to(device)
@@ -179,12 +182,15 @@ def agreement(
             same.append((p.argmax(1) == q.argmax(1)).cpu())
             kl = F.kl_div(q.log_softmax(1), p.log_softmax(1), reduction="none", log_target=True)
             divergence.append(kl.sum(1).cpu())
+            change = q - p
+            changes.append((change - change.mean(1, keepdim=True)).square().sum(1).cpu() / 2)
     alike = torch.cat(same)
     return Agreement(
         data=opened.name,
         images=len(alike),
         top1=_percent(alike),
         kl=float(torch.cat(divergence).mean()),
+        logit_change=float(torch.cat(changes).mean()),
     )
 
 

@@ -2,12 +2,11 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from torch import nn
 
 from vqzoo.compression.decode import decode
@@ -16,12 +15,10 @@ from vqzoo.compression.folding import with_plain_weights
 from vqzoo.compression.layer import CompressedLayer
 from vqzoo.compression.norms.folding import fold_into
 from vqzoo.compression.view import weight_key
-from vqzoo.data.batches import Data
 from vqzoo.data.class_map import ClassMap
-from vqzoo.data.sources import READ_ALL, ReadOptions
-from vqzoo.data.training_data import TrainingData, given_batches
+from vqzoo.data.sources import ReadOptions
 from vqzoo.errors import UsageError, invalid_field
-from vqzoo.finetuning.images import open_images
+from vqzoo.finetuning.images import open_or_convert
 from vqzoo.finetuning.loop import tune
 from vqzoo.finetuning.settings import Finetuning
 from vqzoo.network.compressed_model import CompressedModel
@@ -30,6 +27,8 @@ from vqzoo.plugin.files import plugin_files
 from vqzoo.plugin.manager import Plugins, installed_plugins
 from vqzoo.progress import SilentWatcher, Watcher
 from vqzoo.wrappers import without_wrappers
+
+Settings = TypeVar("Settings", bound=BaseModel)
 
 
 def finetune(
@@ -88,7 +87,7 @@ def finetune(
     chosen = parse_settings(settings)
     teacher, _ = with_plain_weights(without_wrappers(teacher))
     read = ReadOptions(class_map, skip_unreadable)
-    images = _training_data(data, validation, small.module, chosen, seed, read)
+    images = open_or_convert(data, validation, small.module, chosen, seed, read)
     with plugin_files(small.plugin_files):
         plugins = installed_plugins()
     result = tune(
@@ -108,47 +107,44 @@ def finetune(
         _with_code(layer, result.codes[layer.layer.name], dense, plugins) for layer in small.layers
     ]
     return CompressedModel(
-        result.module, layers, small.skipped, small.plugin_files, norms=small.norms
+        result.module,
+        layers,
+        small.skipped,
+        small.plugin_files,
+        rest=small.rest,
+        budget=small.budget,
+        norms=small.norms,
     )
 
 
 def parse_settings(given: dict[str, Any]) -> Finetuning:
+    """Validate settings of fine-tuning.
+
+    Raises:
+        UsageError: one line that names the setting.
+    """
+    return validated_settings(Finetuning, given, "fine-tuning")
+
+
+def validated_settings(kind: type[Settings], given: dict[str, Any], task: str) -> Settings:
     """Validate settings.
+
+    Args:
+        kind: the settings' class.
+        given: its fields.
+        task: what they are settings of, for messages.
 
     Raises:
         UsageError: one line that names the setting.
     """
     try:
-        return Finetuning(**given)
+        return kind(**given)
     except ValidationError as error:
         field = invalid_field(error)
         if field.unknown:
-            known = ", ".join(Finetuning.model_fields)
-            raise UsageError(
-                f"fine-tuning has no setting {field.name!r}; it has: {known}"
-            ) from None
+            known = ", ".join(kind.model_fields)
+            raise UsageError(f"{task} has no setting {field.name!r}; it has: {known}") from None
         raise UsageError(f"{field.name}={field.value!r}: {field.reason}") from None
-
-
-def _training_data(
-    data: str | Iterable[Any],
-    validation: Iterable[Any] | None,
-    model: nn.Module,
-    settings: Finetuning,
-    seed: int,
-    read: ReadOptions,
-) -> TrainingData:
-    if isinstance(data, str):
-        if validation is not None:
-            raise UsageError(f"{data}: a part of it is held out already; omit validation")
-        return open_images(data, model, settings, seed, read)
-    if read != READ_ALL:
-        raise UsageError("class_map and skip_unreadable are for data given as text: leave them out")
-    if validation is None:
-        return given_batches(data)
-    held_out = given_batches(validation)
-    again = partial(held_out.batches, torch.Generator())
-    return given_batches(data, Data(held_out.name, None, None, "", again))
 
 
 def _with_norms_of(small: CompressedModel, teacher: nn.Module) -> nn.Module:

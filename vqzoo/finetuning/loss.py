@@ -1,10 +1,23 @@
 """The loss of distillation."""
 
+from typing import Protocol
+
 import torch.nn.functional as F
 from torch import Tensor
 
 from vqzoo.errors import VqzooError
-from vqzoo.finetuning.settings import Finetuning
+
+
+class LossSettings(Protocol):
+    """The settings of the loss."""
+
+    @property
+    def temperature(self) -> float:
+        """T of the softened outputs."""
+
+    @property
+    def alpha(self) -> float:
+        """Weight of the teacher's part of the loss."""
 
 
 def distillation_loss(
@@ -36,7 +49,9 @@ def distillation_loss(
     return alpha * soft + (1 - alpha) * F.cross_entropy(student, labels)
 
 
-def loss_of(logits: Tensor, targets: Tensor, labels: Tensor | None, settings: Finetuning) -> Tensor:
+def loss_of(
+    logits: Tensor, targets: Tensor, labels: Tensor | None, settings: LossSettings
+) -> Tensor:
     """`distillation_loss` of the student's logits and the teacher's, with these settings.
 
     Raises:

@@ -30,14 +30,15 @@ def make_optimizer(student: Student, settings: Finetuning) -> torch.optim.Optimi
     return torch.optim.SGD(groups, lr=settings.lr, momentum=_MOMENTUM)
 
 
-def set_rates(optimizer: torch.optim.Optimizer, done: float) -> None:
+def set_rates(optimizer: torch.optim.Optimizer, done: float, warm: float = 1.0) -> None:
     """Set the learning rates: half a cosine from the initial rate down to 0.
 
     Args:
         optimizer: from `make_optimizer`.
         done: fraction of all steps that are done, 0 to 1.
+        warm: a factor of all rates, below 1 while training warms up.
     """
-    factor = 0.5 * (1 + math.cos(math.pi * done))
+    factor = warm * 0.5 * (1 + math.cos(math.pi * done))
     for group in optimizer.param_groups:
         group["lr"] = factor * group["first_lr"]
 

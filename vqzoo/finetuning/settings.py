@@ -11,6 +11,47 @@ OptimizerName = Literal["adam", "sgd"]
 
 _PANEL = "Fine-tuning"
 
+# Settings that `Distillation` has, too.
+Temperature = Annotated[
+    float,
+    Field(gt=0, le=100),
+    CommandOption(
+        "--temperature",
+        help="T: the teacher's and the student's logits are divided by it.",
+        panel=_PANEL,
+    ),
+]
+BatchSize = Annotated[
+    int,
+    Field(ge=1, le=65536),
+    CommandOption("--batch-size", help="Images per step.", panel=_PANEL),
+]
+Patience = Annotated[
+    int | None,
+    Field(ge=1),
+    CommandOption(
+        "--patience",
+        help="Stop after this many epochs without a better validation loss; the best epoch is "
+        "kept in any case.",
+        default="never",
+        panel=_PANEL,
+    ),
+]
+TrainImages = Annotated[
+    int | None,
+    Field(ge=1),
+    CommandOption(
+        "--train-images",
+        help="Train on at most this many images.",
+        default="all",
+        panel=_PANEL,
+    ),
+]
+Augment = Annotated[
+    bool,
+    CommandOption("--no-augment", help="Take training images as they are.", panel=_PANEL),
+]
+
 
 class Finetuning(BaseModel):
     """Everything that decides what fine-tuning makes of a compressed network.
@@ -81,15 +122,7 @@ class Finetuning(BaseModel):
             panel=_PANEL,
         ),
     ] = 2e-3
-    temperature: Annotated[
-        float,
-        Field(gt=0, le=100),
-        CommandOption(
-            "--temperature",
-            help="T: the teacher's and the student's logits are divided by it.",
-            panel=_PANEL,
-        ),
-    ] = 2.0
+    temperature: Temperature = 2.0
     alpha: Annotated[
         float,
         Field(ge=0, le=1),
@@ -99,33 +132,7 @@ class Finetuning(BaseModel):
             panel=_PANEL,
         ),
     ] = 0.9
-    batch_size: Annotated[
-        int,
-        Field(ge=1, le=65536),
-        CommandOption("--batch-size", help="Images per step.", panel=_PANEL),
-    ] = 64
-    patience: Annotated[
-        int | None,
-        Field(ge=1),
-        CommandOption(
-            "--patience",
-            help="Stop after this many epochs without a better validation loss; the best epoch is "
-            "kept in any case.",
-            default="never",
-            panel=_PANEL,
-        ),
-    ] = None
-    images: Annotated[
-        int | None,
-        Field(ge=1),
-        CommandOption(
-            "--train-images",
-            help="Train on at most this many images.",
-            default="all",
-            panel=_PANEL,
-        ),
-    ] = None
-    augment: Annotated[
-        bool,
-        CommandOption("--no-augment", help="Take training images as they are.", panel=_PANEL),
-    ] = True
+    batch_size: BatchSize = 64
+    patience: Patience = None
+    images: TrainImages = None
+    augment: Augment = True

@@ -5,8 +5,7 @@ from torch import nn
 
 from vqzoo.data.batches import Data
 from vqzoo.errors import VqzooError
-from vqzoo.finetuning.loss import loss_of
-from vqzoo.finetuning.settings import Finetuning
+from vqzoo.finetuning.loss import LossSettings, loss_of
 
 
 class Validation:
@@ -17,14 +16,21 @@ class Validation:
         data: the held-out images.
         settings: temperature and weights of the loss.
         device: where to run the networks.
+        views: the same images, preprocessed for the teacher; None where it
+            takes them as the student does.
     """
 
     def __init__(
-        self, teacher: nn.Module, data: Data, settings: Finetuning, device: torch.device
+        self,
+        teacher: nn.Module,
+        data: Data,
+        settings: LossSettings,
+        device: torch.device,
+        views: Data | None = None,
     ) -> None:
         self._data, self._settings, self._device = data, settings, device
         with torch.no_grad():
-            self._targets = [teacher(batch.images.to(device)) for batch in data]
+            self._targets = [teacher(batch.images.to(device)) for batch in views or data]
 
     @torch.no_grad()
     def measure(self, model: nn.Module) -> tuple[float, float]:

@@ -16,18 +16,24 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, co
 
 from vqzoo.artifact.folder import check_new_folder, new_folder
 from vqzoo.artifact.reader import Artifact, open_artifact, verify_checksum
-from vqzoo.artifact.schema import CARD_FILE, CONFIG_FILE, DENSE_FILE, PLOT_FILE, WEIGHTS_FILE
+from vqzoo.artifact.schema import (
+    BUDGET_PLOT_FILE,
+    CARD_FILE,
+    CONFIG_FILE,
+    DENSE_FILE,
+    PLOT_FILE,
+    WEIGHTS_FILE,
+)
 from vqzoo.errors import ArtifactError, UsageError, VqzooError
 from vqzoo.hub.errors import NO_TOKEN, hub_errors, invalid_name
 from vqzoo.models.sources import parse_hub_id
 from vqzoo.plugin.manager import installed_plugins
-from vqzoo.report.card import REPO_PLACEHOLDER, render_card
-from vqzoo.report.card_plot import draw_bytes
+from vqzoo.report.card import REPO_PLACEHOLDER, card_plots, render_card
 from vqzoo.report.record_file import read_record
 
 TAG = "vqzoo"
 # The only files of an artifact's folder that are published, and of a repository that are pulled.
-PUBLISHED = (CONFIG_FILE, WEIGHTS_FILE, DENSE_FILE, CARD_FILE, PLOT_FILE)
+PUBLISHED = (CONFIG_FILE, WEIGHTS_FILE, DENSE_FILE, CARD_FILE, PLOT_FILE, BUDGET_PLOT_FILE)
 
 
 @dataclass(frozen=True)
@@ -234,10 +240,12 @@ def _operations(
         name: artifact.folder / name for name in PUBLISHED if (artifact.folder / name).is_file()
     }
     files[CARD_FILE] = _card(artifact, repo)
-    if PLOT_FILE not in files:
-        picture = io.BytesIO()
-        draw_bytes(artifact, picture)
-        files[PLOT_FILE] = picture.getvalue()
+    has_card = (artifact.folder / CARD_FILE).is_file()
+    for name, draw in card_plots(artifact, None if has_card else read_record(artifact)).items():
+        if name not in files:
+            picture = io.BytesIO()
+            draw(picture)
+            files[name] = picture.getvalue()
     obsolete = sorted(existing & set(PUBLISHED) - set(files))
     return [
         *(CommitOperationAdd(name, data) for name, data in sorted(files.items())),

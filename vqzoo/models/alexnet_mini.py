@@ -6,14 +6,12 @@ that `timm.create_model("alexnet_mini.fmnist", pretrained=True)` downloads nothi
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from timm.models import generate_default_cfgs, register_model
 
 from vqzoo.models.alexnet import AlexNet, AlexNetSpec, ConvSpec, create_alexnet
-
-WEIGHTS = Path(__file__).parent / "assets" / "alexnet_mini.fmnist.safetensors"
+from vqzoo.models.embedded import fmnist_config
 
 # AlexNet's five convolutions and three dense layers, with kernels and widths for 28x28 images. The
 # feature maps are 28, 14, 7 and 3 pixels wide; the dense layers hold 94% of the weights (in AlexNet
@@ -32,39 +30,15 @@ ALEXNET_MINI = AlexNetSpec(
     norm=True,
 )
 
-# Pixel mean and standard deviation of the 60,000 training images, on a scale of 0 to 1.
-FMNIST_MEAN = (0.2860,)
-FMNIST_STD = (0.3530,)
-FMNIST_LABELS = (
-    "T-shirt/top",
-    "Trouser",
-    "Pullover",
-    "Dress",
-    "Coat",
-    "Sandal",
-    "Shirt",
-    "Sneaker",
-    "Bag",
-    "Ankle boot",
-)
-
 default_cfgs = generate_default_cfgs(
     {
-        "alexnet_mini.fmnist": {
-            "file": str(WEIGHTS),
-            "num_classes": 10,
-            "input_size": (1, 28, 28),
-            "pool_size": (3, 3),
-            "crop_pct": 1.0,
-            "interpolation": "bilinear",
-            "mean": FMNIST_MEAN,
-            "std": FMNIST_STD,
-            "first_conv": "features.0",
-            "classifier": "classifier.6",
-            "label_names": FMNIST_LABELS,
-            "license": "apache-2.0",
-            "description": "AlexNet for 28x28 grey images, trained on Fashion-MNIST",
-        }
+        "alexnet_mini.fmnist": fmnist_config(
+            "alexnet_mini.fmnist",
+            pool_size=(3, 3),
+            first_conv="features.0",
+            classifier="classifier.6",
+            description="AlexNet for 28x28 grey images, trained on Fashion-MNIST",
+        )
     }
 )
 

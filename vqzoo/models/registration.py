@@ -23,7 +23,9 @@ def register_models(plugins: Plugins | None = None) -> None:
         >>> model = timm.create_model("alexnet_mini.fmnist", pretrained=True)
     """
     import vqzoo.models.alexnet
-    import vqzoo.models.alexnet_mini  # noqa: F401
+    import vqzoo.models.alexnet_mini
+    import vqzoo.models.mobilenet_mini
+    import vqzoo.models.vit_mini  # noqa: F401
 
     plugins = installed_plugins() if plugins is None else plugins
     if id(plugins) not in _registered:

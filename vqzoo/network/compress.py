@@ -9,6 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vqzoo.artifact.schema import Rest
+from vqzoo.budget.choose import choose
+from vqzoo.budget.methods import check_sizes_are_open, default_methods
+from vqzoo.budget.settings import HELD_OUT_IMAGES
+from vqzoo.budget.task import Limit, Task
 from vqzoo.calibration.repair import Repaired, repair_with
 from vqzoo.calibration.statistics import layer_statistics
 from vqzoo.compression.check import check_weights
@@ -18,6 +23,7 @@ from vqzoo.compression.layer import CompressedLayer
 from vqzoo.compression.model import compress_model
 from vqzoo.compression.norms.folding import FoldedNorms, merge_norms
 from vqzoo.compression.norms.folding import fold_norms as fold_batch_norms
+from vqzoo.compression.plugin_calls import decode_new
 from vqzoo.compression.selection import plan_layers
 from vqzoo.compression.view import compressible_layers, copy_with_weights
 from vqzoo.data.batches import Batch, Data
@@ -25,24 +31,33 @@ from vqzoo.data.calibration_data import (
     CALIBRATION_IMAGES,
     collect_calibration_data,
     open_calibration_data,
+    open_held_out,
 )
+from vqzoo.data.sources import ReadOptions
 from vqzoo.errors import CoverageWarning, UsageError
 from vqzoo.evaluation.answers import in_precision_of
 from vqzoo.module_checks import check_eager
 from vqzoo.network.choices import Choice, Rule, method_choices
 from vqzoo.network.compressed_model import CompressedModel
+from vqzoo.network.under_budget import form_when_saved, limit_of
 from vqzoo.plugin.files import plugin_files
 from vqzoo.plugin.manager import installed_plugins
 from vqzoo.progress import SilentWatcher, Watcher
+from vqzoo.report.budget import BudgetRecord
 from vqzoo.wrappers import without_wrappers
 
 
 def compress(
     model: nn.Module,
-    method: str | Mapping[str, Rule],
+    method: str | Mapping[str, Rule] | None = None,
     *,
-    layers: str | Sequence[str] = "dense",
+    layers: str | Sequence[str] | None = None,
     ratio: float | None = None,
+    size: str | int | None = None,
+    max_kl: float | None = None,
+    max_drop: float | None = None,
+    lambda_: float | None = None,
+    held_out_images: int = HELD_OUT_IMAGES,
     transforms: Sequence[Choice] = (),
     fold_norms: bool = False,
     calibrate: str | Iterable[Any] | None = None,
@@ -69,11 +84,23 @@ def compress(
         method: the name of a method, or a mapping from layer selectors to a method, to (method,
             options), or to a list of transforms that ends in a method:
             `{"features.*": ("km", {"k": 256}), "classifier.*": "pq"}`. The last selector that
-            matches a layer wins. The option "ratio" is a ratio for these layers alone.
-        layers: selectors of the layers that `method` compresses, if it is a name: "dense", "conv",
-            "all", "largest:3", names, patterns; a leading "!" excludes.
+            matches a layer wins. The option "ratio" is a ratio for these layers alone. Under a
+            budget it may be left out, and a name may be several, joined by commas: each layer gets
+            the method that suits it best.
+        layers: selectors of the layers that `method` compresses, if it is a name: "dense" (the
+            default), "conv", "all" (the default under a budget), "largest:3", names, patterns; a
+            leading "!" excludes.
         ratio: let the method choose its options per layer for this ratio, codebooks counted; 16
-            where neither a ratio nor options are given.
+            where neither a ratio nor options nor a budget are given.
+        size: the budget: the file that `save` writes by default, or `save_weights`, is at most this
+            large, header included: "2.3MB", "200kB", or bytes.
+        max_kl: or: the smallest file whose answers diverge from the dense network's by at most so
+            many nats, on images held out of calibration.
+        max_drop: or: the smallest file that loses at most so many points of top-1, on labelled
+            images held out of calibration.
+        lambda_: or: the price of a bit itself, in squared logits.
+        held_out_images: how many images `max_kl` and `max_drop` hold out at most; `calibrate` is
+            then a data specification.
         transforms: transforms to run before the method, in order: names, or (name, options).
         fold_norms: fold batch norms into the layers that they follow directly, before anything is
             compressed. The modules stay; saved in the layout "compact", they take a shift for each
@@ -90,7 +117,7 @@ def compress(
         keep_going: leave a layer dense if its plugin fails, and continue with the others.
         seed: the same seed gives the same codes.
         device: where to compute.
-        progress: callbacks; with neither `calibrate` nor `repair`, those of
+        progress: callbacks; with neither `calibrate` nor `repair` nor a budget, those of
             `vqzoo.progress.Progress` are enough.
         plugins: plugin files to use besides the installed plugins.
         **options: the method's options.
@@ -101,15 +128,17 @@ def compress(
 
     Raises:
         UsageError: `model` is not a network with weights or cannot be copied, a name or an option
-            is unknown, a selector matches nothing, there are no batch norms to fold, or the data
-            is invalid.
+            is unknown, a selector matches nothing, there are no batch norms to fold, the data is
+            invalid, or nothing keeps the budget.
         VqzooError: weights are not finite, or data cannot be read.
         NothingCompressed: no layer could be compressed.
         PluginError: a plugin failed, and `keep_going` is off.
 
     Example:
         >>> small = vqzoo.compress(model, "pq", layers="dense", k=256, d=4)
+        >>> small = vqzoo.compress(model, size="2.3MB", calibrate="imagefolder:train")
     """
+    limit = limit_of(size, max_kl, max_drop, lambda_)
     model = without_wrappers(model)
     with plugin_files(plugins):
         available = installed_plugins()
@@ -122,13 +151,23 @@ def compress(
         norms = fold_batch_norms(model)
         model = norms.module
     compressible, passed_over = compressible_layers(model)
-    choice, rules = method_choices(method, ratio, transforms, options)
+    if limit is not None and method is None:
+        method = ",".join(default_methods(available, limit.option))
+    choice, rules = method_choices(method, ratio, transforms, options, limit)
+    if layers is None:
+        layers = "dense" if limit is None else "all"
     selection = [layers] if isinstance(layers, str) else list(layers)
     plans, skipped = plan_layers(
         compressible, selection, choice, rules, available, passed_over=passed_over
     )
     check_weights(model, plans)
-    calibration = _open_images(calibrate, model, calibration_images, seed, skip_unreadable)
+    held_out: Data | None = None
+    if limit is None or limit.size is not None or limit.price is not None:
+        calibration = _open_images(calibrate, model, calibration_images, seed, skip_unreadable)
+    else:
+        calibration, held_out = _open_held_out(
+            calibrate, model, calibration_images, held_out_images, seed, skip_unreadable, limit
+        )
     if repair is calibrate or (isinstance(repair, str) and repair == calibrate):
         repair_data = calibration  # the images are decoded, or read, once
     else:
@@ -138,12 +177,50 @@ def compress(
     for plan in plans:
         if plan.layer.name in folded:
             watcher.note(plan.layer.name, folded[plan.layer.name])
+    matrices: dict[str, Tensor] = {}
+    finished: dict[int, CompressedLayer] = {}
+    budget: BudgetRecord | None = None
+    rest: Rest = "float32"
+    if limit is not None:
+        check_sizes_are_open(plans, available, limit.option)
+        features, rest = form_when_saved(model)
+        task = Task(
+            model=model,
+            plans=plans,
+            dense_layers=len(passed_over) + len(skipped),
+            plugins=available,
+            seed=seed,
+            device=where,
+            packing=None,
+            rest=rest,
+            features=features,
+            layout="plain",
+            norms=None if norms is None else norms.layers,
+            calibration=calibration,
+            repair=repair_data,
+            held_out=held_out,
+            keep_going=keep_going,
+            keep_going_option="keep_going=True",
+        )
+        chosen = choose(task, limit, watcher)
+        plans, budget = chosen.plans(plans), chosen.record
+        for index, candidate in chosen.trial.layers.items():
+            layer = finished[index] = candidate.compressed
+            name = layer.layer.name
+            matrices[name] = decode_new(layer.compressed, available, name)
     statistics = None
     if calibration is not None:
         statistics = layer_statistics(
-            model, plans, available, calibration, seed=seed, device=where, watcher=watcher
+            model,
+            plans,
+            available,
+            calibration,
+            seed=seed,
+            device=where,
+            watcher=watcher,
+            finished=list(matrices),
+            second_order_of_all=limit is not None,
         )
-    matrices: dict[str, Tensor] = {}
 
     def keep(index: int, layer: CompressedLayer, decoded: Tensor) -> CompressedLayer:
         matrices[layer.layer.name] = decoded
@@ -158,6 +235,7 @@ def compress(
         device=where,
         progress=watcher,
         statistics=statistics,
+        finished=finished,
         keep_going=keep_going,
     )
     module = copy_with_weights(model, matrices).eval().requires_grad_(False)
@@ -174,11 +252,47 @@ def compress(
         passed_over | skipped | failed,
         plugins,
         repaired,
-        None if norms is None else norms.layers,
+        rest=rest,
+        budget=budget,
+        norms=None if norms is None else norms.layers,
     )
     if small.coverage.low:
         warnings.warn(f"{small.coverage}", CoverageWarning, stacklevel=2)
     return small
+
+
+def _open_held_out(
+    source: str | Iterable[Any] | None,
+    model: nn.Module,
+    images: int,
+    held_out: int,
+    seed: int,
+    skip_unreadable: bool,
+    limit: Limit,
+) -> tuple[Data, Data]:
+    """Calibration images, and others that judge the network.
+
+    Raises:
+        UsageError: there is no specification of data to hold some out of, it is invalid, or labels
+            are missing.
+    """
+    if not isinstance(source, str):
+        raise UsageError(
+            f"{limit.text} is measured on images held out of calibration: give calibrate= a data "
+            'specification, as in calibrate="imagefolder:PATH"'
+        )
+    if images < 1 or held_out < 1:
+        raise UsageError("calibration_images= and held_out_images=: choose at least 1")
+    read = ReadOptions(skip_unreadable=skip_unreadable)
+    calibration, judging = open_held_out(
+        source, model, images=images, held_out=held_out, seed=seed, read=read
+    )
+    if limit.max_drop is not None and not judging.labelled:
+        raise UsageError(
+            f"{judging.name} has no labels for max_drop=: {judging.unlabelled}; give max_kl=, "
+            "which needs none"
+        )
+    return calibration, judging
 
 
 def _open_images(

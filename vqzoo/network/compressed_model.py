@@ -6,21 +6,22 @@ from typing import Any
 
 from torch import nn
 
-from vqzoo.artifact.encode import EncodedLayer, encode_layer
+from vqzoo.artifact.encode import EncodedLayer
 from vqzoo.artifact.folder import check_target, replacement_folder
 from vqzoo.artifact.schema import Layout, Rest
 from vqzoo.artifact.writer import record_proof, write_artifact
 from vqzoo.calibration.repair import Repaired
 from vqzoo.compression.coverage import Coverage, account
+from vqzoo.compression.encoded import encode_compressed
 from vqzoo.compression.layer import CompressedLayer
 from vqzoo.compression.rest import with_rounded_rest
-from vqzoo.compression.view import weight_key
 from vqzoo.models.arguments import required_features
 from vqzoo.models.timm_config import timm_config
 from vqzoo.network.load import load
 from vqzoo.network.proof import prove
 from vqzoo.plugin.files import plugin_files
 from vqzoo.plugin.manager import Plugins, installed_plugins
+from vqzoo.report.budget import BudgetRecord
 
 
 class CompressedModel(nn.Module):
@@ -36,6 +37,8 @@ class CompressedModel(nn.Module):
             norms and other vectors are not listed; `coverage` counts them.
         plugin_files: the plugin files that it was compressed with.
         repaired: what `repair=` corrected, None where nothing was to be repaired.
+        rest: how its files store tensors that stay dense, by default.
+        budget: what a budget chose, and what it predicted; None without one.
         norms: batch norm -> the layer whose weights have its scale; empty without `fold_norms=`.
     """
 
@@ -46,6 +49,9 @@ class CompressedModel(nn.Module):
         skipped: Mapping[str, str],
         plugins: Sequence[str | Path] = (),
         repaired: Repaired | None = None,
+        *,
+        rest: Rest = "float32",
+        budget: BudgetRecord | None = None,
         norms: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__()
@@ -54,6 +60,8 @@ class CompressedModel(nn.Module):
         self.skipped = dict(skipped)
         self.plugin_files = tuple(plugins)
         self.repaired = repaired
+        self.rest: Rest = rest
+        self.budget = budget
         self.norms = dict(norms or {})
 
     @property
@@ -80,7 +88,7 @@ class CompressedModel(nn.Module):
         *,
         model_args: Mapping[str, Any] | None = None,
         packing: str | None = None,
-        rest: Rest = "float32",
+        rest: Rest | None = None,
         layout: Layout = "plain",
         force: bool = False,
     ) -> None:
@@ -97,7 +105,8 @@ class CompressedModel(nn.Module):
             packing: how codes become bytes: "bits", "huffman", "ans", "context", or a plugin's
                 packing; None for that of each method, which is "bits" for most.
             rest: how float32 tensors that stay dense are stored: "float16" rounds those whose
-                values it keeps to within 2^-11 of the largest.
+                values it keeps to within 2^-11 of the largest; None for "float32", and "float16"
+                of what was compressed under a budget.
             layout: how the file is laid out: "compact" compresses its header; neither older
                 versions of vqzoo nor other safetensors readers see the tensors in it.
             force: replace an artifact that exists.
@@ -108,7 +117,7 @@ class CompressedModel(nn.Module):
             VqzooError: what timm creates again computes something else; names the module.
         """
         with plugin_files(self.plugin_files):
-            self._save(Path(folder), model_args, packing, rest, layout, force)
+            self._save(Path(folder), model_args, packing, rest or self.rest, layout, force)
 
     def _save(
         self,
@@ -146,19 +155,7 @@ def encoded_layers(
     small: CompressedModel, packing: str | None, plugins: Plugins
 ) -> list[EncodedLayer]:
     """The compressed layers as a file holds them, their codes packed by `packing`."""
-    return [
-        encode_layer(
-            weight_key(layer.layer.name),
-            layer.layer.shape,
-            small.module.get_parameter(weight_key(layer.layer.name)).dtype,
-            layer.compressed,
-            layer.options,
-            packing,
-            plugins,
-            [(step.name, step.options) for step in layer.transforms],
-        )
-        for layer in small.layers
-    ]
+    return [encode_compressed(small.module, layer, packing, plugins) for layer in small.layers]
 
 
 def method_label(small: CompressedModel) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vqzoo.plugin.code import Code, Floats, Indices, MethodCode, index_bits, stored_bits
     from vqzoo.plugin.contract import CONTRACT_VERSION
+    from vqzoo.plugin.formats.importer import ImportedNetwork, Importer, ImportTarget
     from vqzoo.plugin.hookspecs import hookimpl
     from vqzoo.plugin.method import LayerContext, Method, Options, SkipLayer
     from vqzoo.plugin.packing import Packing
@@ -22,6 +23,7 @@ _MODULES = {
     "code": ("Code", "Floats", "Indices", "MethodCode", "index_bits", "stored_bits"),
     "contract": ("CONTRACT_VERSION",),
     "hookspecs": ("hookimpl",),
+    "formats.importer": ("ImportTarget", "ImportedNetwork", "Importer"),
     "method": ("LayerContext", "Method", "Options", "SkipLayer"),
     "packing": ("Packing",),
     "quantizer": ("Quantizer",),
@@ -35,6 +37,9 @@ __all__ = [
     "CONTRACT_VERSION",
     "Code",
     "Floats",
+    "ImportTarget",
+    "ImportedNetwork",
+    "Importer",
     "Indices",
     "LayerContext",
     "LayerInfo",

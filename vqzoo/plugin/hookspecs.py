@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 if TYPE_CHECKING:
+    from vqzoo.plugin.formats.importer import Importer
     from vqzoo.plugin.packing import Packing
     from vqzoo.plugin.quantizer import Quantizer
     from vqzoo.plugin.selector import LayerSelector
@@ -33,6 +34,11 @@ def vqzoo_layer_selectors() -> "Sequence[LayerSelector]":  # type: ignore[empty-
 @hookspec
 def vqzoo_packings() -> "Sequence[Packing]":  # type: ignore[empty-body]
     """Return instances of the packings that this plugin provides."""
+
+
+@hookspec
+def vqzoo_importers() -> "Sequence[Importer]":  # type: ignore[empty-body]
+    """Return instances of the importers that this plugin provides."""
 
 
 @hookspec

@@ -26,6 +26,7 @@ from vqzoo.plugin.files import (
     import_file,
     plugin_files,
 )
+from vqzoo.plugin.formats.importer import Importer
 from vqzoo.plugin.method import Method, Options
 from vqzoo.plugin.packing import Packing
 from vqzoo.plugin.quantizer import Quantizer
@@ -62,6 +63,7 @@ class Plugins:
     transforms: Registry[Transform] = field(default_factory=lambda: Registry("transform"))
     selectors: Registry[LayerSelector] = field(default_factory=lambda: Registry("layer selector"))
     packings: Registry[Packing] = field(default_factory=lambda: Registry("packing"))
+    importers: Registry[Importer] = field(default_factory=lambda: Registry("importer"))
     statuses: list[PluginStatus] = field(default_factory=list)
     hooks: pluggy.PluginManager = field(default_factory=lambda: pluggy.PluginManager(GROUP))
 
@@ -83,7 +85,7 @@ class Plugins:
     @property
     def registries(self) -> tuple[Registry[Any], ...]:
         """One registry for each kind of item."""
-        return (self.quantizers, self.transforms, self.selectors, self.packings)
+        return (self.quantizers, self.transforms, self.selectors, self.packings, self.importers)
 
     def method(self, name: str) -> Registered[Any]:
         """The quantizer or transform called `name` or `distribution:name`.
@@ -216,6 +218,7 @@ def _register(plugins: Plugins, plugin: Any, origin: Origin) -> list[str]:
             (plugins.transforms, _provided(plugins, name, "vqzoo_transforms", Transform)),
             (plugins.selectors, _provided(plugins, name, "vqzoo_layer_selectors", LayerSelector)),
             (plugins.packings, _provided(plugins, name, "vqzoo_packings", Packing)),
+            (plugins.importers, _provided(plugins, name, "vqzoo_importers", Importer)),
         ]
     except BaseException:
         if plugins.hooks.has_plugin(name):  # pluggy keeps a plugin whose hooks it refused

@@ -20,6 +20,20 @@ def parse_call(text: str) -> tuple[str, dict[str, str]]:
     return head, parse_option_pairs([part for part in tail.split(",") if part])
 
 
+def parse_methods(text: str) -> tuple[str, ...]:
+    """Read `NAME[,NAME...]`: the methods of which a budget chooses one for each layer.
+
+    Raises:
+        UsageError: a name is empty, or stands there twice.
+    """
+    names = tuple(name.strip() for name in text.split(","))
+    if not all(names):
+        raise UsageError(f"methods {text!r}: write NAME,NAME, as in 'ecq,pq'")
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise UsageError(f"methods {text!r}: {twice[0]} stands there twice")
+    return names
+
+
 def parse_option_pairs(pairs: list[str]) -> dict[str, str]:
     """Read `name=value` pairs.
 

@@ -48,13 +48,16 @@ class BudgetRecord(Block):
     price: float
     """The price of a bit, lambda, in squared logits."""
     predicted_loss: float | None
-    """Squared change of the centred logits that second-order statistics predict, halved and summed
-    over `layers`; null without calibration."""
+    """Squared change of the centred logits that second-order statistics predict, halved: the sum
+    over `layers`; null without calibration. `agreement.logit_change` is what was measured."""
     layers: dict[str, float]
-    """Layer to its share of the predicted loss; layers without statistics are missing."""
+    """Layer to its share of the predicted loss. Where no images say what errors do, losing all
+    weights of a layer is taken to cost 100 squared logits."""
     held_out: HeldOutRecord | None
     """The network on images held out of calibration; null where the search needs none."""
     steps: tuple[PriceStep, ...]
     """What the search tried, in order."""
+    methods: tuple[str, ...] = ()
+    """The methods that layers could have; absent in older records."""
     remark: str | None = Field(default=None)
     """Why the file is no nearer to the budget; absent where it is near."""

@@ -1,11 +1,15 @@
 """The model card, README.md: what an artifact's headers and the record of its run say."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import IO
 
 from vqzoo.artifact.files import new_file, write_text
 from vqzoo.artifact.reader import Artifact, open_artifact
-from vqzoo.artifact.schema import CARD_FILE, PLOT_FILE
+from vqzoo.artifact.schema import BUDGET_PLOT_FILE, CARD_FILE, PLOT_FILE
 from vqzoo.plugin.manager import Plugins
+from vqzoo.report.budget_plot import draw_budget
 from vqzoo.report.card_figures import accuracy_section, costs_section, layers_section, size_section
 from vqzoo.report.card_metadata import card_metadata, method_names, model_name, pretrained_cfg
 from vqzoo.report.card_origin import making_section, origin_section
@@ -15,16 +19,31 @@ from vqzoo.report.markdown import code, plain
 from vqzoo.report.record import Record
 from vqzoo.report.record_file import read_record
 
+Draw = Callable[[Path | IO[bytes]], None]  # draws a plot into a file
 # Stands for the repository's name until the card is pushed.
 REPO_PLACEHOLDER = "ORG/NAME"
 
 
 def write_card(folder: Path, plugins: Plugins) -> None:
-    """Write README.md and its plot beside an artifact and its report.json."""
+    """Write README.md and its plots beside an artifact and its report.json."""
     artifact = open_artifact(folder)
-    write_text(folder / CARD_FILE, render_card(artifact, read_record(artifact), plugins))
-    with new_file(folder / PLOT_FILE) as temporary:
-        draw_bytes(artifact, temporary)
+    record = read_record(artifact)
+    write_text(folder / CARD_FILE, render_card(artifact, record, plugins))
+    for name, draw in card_plots(artifact, record).items():
+        with new_file(folder / name) as temporary:
+            draw(temporary)
+
+
+def card_plots(
+    artifact: Artifact, record: Record | None
+) -> dict[str, Callable[[Path | IO[bytes]], None]]:
+    """The plots that the card shows: file name -> what draws it into a file."""
+    plots: dict[str, Callable[[Path | IO[bytes]], None]] = {
+        PLOT_FILE: partial(draw_bytes, artifact)
+    }
+    if record is not None and record.budget is not None:
+        plots[BUDGET_PLOT_FILE] = partial(draw_budget, record)
+    return plots
 
 
 def render_card(artifact: Artifact, record: Record | None, plugins: Plugins) -> str:

@@ -3,11 +3,17 @@
 from collections.abc import Iterator
 
 from vqzoo.artifact.reader import Artifact
-from vqzoo.artifact.schema import WEIGHTS_FILE
+from vqzoo.artifact.schema import BUDGET_PLOT_FILE, IMPORTED, WEIGHTS_FILE
 from vqzoo.plugin.manager import Plugins
 from vqzoo.report.budget import BudgetRecord
-from vqzoo.report.card_metadata import base_model, license_of, method_names, model_name
-from vqzoo.report.formatting import count_of, nats, points
+from vqzoo.report.card_metadata import (
+    base_model,
+    license_of,
+    method_names,
+    model_name,
+    pretrained_cfg,
+)
+from vqzoo.report.formatting import chosen_text, count_of, nats, points, predicted_text
 from vqzoo.report.markdown import code, plain
 from vqzoo.report.record import Record
 from vqzoo.report.steps import FinetuningRecord, RepairRecord
@@ -15,6 +21,11 @@ from vqzoo.report.steps import FinetuningRecord, RepairRecord
 
 def making_section(artifact: Artifact, record: Record | None) -> str:
     """The command, the versions, and the steps besides compression."""
+    if record is None and artifact.block.weights.startswith(IMPORTED):
+        return (
+            f"## How it was made\n\nBy `vqzoo import`, from {_imported_file(artifact)}. The "
+            "decoded weights are those that the library which wrote it computes with, bit for bit."
+        )
     if record is None:
         return (
             "## How it was made\n\nWith `vqzoo.compress`, from a model in memory, with the methods "
@@ -38,7 +49,8 @@ def _steps(record: Record) -> Iterator[str]:
             f"{plain(record.calibration.data)}."
         )
     if record.budget is not None:
-        yield _budget(record.budget)
+        yield _budget(record.budget) + _prediction(record)
+        yield f"![Bytes and predicted loss by layer]({BUDGET_PLOT_FILE})"
     if (repair := record.repair) is not None:
         yield (
             f"After compression, {_repaired(repair)} corrected on {plain(repair.data)}, without "
@@ -70,6 +82,16 @@ def _budget(budget: BudgetRecord) -> str:
         f"{text}, chosen for {limit} on {plain(held_out.data)}: there it was {judged}. "
         "The figures above are on other images."
     )
+
+
+def _prediction(record: Record) -> str:
+    """Which methods the layers got, and the prediction beside what was measured."""
+    assert record.budget is not None
+    text = ""
+    if len(record.budget.methods) > 1:
+        text = f" Each layer got the cheapest of several methods: {plain(chosen_text(record))}."
+    predicted = predicted_text(record)
+    return text if predicted is None else f"{text} Predicted was {predicted}."
 
 
 def _repaired(repair: RepairRecord) -> str:
@@ -104,11 +126,21 @@ def _finetuning(finetuning: FinetuningRecord, model: str) -> str:
     )
 
 
+def _imported_file(artifact: Artifact) -> str:
+    """The file that was imported, and its kind."""
+    kind, _, name = artifact.block.weights.removeprefix(IMPORTED).partition(":")
+    return f"the file {code(name)} of the kind {code(kind)}"
+
+
 def origin_section(artifact: Artifact, record: Record | None, plugins: Plugins) -> str:
     """Where the dense weights came from, their licence, and the methods' sources."""
     base, weights = base_model(artifact, record), artifact.block.weights
     if base:
         origin = f"The dense weights are those of [{plain(base)}](https://huggingface.co/{base})"
+    elif weights.startswith(IMPORTED):
+        origin = f"The weights come from {_imported_file(artifact)}"
+        if isinstance(address := pretrained_cfg(artifact).get("origin_url"), str):
+            origin += f", from {plain(address, 500)}"
     elif weights == "pretrained":
         origin = f"The dense weights are those of {code(model_name(artifact, record))}"
     else:

@@ -7,6 +7,7 @@ from vqzoo.artifact.parts import layer_parts
 from vqzoo.artifact.reader import Artifact
 from vqzoo.artifact.schema import IndicesEntry
 from vqzoo.compression.view import layer_name
+from vqzoo.report.formatting import printable_label
 
 _BARS = 24
 _COLORS = {"codes": "#4477aa", "floats": "#ee7733", "dense": "#bbbbbb"}
@@ -49,7 +50,7 @@ def _rows(artifact: Artifact) -> list[tuple[str, dict[str, float]]]:
         for name, part in layer_parts(key, entry.code):
             kind = "codes" if isinstance(part, IndicesEntry) else "floats"
             kinds[kind] += tensors[name].nbytes / 1e3
-        rows.append((_label(layer_name(key) or key), kinds))
+        rows.append((printable_label(layer_name(key) or key), kinds))
     if len(rows) > _BARS:
         largest = sorted(rows, key=lambda row: -sum(row[1].values()))[: _BARS - 1]
         shown = {id(row) for row in largest}
@@ -60,8 +61,3 @@ def _rows(artifact: Artifact) -> list[tuple[str, dict[str, float]]]:
     dense = sum(tensor.nbytes for tensor in artifact.dense_tensors().values()) / 1e3
     count = len(artifact.dense_tensors())
     return [*rows, (f"{count} dense tensors", {"codes": 0.0, "floats": 0.0, "dense": dense})]
-
-
-def _label(name: str) -> str:
-    text = "".join(c if c.isprintable() and c.isascii() else "?" for c in name)
-    return text if len(text) <= 40 else f"…{text[-39:]}"

@@ -52,6 +52,9 @@ class AgreementRecord(Block):
     """Percentage of images that both networks put in the same class."""
     kl: float | None
     """Mean KL(dense ‖ compressed) in nats; null where logits were not finite."""
+    logit_change: float | None = None
+    """Half the squared change of the centred logits, mean over the images: what a budget's
+    `predicted_loss` predicts. Null where logits were not finite; absent in older records."""
 
 
 def accuracy_record(dense: Evaluation, compressed: Evaluation) -> AccuracyRecord:
@@ -76,4 +79,5 @@ def agreement_record(agreement: Agreement) -> AgreementRecord:
         images=agreement.images,
         top1=agreement.top1,
         kl=agreement.kl if math.isfinite(agreement.kl) else None,
+        logit_change=agreement.logit_change if math.isfinite(agreement.logit_change) else None,
     )

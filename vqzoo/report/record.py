@@ -91,7 +91,8 @@ class Record(Block):
     model: str
     """Full timm name of the model, without local folders."""
     weights: str
-    """Source of the dense weights: `pretrained`, `random` or `checkpoint:<file name>`."""
+    """Source of the dense weights: `pretrained`, `random` or `checkpoint:<file name>`; of a network
+    that was imported as codes `imported:<kind>:<file name>`."""
     weights_sha256: str
     """sha256 of the dense state dict in fp32."""
     method: str

@@ -5,16 +5,14 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-from vqzoo.artifact.encode import EncodedLayer, encode_layer
-from vqzoo.artifact.file_size import artifact_bytes
-from vqzoo.artifact.rest import stored_rest
-from vqzoo.artifact.writer import untouched_tensors
+from vqzoo.artifact.encode import EncodedLayer
+from vqzoo.artifact.file_size import network_bytes
 from vqzoo.calibration.statistics import layer_statistics
+from vqzoo.compression.encoded import encode_compressed
 from vqzoo.compression.layer import CompressedLayer
 from vqzoo.compression.model import compress_model
 from vqzoo.compression.norms.folding import merge_norms
 from vqzoo.compression.plugin_calls import Statistics
-from vqzoo.compression.view import weight_key
 from vqzoo.models.arguments import required_features
 from vqzoo.progress import Watcher
 from vqzoo.report.layer_record import LayerRecord, layer_record
@@ -72,7 +70,8 @@ def compress_layers(
     finished = {i: KeptLayer(*layer) for i, layer in enumerate(saved) if layer is not None}
 
     def keep(index: int, compressed: CompressedLayer, decoded: Tensor) -> KeptLayer:
-        encoded = encode(prepared, compressed)
+        module, packing = prepared.opened.module, prepared.recipe.packing
+        encoded = encode_compressed(module, compressed, packing, plugins)
         layer = KeptLayer(encoded, layer_record(compressed, encoded))
         save_layer(work, index, layer.encoded, layer.row)
         return layer
@@ -104,32 +103,21 @@ def compress_layers(
     )
 
 
-def encode(prepared: Prepared, compressed: CompressedLayer) -> EncodedLayer:
-    """A compressed layer in the run's packing."""
-    key = weight_key(compressed.layer.name)
-    return encode_layer(
-        key,
-        compressed.layer.shape,
-        prepared.opened.module.get_parameter(key).dtype,
-        compressed.compressed,
-        compressed.options,
-        prepared.recipe.packing,
-        prepared.plugins,
-        [(step.name, step.options) for step in compressed.transforms],
-    )
-
-
 def weights_file_bytes(
     prepared: Prepared, module: nn.Module, layers: Sequence[EncodedLayer]
 ) -> int:
     """Size of the `vqzoo.safetensors` that holds these layers and the rest of `module`."""
-    if prepared.norms is not None:
+    recipe, norms = prepared.recipe, prepared.norms
+    if norms is not None:
         module = merge_norms(module)
-    dense, aliases = untouched_tensors(module, {layer.key for layer in layers})
-    stored = stored_rest(dense, prepared.recipe.rest_dtype)
-    features, layout = required_features(prepared.config), prepared.recipe.file_layout
-    norms = None if prepared.norms is None else prepared.norms.layers
-    return artifact_bytes(stored, aliases, layers, features, layout, norms)
+    return network_bytes(
+        module,
+        layers,
+        recipe.rest_dtype,
+        required_features(prepared.config),
+        recipe.file_layout,
+        None if norms is None else norms.layers,
+    )
 
 
 def gather_statistics(
@@ -147,4 +135,5 @@ def gather_statistics(
         device=prepared.device,
         watcher=watcher,
         finished=finished,
+        second_order_of_all=prepared.recipe.budget is not None,
     )

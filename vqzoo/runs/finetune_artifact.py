@@ -67,7 +67,7 @@ def _finetune(
     record = read_record(artifact)
     with watcher.phase("reading the artifact"):
         module = build_model(artifact, plugins)
-    dense = open_dense_model(artifact, record, request, watcher)
+    dense = open_dense_model(artifact, record, module, request, watcher)
     teacher = dense if request.teacher is None else find_model(request.teacher, watcher)
     with watcher.phase("opening the images"):
         training = _open_training(request, dense, watcher)

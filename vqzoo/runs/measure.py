@@ -1,12 +1,9 @@
 """`vqzoo eval`: measure the accuracy or the retrieval of an artifact or a dense model."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from torch import nn
 
 from vqzoo.data.evaluation_data import Data, open_data
 from vqzoo.data.sources import ReadOptions
@@ -20,11 +17,9 @@ from vqzoo.evaluation.retrieval import (
     retrieve,
 )
 from vqzoo.evaluation.statistics import PairedDifference
-from vqzoo.models.dense import find_model
 from vqzoo.models.embedded import default_data
-from vqzoo.models.sources import names_repository, split_source
 from vqzoo.network.build import Mode
-from vqzoo.network.load import load
+from vqzoo.network.by_name import NamedNetwork, names_artifact, open_network
 from vqzoo.progress import Watcher
 from vqzoo.runs.prepare import parse_device
 
@@ -138,31 +133,20 @@ def measure_retrieval(request: MeasureRequest, watcher: Watcher) -> dict[str, An
     return result
 
 
-@dataclass(frozen=True)
-class _Network:
-    """A network, its full timm name, and the user's name for it."""
-
-    module: nn.Module
-    name: str
-    label: str
-
-
 def _open(
     request: MeasureRequest, watcher: Watcher, *, own_labels: bool
-) -> list[tuple[_Network, Data]]:
+) -> list[tuple[NamedNetwork, Data]]:
     """The subject and the reference, if any, each with the images preprocessed for it."""
     names = [request.subject] + ([] if request.reference is None else [request.reference])
-    networks: list[_Network] = []
+    networks: list[NamedNetwork] = []
     checkpoint = request.checkpoint
     for name in names:
-        if _names_artifact(name):
-            networks.append(_load(name, request.mode, watcher))
-        else:
-            networks.append(_find(name, watcher, checkpoint))
+        networks.append(open_network(name, watcher, mode=request.mode, checkpoint=checkpoint))
+        if not names_artifact(name):
             checkpoint = None
     if checkpoint is not None:
         raise UsageError(f"{request.subject} already has weights: leave --checkpoint out")
-    if request.mode == "codes" and not any(map(_names_artifact, names)):
+    if request.mode == "codes" and not any(map(names_artifact, names)):
         raise UsageError(f"{request.subject} is a dense model: only artifacts run from codes")
     spec = request.data or default_data(networks[0].name)
     if spec is None:
@@ -178,24 +162,6 @@ def _open(
             )
             for network in networks
         ]
-
-
-def _names_artifact(name: str) -> bool:
-    return Path(name).is_dir() or (names_repository(name) and split_source(name)[0] is None)
-
-
-def _load(name: str, mode: Mode, watcher: Watcher) -> _Network:
-    with watcher.phase(f"loading {name}"):
-        module = load(name, mode=mode)
-    cfg: dict[str, Any] = getattr(module, "pretrained_cfg", {})
-    return _Network(module, f"{cfg['architecture']}.{cfg.get('tag')}", name)
-
-
-def _find(name: str, watcher: Watcher, checkpoint: Path | None) -> _Network:
-    if ":" not in name and (os.sep in name or name.startswith("~")):
-        raise UsageError(f"the folder {name} does not exist")
-    opened = find_model(name, watcher, checkpoint=checkpoint)
-    return _Network(opened.module, opened.name, name)
 
 
 def _accuracy(model: str, result: Evaluation) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from vqzoo.budget.methods import check_sizes_are_open
 from vqzoo.compression.check import check_weights
 from vqzoo.compression.folding import check_copies
 from vqzoo.compression.norms.folding import FoldedNorms, fold_norms
@@ -25,8 +26,9 @@ from vqzoo.models.embedded import default_data
 from vqzoo.models.timm_config import timm_config
 from vqzoo.plugin.manager import Plugins, installed_plugins
 from vqzoo.plugin.method import Method
+from vqzoo.plugin.text import parse_methods
 from vqzoo.progress import Watcher
-from vqzoo.runs.budget.methods import check_price, with_budget_images, with_budget_method
+from vqzoo.runs.budget.methods import with_budget_images, with_budget_method
 from vqzoo.runs.recipe import NO_IMAGES, Recipe, recipe_hash
 from vqzoo.runs.rules import Rule
 from vqzoo.runs.workspace import default_folder
@@ -110,7 +112,7 @@ def prepare(
     if recipe.repair is not None or recipe.finetune is not None:
         check_copies(opened.module)
     if recipe.budget is not None:
-        check_price(recipe, plans, plugins)
+        check_sizes_are_open(plans, plugins, recipe.budget)
     check_weights(opened.module, plans)
     with watcher.phase("opening the images"):
         data = open_measured_data(recipe, opened, watcher)
@@ -253,8 +255,8 @@ def _typed(recipe: Recipe, plugins: Plugins) -> Recipe:
             )
         }
         if request.method is not None:
-            method = plugins.quantizers.get(request.method).item
-            changes["options"] = typed(method, request.options)
+            methods = [plugins.quantizers.get(name).item for name in parse_methods(request.method)]
+            changes["options"] = typed(methods[0], request.options)
         return changes
 
     if recipe.packing is not None:

@@ -1,6 +1,6 @@
 """The recipe of a run: one model, how to compress it, how to measure it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -8,12 +8,21 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, m
 
 from vqzoo.artifact.files import canonical_json, sha256_file, sha256_text
 from vqzoo.artifact.schema import Layout, Rest
+from vqzoo.budget.settings import BUDGET_REST, BudgetSettings
 from vqzoo.command_options import CommandOption, OptionGroup, public_data_name
 from vqzoo.errors import UsageError, invalid_field
 from vqzoo.finetuning.settings import Finetuning
-from vqzoo.plugin.text import json_value_text, parse_json_pairs, parse_option_pairs
-from vqzoo.runs.budget.settings import BudgetSettings
-from vqzoo.runs.rules import OptionValue, Ratio, Rule, Step, method_choice, parse_rule
+from vqzoo.plugin.text import json_value_text, parse_json_pairs, parse_methods, parse_option_pairs
+from vqzoo.runs.rules import (
+    MethodNames,
+    OptionValue,
+    Ratio,
+    Rule,
+    Step,
+    check_options_of_one_method,
+    method_choice,
+    parse_rule,
+)
 
 if TYPE_CHECKING:
     from vqzoo.compression.selection import MethodChoice
@@ -107,12 +116,14 @@ class Recipe(BudgetSettings, BaseModel):
         ),
     ] = {}
     method: Annotated[
-        str | None,
+        MethodNames | None,
         CommandOption(
             "--method",
             "-m",
-            help="A method; `vqzoo methods` lists them.",
-            default="under a budget one that knows its price",
+            help="A method; `vqzoo methods` lists them. Under a budget, several joined by commas: "
+            "each layer gets the one that suits it best.",
+            default="under a budget those that know its price",
+            metavar="NAME[,NAME...]",
         ),
     ] = None
     options: Annotated[
@@ -285,6 +296,13 @@ class Recipe(BudgetSettings, BaseModel):
     @model_validator(mode="after")
     def _something_to_do(self) -> "Recipe":
         self.check_beside(ratio=self.ratio is not None, finetune=self.finetune is not None)
+        if self.method is not None:
+            check_options_of_one_method(self.method, options=self.options, ratio=self.ratio)
+        if self.budget is None and (several := [name for name in self._named if "," in name]):
+            raise ValueError(
+                f"{several[0]}: it takes a budget to choose between methods: give --size 2.3MB, or "
+                "one method"
+            )
         if self.method is None and not self.rules and self.budget is None:
             raise ValueError(
                 "give a method (--method NAME; `vqzoo methods` lists them), rules, or a size "
@@ -304,16 +322,18 @@ class Recipe(BudgetSettings, BaseModel):
     @property
     def label(self) -> str:
         """The method in one word, for names and records."""
+        return method_label(name for text in self._named for name in parse_methods(text))
+
+    @property
+    def _named(self) -> list[str]:
+        """The methods of the recipe and its rules, as they are written."""
         named = [self.method, *(rule.method for rule in self.rules)]
-        methods = {name.rpartition(":")[2] for name in named if name is not None}
-        if len(methods) == 1:
-            return methods.pop()
-        return "mixed"
+        return [text for text in named if text is not None]
 
     @property
     def rest_dtype(self) -> Rest:
         """How tensors that stay dense are stored."""
-        return self.rest or ("float32" if self.budget is None else "float16")
+        return self.rest or ("float32" if self.budget is None else BUDGET_REST)
 
     @property
     def file_layout(self) -> Layout:
@@ -326,6 +346,12 @@ class Recipe(BudgetSettings, BaseModel):
         if self.method is None:
             return None
         return method_choice(self.method, self.options, self.ratio, self.transforms)
+
+
+def method_label(methods: Iterable[str]) -> str:
+    """The name that all methods have, or "mixed"."""
+    names = {name.rpartition(":")[2] for name in methods}
+    return names.pop() if len(names) == 1 else "mixed"
 
 
 def make_recipe(fields: Mapping[str, Any]) -> Recipe:

@@ -3,15 +3,25 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from vqzoo.errors import UsageError, invalid_field
-from vqzoo.plugin.text import parse_call
+from vqzoo.plugin.text import parse_call, parse_methods
 
 if TYPE_CHECKING:  # torch comes with it, and `vqzoo run --help` does without
     from vqzoo.compression.selection import MethodChoice, TransformChoice
 
+
+def _canonical_methods(text: str) -> str:
+    try:
+        return ",".join(parse_methods(text))
+    except UsageError as error:
+        raise ValueError(str(error)) from None
+
+
 Ratio = Annotated[float, Field(gt=1, le=10000)]
+# The name of a method, or several joined by commas, of which a budget chooses for each layer.
+MethodNames = Annotated[str, AfterValidator(_canonical_methods)]
 OptionValue = bool | int | float | str
 
 
@@ -51,10 +61,15 @@ class Rule(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     layers: str
-    method: str
+    method: MethodNames
     options: dict[str, OptionValue] = {}
     ratio: Ratio | None = None
     transforms: tuple[Step, ...] = ()
+
+    @model_validator(mode="after")
+    def _options_of_one_method(self) -> "Rule":
+        check_options_of_one_method(self.method, options=self.options, ratio=self.ratio)
+        return self
 
     def __str__(self) -> str:
         """The text that reads as this rule."""
@@ -73,10 +88,24 @@ def method_choice(
     ratio: float | None,
     transforms: tuple[Step, ...],
 ) -> "MethodChoice":
-    """A method with its options and transforms, as the compression package takes it."""
+    """A method, or several, with options and transforms, as the compression package takes it."""
     from vqzoo.compression.selection import MethodChoice
 
-    return MethodChoice(method, options, ratio, tuple(step.choice() for step in transforms))
+    first, *others = parse_methods(method)
+    steps = tuple(step.choice() for step in transforms)
+    return MethodChoice(first, options, ratio, steps, tuple(others))
+
+
+def check_options_of_one_method(
+    method: str, *, options: Mapping[str, Any], ratio: float | None
+) -> None:
+    """Refuse options or a ratio beside several methods.
+
+    Raises:
+        ValueError: says what to do.
+    """
+    if "," in method and (options or ratio):
+        raise ValueError(f"options and ratios belong to one method: leave them out beside {method}")
 
 
 def parse_rule(text: str) -> Rule:

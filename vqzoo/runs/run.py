@@ -12,12 +12,12 @@ from vqzoo.plugin.files import plugin_files
 from vqzoo.progress import Watcher
 from vqzoo.report.steps import CalibrationRecord, NormsRecord
 from vqzoo.runs.before_after import measure_baseline
-from vqzoo.runs.budget.choose import choose_price
+from vqzoo.runs.budget.choose import choose_layers
 from vqzoo.runs.command_line import canonical_command
 from vqzoo.runs.compress_layers import CompressedNetwork, compress_layers
 from vqzoo.runs.finish import FinishedRun, RunFacts, finish_run, unreadable_images
 from vqzoo.runs.prepare import Prepared, prepare
-from vqzoo.runs.recipe import Recipe
+from vqzoo.runs.recipe import Recipe, method_label
 from vqzoo.runs.repair_network import repair_network
 from vqzoo.runs.stages import compress_in_stages
 from vqzoo.runs.workspace import Workspace, abandon_if_empty, finished_record, open_workspace
@@ -81,7 +81,7 @@ def _execute(prepared: Prepared, watcher: Watcher, keep_going: bool, started: fl
     compression_start = time.perf_counter()
     work = open_workspace(prepared.target, prepared.digest)
     try:
-        prepared, budget = choose_price(prepared, work, watcher, keep_going)
+        prepared, budget = choose_layers(prepared, work, watcher, keep_going)
         network = _compress(prepared, work, watcher, keep_going)
     except BaseException:
         abandon_if_empty(work)
@@ -92,7 +92,7 @@ def _execute(prepared: Prepared, watcher: Watcher, keep_going: bool, started: fl
         dense=dense,
         config=prepared.config,
         weights=dense.weights,
-        method=recipe.label,
+        method=recipe.label if budget is None else method_label(r.method for r in network.rows),
         options={**recipe.options, **({"ratio": recipe.ratio} if recipe.ratio else {})},
         seed=recipe.seed,
         digest=prepared.digest,

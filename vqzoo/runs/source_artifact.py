@@ -1,15 +1,16 @@
 """An artifact as the starting point of fine-tuning: its folder, dense model and stored layers."""
 
+import copy
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import nn
 
-from vqzoo.artifact.encode import FIXED_WIDTH, EncodedLayer
+from vqzoo.artifact.encode import FIXED_WIDTH, EncodedLayer, tensors_sha256
 from vqzoo.artifact.layouts.tensors import open_tensors
 from vqzoo.artifact.parts import layer_parts, part_keys
 from vqzoo.artifact.reader import Artifact
-from vqzoo.artifact.schema import IndicesEntry, LayerEntry
+from vqzoo.artifact.schema import IMPORTED, IndicesEntry, LayerEntry
 from vqzoo.compression.view import compressible_layers, layer_name, weight_key
 from vqzoo.errors import UsageError
 from vqzoo.models.dense import OpenedModel, find_model
@@ -51,9 +52,16 @@ def default_target(source: str) -> Path:
 
 
 def open_dense_model(
-    artifact: Artifact, record: Record | None, request: FinetuneRequest, watcher: Watcher
+    artifact: Artifact,
+    record: Record | None,
+    module: nn.Module,
+    request: FinetuneRequest,
+    watcher: Watcher,
 ) -> OpenedModel:
     """Open the network that was compressed, with the weights that the record names.
+
+    Nobody here has the dense weights of a network that was imported as codes: in their place it is
+    the network `module` that the artifact decodes to, and it needs a teacher.
 
     Raises:
         UsageError: its weights are not recorded, or differ from those that were compressed.
@@ -64,6 +72,8 @@ def open_dense_model(
     origin, seed = artifact.block.weights, 0
     if record is not None:
         name, origin, seed = record.model, record.weights, record.seed
+    if request.checkpoint is None and origin.startswith(IMPORTED):
+        return _imported_model(name, origin, module, request)
     if request.checkpoint is None:
         if record is None and origin == "pretrained" and not cfg.get("tag"):
             raise UsageError(
@@ -93,6 +103,17 @@ def open_dense_model(
             "--checkpoint FILE with those"
         )
     return opened
+
+
+def _imported_model(
+    name: str, origin: str, module: nn.Module, request: FinetuneRequest
+) -> OpenedModel:
+    if request.teacher is None:
+        raise UsageError(
+            f"{name} was imported as codes, and its dense weights are not here: give --teacher "
+            "MODEL to learn from, or --checkpoint FILE with them"
+        )
+    return OpenedModel(name, copy.deepcopy(module), origin, tensors_sha256(module.state_dict()))
 
 
 def read_stored_layers(

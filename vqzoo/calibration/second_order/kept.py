@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from vqzoo.artifact.encode import tensors_sha256
-from vqzoo.artifact.files import canonical_json
+from vqzoo.artifact.files import cache_folder, canonical_json
 from vqzoo.artifact.writer import write_tensors
 from vqzoo.calibration.second_order.statistics import HESSIAN_BYTES, second_order
 from vqzoo.data.batches import Data
@@ -24,13 +24,6 @@ from vqzoo.progress import Watcher
 
 KEPT_BYTES = 2 * HESSIAN_BYTES  # of all files together
 _FORM = 1  # of the statistics and their files; raise it when either changes
-
-
-def cache_folder() -> Path:
-    """`VQZOO_CACHE`, by default `vqzoo` in the user's cache folder."""
-    if folder := os.environ.get("VQZOO_CACHE"):
-        return Path(folder).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "vqzoo"
 
 
 def kept_second_order(

@@ -20,7 +20,7 @@ def export(
             metavar="ARTIFACT", help="A folder, or ORG/NAME on the Hub.", show_default=False
         ),
     ],
-    to: Annotated[str, typer.Option(help="onnx, pt2 or dense.", show_default=False)],
+    to: Annotated[str, typer.Option(help="onnx, web, pt2 or dense.", show_default=False)],
     out: Annotated[
         Path | None, typer.Option(help="The folder to write. [dim]default: <artifact>-<to>[/]")
     ] = None,
@@ -37,8 +37,9 @@ def export(
 ) -> None:
     """Write an artifact's network for other tools, and check that it computes the same.
 
-    onnx: one file for any batch size, in standard operators, checked in onnxruntime. pt2: a program
-    of torch.export, which torch runs without vqzoo and timm. dense: a folder for
+    onnx: one file for any batch size, in standard operators, checked in onnxruntime. web: a
+    static folder with a page that classifies pictures in the browser, onnxruntime-web beside it.
+    pt2: a program of torch.export, which torch runs without vqzoo and timm. dense: a folder for
     [bold]timm.create_model('local-dir:DIR', pretrained=True)[/]; AlexNet's model.safetensors is
     also a state dict for torchvision.
     """

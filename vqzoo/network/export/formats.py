@@ -18,6 +18,7 @@ from vqzoo.network.build import build_model, build_with_codes
 from vqzoo.network.export import dense, onnx, program
 from vqzoo.network.export.packed_weight import decode_in_graph
 from vqzoo.network.export.record import Exported, Weights, Written
+from vqzoo.network.export.web import folder as web
 from vqzoo.network.load import verified_artifact
 from vqzoo.plugin.manager import Plugins, installed_plugins
 from vqzoo.progress import SilentWatcher, Watcher
@@ -31,12 +32,14 @@ class _Format:
         file: that holds the network.
         write: takes the network to write, the same network with dense weights, and the folder.
         weights: what the format takes, the default first.
-        packages: that it needs, of the extra of the format's name.
+        extra: of vqzoo, that brings the packages that it needs.
+        packages: their names.
     """
 
     file: str
     write: Callable[[nn.Module, nn.Module, Path], Written]
     weights: tuple[Weights, ...]
+    extra: str = ""
     packages: tuple[str, ...] = ()
 
 
@@ -44,7 +47,8 @@ FORMATS = {
     "dense": _Format(
         dense.FILE, lambda model, _, folder: dense.write_dense(model, folder), ("dense",)
     ),
-    "onnx": _Format(onnx.FILE, onnx.write_onnx, ("codes", "dense"), onnx.PACKAGES),
+    "onnx": _Format(onnx.FILE, onnx.write_onnx, ("codes", "dense"), "onnx", onnx.PACKAGES),
+    "web": _Format(web.FILE, web.write_web, ("codes", "dense"), "onnx", onnx.PACKAGES),
     "pt2": _Format(program.FILE, program.write_program, ("codes", "dense")),
 }
 
@@ -64,7 +68,8 @@ def export(
         to: "dense" writes a folder that `timm.create_model("local-dir:OUT", pretrained=True)` loads
             without vqzoo (after `vqzoo.register_models()` for the architectures that vqzoo adds to
             timm's); for AlexNet, its model.safetensors is torchvision's state dict too. "onnx"
-            writes model.onnx, "pt2" a program of torch.export; both take any batch size.
+            writes model.onnx, "pt2" a program of torch.export; both take any batch size. "web"
+            writes a static page that classifies pictures in the browser.
         out: a folder that does not exist or is empty.
         weights: "codes" stores packed codes, which the network decodes by its own operations;
             "dense" stores decoded weights. The default is "codes" where the format has them.
@@ -101,7 +106,7 @@ def export(
     return Exported(
         format=to,
         weights=stored,
-        files=tuple(sorted(target.iterdir())),
+        files=tuple(sorted(path for path in target.rglob("*") if path.is_file())),
         bytes=(target / chosen.file).stat().st_size,
         artifact_bytes=artifact.header.file_bytes,
         written=written,
@@ -120,7 +125,7 @@ def _format(name: str) -> _Format:
     missing = [package for package in chosen.packages if find_spec(package) is None]
     if missing:
         raise UsageError(
-            f"export to {name} needs {', '.join(missing)}: pip install 'vqzoo[{name}]'"
+            f"export to {name} needs {', '.join(missing)}: pip install 'vqzoo[{chosen.extra}]'"
         )
     return chosen
 

@@ -1,24 +1,16 @@
-"""Which methods know the price of a bit, and the layers that get it."""
+"""Methods and images that a recipe under a budget gets where the user names none."""
 
-from collections.abc import Sequence
-from dataclasses import replace
-
-from vqzoo.compression.selection import LayerPlan
+from vqzoo.budget.methods import default_methods, methods_with_price
 from vqzoo.errors import UsageError
 from vqzoo.plugin.manager import Plugins
-from vqzoo.plugin.quantizer import Quantizer
-from vqzoo.plugin.registry import Registered
+from vqzoo.plugin.text import parse_methods
 from vqzoo.progress import Watcher
 from vqzoo.runs.recipe import NO_IMAGES, Recipe
 
-_OWN = "vqzoo"  # the distribution of the built-in methods
-
 
 def with_budget_method(recipe: Recipe, plugins: Plugins, watcher: Watcher) -> Recipe:
-    """A recipe whose methods can keep its budget: without a method, it gets one that knows the
+    """A recipe whose methods can keep its budget: without a method, it gets those that know the
     price of a bit.
-
-    Of several such methods, built-in ones come first, then the first by name.
 
     Raises:
         UsageError: no method of the recipe, or none that is installed, knows a price; or an
@@ -26,37 +18,25 @@ def with_budget_method(recipe: Recipe, plugins: Plugins, watcher: Watcher) -> Re
     """
     if recipe.budget is None:
         return recipe
-    knowing = sorted(
-        (entry for entry in plugins.quantizers if entry.item.price_option is not None),
-        key=lambda entry: (entry.origin.distribution != _OWN, entry.name),
-    )
-    names = ", ".join(plugins.method_name(entry) for entry in knowing) or "none is installed"
     if recipe.method is None:
-        if not knowing:
-            raise UsageError(
-                f"{recipe.budget} needs a method that knows the price of a bit, and none is "
-                "installed: give --method and --ratio"
-            )
-        method = plugins.method_name(knowing[0])
-        others = f" (of {names})" if len(knowing) > 1 else ""
-        watcher.say(f"Method: {method}{others}.")
-        return recipe.model_copy(update={"method": method})
-    _check_options(recipe, plugins.quantizers.get(recipe.method))
+        methods = ",".join(default_methods(plugins, recipe.budget))
+        watcher.say(f"Method: {methods}.")
+        return recipe.model_copy(update={"method": methods})
     named = [recipe.method, *(rule.method for rule in recipe.rules)]
-    if all(plugins.quantizers.get(name).item.price_option is None for name in named):
-        raise UsageError(
-            f"{recipe.budget}: {recipe.method} knows no price of a bit: leave --method out, give a "
-            f"method that does ({names}), or --ratio in the place of {recipe.budget}"
-        )
-    return recipe
-
-
-def _check_options(recipe: Recipe, entry: Registered[Quantizer]) -> None:
-    option = entry.item.price_option
+    methods_of = [[plugins.quantizers.get(name) for name in parse_methods(text)] for text in named]
+    option = methods_of[0][0].item.price_option
     if option is not None and option in recipe.options:
         raise UsageError(
-            f"{recipe.budget} chooses the option {option} of {entry.name}: leave one of them out"
+            f"{recipe.budget} chooses the option {option} of {recipe.method}: leave one of them out"
         )
+    if all(len(entries) == 1 and entries[0].item.price_option is None for entries in methods_of):
+        knowing = ", ".join(methods_with_price(plugins)) or "none is installed"
+        raise UsageError(
+            f"{recipe.budget}: {recipe.method} knows no price of a bit: leave --method out, give a "
+            f"method that does ({knowing}) or several, as in ecq,{recipe.method}, or --ratio in "
+            f"the place of {recipe.budget}"
+        )
+    return recipe
 
 
 def with_budget_images(recipe: Recipe, embedded: str | None, watcher: Watcher) -> Recipe:
@@ -81,37 +61,3 @@ def with_budget_images(recipe: Recipe, embedded: str | None, watcher: Watcher) -
             "imagefolder:PATH"
         )
     return recipe
-
-
-def check_price(recipe: Recipe, plans: Sequence[LayerPlan], plugins: Plugins) -> None:
-    """Refuse a budget for layers none of which gets the price of a bit.
-
-    Raises:
-        UsageError: says what to do.
-    """
-    if not any(price_option(plan, plugins) for plan in plans):
-        methods = ", ".join(dict.fromkeys(plan.choice.method for plan in plans))
-        raise UsageError(
-            f"{recipe.budget}: the size of no layer is left to choose ({methods}): leave the rules "
-            "out, or let one name a method that knows the price of a bit, without ratio"
-        )
-
-
-def price_option(plan: LayerPlan, plugins: Plugins) -> str | None:
-    """The option of a layer's method that takes the price; None where the method knows none, or
-    the user chose the layer's size in another way."""
-    option = plugins.quantizers.get(plan.choice.method).item.price_option
-    fixed = plan.choice.ratio is not None or option in plan.choice.options
-    return None if fixed else option
-
-
-def priced(plans: Sequence[LayerPlan], plugins: Plugins, price: float) -> list[LayerPlan]:
-    """The plans at a price of a bit."""
-    result: list[LayerPlan] = []
-    for plan in plans:
-        option = price_option(plan, plugins)
-        if option is not None:
-            options = {**plan.choice.options, option: price}
-            plan = replace(plan, choice=replace(plan.choice, options=options))
-        result.append(plan)
-    return result

@@ -5,7 +5,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vqzoo.runs.budget.search import Point, Question, last_within
+from vqzoo.budget.search import Point, Question, last_within
 
 LOW, HIGH = -30.0, 30.0
 NEAR = 0.01

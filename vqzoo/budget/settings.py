@@ -4,8 +4,12 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from vqzoo.artifact.schema import Rest
+from vqzoo.budget.file_size import parse_size, size_field
 from vqzoo.command_options import CommandOption
-from vqzoo.runs.budget.file_size import parse_size, size_field
+
+BUDGET_REST: Rest = "float16"  # how a file under a budget stores what stays dense, by default
+HELD_OUT_IMAGES = 2000
 
 _PANEL = "Budget: one price of a bit for the whole network"
 # The fields that choose the price, and their options; a recipe has at most one of them.
@@ -69,13 +73,14 @@ class BudgetSettings(BaseModel):
             help="How many calibration images --max-kl and --max-drop hold out at most.",
             panel=_PANEL,
         ),
-    ] = 2000
+    ] = HELD_OUT_IMAGES
 
     @model_validator(mode="before")
     @classmethod
     def _all_layers(cls, fields: Any) -> Any:
-        """Select all layers if the request says nothing else."""
-        if isinstance(fields, dict) and any(fields.get(name) is not None for name in _FLAGS):
+        """Select all layers if the request says nothing else, in settings that select layers."""
+        selects = "layers" in cls.model_fields and isinstance(fields, dict)
+        if selects and any(fields.get(name) is not None for name in _FLAGS):
             return {"layers": ("all",), **fields}
         return fields
 

@@ -1,24 +1,10 @@
-"""Train the embedded network: `python -m tools.train_alexnet_mini --data DIR --out FILE`.
-
-DIR holds the training split of Fashion-MNIST (train-images-idx3-ubyte.gz and
-train-labels-idx1-ubyte.gz). 5,000 of its images, those that ship in the package (see
-`vqzoo.data.fmnist`), are held out to report the accuracy; the network is trained on the other
-55,000. The held-out images do not influence the result: the averaged weights after the last epoch
-are saved. The test split is never read.
-
-The recipe: AdamW, linear warm-up and cosine decay, label smoothing, random crops, flips and
-erasing, dropout, and an exponential moving average of the weights. The result is float16
-safetensors with the recipe and its outcome as metadata.
-"""
+"""Training of small networks on Fashion-MNIST, as `tools.train_embedded` runs it."""
 
 from __future__ import annotations
 
-import argparse
-import contextlib
 import copy
-import json
 import math
-import sys
+import pickle
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,21 +12,23 @@ from pathlib import Path
 import timm
 import torch
 import torch.nn.functional as F
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
-from vqzoo.artifact.writer import write_tensors
 from vqzoo.data.augment import augment
-from vqzoo.data.fmnist import LabelledImages, held_out_indices, train_split
-from vqzoo.errors import UsageError, VqzooError, one_line
-from vqzoo.models.alexnet_mini import FMNIST_MEAN, FMNIST_STD, alexnet_mini
+from vqzoo.data.fmnist import LabelledImages
+from vqzoo.errors import UsageError, one_line
+from vqzoo.models.embedded import FMNIST_MEAN, FMNIST_STD
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """The hyperparameters of training, recorded in the saved file."""
+    """The hyperparameters of training, recorded in the saved file.
 
+    The defaults are those of `alexnet_mini`. `largest_gradient` bounds the norm of all gradients
+    together; `bfloat16` says whether matrix products run in it (autocast).
+    """
+
+    model: str = "alexnet_mini"
     seed: int = 0
     epochs: int = 40
     batch_size: int = 256
@@ -53,6 +41,8 @@ class Recipe:
     erase_side: int = 10
     erase_probability: float = 0.5
     ema_decay: float = 0.998
+    largest_gradient: float | None = None
+    bfloat16: bool = True
 
 
 @dataclass(frozen=True)
@@ -78,12 +68,12 @@ def train(
     recipe: Recipe,
     device: torch.device,
     on_step: Callable[[Step], None],
+    checkpoint: Path | None = None,
 ) -> nn.Module:
-    """Train `alexnet_mini`.
+    """Train the recipe's network.
 
-    Matrix products run in bfloat16 (autocast), weights and optimizer state stay float32. The same
-    `recipe.seed` gives the same weights on the same machine with the same number of threads. The
-    caller's random state is not changed.
+    Weights and optimizer state are float32. The same `recipe.seed` gives the same weights on the
+    same machine with the same number of threads. The caller's random state is not changed.
 
     Args:
         data: the images to train on.
@@ -91,36 +81,88 @@ def train(
         recipe: the hyperparameters.
         device: the device to train on.
         on_step: called after each step.
+        checkpoint: the file that takes the state after each epoch, and where training goes on.
 
     Returns:
         The averaged network, float32, in eval mode.
+
+    Raises:
+        UsageError: the checkpoint is damaged, or of another recipe.
     """
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(recipe.seed)
-        model = alexnet_mini(drop_rate=recipe.drop_rate)
+        model = timm.create_model(recipe.model, drop_rate=recipe.drop_rate)
         model = model.to(device, memory_format=torch.channels_last)
         average = copy.deepcopy(model).eval().requires_grad_(False)
         optimizer = torch.optim.AdamW(
             _parameter_groups(model, recipe), lr=recipe.learning_rate, fused=True
         )
+        state = _State(model, average, optimizer, recipe, device)
+        first_epoch = state.load(checkpoint) if checkpoint and checkpoint.exists() else 0
         images, labels = data.images.to(device), data.labels.to(device)
         steps_per_epoch = len(data) // recipe.batch_size
-        for epoch in range(recipe.epochs):
+        for epoch in range(first_epoch, recipe.epochs):
             for step, (x, y) in enumerate(_shuffled_batches(images, labels, recipe)):
                 done = epoch * steps_per_epoch + step
                 for group in optimizer.param_groups:
                     group["lr"] = recipe.learning_rate * schedule(done, steps_per_epoch, recipe)
-                with torch.autocast(device.type, torch.bfloat16):
+                with torch.autocast(device.type, torch.bfloat16, enabled=recipe.bfloat16):
                     logits = model(x)
                 loss = F.cross_entropy(logits.float(), y, label_smoothing=recipe.label_smoothing)
                 optimizer.zero_grad()
                 loss.backward()
+                if recipe.largest_gradient is not None:
+                    nn.utils.clip_grad_norm_(model.parameters(), recipe.largest_gradient)
                 optimizer.step()
                 _update_average(average, model, done, recipe.ema_decay)
                 last = step == steps_per_epoch - 1
+                if last and checkpoint:
+                    state.save(checkpoint, epoch + 1)
                 top1 = accuracy(average, held_out, device) if last else None
                 on_step(Step(epoch, step, loss.detach(), top1))
     return average
+
+
+@dataclass(frozen=True)
+class _State:
+    """What training changes, for the checkpoint."""
+
+    model: nn.Module
+    average: nn.Module
+    optimizer: torch.optim.Optimizer
+    recipe: Recipe
+    device: torch.device
+
+    def save(self, path: Path, epochs_done: int) -> None:
+        cuda = self.device.type == "cuda"
+        state = {
+            "recipe": asdict(self.recipe),
+            "epochs_done": epochs_done,
+            "model": self.model.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "random": torch.get_rng_state(),
+            "random_cuda": torch.cuda.get_rng_state(self.device) if cuda else None,
+        }
+        partial = path.with_name(path.name + ".tmp")
+        torch.save(state, partial)
+        partial.replace(path)
+
+    def load(self, path: Path) -> int:
+        """Take over the state and return the number of epochs done."""
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+            raise UsageError(f"{path} is damaged ({one_line(error)}): delete it") from error
+        if state["recipe"] != asdict(self.recipe):
+            raise UsageError(f"{path} belongs to another recipe: delete it or choose another --out")
+        self.model.load_state_dict(state["model"])
+        self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        torch.set_rng_state(state["random"])
+        if self.device.type == "cuda":
+            torch.cuda.set_rng_state(state["random_cuda"], self.device)
+        return int(state["epochs_done"])
 
 
 def schedule(step: int, steps_per_epoch: int, recipe: Recipe) -> float:
@@ -203,107 +245,3 @@ def _update_average(average: nn.Module, model: nn.Module, step: int, decay: floa
     torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), weight)
     for mean, buffer in zip(average.buffers(), model.buffers(), strict=True):
         mean.lerp_(buffer, weight) if mean.is_floating_point() else mean.copy_(buffer)
-
-
-def save(model: nn.Module, record: dict[str, object], path: Path) -> None:
-    """Write the weights as float16 safetensors, with `record` as the only metadata entry."""
-    tensors = {
-        name: (tensor.half() if tensor.is_floating_point() else tensor).cpu().contiguous()
-        for name, tensor in model.state_dict().items()
-    }
-    write_tensors(path, tensors, {"vqzoo": json.dumps(record, sort_keys=True)})
-
-
-@contextlib.contextmanager
-def _progress(recipe: Recipe, steps_per_epoch: int) -> Iterator[Callable[[Step], None]]:
-    """Show a progress bar, and print one line with loss and accuracy per epoch."""
-    console = Console(stderr=True)
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-    )
-    task = bar.add_task("training", total=recipe.epochs * steps_per_epoch)
-    losses: list[Tensor] = []
-
-    def on_step(step: Step) -> None:
-        losses.append(step.loss)
-        bar.advance(task)
-        if step.accuracy is None:
-            return
-        loss = torch.stack(losses).mean().item()
-        losses.clear()
-        line = f"epoch {step.epoch + 1:3d}  loss {loss:.4f}  held-out {step.accuracy:.2f}%"
-        bar.update(task, description=line)
-        console.print(line, highlight=False)
-
-    with bar:
-        yield on_step
-
-
-def _parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.train_alexnet_mini",
-        description="Train alexnet_mini on the training split of Fashion-MNIST.",
-    )
-    parser.add_argument("--data", type=Path, required=True, help="folder of the IDX .gz files")
-    parser.add_argument("--out", type=Path, required=True, help="the safetensors file to write")
-    parser.add_argument("--epochs", type=int, default=Recipe.epochs)
-    parser.add_argument("--seed", type=int, default=Recipe.seed)
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default: cpu)")
-    return parser.parse_args(argv)
-
-
-def run(args: argparse.Namespace) -> None:
-    """Train and save as the command line says.
-
-    Raises:
-        UsageError: an argument is invalid.
-        VqzooError: the data is missing or damaged.
-    """
-    if args.epochs < 1:
-        raise UsageError(f"--epochs {args.epochs}: it must be at least 1")
-    if not args.out.parent.is_dir():
-        raise UsageError(f"{args.out.parent} is not a folder: create it first")
-    try:
-        device = torch.device(args.device)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"--device {args.device}: {one_line(error)}") from error
-    split = train_split(args.data)
-    held_out_images = held_out_indices(split.labels)
-    training_images = torch.ones(len(split), dtype=torch.bool)
-    training_images[held_out_images] = False
-    data = LabelledImages(*split[training_images])
-    held_out = LabelledImages(*split[held_out_images])
-
-    recipe = Recipe(seed=args.seed, epochs=args.epochs)
-    with _progress(recipe, len(data) // recipe.batch_size) as on_step:
-        model = train(data, held_out, recipe, device, on_step)
-    rounded = model.to(torch.float16).to(torch.float32)
-    record: dict[str, object] = {
-        "recipe": asdict(recipe),
-        "data": "Fashion-MNIST, training split without the 5,000 held-out images",
-        "held_out_top1": accuracy(rounded, held_out, device),
-        "torch": torch.__version__,
-        "timm": timm.__version__,
-        "device": device.type,
-    }
-    save(rounded, record, args.out)
-    print(f"{args.out}: {record['held_out_top1']:.2f}% of the held-out images")
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Run the command line and return the exit code."""
-    try:
-        run(_parse(argv))
-    except VqzooError as error:
-        print(error, file=sys.stderr)
-        return 2 if isinstance(error, UsageError) else 1
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vqzoo.budget.file_size import parse_size, size_text
 from vqzoo.errors import UsageError
-from vqzoo.runs.budget.file_size import parse_size, size_text
 from vqzoo.runs.recipe import make_recipe
 
 COUNTS = st.integers(1, 10**15)

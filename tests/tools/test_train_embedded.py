@@ -1,4 +1,4 @@
-"""Training the embedded model, on a data set small enough to take seconds."""
+"""Training the embedded models, on a data set small enough to take seconds."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,21 +17,14 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tools import embed_fmnist
-from tools import train_alexnet_mini as recipe_module
-from tools.train_alexnet_mini import (
-    Recipe,
-    Step,
-    augment,
-    erase,
-    main,
-    normalize,
-    schedule,
-    train,
-)
+from tools import embed_fmnist, train_embedded
+from tools.fmnist_training import Recipe, Step, erase, normalize, schedule, train
+from tools.train_embedded import main
 from vqzoo.data import fmnist
+from vqzoo.data.augment import augment
 from vqzoo.data.fmnist import LabelledImages
-from vqzoo.models import alexnet_mini
+from vqzoo.models.alexnet_mini import alexnet_mini
+from vqzoo.models.registration import register_models
 
 
 @pytest.fixture
@@ -54,7 +48,7 @@ def test_one_command_trains_records_and_repeats(
     written = []
     for name, seed in [("one", 3), ("two", 3), ("three", 4)]:
         out = small_data / f"{name}.safetensors"
-        command = ["--data", str(small_data), "--out", str(out), "--epochs", "1"]
+        command = ["alexnet_mini", "--data", str(small_data), "--out", str(out), "--epochs", "1"]
         assert main([*command, "--seed", str(seed)]) == 0
         written.append(out.read_bytes())
     assert written[0] == written[1] != written[2]
@@ -63,7 +57,7 @@ def test_one_command_trains_records_and_repeats(
     weights = load_file(small_data / "one.safetensors")
     floats = [tensor for tensor in weights.values() if tensor.is_floating_point()]
     assert {tensor.dtype for tensor in floats} == {torch.float16}
-    alexnet_mini.alexnet_mini().load_state_dict(weights)
+    alexnet_mini().load_state_dict(weights)
     with safe_open(small_data / "one.safetensors", "pt") as file:
         record = json.loads(file.metadata()["vqzoo"])
     assert record["recipe"]["seed"] == 3
@@ -74,6 +68,7 @@ def test_one_command_trains_records_and_repeats(
 
 
 def test_it_learns(small_data: Path) -> None:
+    register_models()
     data = LabelledImages(*fmnist.train_split(small_data)[:80])
     recipe = Recipe(
         epochs=6,
@@ -92,6 +87,53 @@ def test_it_learns(small_data: Path) -> None:
     assert accuracies[-1] > 90
 
 
+@pytest.mark.parametrize("model", ["mobilenet_mini", "vit_mini"])
+def test_training_goes_on_from_its_checkpoint_to_the_same_bytes(
+    small_data: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    model: str,
+) -> None:
+    def stop_after_an_epoch(*args: object) -> torch.nn.Module:
+        *settings, on_step, checkpoint = args
+
+        def on_step_until_stopped(step: Step) -> None:
+            if step.epoch == 1:
+                raise KeyboardInterrupt
+            on_step(step)
+
+        return train(*settings, on_step_until_stopped, checkpoint)
+
+    def command(out: Path, *options: str) -> list[str]:
+        return [model, "--data", str(small_data), "--out", str(out), "--epochs", "2", *options]
+
+    whole, resumed = small_data / "whole", small_data / "resumed"
+    assert main(command(whole)) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(train_embedded, "train", stop_after_an_epoch)
+        with pytest.raises(KeyboardInterrupt):
+            main(command(resumed))
+    capsys.readouterr()
+    assert main(command(resumed, "--seed", "1")) == 2
+    assert "another recipe" in capsys.readouterr().err
+    assert main(command(resumed)) == 0
+    errors = capsys.readouterr().err
+    assert "epoch   2" in errors
+    assert "epoch   1" not in errors
+    assert resumed.read_bytes() == whole.read_bytes()
+    assert not list(small_data.glob("*.checkpoint*"))
+    network = timm.create_model(model)
+    network.load_state_dict(load_file(whole))
+
+
+def test_a_damaged_checkpoint_is_refused(
+    small_data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (small_data / "x.checkpoint").write_bytes(b"no checkpoint")
+    assert main(["vit_mini", "--data", str(small_data), "--out", str(small_data / "x")]) == 2
+    assert "x.checkpoint is damaged" in capsys.readouterr().err
+
+
 def test_the_embedded_images_are_held_out_from_training(
     small_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -99,10 +141,11 @@ def test_the_embedded_images_are_held_out_from_training(
 
     def watch(data: LabelledImages, held_out: LabelledImages, *rest: object) -> torch.nn.Module:
         seen.update(data=data, held_out=held_out)
-        return alexnet_mini.alexnet_mini()
+        return alexnet_mini()
 
-    monkeypatch.setattr(recipe_module, "train", watch)
-    assert main(["--data", str(small_data), "--out", str(small_data / "x")]) == 0
+    monkeypatch.setattr(train_embedded, "train", watch)
+    out = str(small_data / "x")
+    assert main(["alexnet_mini", "--data", str(small_data), "--out", out]) == 0
     split = fmnist.train_split(small_data)
     held_out = fmnist.held_out_indices(split.labels)
     assert torch.equal(seen["held_out"].images, split.images[held_out])
@@ -123,7 +166,7 @@ def test_the_embedded_images_are_held_out_from_training(
 def test_bad_commands_end_in_one_line_and_write_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], code: int, says: str
 ) -> None:
-    assert main([option.format(tmp_path) for option in options]) == code
+    assert main(["vit_mini", *(option.format(tmp_path) for option in options)]) == code
     errors = capsys.readouterr().err
     assert says in errors
     assert errors.count("\n") == 1

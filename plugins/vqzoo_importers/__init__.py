@@ -1,0 +1,15 @@
+"""Importers of networks that other libraries published as codes."""
+
+from vqzoo.plugin import Importer, hookimpl
+from vqzoo_importers.coreml import CoreMl
+from vqzoo_importers.kill_the_bits import KillTheBits
+from vqzoo_importers.onnx_file import Onnx
+from vqzoo_importers.permute_quantize import PermuteQuantizeFinetune
+
+vqzoo_contract = 1
+
+
+@hookimpl
+def vqzoo_importers() -> list[Importer]:
+    """The built-in importers."""
+    return [KillTheBits(), PermuteQuantizeFinetune(), Onnx(), CoreMl()]

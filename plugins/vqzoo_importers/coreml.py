@@ -1,0 +1,198 @@
+"""Core ML packages with palettized or quantized weights."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vqzoo.errors import VqzooError
+from vqzoo.plugin import ImportedNetwork, Importer, ImportTarget
+from vqzoo_importers.coreml_program import Operation, read_program, unpack_bits
+from vqzoo_importers.graph_network import Constant, GraphLayer, GraphNorm, graph_network
+from vqzoo_importers.tables import TableTensor
+
+_LAYERS = ("conv", "conv_transpose", "linear")
+_NORM = ("gamma", "beta", "mean", "variance")
+Array = NDArray[Any]
+
+
+class CoreMl(Importer):
+    """Programs whose weights come from constexpr_lut_to_dense, with scalars or vectors in a table,
+    or from constexpr_affine_dequantize and constexpr_blockwise_shift_scale in float32."""
+
+    name = "coreml"
+    summary = ".mlpackage folders that coremltools palettized or quantized"
+    source = "coremltools, coremltools.optimize"
+
+    def read(self, path: Path, target: ImportTarget) -> ImportedNetwork:
+        """Weights belong to layers by their names, or where names say nothing, by their order."""
+        limit = 2 * sum(math.prod(shape) for shape in target.shapes.values()) + (1 << 16)
+        program = read_program(path, limit)
+        values = _Values(path, limit)
+        layers: list[GraphLayer] = []
+        norms: list[GraphNorm] = []
+        for operation in program.operations:
+            values.take(operation)
+            if operation.kind in _LAYERS and "weight" in operation.inputs:
+                layers.append(_layer(path, operation, values, target))
+            if operation.kind == "batch_norm":
+                norms.append(_norm(path, operation, values, target))
+        named = {key: values.known.get(key.replace(".", "_")) for key in target.shapes}
+        dense = {key: value for key, value in named.items() if value is not None}
+        return graph_network(path, layers, norms, dense, target, program.licence)
+
+
+@dataclass
+class _Values:
+    """The constants of a program by the names of their tensors, and what decodes the others."""
+
+    path: Path
+    limit: int
+    known: dict[str, Constant] = field(default_factory=dict)
+    unknown: dict[str, str] = field(default_factory=dict)
+
+    def take(self, operation: Operation) -> None:
+        """Add what an operation computes, if that is constant."""
+        if operation.kind != "const" and not operation.kind.startswith("constexpr_"):
+            return
+        inputs = dict(operation.constants)
+        for name, tensor in operation.inputs.items():
+            value = self.known.get(tensor)
+            if value is None:
+                self.unknown[operation.output] = operation.kind
+                return
+            inputs[name] = value.values() if isinstance(value, TableTensor) else value
+        try:
+            value = self._computed(operation.kind, inputs)
+        except VqzooError as error:
+            raise VqzooError(f"{self.path}: {operation.output}: {error}") from None
+        except (KeyError, ValueError, IndexError, TypeError, AttributeError) as error:
+            raise VqzooError(
+                f"{self.path}: {operation.output} is no valid {operation.kind} ({error!r:.100})"
+            ) from None
+        if value is None:
+            self.unknown[operation.output] = operation.kind
+        else:
+            self.known[operation.output] = value
+
+    def _computed(self, kind: str, inputs: Mapping[str, Array]) -> Constant | None:
+        if kind == "const":
+            return inputs.get("val")
+        if kind == "constexpr_lut_to_dense":
+            if "shape" in inputs:
+                return _flat_lookup(inputs["indices"], inputs["lut"], inputs["shape"], self.limit)
+            return _lookup(inputs["indices"], inputs["lut"], inputs.get("vector_axis"), self.limit)
+        if kind == "constexpr_affine_dequantize":
+            data, scale = inputs["quantized_data"], inputs["scale"]
+            return _by_axis(data, scale, inputs["zero_point"], int(inputs["axis"]))
+        if kind == "constexpr_blockwise_shift_scale":
+            return _grid(inputs["data"], inputs["scale"], inputs.get("offset"))
+        return None
+
+    def of(self, name: str) -> Constant:
+        """The constant of a tensor.
+
+        Raises:
+            VqzooError: it is none, or is decoded in a way that is not imported.
+        """
+        if name in self.known:
+            return self.known[name]
+        how = self.unknown.get(name, "the network's inputs")
+        raise VqzooError(f"{self.path}: {name} is computed by {how}, which is not imported")
+
+
+def _layer(path: Path, operation: Operation, values: _Values, target: ImportTarget) -> GraphLayer:
+    name = operation.inputs["weight"]
+    bias = operation.inputs.get("bias")
+    constant = None if bias is None else values.of(bias)
+    return GraphLayer(name, _keys(name, target.layers), values.of(name), constant)
+
+
+def _norm(path: Path, operation: Operation, values: _Values, target: ImportTarget) -> GraphNorm:
+    tensors = [values.of(operation.inputs.get(part, part)) for part in _NORM]
+    eps = values.of(operation.inputs.get("epsilon", "epsilon"))
+    number = float(np.asarray(eps.values() if isinstance(eps, TableTensor) else eps).reshape(-1)[0])
+    names = _keys(operation.inputs["gamma"], target.shapes)
+    return GraphNorm(names, number, tuple(tensors))
+
+
+def _keys(name: str, keys: Any) -> frozenset[str]:
+    """The key whose dots coremltools replaced in a name that may go on, "fc_weight_palettized"."""
+    longest = max(
+        (key for key in keys if (name + "_").startswith(key.replace(".", "_") + "_")),
+        key=len,
+        default=None,
+    )
+    return frozenset({name} if longest is None else {longest})
+
+
+def _check(shape: tuple[int, ...], codes: Array, entries: int, limit: int) -> None:
+    if math.prod(shape) > limit:
+        raise VqzooError(f"a weight of the shape {shape} is far larger than the network")
+    if codes.dtype.kind not in "iu" or (
+        codes.size and not 0 <= codes.min() <= codes.max() < entries
+    ):
+        raise VqzooError(f"codes are no integers below the {entries} entries of the table")
+
+
+def _flat_lookup(packed: Array, lut: Array, shape: Array, limit: int) -> TableTensor:
+    """Codes of as few bits as the table needs, packed, as iOS 16 has them."""
+    sizes, bits = tuple(int(size) for size in shape), (lut.size - 1).bit_length()
+    count = math.prod(sizes)
+    if lut.ndim != 1 or lut.size != 1 << bits or not 1 <= bits <= 8:
+        raise VqzooError(f"a table of the shape {lut.shape} is not one of 1 to 8 bits")
+    if count > limit or packed.dtype != np.uint8 or packed.size != -(-count * bits // 8):
+        raise VqzooError(f"{packed.size} bytes are not the codes of a weight of the shape {sizes}")
+    codes = unpack_bits(packed.reshape(-1), bits, count)
+    return TableTensor(lut, codes.astype(np.int32).reshape(sizes))
+
+
+def _lookup(codes: Array, lut: Array, axis: Array | None, limit: int) -> TableTensor:
+    """Codes of the table of their block; a table has scalars, or vectors that lie along an axis."""
+    if lut.ndim != codes.ndim + 2:
+        raise VqzooError(f"a table of the shape {lut.shape} does not fit codes of {codes.shape}")
+    *blocks, entries, width = lut.shape
+    place = 0 if axis is None else int(axis) % codes.ndim
+    _check((*codes.shape, width), codes, entries, limit)
+    if any(size % block for size, block in zip(codes.shape, blocks, strict=True)):
+        raise VqzooError(f"codes of {codes.shape} are not in blocks of a table of {lut.shape}")
+    tables = np.arange(math.prod(blocks)).reshape(blocks)
+    for dimension, (size, block) in enumerate(zip(codes.shape, blocks, strict=True)):
+        tables = np.repeat(tables, size // block, axis=dimension)
+    first = (tables * entries + codes.astype(np.int64)) * width
+    index = np.moveaxis(first[..., None] + np.arange(width), -1, place + 1)
+    shape = list(codes.shape)
+    shape[place] *= width
+    return TableTensor(lut.reshape(-1), index.reshape(shape).astype(np.int32), width)
+
+
+def _by_axis(data: Array, scale: Array, zero: Array, axis: int) -> TableTensor | None:
+    shape = [1] * data.ndim
+    if scale.size > 1:
+        shape[axis] = scale.size
+    zeros = np.broadcast_to(zero.reshape(-1), scale.size).reshape(shape)
+    return _grid(data, scale.reshape(shape), zeros)
+
+
+def _grid(data: Array, scale: Array, offset: Array | None) -> TableTensor | None:
+    """Integers, less their offsets, times the scale of their block; None unless that is rounded
+    once, to float32."""
+    whole = offset is None or offset.dtype.kind in "iu"
+    if scale.dtype != np.float32 or data.dtype.kind not in "iu" or not whole or not data.size:
+        return None
+    count = np.arange(scale.size).reshape(scale.shape)
+    for axis, (size, blocks) in enumerate(zip(data.shape, scale.shape, strict=True)):
+        if size % blocks:
+            raise VqzooError(f"a weight of {data.shape} is not in blocks of {scale.shape}")
+        count = np.repeat(count, size // blocks, axis=axis)
+    integers = data.astype(np.int64)
+    if offset is not None:
+        integers -= offset.astype(np.int64).reshape(-1)[count]
+    low, high = int(integers.min()), int(integers.max())
+    table = np.arange(low, high + 1, dtype=np.float32)
+    codes = (integers - low).astype(np.int32)
+    return TableTensor(table, codes, 1, scale.reshape(-1), count.astype(np.int32))

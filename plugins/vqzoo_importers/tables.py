@@ -1,0 +1,163 @@
+"""Weights that are entries of a small table, as codes of km, pq or rtn."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vqzoo.plugin import Code, Floats, Indices, MethodCode
+from vqzoo.plugin.limits import MAX_CARDINALITY
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class TableTensor:
+    """A tensor whose value at each place is table[index], times scale[scale_index] if scales are
+    given, rounded once to float32.
+
+    Reshaping and transposing change the indices alone.
+
+    Attributes:
+        table: (entries,) floats; codebooks of vectors are flattened.
+        index: integers of the tensor's shape.
+        width: entries of the table that form a vector: 1 for a codebook of scalars.
+        scale: (count,) float32; None without scales.
+        scale_index: integers of the tensor's shape.
+    """
+
+    table: NDArray[Any]
+    index: NDArray[Any]
+    width: int = 1
+    scale: NDArray[np.float32] | None = None
+    scale_index: NDArray[Any] | None = None
+
+    @property
+    def shape(self) -> Shape:
+        """The tensor's shape."""
+        return self.index.shape
+
+    def reshape(self, shape: Shape) -> "TableTensor":
+        """The tensor in another shape."""
+        scales = None if self.scale_index is None else self.scale_index.reshape(shape)
+        return replace(self, index=self.index.reshape(shape), scale_index=scales)
+
+    def transpose(self, axes: Shape) -> "TableTensor":
+        """The tensor with its axes in another order."""
+        scales = None if self.scale_index is None else self.scale_index.transpose(axes)
+        return replace(self, index=self.index.transpose(axes), scale_index=scales)
+
+    def times(self, scale: NDArray[np.float32]) -> "TableTensor":
+        """The tensor, which has no scales yet, times an array that is broadcast to its shape."""
+        values, places = np.unique(scale, return_inverse=True)  # it may have been expanded before
+        spread = np.broadcast_to(places.reshape(scale.shape), self.shape)
+        return replace(self, scale=values, scale_index=spread)
+
+    def values(self) -> NDArray[np.float32]:
+        """The tensor's values."""
+        values = self.table.astype(np.float32)[self.index]
+        if self.scale is not None:
+            values *= self.scale[self.scale_index]
+        return values
+
+
+def table_code(tensor: TableTensor) -> MethodCode | None:
+    """The code of a tensor as a matrix, all axes but the first flattened; None if no method here
+    has such codes."""
+    matrix = tensor.reshape((tensor.shape[0], -1))
+    if matrix.scale is not None and np.unique(matrix.scale).size == 1:
+        scaled = matrix.table.astype(np.float32) * matrix.scale[0]  # rounds as each product does
+        matrix = TableTensor(scaled, matrix.index, matrix.width)
+    if matrix.width > 1:
+        return _vectors(matrix) or _scalars(matrix)
+    return _grid(matrix) or _scalars(matrix)
+
+
+def _vectors(matrix: TableTensor) -> MethodCode | None:
+    """pq, where vectors of the table lie along rows or columns."""
+    scale = _row_scale(matrix)
+    if matrix.scale is not None and scale is None:
+        return None
+    d, table = matrix.width, matrix.table.reshape(1, -1, matrix.width)
+    for axis, index in (("columns", matrix.index), ("rows", matrix.index.T)):
+        points, length = index.shape
+        if length % d or table.shape[1] > MAX_CARDINALITY:
+            continue
+        blocks = index.reshape(points, length // d, d)
+        if (blocks[..., 0] % d).any() or (blocks - blocks[..., :1] != np.arange(d)).any():
+            continue
+        codes = torch.from_numpy(np.ascontiguousarray(blocks[..., 0].T // d))
+        parts: dict[str, Indices | Floats] = {
+            "codes": Indices(codes, table.shape[1]),
+            "codebook": exact_floats(table),
+        }
+        return MethodCode("pq", Code(_shape(matrix), parts | (scale or {}), {"d": d, "axis": axis}))
+    return None
+
+
+def _scalars(matrix: TableTensor) -> MethodCode | None:
+    """km, with the entries that are used."""
+    scale = _row_scale(matrix)
+    used, codes = np.unique(matrix.index, return_inverse=True)
+    if used.size > MAX_CARDINALITY or (matrix.scale is not None and scale is None):
+        return None
+    parts: dict[str, Indices | Floats] = {
+        "codes": Indices(torch.from_numpy(codes.reshape(matrix.shape)), used.size),
+        "codebook": exact_floats(matrix.table[used]),
+    }
+    return MethodCode("km", Code(_shape(matrix), parts | (scale or {})))
+
+
+def _grid(matrix: TableTensor) -> MethodCode | None:
+    """rtn, where the entries are integers, with a scale for each row or for groups of columns."""
+    if matrix.scale is None or matrix.scale_index is None:
+        return None
+    integers = matrix.table.astype(np.float64)
+    if not np.array_equal(integers, np.round(integers)):
+        return None
+    codes = integers[matrix.index].astype(np.int64)
+    top, symbols = int(np.abs(codes).max()), np.unique(codes).size
+    group = _group(matrix.scale_index)
+    by_rows = group == matrix.shape[1]
+    narrow = (2 * top).bit_length() <= max(1, (symbols - 1).bit_length())
+    if group is None or 2 * top + 1 > MAX_CARDINALITY or (by_rows and not narrow):
+        return None
+    scales = matrix.scale[matrix.scale_index[:, ::group]]
+    parts: dict[str, Indices | Floats] = {
+        "codes": Indices(torch.from_numpy(codes + top), 2 * top + 1),
+        "scale": exact_floats(scales),
+    }
+    return MethodCode("rtn", Code(_shape(matrix), parts, {"group": group}))
+
+
+def _group(scale_index: NDArray[Any]) -> int | None:
+    """The number of columns that share their scales, if all groups but the last have it."""
+    n = scale_index.shape[1]
+    changes = np.flatnonzero((np.diff(scale_index, axis=1) != 0).any(0)) + 1
+    group = int(changes[0]) if changes.size else n
+    spread = np.repeat(scale_index[:, ::group], group, axis=1)[:, :n]
+    return group if np.array_equal(spread, scale_index) else None
+
+
+def _row_scale(matrix: TableTensor) -> dict[str, Indices | Floats] | None:
+    """The part `scale`; None without scales, and where a row has several."""
+    if matrix.scale is None or matrix.scale_index is None:
+        return None
+    if (matrix.scale_index != matrix.scale_index[:, :1]).any():
+        return None
+    return {"scale": exact_floats(matrix.scale[matrix.scale_index[:, 0]])}
+
+
+def exact_floats(values: NDArray[Any]) -> Floats:
+    """Values in float16 where that holds each of them, else in float32."""
+    single = values.astype(np.float32)
+    with np.errstate(over="ignore"):
+        half = single.astype(np.float16)
+    exact = np.array_equal(half.astype(np.float32), single)
+    return Floats(torch.from_numpy(np.ascontiguousarray(half if exact else single)))
+
+
+def _shape(matrix: TableTensor) -> tuple[int, int]:
+    return matrix.shape[0], matrix.shape[1]

@@ -1,0 +1,36 @@
+"""Files that `torch.save` wrote, read without executing anything in them."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+
+from vqzoo.errors import VqzooError, one_line
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """The mapping, by name, that a file of `torch.save` holds.
+
+    Raises:
+        VqzooError: the file is damaged, holds objects other than tensors and plain containers, or
+            something else than a mapping.
+    """
+    try:
+        value = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # of a hostile file: anything
+        raise VqzooError(f"{path} cannot be read: {_reason(error)}") from None
+    if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
+        raise VqzooError(f"{path} holds a {type(value).__name__}, not a mapping by name")
+    return dict(value)
+
+
+def _reason(error: Exception) -> str:
+    """Why torch refused a file, without its advice to unpickle whatever there is."""
+    if not isinstance(error, UnpicklingError):
+        return one_line(error)
+    refused = re.search(r"GLOBAL ([\w.]+)", str(error))
+    what = f"a {refused[1]} object" if refused else "something else"
+    return f"it holds {what}; tensors, numbers and texts alone are unpickled"

@@ -1,0 +1,139 @@
+"""Core ML packages of a network's weights, and what coremltools decodes from them."""
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import coremltools as ct
+import numpy as np
+from coremltools.converters.mil import Builder as mb
+from coremltools.converters.mil.frontend.milproto.load import load
+from coremltools.converters.mil.mil import Function, Program, types
+from numpy.typing import NDArray
+
+from tests.importers.layouts import network_state
+
+Array = NDArray[Any]
+Decoder = Callable[[np.random.Generator, Array, str], Any]
+
+
+def write(path: Path, decoder: Decoder, target: Any, *, named: bool) -> dict[str, Array]:
+    """Write a package with a layer for each of the network's, from inputs of their own.
+
+    Its convolutions have the biases of batch norms that were folded into them.
+
+    Args:
+        path: the .mlpackage.
+        decoder: makes the operation that computes a weight, from a random weight and a name.
+        target: the oldest system that runs it.
+        named: whether constants have the names of the network's.
+
+    Returns:
+        Key -> weight, as coremltools decodes it from the package.
+    """
+    random = np.random.default_rng(4)
+    state = {key: tensor.numpy() for key, tensor in network_state().items()}
+    keys = [key for key, tensor in state.items() if tensor.ndim > 1]
+    inputs = {
+        f"x{place}": mb.placeholder(
+            (1, state[key].shape[1], 3, 3)[: 4 if state[key].ndim == 4 else 2]
+        )
+        for place, key in enumerate(keys)
+    }
+    program = Program()
+    with Function(inputs, opset_version=target) as function:
+        outputs = []
+        for place, key in enumerate(keys):
+            name = key.replace(".", "_") if named else f"const_{place}"
+            weight = decoder(random, state[key], name)
+            x = function.inputs[f"x{place}"]
+            if state[key].ndim == 2:
+                bias = mb.const(val=state["fc.bias"], name="fc_bias" if named else "const_b")
+                outputs.append(mb.linear(x=x, weight=weight, bias=bias))
+            else:
+                bias = random.normal(size=len(state[key])).astype(np.float32)
+                outputs.append(mb.conv(x=x, weight=weight, bias=bias, pad_type="same"))
+        function.set_outputs(outputs)
+    program.add_function("main", function)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = ct.convert(
+            program,
+            minimum_deployment_target=target,
+            pass_pipeline=ct.PassPipeline.EMPTY,
+            compute_precision=ct.precision.FLOAT32,
+            skip_model_load=True,
+        )
+    model.license = "cc-by-4.0"
+    model.save(str(path))
+    return dict(zip(keys, _decoded(path), strict=True))
+
+
+def _decoded(path: Path) -> list[Array]:
+    model = ct.models.MLModel(str(path), skip_model_load=True)
+    spec = model.get_spec()
+    program = load(spec, spec.specificationVersion, file_weights_dir=model.weights_dir)
+    layers = [o for o in program.functions["main"].operations if o.op_type in ("conv", "linear")]
+    return [layer.weight.op.materialized_val_inference() for layer in layers]
+
+
+def table_of_64(random: np.random.Generator, weight: Array, name: str) -> Any:
+    """Codes of six bits, packed, for a table of 64 values, as before iOS 18."""
+    codes = random.integers(64, size=weight.size).astype(np.uint8)
+    bits = np.unpackbits(codes[:, None], axis=1, bitorder="little", count=6)
+    return mb.constexpr_lut_to_dense(
+        indices=np.packbits(bits, bitorder="little"),
+        lut=random.normal(size=64).astype(np.float32),
+        shape=np.array(weight.shape, dtype=np.uint32),
+        name=name + "_palettized",
+    )
+
+
+def vectors(random: np.random.Generator, weight: Array, name: str) -> Any:
+    """Codes of four bits for vectors of four that lie across the outputs."""
+    shape = (len(weight) // 4, *weight.shape[1:])
+    return _table(random, shape, 16, (1,) * weight.ndim, 4, name, vector_axis=0)
+
+
+def tables_of_groups(random: np.random.Generator, weight: Array, name: str) -> Any:
+    """A table of 16 values for each eight outputs."""
+    groups = (len(weight) // 8, *[1] * (weight.ndim - 1))
+    return _table(random, weight.shape, 16, groups, 1, name)
+
+
+def _table(
+    random: np.random.Generator,
+    shape: tuple[int, ...],
+    entries: int,
+    groups: tuple[int, ...],
+    width: int,
+    name: str,
+    **options: Any,
+) -> Any:
+    codes = random.integers(entries, size=shape).astype(types.np_uint4_dtype)
+    table = random.normal(size=(*groups, entries, width)).astype(np.float32)
+    name += "_palettized"
+    return mb.constexpr_lut_to_dense(indices=codes, lut=table, name=name, **options)
+
+
+def bytes_of_rows(random: np.random.Generator, weight: Array, name: str) -> Any:
+    """uint8 with a scale and a zero point for each row, as before iOS 18."""
+    return mb.constexpr_affine_dequantize(
+        quantized_data=random.integers(256, size=weight.shape).astype(np.uint8),
+        zero_point=random.integers(256, size=len(weight)).astype(np.uint8),
+        scale=random.uniform(0.5, 2, size=len(weight)).astype(np.float32),
+        axis=0,
+        name=name + "_quantized",
+    )
+
+
+def nibbles_of_blocks(random: np.random.Generator, weight: Array, name: str) -> Any:
+    """int4 with a scale for half of the inputs of an output."""
+    halves = 2 if weight.shape[1] % 2 == 0 else 1
+    scale = random.uniform(0.5, 2, size=(len(weight), halves, *[1] * (weight.ndim - 2)))
+    return mb.constexpr_blockwise_shift_scale(
+        data=random.integers(-8, 8, size=weight.shape).astype(types.np_int4_dtype),
+        scale=scale.astype(np.float32),
+        name=name + "_quantized",
+    )

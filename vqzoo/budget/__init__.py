@@ -1,0 +1,1 @@
+"""A whole network under one budget: one price of a bit for all layers, found by search."""

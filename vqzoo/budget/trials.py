@@ -1,0 +1,350 @@
+"""A network compressed at one price of a bit after another."""
+
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from torch import Tensor, nn
+
+from vqzoo.artifact.encode import EncodedLayer
+from vqzoo.artifact.file_size import artifact_bytes, network_bytes
+from vqzoo.budget.held_out import HeldOut
+from vqzoo.budget.hull import cheapest, cost
+from vqzoo.budget.ladder import RATIOS, Ladder, rungs
+from vqzoo.budget.methods import at_price, is_fixed, price_option
+from vqzoo.budget.prediction import predicted_loss
+from vqzoo.budget.task import Task
+from vqzoo.calibration.repair import repair_with
+from vqzoo.calibration.statistics import layer_statistics
+from vqzoo.compression.encoded import encode_compressed
+from vqzoo.compression.layer import CompressedLayer
+from vqzoo.compression.model import NOT_REACHED, compress_each, nothing_compressed
+from vqzoo.compression.norms.folding import merge_norms
+from vqzoo.compression.plugin_calls import Statistics, decode_new
+from vqzoo.compression.rest import with_rounded_rest
+from vqzoo.compression.selection import LayerPlan, MethodChoice
+from vqzoo.compression.view import copy_with_weights, weight_key, weight_matrix
+from vqzoo.errors import PluginError
+from vqzoo.progress import Watcher
+from vqzoo.report.budget import HeldOutRecord, PriceStep
+
+_MOST_RUNGS = 6  # of a ladder, tried at a price beside methods that know it
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """One way to store a layer.
+
+    Attributes:
+        choice: the method and its options: what makes it again.
+        compressed: the codes.
+        encoded: the codes as the file holds them.
+        bits: what it adds to the file, its share of the header included.
+        loss: predicted, in squared logits.
+    """
+
+    choice: MethodChoice
+    compressed: CompressedLayer
+    encoded: EncodedLayer
+    bits: int
+    loss: float
+
+
+@dataclass(frozen=True)
+class Trial:
+    """The network at one price.
+
+    Attributes:
+        step: what the record says about it.
+        layers: the compressed layers by their place in the plans.
+        open_bytes: stored bytes of the layers whose size the price changes.
+    """
+
+    step: PriceStep
+    layers: Mapping[int, Candidate]
+    open_bytes: int
+
+    @cached_property
+    def losses(self) -> dict[str, float]:
+        """Layer -> predicted loss."""
+        return {layer.compressed.layer.name: layer.loss for layer in self.layers.values()}
+
+    @cached_property
+    def methods(self) -> dict[str, int]:
+        """Method -> how many layers have it, most of them first."""
+        names = [layer.choice.method for layer in self.layers.values()]
+        distinct = sorted(dict.fromkeys(names), key=lambda name: -names.count(name))
+        return {name: names.count(name) for name in distinct}
+
+
+class Trials:
+    """Compresses a network at given prices; what does not depend on them is done once.
+
+    Of a ladder, the points on its lower convex hull are kept in memory, as codes.
+    """
+
+    def __init__(self, task: Task, watcher: Watcher) -> None:
+        self._task = task
+        self._watcher = watcher
+        self._statistics = _statistics(task, watcher)
+        for plan in task.plans:
+            name = plan.layer.name
+            if self._statistics is not None and name not in self._statistics:
+                watcher.note(name, NOT_REACHED)
+        self._fixed: dict[int, Candidate] = {}
+        self._skipped: dict[str, str] = {}
+        self._ladders: dict[tuple[int, str], Ladder] = {}
+        self._held_out: HeldOut | None = None
+        if task.held_out is not None:
+            self._held_out = HeldOut(task.model, task.held_out, task.device, watcher)
+
+    @property
+    def has_ladders(self) -> bool:
+        """Whether a layer may have a method that knows no price of a bit."""
+        return any(self._ladder_choices(plan) for plan in self._task.plans)
+
+    @property
+    def has_prices(self) -> bool:
+        """Whether a layer may have a method that knows the price of a bit."""
+        return any(self._priced_choices(plan) for plan in self._task.plans)
+
+    def at(self, price: float) -> Trial:
+        """Compress the network at a price by the methods that know it, count its bytes, and judge
+        it if images are held out.
+
+        Raises:
+            NothingCompressed: no layer could be compressed.
+            PluginError: a plugin failed, and the task does not keep going.
+        """
+        return self._trial(price, self._priced(price))
+
+    def with_ladders(self, price: float, trial: Trial | None) -> Trial:
+        """The network at a price where each layer may have a point of a ladder instead.
+
+        Args:
+            price: the price.
+            trial: what `at` gave for it; None to compress the network now.
+
+        Returns:
+            `trial` itself if no layer changes.
+
+        Raises:
+            NothingCompressed: no layer could be compressed.
+            PluginError: a plugin failed, and the task does not keep going.
+        """
+        layers = dict(self._priced(price) if trial is None else trial.layers)
+        self._try_ladders(price, layers)
+        changed = trial is None
+        for (index, _), ladder in self._ladders.items():
+            for candidate in ladder.hull:
+                if index not in layers or cost(candidate, price) < cost(layers[index], price):
+                    layers[index] = candidate
+                    changed = True
+        return self._trial(price, layers) if trial is None or changed else trial
+
+    def _trial(self, price: float, layers: Mapping[int, Candidate]) -> Trial:
+        task = self._task
+        if not layers:
+            raise nothing_compressed(task.plans, self._skipped)
+        layers = {index: layers[index] for index in sorted(layers)}
+        encoded = [layer.encoded for layer in layers.values()]
+        model = task.model if task.norms is None else merge_norms(task.model)
+        step = PriceStep(
+            price=price,
+            bytes=network_bytes(model, encoded, task.rest, task.features, task.layout, task.norms),
+            predicted_loss=(
+                None if self._statistics is None else sum(layer.loss for layer in layers.values())
+            ),
+            held_out=self._judge(layers),
+        )
+        open_bytes = sum(
+            layer.encoded.nbytes for index, layer in layers.items() if index not in self._fixed
+        )
+        return Trial(step, layers, open_bytes)
+
+    def _priced(self, price: float) -> dict[int, Candidate]:
+        """The cheapest candidate of each layer by the methods that know the price; layers of a
+        fixed size have theirs."""
+        plans = self._task.plans
+        plugins = self._task.plugins
+        if not self._fixed:
+            fixed = {i: plan for i, plan in enumerate(plans) if is_fixed(plan.choice, plugins)}
+            self._fixed = self._compress(fixed)
+        best = dict(self._fixed)
+        choices = [self._priced_choices(plan) for plan in plans]
+        for number in range(max(map(len, choices))):
+            plans_here = {
+                index: replace(plans[index], choice=at_price(of_layer[number], plugins, price))
+                for index, of_layer in enumerate(choices)
+                if number < len(of_layer)
+            }
+            for index, candidate in self._compress(plans_here).items():
+                offers = [best[index]] if index in best else []
+                best[index] = cheapest([*offers, candidate], price)
+        return best
+
+    def _priced_choices(self, plan: LayerPlan) -> list[MethodChoice]:
+        plugins = self._task.plugins
+        return [one for one in plan.choice.each() if price_option(one, plugins) is not None]
+
+    def _ladder_choices(self, plan: LayerPlan) -> list[MethodChoice]:
+        plugins = self._task.plugins
+        if is_fixed(plan.choice, plugins):
+            return []
+        return [one for one in plan.choice.each() if price_option(one, plugins) is None]
+
+    def _try_ladders(self, price: float, layers: Mapping[int, Candidate]) -> None:
+        """Compress what may be cheaper at this price than the layers as they are: rung by rung, all
+        layers at a time."""
+        limits = {index: cost(layer, price) for index, layer in layers.items()}
+        most = _MOST_RUNGS if self.has_prices else len(RATIOS)
+        methods = dict.fromkeys(
+            choice.method for plan in self._task.plans for choice in self._ladder_choices(plan)
+        )
+        for method in methods:
+            ladders = {
+                index: self._ladder(index, plan, choice)
+                for index, plan in enumerate(self._task.plans)
+                for choice in self._ladder_choices(plan)
+                if choice.method == method
+            }
+            tried = 0
+            for _ in range(most):
+                waiting = {
+                    index: rung
+                    for index, ladder in ladders.items()
+                    if (rung := ladder.next_rung(price, limits.get(index, math.inf))) is not None
+                }
+                if not waiting:
+                    break
+                tried += len(waiting)
+                found = self._compress({index: rung.plan for index, rung in waiting.items()})
+                for index, rung in waiting.items():
+                    candidate = found.get(index)
+                    ladders[index].tried(rung, candidate)
+                    if candidate is not None:
+                        limits[index] = min(limits.get(index, math.inf), cost(candidate, price))
+            if tried:
+                self._watcher.say(f"searching λ: {method}, {tried} candidates tried")
+
+    def _ladder(self, index: int, plan: LayerPlan, choice: MethodChoice) -> Ladder:
+        key = (index, choice.method)
+        if key not in self._ladders:
+            task = self._task
+            try:
+                found = rungs(replace(plan, choice=choice), task.plugins, task.packing)
+            except PluginError as error:
+                if not task.keep_going:
+                    raise PluginError(
+                        f"{error} ({task.keep_going_option} leaves it out)"
+                    ) from error
+                self._watcher.note(plan.layer.name, str(error))
+                found = []
+            self._ladders[key] = Ladder(found)
+        return self._ladders[key]
+
+    def _compress(self, plans: Mapping[int, LayerPlan]) -> dict[int, Candidate]:
+        """The candidates that plans give, by their place in the task's plans."""
+        if not plans:
+            return {}
+        task, places = self._task, list(plans)
+
+        def keep(
+            position: int, compressed: CompressedLayer, decoded: Tensor
+        ) -> tuple[int, Candidate]:
+            plan = plans[places[position]]
+            encoded = encode_compressed(task.model, compressed, task.packing, task.plugins)
+            statistics = (self._statistics or {}).get(plan.layer.name, Statistics())
+            weight = weight_matrix(task.model, plan.layer, decoded.device)
+            loss = predicted_loss(weight, decoded, statistics.second_order)
+            candidate = Candidate(plan.choice, compressed, encoded, _bits_in_file(encoded), loss)
+            return places[position], candidate
+
+        kept, skipped = compress_each(
+            task.model,
+            list(plans.values()),
+            task.plugins,
+            keep,
+            seed=task.seed,
+            device=task.device,
+            progress=_WithoutNotes(self._watcher),
+            statistics=self._statistics_for(plans.values()),
+            keep_going=task.keep_going,
+            keep_going_option=task.keep_going_option,
+        )
+        self._skipped = skipped | self._skipped
+        return dict(kept)
+
+    def _statistics_for(self, plans: Collection[LayerPlan]) -> Mapping[str, Statistics] | None:
+        """What each plan's method declares that it uses, as without a budget."""
+        if self._statistics is None:
+            return None
+        shown: dict[str, Statistics] = {}
+        for plan in plans:
+            known = self._statistics.get(plan.layer.name)
+            if known is not None:
+                declared = self._task.plugins.quantizers.get(plan.choice.method).item.second_order
+                shown[plan.layer.name] = (
+                    Statistics(second_order=known.second_order)
+                    if declared
+                    else Statistics(inputs=known.inputs)
+                )
+        return shown
+
+    def _judge(self, layers: Mapping[int, Candidate]) -> HeldOutRecord | None:
+        """The network on the images held out, repaired if the task repairs it."""
+        if self._held_out is None:
+            return None
+        task = self._task
+        matrices: dict[str, Tensor] = {}
+        for layer in layers.values():
+            name = layer.compressed.layer.name
+            matrices[name] = decode_new(layer.compressed.compressed, task.plugins, name)
+        network: nn.Module = copy_with_weights(task.model, matrices)
+        if task.repair is not None:
+            network = repair_with(
+                task.repair,
+                task.model,
+                network,
+                matrices,
+                device=task.device,
+                watcher=self._watcher,
+            ).module
+        if task.norms is not None:
+            network = merge_norms(network)
+        if task.rest == "float16":
+            network = with_rounded_rest(network, [weight_key(name) for name in matrices]).module
+        return self._held_out.judge(network)
+
+
+class _WithoutNotes:
+    """A `Progress` that drops notes: the price that is chosen makes them again."""
+
+    def __init__(self, watcher: Watcher) -> None:
+        self.layer_started = watcher.layer_started
+        self.layer_step = watcher.layer_step
+
+    def note(self, layer: str, text: str) -> None:
+        """Drop a note."""
+
+
+def _statistics(task: Task, watcher: Watcher) -> Mapping[str, Statistics] | None:
+    """What calibration says about all layers; None without calibration."""
+    if task.calibration is None:
+        return None
+    return layer_statistics(
+        task.model,
+        task.plans,
+        task.plugins,
+        task.calibration,
+        seed=task.seed,
+        device=task.device,
+        watcher=watcher,
+        second_order_of_all=True,
+    )
+
+
+def _bits_in_file(layer: EncodedLayer) -> int:
+    """What a layer adds to a file: its tensors, and what the header says of them."""
+    return 8 * (artifact_bytes({}, {}, [layer]) - artifact_bytes({}, {}, []))

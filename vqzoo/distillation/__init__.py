@@ -1,0 +1,1 @@
+"""Distillation of a dense network: a small network learns the answers of a large one."""

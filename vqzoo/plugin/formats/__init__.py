@@ -1,0 +1,1 @@
+"""Contracts about the files of other libraries."""

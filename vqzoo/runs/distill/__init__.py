@@ -1,0 +1,1 @@
+"""`vqzoo distill`: a small dense network learns from a large one."""
