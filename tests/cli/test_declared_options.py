@@ -42,6 +42,8 @@ RECIPE = {
     "rules": (parse_rule("conv1=prune:density=0.1+km:k=4,ratio=8"), parse_rule("fc=rtn")),
     "packing": "ans",
     "rest": "float16",
+    "fold_norms": True,
+    "layout": "compact",
     "data": "imagefolder:val",
     "images": 7,
     "class_map": Path("classes.txt"),

@@ -211,6 +211,21 @@ def test_an_artifact_is_fine_tuned_into_a_new_one() -> None:
     assert same_bytes("b", "c")
 
 
+def test_folded_norms_stay_folded() -> None:
+    words = ["run", "test_resnet", "--weights", "random", "-m", "km", "-o", "k=4", "--out", "a"]
+    dense = invoke(*words, "--fold-norms")
+    arguments = ["--epochs", "1", "--data", "imagefolder:pictures", "--batch-size", "4"]
+    record = invoke("finetune", "a", *arguments)
+    assert record["norms"] == dense["norms"]
+    assert record["norms"]["folded"]["conv1.1"] == "conv1.0"
+    errors = [[layer["sqnr_db"] for layer in one["layers"]] for one in (dense, record)]
+    # Against weights that are not folded, nothing would be left of them.
+    assert all(after > before - 3 for before, after in zip(*errors, strict=True))
+    Path("a/report.json").unlink()  # as it comes from the Hub
+    again = invoke("finetune", "a", *arguments, "--out", "b")
+    assert again["norms"]["folded"] == dense["norms"]["folded"]
+
+
 def test_invalid_requests_are_refused_before_anything_is_written() -> None:
     invoke("run", "test_resnet", "--weights", "random", "-m", "km", "-o", "k=4", "--out", "a")
     for arguments, said in (

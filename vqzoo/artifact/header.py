@@ -29,12 +29,14 @@ class StoredTensor:
         shape: of the tensor.
         begin: offset of its first byte from the start of the file.
         end: offset behind its last byte.
+        value: of all its elements, where no bytes are stored for it.
     """
 
     dtype: str
     shape: tuple[int, ...]
     begin: int
     end: int
+    value: bool | int | float | None = None
 
     @property
     def nbytes(self) -> int:
@@ -52,7 +54,7 @@ class Header:
 
 
 def strict_json(text: str | bytes, what: str) -> Any:
-    """Parse JSON without duplicate keys, NaN or infinite numbers.
+    """Parse JSON without duplicate keys, NaN, infinite numbers or an integer -0.
 
     Args:
         text: the JSON.
@@ -75,10 +77,31 @@ def strict_json(text: str | bytes, what: str) -> Any:
         value = float(digits)
         return value if math.isfinite(value) else refuse(f"{digits:.20}, which is too large")
 
+    def whole(digits: str) -> int:
+        return refuse(digits) if digits == "-0" else int(digits)
+
     try:
-        return json.loads(text, object_pairs_hook=unique, parse_constant=refuse, parse_float=finite)
+        return json.loads(
+            text,
+            object_pairs_hook=unique,
+            parse_constant=refuse,
+            parse_float=finite,
+            parse_int=whole,
+        )
     except (ValueError, RecursionError) as error:
         raise ArtifactError(f"{what} is not valid JSON: {one_line(error)}") from None
+
+
+def utf8(raw: bytes, what: str) -> str:
+    """The text of bytes in UTF-8; JSON's parser would take UTF-16 and UTF-32, too.
+
+    Raises:
+        ArtifactError: they are something else.
+    """
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        raise ArtifactError(f"{what} is not UTF-8") from None
 
 
 def read_header(path: Path) -> Header:
@@ -102,7 +125,7 @@ def read_header(path: Path) -> Header:
         raise ArtifactError(f"{path} does not exist") from None
     except OSError as error:
         raise ArtifactError(f"{path} cannot be read: {error.strerror}") from None
-    entries = strict_json(raw, f"the header of {name}")
+    entries = strict_json(utf8(raw, f"the header of {name}"), f"the header of {name}")
     if not isinstance(entries, dict):
         raise ArtifactError(f"the header of {name} is not a JSON object")
     metadata = entries.pop("__metadata__", {})

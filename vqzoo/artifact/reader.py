@@ -9,8 +9,10 @@ from pydantic import BaseModel, ValidationError
 from vqzoo.artifact.consistency import check_tensors
 from vqzoo.artifact.files import canonical_json, record_sha256, sha256_file, sha256_text
 from vqzoo.artifact.header import Header, StoredTensor, read_header, strict_json
+from vqzoo.artifact.layouts.compact import unpack_header
 from vqzoo.artifact.parts import code_entries, part_keys
 from vqzoo.artifact.schema import (
+    COMPACT,
     CONFIG_FILE,
     FEATURES,
     FORMAT_VERSION,
@@ -18,6 +20,7 @@ from vqzoo.artifact.schema import (
     WEIGHTS_FILE,
     WEIGHTS_ONLY,
     ConfigBlock,
+    Layout,
     Metadata,
 )
 from vqzoo.errors import ArtifactError, UsageError, invalid_field
@@ -36,7 +39,7 @@ class Artifact:
         folder: the artifact's folder.
         config: the timm config, without its `vqzoo` block.
         block: that block.
-        header: the header of the weights file.
+        header: the header of the weights file; that of the plain layout, whatever the file's is.
         metadata: the description of the layers in that header.
     """
 
@@ -55,6 +58,11 @@ class Artifact:
     def weights_only(self) -> bool:
         """Whether it has no architecture, and loads into a network that the user builds."""
         return WEIGHTS_ONLY in self.metadata.required_features
+
+    @property
+    def layout(self) -> Layout:
+        """How its weights file is laid out."""
+        return "compact" if COMPACT in self.metadata.required_features else "plain"
 
     def dense_tensors(self) -> dict[str, StoredTensor]:
         """The tensors that were not compressed, by state dict key."""
@@ -93,6 +101,8 @@ def open_artifact(folder: str | Path) -> Artifact:
     raw = strict_json(header.metadata["vqzoo"], what)
     if isinstance(raw, dict):
         _check_version(raw.get("format_version"), raw.get("required_features", []))
+        if COMPACT in raw.get("required_features", []):
+            header, raw = unpack_header(folder / WEIGHTS_FILE, header, raw)
     metadata = _validate(Metadata, raw, what)
     _check_config(config, block, header, metadata)
     check_tensors(header, metadata)

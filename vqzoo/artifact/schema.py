@@ -28,9 +28,11 @@ IMPORTED = "imported:"  # begins the source of weights that came from another li
 
 MODEL_ARGUMENTS = "model-arguments"  # model_args beyond those of plain format 1
 WEIGHTS_ONLY = "weights-only"  # no architecture: the weights of a network that the user builds
-FEATURES = frozenset({MODEL_ARGUMENTS, WEIGHTS_ONLY})  # that this reader has
+COMPACT = "compact"  # tensors and their descriptions are in one tensor each
+FEATURES = frozenset({MODEL_ARGUMENTS, WEIGHTS_ONLY, COMPACT})  # that this reader has
 
 Rest = Literal["float32", "float16"]  # how float32 tensors that stay dense are stored
+Layout = Literal["plain", "compact"]  # of the weights file
 
 _Size = Annotated[int, Field(ge=0, le=MAX_NUMEL, strict=True)]
 _Shape = Annotated[tuple[_Size, ...], Field(max_length=MAX_DIMENSIONS)]
@@ -136,6 +138,7 @@ class Metadata(_Entry):
         aliases: state dict key -> the key whose tensor it shares.
         record_sha256: of `method` and `weights` of the config's `vqzoo` block, as canonical JSON;
             None in files that an older vqzoo wrote.
+        norms: batch norm -> the layer whose weights have its scale, for the record.
     """
 
     format_version: Annotated[int, Field(strict=True)]
@@ -144,6 +147,7 @@ class Metadata(_Entry):
     layers: dict[_Name, LayerEntry]
     aliases: dict[_Name, _Name] = {}
     record_sha256: _Sha256 | None = None
+    norms: dict[_Name, _Name] = {}
 
 
 class Proof(_Entry):

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from vqzoo.artifact.dtypes import ELEMENT_TYPES, element_type
+from vqzoo.artifact.dtypes import element_type
 from vqzoo.artifact.encode import EncodedLayer
 from vqzoo.artifact.files import (
     canonical_json,
@@ -22,8 +22,17 @@ from vqzoo.artifact.files import (
     sha256_text,
     write_text,
 )
+from vqzoo.artifact.layouts.contents import Contents, compact_contents, stored_order
 from vqzoo.artifact.rest import stored_rest
-from vqzoo.artifact.schema import CONFIG_FILE, FORMAT_VERSION, WEIGHTS_FILE, Proof, Rest
+from vqzoo.artifact.schema import (
+    COMPACT,
+    CONFIG_FILE,
+    FORMAT_VERSION,
+    WEIGHTS_FILE,
+    Layout,
+    Proof,
+    Rest,
+)
 from vqzoo.errors import VqzooError, one_line
 from vqzoo.plugin.limits import MAX_EXPONENT
 
@@ -48,6 +57,8 @@ def write_artifact(
     weights: str,
     features: Sequence[str] = (),
     rest: Rest = "float32",
+    layout: Layout = "plain",
+    norms: Mapping[str, str] | None = None,
 ) -> WrittenArtifact:
     """Write an artifact into an existing folder.
 
@@ -60,23 +71,25 @@ def write_artifact(
         weights: where the dense weights came from, for the record.
         features: what a reader must have to read the artifact, beyond plain format 1.
         rest: how float32 tensors that stay dense are stored; see `stored_rest`.
+        layout: how the weights file is laid out.
+        norms: batch norm -> the layer that it was folded into, for the record.
 
     Raises:
         VqzooError: the state dict holds an entry that cannot be stored, or the disk is full.
     """
     dense, aliases = untouched_tensors(model, {layer.key for layer in layers})
-    metadata = metadata_text(
-        layers,
+    contents = file_contents(
+        stored_rest(dense, rest),
         aliases,
+        layers,
         sha256_text(canonical_json(config)),
         record_sha256(method, weights),
         features,
+        layout,
+        norms or {},
     )
-    tensors = stored_rest(dense, rest)
-    for layer in layers:
-        tensors |= layer.tensors
     path = folder / WEIGHTS_FILE
-    write_tensors(path, tensors, {"vqzoo": metadata})
+    write_tensors(path, contents.tensors, {"vqzoo": contents.text})
     written = WrittenArtifact(path.stat().st_size, sha256_file(path))
     block = {
         "format_version": FORMAT_VERSION,
@@ -102,29 +115,51 @@ def _write_config(path: Path, config: Mapping[str, Any]) -> None:
     write_text(path, json.dumps(config, indent=2) + "\n")
 
 
-def metadata_text(
-    layers: Sequence[EncodedLayer],
+def file_contents(
+    dense: Mapping[str, Tensor],
     aliases: Mapping[str, str],
+    layers: Sequence[EncodedLayer],
     config_sha256: str,
     record_sha256: str,
     features: Sequence[str] = (),
-) -> str:
-    """The value of the one metadata key in the header.
+    layout: Layout = "plain",
+    norms: Mapping[str, str] | None = None,
+    *,
+    sizes_only: bool = False,
+) -> Contents:
+    """The tensors of a weights file, and the value of the one metadata key in its header.
 
-    Spaces at its end pad every exponent to four characters, so that the size of a file follows from
-    shapes and options alone.
+    In the plain layout, spaces at the end of that value pad every exponent to four characters, so
+    that the size of a file follows from shapes and options alone.
+
+    Args:
+        dense: the tensors that stay dense, as they are stored.
+        aliases: keys that share the tensor of another key.
+        layers: the compressed weights.
+        config_sha256: of the config.
+        record_sha256: of what the config says about the run.
+        features: what a reader must have, beyond that of the layout.
+        layout: of the file.
+        norms: as `write_artifact` takes them.
+        sizes_only: tensors with the right sizes are enough.
     """
+    tensors = dict(dense)
+    for layer in layers:
+        tensors |= layer.tensors
     metadata = {
         "format_version": FORMAT_VERSION,
-        "required_features": sorted(features),
+        "required_features": sorted({*features, *([COMPACT] if layout == "compact" else [])}),
         "config_sha256": config_sha256,
         "record_sha256": record_sha256,
         "layers": {layer.key: layer.entry for layer in layers},
         "aliases": aliases,
+        **({"norms": dict(norms)} if norms else {}),
     }
+    if layout == "compact":
+        return compact_contents(metadata, tensors, sizes_only=sizes_only)
     exponents = (exponent for layer in layers for exponent in _exponents(layer.entry["code"]))
     padding = sum(_EXPONENT_WIDTH - len(str(exponent)) for exponent in exponents)
-    return canonical_json(metadata) + " " * padding
+    return Contents(tensors, canonical_json(metadata) + " " * padding)
 
 
 def _exponents(code: Mapping[str, Any]) -> Iterator[int]:
@@ -226,12 +261,11 @@ def file_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None
     """
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     position = 0
-    types = {key: element_type(tensor.dtype) for key, tensor in tensors.items()}
-    for key in sorted(tensors, key=lambda key: (ELEMENT_TYPES.index(types[key]), key)):
+    for key in stored_order(tensors):
         tensor = tensors[key]
         size = tensor.numel() * tensor.element_size()
         header[key] = {
-            "dtype": types[key].stored_name,
+            "dtype": element_type(tensor.dtype).stored_name,
             "shape": list(tensor.shape),
             "data_offsets": [position, position + size],
         }

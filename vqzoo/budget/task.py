@@ -1,12 +1,12 @@
 """What is compressed under a budget, and what the budget is."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from vqzoo.artifact.schema import Rest
+from vqzoo.artifact.schema import Layout, Rest
 from vqzoo.compression.selection import LayerPlan
 from vqzoo.data.batches import Data
 from vqzoo.plugin.manager import Plugins
@@ -26,6 +26,8 @@ class Task:
         packing: name of the packing for integer codes; None for that of each method.
         rest: how the file stores tensors that stay dense.
         features: what the file requires of its readers; see `required_features`.
+        layout: how the file is laid out.
+        norms: batch norm -> the layer that it is folded into; None where norms are not folded.
         calibration: images to calibrate with, if any.
         repair: images to repair the network with before it is judged, if any.
         held_out: images that judge the network; a limit on its loss needs them.
@@ -42,6 +44,8 @@ class Task:
     packing: str | None
     rest: Rest
     features: Sequence[str]
+    layout: Layout
+    norms: Mapping[str, str] | None
     calibration: Data | None
     repair: Data | None
     held_out: Data | None

@@ -20,6 +20,7 @@ from vqzoo.calibration.statistics import layer_statistics
 from vqzoo.compression.encoded import encode_compressed
 from vqzoo.compression.layer import CompressedLayer
 from vqzoo.compression.model import NOT_REACHED, compress_each, nothing_compressed
+from vqzoo.compression.norms.folding import merge_norms
 from vqzoo.compression.plugin_calls import Statistics, decode_new
 from vqzoo.compression.rest import with_rounded_rest
 from vqzoo.compression.selection import LayerPlan, MethodChoice
@@ -148,9 +149,10 @@ class Trials:
             raise nothing_compressed(task.plans, self._skipped)
         layers = {index: layers[index] for index in sorted(layers)}
         encoded = [layer.encoded for layer in layers.values()]
+        model = task.model if task.norms is None else merge_norms(task.model)
         step = PriceStep(
             price=price,
-            bytes=network_bytes(task.model, encoded, task.rest, task.features),
+            bytes=network_bytes(model, encoded, task.rest, task.features, task.layout, task.norms),
             predicted_loss=(
                 None if self._statistics is None else sum(layer.loss for layer in layers.values())
             ),
@@ -300,8 +302,6 @@ class Trials:
             name = layer.compressed.layer.name
             matrices[name] = decode_new(layer.compressed.compressed, task.plugins, name)
         network: nn.Module = copy_with_weights(task.model, matrices)
-        if task.rest == "float16":
-            network = with_rounded_rest(network, [weight_key(name) for name in matrices]).module
         if task.repair is not None:
             network = repair_with(
                 task.repair,
@@ -311,6 +311,10 @@ class Trials:
                 device=task.device,
                 watcher=self._watcher,
             ).module
+        if task.norms is not None:
+            network = merge_norms(network)
+        if task.rest == "float16":
+            network = with_rounded_rest(network, [weight_key(name) for name in matrices]).module
         return self._held_out.judge(network)
 
 

@@ -25,7 +25,7 @@ from vqzoo.report.formatting import (
 from vqzoo.report.layer_record import LayerRecord
 from vqzoo.report.measured import AgreementRecord
 from vqzoo.report.record import Record, Seconds
-from vqzoo.report.steps import RestRecord
+from vqzoo.report.steps import NormsRecord, RestRecord
 
 _NARROW = 76  # columns; narrower terminals get no shapes
 _UNLIMITED = 10_000
@@ -152,6 +152,8 @@ def _summary(record: Record, folder: Path) -> Table:
         table.add_row("left dense", escape(_reasons(record.skipped)))
     if record.rest is not None:
         table.add_row("dense tensors", _rest(record.rest))
+    if record.norms is not None:
+        table.add_row("batch norms", escape(_norms(record.norms)))
     for name, text in [*_budget(record), *_measurements(record)]:
         table.add_row(name, text)
     for data, names in record.unreadable.items():
@@ -159,6 +161,13 @@ def _summary(record: Record, folder: Path) -> Table:
     table.add_row("time", _time(record.seconds))
     table.add_row("artifact", escape(str(folder)))
     return table
+
+
+def _norms(norms: NormsRecord) -> str:
+    text = f"{len(norms.folded)} folded into the layers before them"
+    if norms.difference is not None:
+        text += f", which changes answers by {norms.difference:.1g} of the largest"
+    return text + (f"; not folded: {_reasons(norms.kept)}" if norms.kept else "")
 
 
 def _rest(rest: RestRecord) -> str:

@@ -13,6 +13,7 @@ from vqzoo.compression.decode import decode
 from vqzoo.compression.distortion import MatrixError, matrix_error
 from vqzoo.compression.folding import with_plain_weights
 from vqzoo.compression.layer import CompressedLayer
+from vqzoo.compression.norms.folding import fold_into
 from vqzoo.compression.view import weight_key
 from vqzoo.data.class_map import ClassMap
 from vqzoo.data.sources import ReadOptions
@@ -101,9 +102,9 @@ def finetune(
         device=torch.device(device),
         checkpoint=None if checkpoint is None else Path(checkpoint),
     )
+    dense = _with_norms_of(small, teacher)
     layers = [
-        _with_code(layer, result.codes[layer.layer.name], teacher, plugins)
-        for layer in small.layers
+        _with_code(layer, result.codes[layer.layer.name], dense, plugins) for layer in small.layers
     ]
     return CompressedModel(
         result.module,
@@ -112,6 +113,7 @@ def finetune(
         small.plugin_files,
         rest=small.rest,
         budget=small.budget,
+        norms=small.norms,
     )
 
 
@@ -143,6 +145,15 @@ def validated_settings(kind: type[Settings], given: dict[str, Any], task: str) -
             known = ", ".join(kind.model_fields)
             raise UsageError(f"{task} has no setting {field.name!r}; it has: {known}") from None
         raise UsageError(f"{field.name}={field.value!r}: {field.reason}") from None
+
+
+def _with_norms_of(small: CompressedModel, teacher: nn.Module) -> nn.Module:
+    """The teacher with the norms folded that are folded in the compressed network, if it has
+    them."""
+    try:
+        return fold_into(teacher, small.norms) if small.norms else teacher
+    except UsageError:
+        return teacher
 
 
 def _with_code(

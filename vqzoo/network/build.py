@@ -8,12 +8,12 @@ from typing import Any, Literal
 
 import timm
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from vqzoo.artifact.codes import build_code
 from vqzoo.artifact.dtypes import BY_NAME, BY_STORED_NAME, ElementType, torch_dtype
+from vqzoo.artifact.layouts.tensors import open_tensors
 from vqzoo.artifact.parts import part_keys
 from vqzoo.artifact.reader import Artifact
 from vqzoo.artifact.schema import MODEL_ARGUMENTS
@@ -266,15 +266,11 @@ def fill(
         ArtifactError: the artifact cannot be read or decoded.
     """
     codes: dict[str, MethodCode] = {}
-    try:
-        file = safe_open(artifact.weights_path, framework="pt")
-    except (SafetensorError, OSError) as error:
-        raise ArtifactError(f"{artifact.weights_path}: {one_line(error)}") from None
-    with file:
+    with open_tensors(artifact) as file:
         for key in artifact.dense_tensors():
-            state[key].copy_(file.get_tensor(key))
+            state[key].copy_(file.tensor(key))
         for key, entry in artifact.metadata.layers.items():
-            parts = {name: file.get_tensor(name) for name in part_keys(key, entry)}
+            parts = file.tensors(part_keys(key, entry))
             code = build_code(key, entry, parts, plugins)
             _decode_into(state[key], key, code, plugins)
             if key in coded:

@@ -21,6 +21,8 @@ from vqzoo.compression.coded_layer import with_dense_weights
 from vqzoo.compression.folding import with_plain_weights
 from vqzoo.compression.layer import CompressedLayer
 from vqzoo.compression.model import compress_model
+from vqzoo.compression.norms.folding import FoldedNorms, merge_norms
+from vqzoo.compression.norms.folding import fold_norms as fold_batch_norms
 from vqzoo.compression.plugin_calls import decode_new
 from vqzoo.compression.selection import plan_layers
 from vqzoo.compression.view import compressible_layers, copy_with_weights
@@ -57,6 +59,7 @@ def compress(
     lambda_: float | None = None,
     held_out_images: int = HELD_OUT_IMAGES,
     transforms: Sequence[Choice] = (),
+    fold_norms: bool = False,
     calibrate: str | Iterable[Any] | None = None,
     repair: str | Iterable[Any] | None = None,
     calibration_images: int = CALIBRATION_IMAGES,
@@ -99,6 +102,9 @@ def compress(
         held_out_images: how many images `max_kl` and `max_drop` hold out at most; `calibrate` is
             then a data specification.
         transforms: transforms to run before the method, in order: names, or (name, options).
+        fold_norms: fold batch norms into the layers that they follow directly, before anything is
+            compressed. The modules stay; saved in the layout "compact", they take a shift for each
+            channel instead of four numbers. Norms that follow no layer keep a scale, too.
         calibrate: weight errors by what they do to the network's answers on these images: a data
             specification as `vqzoo run --calibrate` takes it, or preprocessed batches such as a
             `torch.utils.data.DataLoader` gives (of images, or pairs of images and labels).
@@ -122,8 +128,8 @@ def compress(
 
     Raises:
         UsageError: `model` is not a network with weights or cannot be copied, a name or an option
-            is unknown, a selector matches nothing, the data is invalid, or nothing keeps the
-            budget.
+            is unknown, a selector matches nothing, there are no batch norms to fold, the data is
+            invalid, or nothing keeps the budget.
         VqzooError: weights are not finite, or data cannot be read.
         NothingCompressed: no layer could be compressed.
         PluginError: a plugin failed, and `keep_going` is off.
@@ -140,6 +146,10 @@ def compress(
         model = model.module
     check_eager(model)
     model, folded = with_plain_weights(with_dense_weights(model))
+    norms: FoldedNorms | None = None
+    if fold_norms:
+        norms = fold_batch_norms(model)
+        model = norms.module
     compressible, passed_over = compressible_layers(model)
     if limit is not None and method is None:
         method = ",".join(default_methods(available, limit.option))
@@ -184,6 +194,8 @@ def compress(
             packing=None,
             rest=rest,
             features=features,
+            layout="plain",
+            norms=None if norms is None else norms.layers,
             calibration=calibration,
             repair=repair_data,
             held_out=held_out,
@@ -232,6 +244,8 @@ def compress(
         names = [layer.layer.name for layer in compressed]
         repaired = repair_with(repair_data, model, module, names, device=where, watcher=watcher)
         module = repaired.module
+    if norms is not None:
+        module = merge_norms(module)
     small = CompressedModel(
         module,
         compressed,
@@ -240,6 +254,7 @@ def compress(
         repaired,
         rest=rest,
         budget=budget,
+        norms=None if norms is None else norms.layers,
     )
     if small.coverage.low:
         warnings.warn(f"{small.coverage}", CoverageWarning, stacklevel=2)

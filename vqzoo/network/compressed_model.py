@@ -8,7 +8,7 @@ from torch import nn
 
 from vqzoo.artifact.encode import EncodedLayer
 from vqzoo.artifact.folder import check_target, replacement_folder
-from vqzoo.artifact.schema import Rest
+from vqzoo.artifact.schema import Layout, Rest
 from vqzoo.artifact.writer import record_proof, write_artifact
 from vqzoo.calibration.repair import Repaired
 from vqzoo.compression.coverage import Coverage, account
@@ -39,6 +39,7 @@ class CompressedModel(nn.Module):
         repaired: what `repair=` corrected, None where nothing was to be repaired.
         rest: how its files store tensors that stay dense, by default.
         budget: what a budget chose, and what it predicted; None without one.
+        norms: batch norm -> the layer whose weights have its scale; empty without `fold_norms=`.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class CompressedModel(nn.Module):
         *,
         rest: Rest = "float32",
         budget: BudgetRecord | None = None,
+        norms: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__()
         self.module = module
@@ -60,6 +62,7 @@ class CompressedModel(nn.Module):
         self.repaired = repaired
         self.rest: Rest = rest
         self.budget = budget
+        self.norms = dict(norms or {})
 
     @property
     def coverage(self) -> Coverage:
@@ -86,6 +89,7 @@ class CompressedModel(nn.Module):
         model_args: Mapping[str, Any] | None = None,
         packing: str | None = None,
         rest: Rest | None = None,
+        layout: Layout = "plain",
         force: bool = False,
     ) -> None:
         """Write an artifact that `vqzoo.load` reads.
@@ -103,6 +107,8 @@ class CompressedModel(nn.Module):
             rest: how float32 tensors that stay dense are stored: "float16" rounds those whose
                 values it keeps to within 2^-11 of the largest; None for "float32", and "float16"
                 of what was compressed under a budget.
+            layout: how the file is laid out: "compact" compresses its header; neither older
+                versions of vqzoo nor other safetensors readers see the tensors in it.
             force: replace an artifact that exists.
 
         Raises:
@@ -111,7 +117,7 @@ class CompressedModel(nn.Module):
             VqzooError: what timm creates again computes something else; names the module.
         """
         with plugin_files(self.plugin_files):
-            self._save(Path(folder), model_args, packing, rest or self.rest, force)
+            self._save(Path(folder), model_args, packing, rest or self.rest, layout, force)
 
     def _save(
         self,
@@ -119,6 +125,7 @@ class CompressedModel(nn.Module):
         model_args: Mapping[str, Any] | None,
         packing: str | None,
         rest: Rest,
+        layout: Layout,
         force: bool,
     ) -> None:
         check_target(target, "", force=force, option="force=True")
@@ -138,6 +145,8 @@ class CompressedModel(nn.Module):
                 weights="in memory",
                 features=required_features(config),
                 rest=rest,
+                layout=layout,
+                norms=self.norms,
             )
             record_proof(folder, prove(module, load(folder)))
 

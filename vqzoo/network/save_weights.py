@@ -62,6 +62,7 @@ def save_weights(
             method=method_label(small),
             weights="in memory",
             features=[WEIGHTS_ONLY],
+            norms=small.norms,
         )
         _prove(scratch, state, plugins)
 

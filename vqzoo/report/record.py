@@ -17,6 +17,7 @@ from vqzoo.report.measured import AccuracyRecord, AgreementRecord
 from vqzoo.report.steps import (
     CalibrationRecord,
     FinetuningRecord,
+    NormsRecord,
     RepairRecord,
     RestRecord,
     StageRecord,
@@ -126,6 +127,8 @@ class Record(Block):
     """The budget for the whole network, and how it was met; absent without one."""
     rest: RestRecord | None = None
     """How the tensors that stay dense were rounded; absent where they were not."""
+    norms: NormsRecord | None = None
+    """Which batch norms were folded; absent where folding was not asked for."""
     repair: RepairRecord | None = None
     """What was repaired; null without repair."""
     unreadable: dict[str, tuple[str, ...]] = Field(default_factory=dict)

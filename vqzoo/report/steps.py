@@ -51,6 +51,21 @@ class RestRecord(Block):
     """Largest error of a value by rounding, as a share of its tensor's largest."""
 
 
+class NormsRecord(Block):
+    """Batch norms that were folded into the layers before them, before anything was compressed.
+
+    Every batch norm is stored as a scale and a shift; those that were folded, as a shift alone.
+    """
+
+    folded: dict[str, str]
+    """Norm to the layer whose weights have its scale."""
+    kept: dict[str, str]
+    """Norms of any kind that were not folded, each with the reason."""
+    difference: float | None
+    """Largest difference of the dense network's answers to random images by folding, as a share of
+    the largest answer; null if unknown."""
+
+
 class StageRecord(Block):
     """One stage of a run that fine-tunes; the first stage is the dense network.
 

@@ -11,6 +11,7 @@ from vqzoo.calibration.statistics import layer_statistics
 from vqzoo.compression.encoded import encode_compressed
 from vqzoo.compression.layer import CompressedLayer
 from vqzoo.compression.model import compress_model
+from vqzoo.compression.norms.folding import merge_norms
 from vqzoo.compression.plugin_calls import Statistics
 from vqzoo.models.arguments import required_features
 from vqzoo.progress import Watcher
@@ -106,8 +107,17 @@ def weights_file_bytes(
     prepared: Prepared, module: nn.Module, layers: Sequence[EncodedLayer]
 ) -> int:
     """Size of the `vqzoo.safetensors` that holds these layers and the rest of `module`."""
-    features = required_features(prepared.config)
-    return network_bytes(module, layers, prepared.recipe.rest_dtype, features)
+    recipe, norms = prepared.recipe, prepared.norms
+    if norms is not None:
+        module = merge_norms(module)
+    return network_bytes(
+        module,
+        layers,
+        recipe.rest_dtype,
+        required_features(prepared.config),
+        recipe.file_layout,
+        None if norms is None else norms.layers,
+    )
 
 
 def gather_statistics(

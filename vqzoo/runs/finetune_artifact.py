@@ -5,6 +5,8 @@ from pathlib import Path
 
 from vqzoo.artifact.folder import check_target
 from vqzoo.artifact.lock import folder_lock
+from vqzoo.artifact.reader import Artifact
+from vqzoo.compression.norms.folding import fold_into
 from vqzoo.data.training_data import TrainingData
 from vqzoo.errors import UsageError
 from vqzoo.finetuning.encoded import FinetuningTask, finetune_layers, finetuning_record
@@ -15,7 +17,9 @@ from vqzoo.network.load import verified_artifact
 from vqzoo.plugin.files import plugin_files
 from vqzoo.plugin.manager import installed_plugins
 from vqzoo.progress import Watcher
+from vqzoo.report.record import Record
 from vqzoo.report.record_file import read_record
+from vqzoo.report.steps import NormsRecord
 from vqzoo.runs.before_after import measure_baseline
 from vqzoo.runs.command_line import finetune_command
 from vqzoo.runs.compress_layers import CompressedNetwork
@@ -76,8 +80,15 @@ def _finetune(
 
         work = open_workspace(target, digest)
         stored = read_stored_layers(artifact, record, module)
+        norms = artifact.metadata.norms
+        compressed = fold_into(dense.module, norms) if norms else dense.module
         task = FinetuningTask(
-            dense.module, teacher.module, training, request.settings, request.seed, device
+            compressed,
+            teacher.module,
+            training,
+            request.settings,
+            request.seed,
+            device,
         )
         finetuning_start = time.perf_counter()
         try:
@@ -118,8 +129,18 @@ def _finetune(
             unreadable=unreadable_images(data, training),
             started=started,
             rest="float32" if record is None or record.rest is None else "float16",
+            layout=artifact.layout,
+            norms=_norms_record(artifact, record),
         )
         return finish_run(facts, network, baseline, work, plugins, watcher)
+
+
+def _norms_record(artifact: Artifact, record: Record | None) -> NormsRecord | None:
+    """Which norms of an artifact are folded, by its record or else by its header."""
+    if record is not None:
+        return record.norms
+    norms = artifact.metadata.norms
+    return NormsRecord(folded=norms, kept={}, difference=None) if norms else None
 
 
 def _open_training(request: FinetuneRequest, dense: OpenedModel, watcher: Watcher) -> TrainingData:

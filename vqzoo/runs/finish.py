@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from vqzoo.artifact.dtypes import torch_dtype
-from vqzoo.artifact.schema import DENSE_FILE, LayerEntry, Proof, Rest
+from vqzoo.artifact.schema import DENSE_FILE, LayerEntry, Layout, Proof, Rest
 from vqzoo.artifact.writer import (
     dense_bytes,
     record_proof,
@@ -20,6 +20,7 @@ from vqzoo.artifact.writer import (
 )
 from vqzoo.compression.coverage import account
 from vqzoo.compression.decode import decode
+from vqzoo.compression.norms.folding import merge_norms
 from vqzoo.compression.rest import with_rounded_rest
 from vqzoo.compression.view import copy_with_weights, layer_name
 from vqzoo.data.batches import Data
@@ -44,7 +45,7 @@ from vqzoo.report.record import (
     versions,
 )
 from vqzoo.report.record_file import write_record
-from vqzoo.report.steps import CalibrationRecord, RestRecord
+from vqzoo.report.steps import CalibrationRecord, NormsRecord, RestRecord
 from vqzoo.runs.before_after import Baseline, measure_against
 from vqzoo.runs.compress_layers import CompressedNetwork
 from vqzoo.runs.workspace import Workspace, finish_workspace
@@ -78,6 +79,8 @@ class RunFacts:
         compress_seconds: time that compression took; None if this run compressed nothing.
         write_dense: whether to write the decoded weights, too.
         rest: how tensors that stay dense are stored.
+        layout: how the weights file is laid out.
+        norms: which batch norms are folded; None where none are.
     """
 
     dense: OpenedModel
@@ -95,6 +98,8 @@ class RunFacts:
     budget: BudgetRecord | None = None
     write_dense: bool = False
     rest: Rest = "float32"
+    layout: Layout = "plain"
+    norms: NormsRecord | None = None
 
 
 def unreadable_images(*data: Data | TrainingData | None) -> dict[str, tuple[str, ...]]:
@@ -116,6 +121,8 @@ def finish_run(
 ) -> FinishedRun:
     """Write a compressed network, its record and its card, and put the folder in its place."""
     rest: RestRecord | None = None
+    if facts.norms is not None:
+        network = replace(network, module=merge_norms(network.module))
     if facts.rest == "float16":
         rounded = with_rounded_rest(network.module, [layer.key for layer in network.layers])
         network = replace(network, module=rounded.module)
@@ -131,6 +138,8 @@ def finish_run(
         weights=facts.weights,
         features=required_features(facts.config),
         rest=facts.rest,
+        layout=facts.layout,
+        norms=None if facts.norms is None else facts.norms.folded,
     )
     with watcher.phase("reading the artifact back"):
         reread = load(work.partial)
@@ -173,6 +182,7 @@ def finish_run(
         versions=versions(plugins),
         **({} if facts.budget is None else {"budget": facts.budget}),
         **({} if rest is None else {"rest": rest}),
+        **({} if facts.norms is None else {"norms": facts.norms}),
         **({"unreadable": dict(facts.unreadable)} if facts.unreadable else {}),
     )
     write_record(record, work.partial)

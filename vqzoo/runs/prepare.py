@@ -1,7 +1,7 @@
 """Check everything that can be refused about a run before it does any work or writes any file."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,7 @@ import torch
 from vqzoo.budget.methods import check_sizes_are_open
 from vqzoo.compression.check import check_weights
 from vqzoo.compression.folding import check_copies
+from vqzoo.compression.norms.folding import FoldedNorms, fold_norms
 from vqzoo.compression.options import validate_options
 from vqzoo.compression.selection import LayerPlan, plan_layers
 from vqzoo.compression.view import compressible_layers
@@ -43,7 +44,7 @@ class Prepared:
     Attributes:
         recipe: the request, its options converted to the types that their methods declare.
         plugins: the installed plugins.
-        opened: the dense model.
+        opened: the dense model; its batch norms are folded if the recipe folds them.
         plans: the layers to compress.
         skipped: layer -> why it stays dense.
         data: images to evaluate on, if any.
@@ -56,6 +57,7 @@ class Prepared:
         device: where to compute.
         digest: hash of the request.
         target: the artifact's folder.
+        norms: what was folded into the weights of the dense model, if the recipe folds norms.
     """
 
     recipe: Recipe
@@ -72,6 +74,7 @@ class Prepared:
     device: torch.device
     digest: str
     target: Path
+    norms: FoldedNorms | None = None
 
 
 def prepare(
@@ -96,6 +99,11 @@ def prepare(
         fall_back=fall_back,
     )
     recipe = with_budget_images(recipe, default_data(opened.name), watcher)
+    norms: FoldedNorms | None = None
+    if recipe.fold_norms:
+        with watcher.phase("folding batch norms"):
+            norms = fold_norms(opened.module)
+        opened = replace(opened, module=norms.module)
     layers, passed = compressible_layers(opened.module)
     rules = [(rule.layers, rule.choice()) for rule in recipe.rules]
     plans, skipped = plan_layers(
@@ -131,6 +139,7 @@ def prepare(
         device=device,
         digest=digest,
         target=target,
+        norms=norms,
     )
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from vqzoo.artifact.files import canonical_json, sha256_file, sha256_text
-from vqzoo.artifact.schema import Rest
+from vqzoo.artifact.schema import Layout, Rest
 from vqzoo.budget.settings import BUDGET_REST, BudgetSettings
 from vqzoo.command_options import CommandOption, OptionGroup, public_data_name
 from vqzoo.errors import UsageError, invalid_field
@@ -195,6 +195,23 @@ class Recipe(BudgetSettings, BaseModel):
             default="float32; float16 under a budget",
         ),
     ] = None
+    fold_norms: Annotated[
+        bool,
+        CommandOption(
+            "--fold-norms",
+            help="Fold batch norms into the layers before them, and store a shift for each channel "
+            "instead of four numbers; norms that follow no layer keep a scale, too.",
+        ),
+    ] = False
+    layout: Annotated[
+        Layout | None,
+        CommandOption(
+            "--layout",
+            help="How the file is laid out: plain, which older versions of vqzoo and any "
+            "safetensors reader understand, or compact, whose header is compressed.",
+            default="plain; compact under a budget and with --fold-norms",
+        ),
+    ] = None
     data: Annotated[
         str | None,
         CommandOption(
@@ -318,6 +335,12 @@ class Recipe(BudgetSettings, BaseModel):
         """How tensors that stay dense are stored."""
         return self.rest or ("float32" if self.budget is None else BUDGET_REST)
 
+    @property
+    def file_layout(self) -> Layout:
+        """How the weights file is laid out."""
+        compact = self.budget is not None or self.fold_norms
+        return self.layout or ("compact" if compact else "plain")
+
     def choice(self) -> "MethodChoice | None":
         """The method for the selected layers."""
         if self.method is None:
@@ -400,8 +423,9 @@ def recipe_hash(recipe: Recipe, model: str, weights_sha256: str, plugins: Mappin
     """
     reading = {"class_map", "skip_unreadable"}
     budget = set() if recipe.budget else BudgetSettings.model_fields.keys()
-    rest = set() if recipe.rest else {"rest"}
-    left_out = {"checkpoint", "plugins", *reading, *budget, *rest}
+    unset = {name for name in ("rest", "layout") if getattr(recipe, name) is None}
+    unset |= set() if recipe.fold_norms else {"fold_norms"}
+    left_out = {"checkpoint", "plugins", *reading, *budget, *unset}
     fields = recipe.model_dump(mode="json", exclude=left_out)
     fields |= reading_fields(recipe.class_map, recipe.skip_unreadable)
     fields |= {"model": model, "weights_sha256": weights_sha256, "versions": dict(plugins)}

@@ -5,11 +5,12 @@ from pathlib import Path
 
 from vqzoo.artifact.folder import check_target
 from vqzoo.artifact.lock import folder_lock
+from vqzoo.compression.norms.folding import FoldedNorms
 from vqzoo.data.batches import Data
 from vqzoo.finetuning.encoded import FinetuningTask
 from vqzoo.plugin.files import plugin_files
 from vqzoo.progress import Watcher
-from vqzoo.report.steps import CalibrationRecord
+from vqzoo.report.steps import CalibrationRecord, NormsRecord
 from vqzoo.runs.before_after import measure_baseline
 from vqzoo.runs.budget.choose import choose_layers
 from vqzoo.runs.command_line import canonical_command
@@ -105,12 +106,20 @@ def _execute(prepared: Prepared, watcher: Watcher, keep_going: bool, started: fl
         compress_seconds=seconds,
         write_dense=recipe.dense,
         rest=recipe.rest_dtype,
+        layout=recipe.file_layout,
+        norms=_norms_record(prepared.norms),
     )
     return finish_run(facts, network, baseline, work, prepared.plugins, watcher)
 
 
 def _calibration_record(data: Data | None) -> CalibrationRecord | None:
     return None if data is None else CalibrationRecord(data=data.name, images=data.images)
+
+
+def _norms_record(norms: FoldedNorms | None) -> NormsRecord | None:
+    if norms is None:
+        return None
+    return NormsRecord(folded=norms.layers, kept=norms.kept, difference=norms.difference)
 
 
 def _compress(

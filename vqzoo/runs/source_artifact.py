@@ -4,10 +4,10 @@ import copy
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors import safe_open
 from torch import nn
 
 from vqzoo.artifact.encode import FIXED_WIDTH, EncodedLayer, tensors_sha256
+from vqzoo.artifact.layouts.tensors import open_tensors
 from vqzoo.artifact.parts import layer_parts, part_keys
 from vqzoo.artifact.reader import Artifact
 from vqzoo.artifact.schema import IMPORTED, IndicesEntry, LayerEntry
@@ -128,9 +128,9 @@ def read_stored_layers(
     """
     layers: dict[str, EncodedLayer] = {}
     packings: list[str] = []
-    with safe_open(artifact.weights_path, framework="pt") as file:
+    with open_tensors(artifact) as file:
         for key, entry in artifact.metadata.layers.items():
-            tensors = {name: file.get_tensor(name) for name in part_keys(key, entry)}
+            tensors = file.tensors(part_keys(key, entry))
             layers[layer_name(key)] = EncodedLayer(key, entry.model_dump(mode="json"), tensors)
             packings += [
                 part.packing

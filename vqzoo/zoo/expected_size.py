@@ -55,7 +55,8 @@ def expected_size(recipe: Recipe, plugins: Plugins) -> ExpectedSize:
 
     Raises:
         UsageError: the recipe names something that does not exist.
-        SizeUnknownError: the size depends on the weights: the recipe has a budget, transforms, or a
+        SizeUnknownError: the size depends on the weights: the recipe has a budget, the layout
+            compact, transforms, or a
             method without a layout.
         PluginError: a method failed.
     """
@@ -63,6 +64,8 @@ def expected_size(recipe: Recipe, plugins: Plugins) -> ExpectedSize:
         raise SizeUnknownError(f"at most {recipe.size}, and within 1% of it where possible")
     if recipe.budget is not None:
         raise SizeUnknownError(f"{recipe.budget} chooses it by the weights")
+    if recipe.file_layout == "compact":
+        raise SizeUnknownError("the weights decide how far the header of --layout compact shrinks")
     register_models(plugins)
     model = _model_without_weights(recipe)
     layers, _ = compressible_layers(model)

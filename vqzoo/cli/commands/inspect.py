@@ -37,7 +37,7 @@ def inspect(
         console,
         f"[bold]{escape(printable(_name(opened)))}[/], "
         f"method {escape(printable(block.method))}, weights {escape(printable(block.weights))}, "
-        f"format {block.format_version}",
+        f"format {block.format_version}, layout {opened.layout}",
         markup=True,
     )
     console.print(_table(opened, console.width))
@@ -48,6 +48,12 @@ def inspect(
         f"whole file {megabytes(opened.header.file_bytes)}. "
         "Checksums are verified when the artifact is loaded.",
     )
+    if norms := opened.metadata.norms:
+        print_text(
+            console,
+            f"{len(norms)} batch norms are folded into the layers before them: "
+            "their weights have the scales.",
+        )
     print_text(console, _proof_text(opened))
 
 

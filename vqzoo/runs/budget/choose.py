@@ -101,6 +101,8 @@ def _task(prepared: Prepared, keep_going: bool) -> Task:
         packing=recipe.packing,
         rest=recipe.rest_dtype,
         features=required_features(prepared.config),
+        layout=recipe.file_layout,
+        norms=None if prepared.norms is None else prepared.norms.layers,
         calibration=prepared.calibration,
         repair=prepared.repair,
         held_out=prepared.held_out,

@@ -5,11 +5,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 
 from vqzoo.artifact.codes import build_code
 from vqzoo.artifact.encode import EncodedLayer, encode_layer
+from vqzoo.artifact.layouts.tensors import open_tensors
 from vqzoo.artifact.parts import part_keys
 from vqzoo.artifact.reader import open_artifact, verify_checksum
 from vqzoo.artifact.writer import write_artifact
@@ -172,6 +172,6 @@ def _save_and_load(
         artifact = open_artifact(folder)
         verify_checksum(artifact)
         entry = artifact.metadata.layers[_KEY]
-        with safe_open(artifact.weights_path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in part_keys(_KEY, entry)}
+        with open_tensors(artifact) as file:
+            tensors = file.tensors(part_keys(_KEY, entry))
         return build_code(_KEY, entry, tensors, subject.plugins)

@@ -1,0 +1,1 @@
+"""How tensors and metadata lie in `vqzoo.safetensors`: plainly, or compactly."""
