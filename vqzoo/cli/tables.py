@@ -25,7 +25,7 @@ from vqzoo.report.formatting import (
 from vqzoo.report.layer_record import LayerRecord
 from vqzoo.report.measured import AgreementRecord
 from vqzoo.report.record import Record, Seconds
-from vqzoo.report.steps import RestRecord
+from vqzoo.report.steps import RecoveryRecord, RestRecord
 
 _NARROW = 76  # columns; narrower terminals get no shapes
 _UNLIMITED = 10_000
@@ -152,6 +152,8 @@ def _summary(record: Record, folder: Path) -> Table:
         table.add_row("left dense", escape(_reasons(record.skipped)))
     if record.rest is not None:
         table.add_row("dense tensors", _rest(record.rest))
+    if record.recovery is not None:
+        table.add_row("recovery", _recovery(record.recovery))
     for name, text in [*_budget(record), *_measurements(record)]:
         table.add_row(name, text)
     for data, names in record.unreadable.items():
@@ -159,6 +161,12 @@ def _summary(record: Record, folder: Path) -> Table:
     table.add_row("time", _time(record.seconds))
     table.add_row("artifact", escape(str(folder)))
     return table
+
+
+def _recovery(recovery: RecoveryRecord) -> str:
+    before, after = recovery.divergence.before, recovery.divergence.after
+    learned = f"{count_of(recovery.images, 'image')}, {recovery.held_out} held out"
+    return f"KL {nats(before)} before, {nats(after)} after, on the images held out ({learned})"
 
 
 def _rest(rest: RestRecord) -> str:

@@ -23,7 +23,8 @@ from vqzoo.plugin.files import plugin_files
 from vqzoo.plugin.manager import installed_plugins
 from vqzoo.progress import Watcher
 from vqzoo.runs.prepare import parse_device
-from vqzoo.runs.recipe import Recipe, make_recipe, reading_fields
+from vqzoo.runs.recipe import Recipe, make_recipe
+from vqzoo.runs.recipe_hash import reading_fields
 
 _FILE = "retrieval.json"
 

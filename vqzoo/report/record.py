@@ -17,6 +17,7 @@ from vqzoo.report.measured import AccuracyRecord, AgreementRecord
 from vqzoo.report.steps import (
     CalibrationRecord,
     FinetuningRecord,
+    RecoveryRecord,
     RepairRecord,
     RestRecord,
     StageRecord,
@@ -128,6 +129,8 @@ class Record(Block):
     """How the tensors that stay dense were rounded; absent where they were not."""
     repair: RepairRecord | None = None
     """What was repaired; null without repair."""
+    recovery: RecoveryRecord | None = None
+    """What recovery did; absent without it."""
     unreadable: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     """Data to its images that were left out because they cannot be read; absent if there are none.
     """

@@ -173,6 +173,7 @@ def finish_run(
         versions=versions(plugins),
         **({} if facts.budget is None else {"budget": facts.budget}),
         **({} if rest is None else {"rest": rest}),
+        **({} if network.recovery is None else {"recovery": network.recovery}),
         **({"unreadable": dict(facts.unreadable)} if facts.unreadable else {}),
     )
     write_record(record, work.partial)
