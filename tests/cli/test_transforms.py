@@ -15,8 +15,8 @@ import vqzoo
 from vqzoo.cli.main import app
 from vqzoo.errors import UsageError
 from vqzoo.runs.command_line import canonical_command
+from vqzoo.runs.fields.rules import parse_rule
 from vqzoo.runs.recipe import make_recipe
-from vqzoo.runs.rules import parse_rule
 
 PLUGIN = """
 from pydantic import Field

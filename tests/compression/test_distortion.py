@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from vqzoo.compression.distortion import MatrixError, matrix_error
+from vqzoo.compression.measures.distortion import MatrixError, matrix_error
 from vqzoo.numerics.threads import use_threads
 
 

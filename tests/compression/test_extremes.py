@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import vqzoo
-from vqzoo.compression.distortion import matrix_error
+from vqzoo.compression.measures.distortion import matrix_error
 from vqzoo.errors import NothingCompressed, PluginError
 from vqzoo.progress import SilentWatcher
 

@@ -99,6 +99,19 @@ def test_a_folder_without_labels(folder: Path) -> None:
     assert epoch(data)[0].labels is None
 
 
+def test_images_alone_in_their_folders_are_learned_from_too(folder: Path) -> None:
+    for i in range(11):
+        (folder / f"rare{i}").mkdir()
+        (folder / "cat" / f"{i}.png").rename(folder / f"rare{i}" / "one.png")
+    model = timm.create_model("test_vit", num_classes=13).eval()
+    data = open_training_data(f"imagefolder:{folder}", model, batch_size=30)
+    assert data.validation is not None
+    # Two of twelve (the last cat is alone now), and one dog.
+    assert (data.images, data.validation.images) == (21, 3)
+    classes = torch.cat([b.labels for b in [*epoch(data), *data.validation]])
+    assert classes.bincount(minlength=13).tolist() == [1, 12, *[1] * 11]
+
+
 def test_data_that_cannot_be_learned_from_is_refused(folder: Path) -> None:
     model = timm.create_model("test_vit", num_classes=2).eval()
     for spec in ("nothing", "fmnist"):

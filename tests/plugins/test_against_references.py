@@ -11,7 +11,7 @@ from quantizing import fitted, quantize
 from sklearn.cluster import KMeans  # type: ignore[import-untyped]
 from torch import Tensor
 
-from vqzoo.compression.distortion import matrix_error
+from vqzoo.compression.measures.distortion import matrix_error
 from vqzoo.plugin import Code, Indices
 from vqzoo.plugin.manager import installed_plugins
 

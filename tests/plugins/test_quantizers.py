@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from quantizing import fitted
 from torch import Tensor
 
-from vqzoo.compression.distortion import matrix_error
+from vqzoo.compression.measures.distortion import matrix_error
 from vqzoo.compression.options import choose_options
 from vqzoo.compression.selection import MethodChoice
 from vqzoo.errors import UsageError

@@ -15,6 +15,9 @@ from vqzoo.compression.view import is_parameter
 from vqzoo.data.batches import Batch, Data
 from vqzoo.progress import Steps, Watcher
 
+# How far a network's answers are from the dense network's, in nats.
+Judge = Callable[[nn.Module], float]
+
 
 @dataclass(frozen=True)
 class Repaired:
@@ -24,8 +27,8 @@ class Repaired:
         module: a copy of the compressed network, in eval mode.
         biases: names of the layers whose biases were corrected.
         norms: names of the batch norms whose statistics were estimated again.
-        divergence: from the dense network's answers on the images, in nats an image: before the
-            repair, and after it.
+        divergence: from the dense network's answers, in nats an image, on the images or as judged
+            elsewhere: before the repair, and after it.
     """
 
     module: nn.Module
@@ -42,12 +45,20 @@ def repair_with(
     *,
     device: torch.device,
     watcher: Watcher,
+    judge: Judge | None = None,
 ) -> Repaired:
     """`repair` on calibration data of known length, reported to a watcher."""
     assert data.images is not None
     with watcher.images(f"repairing on {data.name}") as steps:
         return repair(
-            dense, compressed, layers, data.batches, data.images, device=device, progress=steps
+            dense,
+            compressed,
+            layers,
+            data.batches,
+            data.images,
+            device=device,
+            progress=steps,
+            judge=judge,
         )
 
 
@@ -61,6 +72,7 @@ def repair(
     *,
     device: torch.device | None = None,
     progress: Steps | None = None,
+    judge: Judge | None = None,
 ) -> Repaired:
     """Correct what compression shifted, by means over some images.
 
@@ -81,6 +93,7 @@ def repair(
         images: the number of images in all batches together.
         device: where to run the networks; the CPU unless given.
         progress: called with (images done, images to go through).
+        judge: decides on other images than the ones that the corrections follow from.
     """
     device = device or torch.device("cpu")
     home = next(compressed.parameters()).device
@@ -97,21 +110,24 @@ def repair(
         dense_answers = [_log_odds(answer) for answer in passes.run(dense)]
     del dense
 
-    def divergence(answers: Iterable[Any]) -> float:
+    def divergence(network: nn.Module, answers: Iterable[Any] | None = None) -> float:
+        if judge is not None:
+            return judge(network)
+        answers = passes.run(network) if answers is None else answers
         pairs = zip(dense_answers, map(_log_odds, answers), strict=True)
         sums = [float((a.exp() * (a - b)).sum()) for a, b in pairs]
         return sum(sums) / sum(map(len, dense_answers))
 
-    before = least = divergence(passes.run(best))
+    before = least = divergence(best)
     kept_norms: list[str] = []
     kept_biases: list[str] = []
     if norms:
         changed = with_new_statistics(best, norms, passes)
-        if (now := divergence(passes.run(changed))) < least:
+        if (now := divergence(changed)) < least:
             best, least, kept_norms = changed, now, norms
     if corrected := list(means.means()):
         changed, answers = with_corrected_biases(best, means, passes)
-        if (now := divergence(answers)) < least:
+        if (now := divergence(changed, answers)) < least:
             best, least, kept_biases = changed, now, corrected
     passes.finish()
     return Repaired(best.to(home), kept_biases, kept_norms, (before, least))

@@ -25,7 +25,7 @@ from vqzoo.report.formatting import (
 from vqzoo.report.layer_record import LayerRecord
 from vqzoo.report.measured import AgreementRecord
 from vqzoo.report.record import Record, Seconds
-from vqzoo.report.steps import NormsRecord, RestRecord
+from vqzoo.report.steps import NormsRecord, RecoveryRecord, RestRecord
 
 _NARROW = 76  # columns; narrower terminals get no shapes
 _UNLIMITED = 10_000
@@ -154,6 +154,8 @@ def _summary(record: Record, folder: Path) -> Table:
         table.add_row("dense tensors", _rest(record.rest))
     if record.norms is not None:
         table.add_row("batch norms", escape(_norms(record.norms)))
+    if record.recovery is not None:
+        table.add_row("recovery", _recovery(record.recovery))
     for name, text in [*_budget(record), *_measurements(record)]:
         table.add_row(name, text)
     for data, names in record.unreadable.items():
@@ -168,6 +170,12 @@ def _norms(norms: NormsRecord) -> str:
     if norms.difference is not None:
         text += f", which changes answers by {norms.difference:.1g} of the largest"
     return text + (f"; not folded: {_reasons(norms.kept)}" if norms.kept else "")
+
+
+def _recovery(recovery: RecoveryRecord) -> str:
+    before, after = recovery.divergence.before, recovery.divergence.after
+    learned = f"{count_of(recovery.images, 'image')}, {recovery.held_out} held out"
+    return f"KL {nats(before)} before, {nats(after)} after, on the images held out ({learned})"
 
 
 def _rest(rest: RestRecord) -> str:

@@ -22,8 +22,9 @@ from vqzoo.network.load import load
 from vqzoo.plugin.files import plugin_files
 from vqzoo.plugin.manager import installed_plugins
 from vqzoo.progress import Watcher
+from vqzoo.runs.fields.reading import reading_fields
 from vqzoo.runs.prepare import parse_device
-from vqzoo.runs.recipe import Recipe, make_recipe, reading_fields
+from vqzoo.runs.recipe import Recipe, make_recipe
 
 _FILE = "retrieval.json"
 

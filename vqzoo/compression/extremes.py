@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from vqzoo.compression.distortion import MatrixError
+from vqzoo.compression.measures.distortion import MatrixError
 from vqzoo.errors import PluginError
 from vqzoo.numerics.arrays import all_finite, peak_exponent
 from vqzoo.plugin.method import SkipLayer

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from vqzoo.compression.check import check_code_count, check_options, check_paper_bits
-from vqzoo.compression.distortion import MatrixError, matrix_error
 from vqzoo.compression.extremes import (
     check_kept,
     check_range,
     extremes_stay_dense,
     squares_overflow,
 )
+from vqzoo.compression.measures.distortion import MatrixError, matrix_error
 from vqzoo.compression.options import choose_options, target_ratio, validate_options
 from vqzoo.compression.plugin_calls import (
     Statistics,

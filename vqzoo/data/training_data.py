@@ -40,6 +40,7 @@ from vqzoo.errors import VqzooError
 FMNIST_VALIDATION = 1_000  # of the 5,000 embedded training images
 FMNIST_PADDING = 2  # largest shift of an augmented image, in pixels
 HELD_OUT_SHARE = 10  # one in so many images of a class folder is held out
+SINGLE_SHARE = 5  # one in so many images that are alone in their class folders
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,8 @@ def open_training_data(
             `fmnist:FOLDER`: the training split from the IDX files in FOLDER, without the 5,000
             embedded images; those are for validation. `imagefolder:PATH`, or a data set under
             timm's name (its split `train`): one in ten images of each class folder (of all images,
-            where there are no class folders) is held out for validation.
+            where there are no class folders) is held out for validation; one in five of images that
+            are alone in their class folders.
         model: a timm model, or one that has its `pretrained_cfg` and `num_classes`.
         batch_size: training images in a batch.
         augment: shift and mirror training images (fmnist), or crop and mirror them as timm does.
@@ -180,7 +182,11 @@ def _open_source(
 ) -> TrainingData:
     keys, held_out = draw_keys(source, seed, hold_out=True)
     if not keys or not held_out:
-        raise VqzooError(f"{source.name} has too few images to train with and to validate on")
+        count = len(keys) + len(held_out)
+        raise VqzooError(
+            f"{source.name} has too few images to train with and to validate on: {count}; give 2 "
+            "or more"
+        )
     keys, lost = readable_keys(source, keys[:images], model_input, read)
     held_out, lost_of_held_out = readable_keys(source, held_out, model_input, read)
     validate = partial(transformed_batches, source.load, held_out, model_input, BATCH_SIZE)
@@ -210,17 +216,21 @@ def draw_keys(source: Source, seed: int, *, hold_out: bool) -> tuple[list[Any], 
     Args:
         source: no stream.
         seed: of the order, and of what is held out.
-        hold_out: hold out one in ten keys of each class folder; none otherwise.
+        hold_out: hold out one in ten keys of each class folder, and one in five of those that are
+            alone in theirs; none otherwise.
     """
     generator = torch.Generator().manual_seed(seed)
     groups: dict[str, list[Any]] = {}
     for key in source.keys:
         groups.setdefault(source.group(key), []).append(key)
+    parts = [(keys, HELD_OUT_SHARE) for keys in groups.values()]
+    if hold_out and (single := [keys[0] for keys in groups.values() if len(keys) == 1]):
+        parts = [part for part in parts if len(part[0]) > 1] + [(single, SINGLE_SHARE)]
     remaining: list[Any] = []
     held_out: list[Any] = []
-    for keys in groups.values():
+    for keys, one_in in parts:
         order = torch.randperm(len(keys), generator=generator).tolist()
-        share = max(1, len(keys) // HELD_OUT_SHARE) if hold_out else 0
+        share = max(1, len(keys) // one_in) if hold_out else 0
         held_out += [keys[i] for i in sorted(order[:share])]
         remaining += [keys[i] for i in order[share:]]
     shuffled = torch.randperm(len(remaining), generator=generator).tolist()

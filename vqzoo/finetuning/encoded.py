@@ -12,7 +12,7 @@ from vqzoo.artifact.dtypes import torch_dtype
 from vqzoo.artifact.encode import EncodedLayer, encode_layer
 from vqzoo.artifact.schema import LayerEntry
 from vqzoo.compression.decode import decode
-from vqzoo.compression.distortion import matrix_error
+from vqzoo.compression.measures.distortion import matrix_error
 from vqzoo.compression.view import copy_with_weights, layer_name
 from vqzoo.data.training_data import TrainingData
 from vqzoo.finetuning.loop import FinetuningResult, tune
@@ -102,16 +102,41 @@ def finetune_layers(
         device=task.device,
         checkpoint=checkpoint,
     )
-    encoded = [
-        reencode(layer, result.codes[layer_name(layer.key)], packing, plugins) for layer in layers
-    ]
+    encoded, records = encode_again(
+        layers, descriptions, result.codes, task.dense, packing, plugins
+    )
+    return FinetunedLayers(result.module, result.codes, encoded, records, result)
+
+
+def encode_again(
+    layers: Sequence[EncodedLayer],
+    descriptions: Sequence[LayerDescription],
+    codes: Mapping[str, MethodCode],
+    dense: nn.Module,
+    packing: str | None,
+    plugins: Plugins,
+) -> tuple[list[EncodedLayer], list[LayerRecord]]:
+    """Encode layers whose codes have other floats now, and measure them.
+
+    Args:
+        layers: the layers as they were.
+        descriptions: how each of them was compressed.
+        codes: layer -> code.
+        dense: the network that was compressed.
+        packing: name of the packing for the new codes; None for that of each method.
+        plugins: the loaded plugins.
+
+    Returns:
+        The layers, packed, and what the record says about each.
+    """
+    encoded = [reencode(layer, codes[layer_name(layer.key)], packing, plugins) for layer in layers]
     records = []
     for description, before, after in zip(descriptions, layers, encoded, strict=True):
-        code = result.codes[layer_name(before.key)]
-        dense = task.dense.get_parameter(before.key).detach().float()
-        error = matrix_error(dense.reshape(code.code.shape), decode(code, plugins))
+        code = codes[layer_name(before.key)]
+        weight = dense.get_parameter(before.key).detach().float()
+        error = matrix_error(weight.reshape(code.code.shape), decode(code, plugins))
         records.append(measured_layer(description, code.code, after, error))
-    return FinetunedLayers(result.module, result.codes, encoded, records, result)
+    return encoded, records
 
 
 def decoded_network(

@@ -10,9 +10,9 @@ from pydantic import BaseModel, ValidationError
 from torch import nn
 
 from vqzoo.compression.decode import decode
-from vqzoo.compression.distortion import MatrixError, matrix_error
 from vqzoo.compression.folding import with_plain_weights
 from vqzoo.compression.layer import CompressedLayer
+from vqzoo.compression.measures.distortion import MatrixError, matrix_error
 from vqzoo.compression.norms.folding import fold_into
 from vqzoo.compression.view import weight_key
 from vqzoo.data.class_map import ClassMap

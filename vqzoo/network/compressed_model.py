@@ -11,9 +11,9 @@ from vqzoo.artifact.folder import check_target, replacement_folder
 from vqzoo.artifact.schema import Layout, Rest
 from vqzoo.artifact.writer import record_proof, write_artifact
 from vqzoo.calibration.repair import Repaired
-from vqzoo.compression.coverage import Coverage, account
 from vqzoo.compression.encoded import encode_compressed
 from vqzoo.compression.layer import CompressedLayer
+from vqzoo.compression.measures.coverage import Coverage, account
 from vqzoo.compression.rest import with_rounded_rest
 from vqzoo.models.arguments import required_features
 from vqzoo.models.timm_config import timm_config

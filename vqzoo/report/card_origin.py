@@ -16,7 +16,7 @@ from vqzoo.report.card_metadata import (
 from vqzoo.report.formatting import chosen_text, count_of, nats, points, predicted_text
 from vqzoo.report.markdown import code, plain
 from vqzoo.report.record import Record
-from vqzoo.report.steps import FinetuningRecord, RepairRecord
+from vqzoo.report.steps import FinetuningRecord, RecoveryRecord, RepairRecord
 
 
 def making_section(artifact: Artifact, record: Record | None) -> str:
@@ -56,6 +56,8 @@ def _steps(record: Record) -> Iterator[str]:
             f"After compression, {_repaired(repair)} corrected on {plain(repair.data)}, without "
             "labels."
         )
+    if record.recovery is not None:
+        yield _recovery(record.recovery)
     methods = dict.fromkeys(stage.method for stage in record.stages[1:])
     if len(methods) > 1:
         names = ", then ".join(code(name) for name in methods)
@@ -104,6 +106,16 @@ def _repaired(repair: RepairRecord) -> str:
         return f"the statistics of {norms} were"
     verb = "was" if len(repair.biases) == 1 else "were"
     return f"{biases} {verb}" if repair.biases else "nothing was"
+
+
+def _recovery(recovery: RecoveryRecord) -> str:
+    before, after = recovery.divergence.before, recovery.divergence.after
+    return (
+        "What is stored as floats learned the dense model's answers again, from "
+        f"{count_of(recovery.images, 'image')} of {plain(recovery.data)} without labels; codes "
+        f"stayed fixed. The divergence from the dense model on {recovery.held_out:,} images held "
+        f"out was {nats(before)} before and {nats(after)} after."
+    )
 
 
 def _finetuning(finetuning: FinetuningRecord, model: str) -> str:

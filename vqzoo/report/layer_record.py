@@ -6,8 +6,8 @@ from typing import Any
 
 from vqzoo.artifact.encode import EncodedLayer
 from vqzoo.artifact.schema import SEPARATOR
-from vqzoo.compression.distortion import MatrixError
 from vqzoo.compression.layer import CompressedLayer
+from vqzoo.compression.measures.distortion import MatrixError
 from vqzoo.numerics.coding.entropy import entropy_bits
 from vqzoo.plugin.code import Code, Indices
 from vqzoo.plugin.selector import LayerInfo

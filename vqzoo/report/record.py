@@ -8,7 +8,7 @@ from importlib.metadata import version
 
 from pydantic import Field
 
-from vqzoo.compression.coverage import Coverage
+from vqzoo.compression.measures.coverage import Coverage
 from vqzoo.plugin.manager import Plugins
 from vqzoo.report.block import Block, Count, Options
 from vqzoo.report.budget import BudgetRecord
@@ -18,6 +18,7 @@ from vqzoo.report.steps import (
     CalibrationRecord,
     FinetuningRecord,
     NormsRecord,
+    RecoveryRecord,
     RepairRecord,
     RestRecord,
     StageRecord,
@@ -131,6 +132,8 @@ class Record(Block):
     """Which batch norms were folded; absent where folding was not asked for."""
     repair: RepairRecord | None = None
     """What was repaired; null without repair."""
+    recovery: RecoveryRecord | None = None
+    """What recovery did; absent without it."""
     unreadable: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     """Data to its images that were left out because they cannot be read; absent if there are none.
     """

@@ -1,4 +1,4 @@
-"""The parts of a record that describe calibration, repair and fine-tuning."""
+"""The parts of a record that describe calibration, repair, recovery and fine-tuning."""
 
 from pydantic import Field
 
@@ -18,9 +18,9 @@ class Divergence(Block):
     """Mean KL divergence from the dense network's answers, in nats; null if not finite."""
 
     before: float | None
-    """Before the repair."""
+    """Before the correction."""
     after: float | None
-    """After the repair."""
+    """After the correction."""
 
 
 class RepairRecord(Block):
@@ -36,6 +36,28 @@ class RepairRecord(Block):
     """Batch norms whose statistics were estimated again."""
     divergence: Divergence
     """Divergence from the dense network on these images."""
+
+
+class RecoveryRecord(Block):
+    """How the network learned the dense network's answers again, on a few images without labels."""
+
+    data: str
+    """The images, without local folders."""
+    images: Count
+    """Images that it learned from."""
+    held_out: Count
+    """Images that decided what was kept: neither calibration nor recovery learned from them."""
+    biases: tuple[str, ...]
+    """Layers whose biases were corrected at the start."""
+    norms: tuple[str, ...]
+    """Batch norms whose statistics were estimated again at the start."""
+    best_epoch: Count
+    """The epoch whose values were kept; 0 for the values from before the first."""
+    epochs: tuple[float | None, ...]
+    """Divergence on the held-out images, in nats: before the first epoch, and after each; null if
+    not finite."""
+    divergence: Divergence
+    """Divergence from the dense network on the held-out images, without recovery and with it."""
 
 
 class RestRecord(Block):

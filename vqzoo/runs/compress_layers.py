@@ -16,7 +16,7 @@ from vqzoo.compression.plugin_calls import Statistics
 from vqzoo.models.arguments import required_features
 from vqzoo.progress import Watcher
 from vqzoo.report.layer_record import LayerRecord, layer_record
-from vqzoo.report.steps import FinetuningRecord, RepairRecord, StageRecord
+from vqzoo.report.steps import FinetuningRecord, RecoveryRecord, RepairRecord, StageRecord
 from vqzoo.runs.prepare import Prepared
 from vqzoo.runs.workspace import Workspace, save_layer, saved_layer
 
@@ -34,6 +34,7 @@ class CompressedNetwork:
         finetuning: how the last stage was fine-tuned.
         finetuning_seconds: what fine-tuning took.
         repair: what was repaired, and on which images.
+        recovery: what recovery did, and on which images.
     """
 
     module: nn.Module
@@ -44,6 +45,7 @@ class CompressedNetwork:
     finetuning: FinetuningRecord | None = None
     finetuning_seconds: float = 0.0
     repair: RepairRecord | None = None
+    recovery: RecoveryRecord | None = None
 
 
 @dataclass(frozen=True)

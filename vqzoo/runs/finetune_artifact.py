@@ -115,6 +115,7 @@ def _finetune(
             ),
             finetuning_seconds=time.perf_counter() - finetuning_start,
             repair=record.repair if record is not None else None,
+            recovery=record.recovery if record is not None else None,
         )
         facts = RunFacts(
             dense=dense,

@@ -10,7 +10,7 @@ from vqzoo.artifact.files import canonical_json, sha256_text
 from vqzoo.command_options import CommandOption, OptionGroup, public_data_name
 from vqzoo.errors import UsageError, invalid_field
 from vqzoo.finetuning.settings import Finetuning
-from vqzoo.runs.recipe import ClassMapFile, SkipUnreadable, check_class_map, reading_fields
+from vqzoo.runs.fields.reading import ClassMapFile, SkipUnreadable, check_class_map, reading_fields
 
 if TYPE_CHECKING:  # torch comes with these, and `vqzoo finetune --help` does without
     from vqzoo.artifact.reader import Artifact

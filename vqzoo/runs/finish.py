@@ -18,8 +18,8 @@ from vqzoo.artifact.writer import (
     write_artifact,
     write_tensors,
 )
-from vqzoo.compression.coverage import account
 from vqzoo.compression.decode import decode
+from vqzoo.compression.measures.coverage import account
 from vqzoo.compression.norms.folding import merge_norms
 from vqzoo.compression.rest import with_rounded_rest
 from vqzoo.compression.view import copy_with_weights, layer_name
@@ -183,6 +183,7 @@ def finish_run(
         **({} if facts.budget is None else {"budget": facts.budget}),
         **({} if rest is None else {"rest": rest}),
         **({} if facts.norms is None else {"norms": facts.norms}),
+        **({} if network.recovery is None else {"recovery": network.recovery}),
         **({"unreadable": dict(facts.unreadable)} if facts.unreadable else {}),
     )
     write_record(record, work.partial)

@@ -29,8 +29,9 @@ from vqzoo.plugin.method import Method
 from vqzoo.plugin.text import parse_methods
 from vqzoo.progress import Watcher
 from vqzoo.runs.budget.methods import with_budget_images, with_budget_method
-from vqzoo.runs.recipe import NO_IMAGES, Recipe, recipe_hash
-from vqzoo.runs.rules import Rule
+from vqzoo.runs.fields.rules import Rule
+from vqzoo.runs.recipe import NO_IMAGES, Recipe
+from vqzoo.runs.recipe_hash import recipe_hash
 from vqzoo.runs.workspace import default_folder
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class Prepared:
         calibration: images to calibrate with, if the recipe calibrates.
         repair: images to repair the network with, if the recipe repairs it; the same object as
             `calibration` where both use the same data, so that images are decoded once.
-        held_out: images held out of calibration, if the recipe's budget is judged by some.
+        held_out: images held out of calibration, if some judge the recipe's budget or recovery.
         config: the artifact's config.
         device: where to compute.
         digest: hash of the request.
@@ -109,7 +110,7 @@ def prepare(
     plans, skipped = plan_layers(
         layers, recipe.layers, recipe.choice(), rules, plugins, passed_over=passed
     )
-    if recipe.repair is not None or recipe.finetune is not None:
+    if recipe.repair is not None or recipe.finetune is not None or recipe.recover:
         check_copies(opened.module)
     if recipe.budget is not None:
         check_sizes_are_open(plans, plugins, recipe.budget)
@@ -189,13 +190,13 @@ def _open_calibration_and_held_out(
 ) -> tuple[Data | None, Data | None]:
     """The calibration images, and those held out of them, where the recipe has either."""
     spec = recipe.calibrate
-    if spec is None or not recipe.held_out:
+    if spec is None or not (recipe.held_out or recipe.recover):
         return _open_calibration(spec, recipe, opened), None
     calibration, held_out = open_held_out(
         spec,
         opened.module,
         images=recipe.calibration_images,
-        held_out=recipe.held_out_images,
+        held_out=recipe.held_out_images if recipe.held_out else recipe.calibration_images // 4,
         seed=recipe.seed,
         read=read_options(spec, recipe.class_map, recipe.skip_unreadable),
     )

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
-from vqzoo.artifact.files import canonical_json, sha256_file, sha256_text
 from vqzoo.artifact.schema import Layout, Rest
 from vqzoo.budget.settings import BUDGET_REST, BudgetSettings
 from vqzoo.command_options import CommandOption, OptionGroup, public_data_name
 from vqzoo.errors import UsageError, invalid_field
 from vqzoo.finetuning.settings import Finetuning
 from vqzoo.plugin.text import json_value_text, parse_json_pairs, parse_methods, parse_option_pairs
-from vqzoo.runs.rules import (
+from vqzoo.runs.fields.reading import ClassMapFile, SkipUnreadable, check_class_map
+from vqzoo.runs.fields.rules import (
     MethodNames,
     OptionValue,
     Ratio,
@@ -38,43 +38,6 @@ def split_selectors(texts: list[str]) -> tuple[str, ...]:
 
 def _ratio_text(ratio: float) -> str:
     return repr(ratio).removesuffix(".0")
-
-
-ClassMapFile = Annotated[
-    Path | None,
-    CommandOption(
-        "--class-map",
-        help="Which class each folder of imagefolder:PATH is: lines 'FOLDER' (the line number is "
-        "the class) or 'FOLDER NUMBER', or JSON.",
-        default="by name where the model's classes have names, else in natural order",
-        metavar="FILE",
-    ),
-]
-SkipUnreadable = Annotated[
-    bool,
-    CommandOption(
-        "--skip-unreadable",
-        help="Leave out images that cannot be read, and name them, instead of failing. Every image "
-        "is read once more to find them.",
-    ),
-]
-
-
-def is_folder(spec: str | None) -> bool:
-    """Whether a data specification names a folder of images."""
-    return spec is not None and spec.startswith("imagefolder:")
-
-
-def check_class_map(class_map: Path | None, *specs: str | None) -> None:
-    """Refuse a class map without a folder that it could be for.
-
-    Raises:
-        ValueError: none of the data specifications is a folder.
-    """
-    if class_map is not None and not any(map(is_folder, specs)):
-        raise ValueError(
-            "a class map is for folders of labelled images: give one as imagefolder:PATH"
-        )
 
 
 class Recipe(BudgetSettings, BaseModel):
@@ -254,12 +217,22 @@ class Recipe(BudgetSettings, BaseModel):
             write=public_data_name,
         ),
     ] = None
+    recover: Annotated[
+        bool,
+        CommandOption(
+            "--recover",
+            help="Learn the dense model's answers again, on the images of --calibrate without "
+            "labels: all that is stored as floats moves, and the size stays. Some images are held "
+            "out and decide what is kept.",
+            panel="Calibration",
+        ),
+    ] = False
     calibration_images: Annotated[
         int,
         Field(ge=1),
         CommandOption(
             "--calibration-images",
-            help="How many images each of the two takes.",
+            help="How many images each of the three takes.",
             panel="Calibration",
         ),
     ] = 512
@@ -314,6 +287,11 @@ class Recipe(BudgetSettings, BaseModel):
             raise ValueError("give a checkpoint or random weights, not both")
         if self.repair is not None and self.finetune is not None:
             raise ValueError("fine-tuning does what repair does, and more: leave repair out")
+        if self.recover and (self.repair is not None or self.finetune is not None):
+            raise ValueError(
+                "recovery does what repair does, and more; fine-tuning does it on many images: "
+                "give one of the three"
+            )
         training = None if self.finetune is None else self.finetune.data
         labelled = self.calibrate if self.max_drop is not None else None
         check_class_map(self.class_map, self.data, training, labelled)
@@ -399,36 +377,3 @@ def read_recipe(path: Path) -> dict[str, Any]:
     if not isinstance(fields, dict):
         raise UsageError(f"recipe {path} is not a mapping of fields such as model and method")
     return fields
-
-
-def reading_fields(class_map: Path | None, skip_unreadable: bool) -> dict[str, Any]:
-    """What a hash has of how images are read: nothing where they are read plainly.
-
-    Raises:
-        OSError: the class map cannot be read.
-    """
-    fields: dict[str, Any] = {}
-    if class_map is not None:
-        fields["class_map"] = sha256_file(class_map.expanduser())
-    if skip_unreadable:
-        fields["skip_unreadable"] = True
-    return fields
-
-
-def recipe_hash(recipe: Recipe, model: str, weights_sha256: str, plugins: Mapping[str, str]) -> str:
-    """A hash of the recipe with the model's full name, the weights and the plugins' versions.
-
-    Raises:
-        OSError: the class map or a plugin file cannot be read.
-    """
-    reading = {"class_map", "skip_unreadable"}
-    budget = set() if recipe.budget else BudgetSettings.model_fields.keys()
-    unset = {name for name in ("rest", "layout") if getattr(recipe, name) is None}
-    unset |= set() if recipe.fold_norms else {"fold_norms"}
-    left_out = {"checkpoint", "plugins", *reading, *budget, *unset}
-    fields = recipe.model_dump(mode="json", exclude=left_out)
-    fields |= reading_fields(recipe.class_map, recipe.skip_unreadable)
-    fields |= {"model": model, "weights_sha256": weights_sha256, "versions": dict(plugins)}
-    if recipe.plugins:
-        fields["plugins"] = [sha256_file(path) for path in recipe.plugins]
-    return sha256_text(canonical_json(fields))

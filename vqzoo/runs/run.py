@@ -15,10 +15,11 @@ from vqzoo.runs.before_after import measure_baseline
 from vqzoo.runs.budget.choose import choose_layers
 from vqzoo.runs.command_line import canonical_command
 from vqzoo.runs.compress_layers import CompressedNetwork, compress_layers
+from vqzoo.runs.corrections.recover import recover_network
+from vqzoo.runs.corrections.repair import repair_network
 from vqzoo.runs.finish import FinishedRun, RunFacts, finish_run, unreadable_images
 from vqzoo.runs.prepare import Prepared, prepare
 from vqzoo.runs.recipe import Recipe, method_label
-from vqzoo.runs.repair_network import repair_network
 from vqzoo.runs.stages import compress_in_stages
 from vqzoo.runs.workspace import Workspace, abandon_if_empty, finished_record, open_workspace
 
@@ -125,11 +126,11 @@ def _norms_record(norms: FoldedNorms | None) -> NormsRecord | None:
 def _compress(
     prepared: Prepared, work: Workspace, watcher: Watcher, keep_going: bool
 ) -> CompressedNetwork:
-    """Compress, then fine-tune or repair if the recipe asks for it."""
+    """Compress, then fine-tune, repair or recover if the recipe asks for it."""
     settings, training = prepared.recipe.finetune, prepared.training
     if settings is None or training is None:
         network = compress_layers(prepared, work, watcher, keep_going)
-        return repair_network(prepared, network, watcher)
+        return recover_network(prepared, repair_network(prepared, network, watcher), watcher)
     dense = prepared.opened.module
     task = FinetuningTask(dense, dense, training, settings, prepared.recipe.seed, prepared.device)
     return compress_in_stages(prepared, task, work, watcher, keep_going)

@@ -105,7 +105,7 @@ def _task(prepared: Prepared, keep_going: bool) -> Task:
         norms=None if prepared.norms is None else prepared.norms.layers,
         calibration=prepared.calibration,
         repair=prepared.repair,
-        held_out=prepared.held_out,
+        held_out=prepared.held_out if prepared.recipe.held_out else None,
         keep_going=keep_going,
         keep_going_option="--keep-going",
     )

@@ -40,7 +40,7 @@ def with_budget_method(recipe: Recipe, plugins: Plugins, watcher: Watcher) -> Re
 
 
 def with_budget_images(recipe: Recipe, embedded: str | None, watcher: Watcher) -> Recipe:
-    """A recipe that calibrates under a budget, where the network comes with images.
+    """A recipe that calibrates under a budget or to recover, where the network comes with images.
 
     Args:
         recipe: the request; `--calibrate none` keeps it from calibrating.
@@ -48,9 +48,11 @@ def with_budget_images(recipe: Recipe, embedded: str | None, watcher: Watcher) -
         watcher: is told what is added.
 
     Raises:
-        UsageError: the budget is judged by held-out images, and there are none.
+        UsageError: the budget is judged by held-out images, or the network is to recover, and
+            there are none.
     """
-    if recipe.budget is not None and recipe.calibrate is None and embedded is not None:
+    wants = recipe.budget is not None or recipe.recover
+    if wants and recipe.calibrate is None and embedded is not None:
         watcher.say(
             f"Calibrating on {embedded}, which comes with the network; --calibrate none does not."
         )
@@ -59,5 +61,10 @@ def with_budget_images(recipe: Recipe, embedded: str | None, watcher: Watcher) -
         raise UsageError(
             f"{recipe.budget} is measured on images held out of calibration: give --calibrate "
             "imagefolder:PATH"
+        )
+    if recipe.recover and recipe.calibrate in (None, NO_IMAGES):
+        raise UsageError(
+            "--recover learns from calibration images: give --calibrate imagefolder:PATH; a few "
+            "hundred images will do, and no labels"
         )
     return recipe

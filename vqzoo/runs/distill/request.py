@@ -13,7 +13,7 @@ from vqzoo.distillation.settings import Distillation
 from vqzoo.errors import UsageError, invalid_field
 from vqzoo.models.sources import LOCAL_DIR, split_source
 from vqzoo.plugin.text import json_value_text, parse_json_pairs
-from vqzoo.runs.recipe import ClassMapFile, SkipUnreadable, check_class_map, reading_fields
+from vqzoo.runs.fields.reading import ClassMapFile, SkipUnreadable, check_class_map, reading_fields
 
 _TRAINING = "Training"
 _SHARED = ("temperature", "batch_size", "patience", "images", "augment")

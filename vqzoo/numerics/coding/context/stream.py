@@ -181,7 +181,7 @@ def _symbols(matrix: Codes, center: int, size: int) -> NarrowCodes:
 def _contexts(
     matrix: Codes, symbols: NarrowCodes, number: int, zero: int
 ) -> tuple[Classes, NarrowCodes, int]:
-    """The classes with which a matrix takes the fewest bits, the parities of the states of its codes
+    """The classes that take the fewest bits, the parities of the states of a matrix's codes
     (all zero, or those of a trellis where that pays), and the parity of level 0."""
     even = np.zeros(matrix.shape, np.uint8)
     if matrix.size >= _MIN_WALK and number > 2:

@@ -1,0 +1,96 @@
+"""`vqzoo run --recover`: answers nearer to the dense network's, in a file of the same size."""
+
+import json
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from vqzoo.progress import SilentWatcher
+from vqzoo.runs.recipe import make_recipe
+from vqzoo.runs.run import run
+
+FIELDS: dict[str, Any] = {
+    "model": "alexnet_mini.fmnist",
+    "method": "ecq",
+    "price": 1e-3,
+    "layers": ("features.0", "features.4", "classifier.6"),
+    "calibration_images": 64,
+    "images": 200,
+}
+FILE = "vqzoo.safetensors"
+
+
+@pytest.fixture(scope="module")
+def recovered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An artifact made with recovery."""
+    out = tmp_path_factory.mktemp("recovery") / "recovered"
+    return run(make_recipe(FIELDS | {"recover": True}), SilentWatcher(), out=out).folder
+
+
+def report_of(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "report.json").read_text())
+
+
+def test_answers_come_nearer_and_neither_size_nor_codes_change(
+    recovered: Path, tmp_path: Path
+) -> None:
+    plain = run(make_recipe(FIELDS), SilentWatcher(), out=tmp_path / "plain").folder
+    before, after = report_of(plain), report_of(recovered)
+    assert after["bytes"]["file"] == before["bytes"]["file"] == (plain / FILE).stat().st_size
+    assert after["agreement"]["kl"] < before["agreement"]["kl"]
+    old, new = load_file(plain / FILE), load_file(recovered / FILE)
+    assert old.keys() == new.keys()
+    integers = [key for key, tensor in old.items() if not tensor.is_floating_point()]
+    assert integers
+    assert all(torch.equal(old[key], new[key]) for key in integers)
+
+
+def test_the_record_says_what_recovery_did(recovered: Path) -> None:
+    record = report_of(recovered)["recovery"]
+    assert (record["data"], record["images"]) == ("fmnist, 64 training images", 64)
+    assert record["held_out"] == 16
+    assert record["divergence"]["after"] < record["divergence"]["before"]
+    assert record["divergence"]["after"] == min(record["epochs"])
+    assert record["epochs"][record["best_epoch"]] == min(record["epochs"])
+    card = (recovered / "README.md").read_text()
+    assert "on 16 images held out" in card
+
+
+class Interruption(SilentWatcher):
+    """Interrupts a run in an epoch of recovery."""
+
+    @contextmanager
+    def training(self, text: str):
+        if "epoch 2" in text:
+            raise KeyboardInterrupt
+        yield lambda done, total, metrics: None
+
+
+def test_an_interrupted_recovery_starts_anew_from_the_compressed_layers(
+    recovered: Path, tmp_path: Path
+) -> None:
+    recipe = make_recipe(FIELDS | {"recover": True})
+    with pytest.raises(KeyboardInterrupt):
+        run(recipe, Interruption(), out=tmp_path / "again")
+    assert list((tmp_path / "again.partial/layers").glob("*.safetensors"))
+    folder = run(recipe, SilentWatcher(), out=tmp_path / "again").folder
+    assert (folder / FILE).read_bytes() == (recovered / FILE).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--method", "km", "--repair", "fmnist"], "give one of the three"),
+        (["--method", "km", "--finetune", "1"], "give one of the three"),
+        (["--method", "km", "--calibrate", "none"], "give --calibrate imagefolder:PATH"),
+    ],
+    ids=["repair", "fine-tuning", "no-images"],
+)
+def test_what_recovery_cannot_go_with_is_refused(vqzoo, arguments: list[str], reason: str) -> None:
+    result = vqzoo("run", "alexnet_mini.fmnist", "--recover", *arguments)
+    assert result.exit_code == 2
+    assert reason in result.stderr

@@ -1,0 +1,1 @@
+"""What was compressed, and how far it is from the original."""

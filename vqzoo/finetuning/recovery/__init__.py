@@ -1,0 +1,1 @@
+"""Recovery of a compressed network by a few unlabelled images."""

@@ -1,0 +1,1 @@
+"""What corrects a compressed network without labels, behind its compression."""

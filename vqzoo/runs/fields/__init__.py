@@ -1,0 +1,1 @@
+"""Fields that recipes and other requests share, as users write them."""
