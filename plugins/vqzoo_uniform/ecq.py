@@ -1,5 +1,6 @@
 """ecq: an entropy-constrained uniform grid with error feedback, plain or through a trellis."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -20,7 +21,9 @@ from vqzoo_uniform.steps import RANGE, choose_steps, powers, row_factors
 
 _BLOCK = 64  # columns quantized together where nothing is known about them
 _TRELLIS_SHARE = 0.75  # of the best step of a plain grid; levels in reach lie twice as densely
+_SHRUNK_SHARE = 0.9  # the same for shrunk weights, of which fewer codes differ from 0
 _GROWTH = 1.05  # of weights by error feedback, before codes are clamped
+_MAX_RIDGE = 1e3  # of the mean diagonal of H: hardly a weight is left long before
 _MAX_REACH = (1 << 15) - 1
 _LARGEST = 3.4e38  # float32
 
@@ -59,8 +62,8 @@ class _Metric:
 
     @property
     def columns(self) -> NDArray[np.float64]:
-        """D in the matrix's order of columns, (groups, n) float64."""
-        blocks = [part.metric[:, part.place] for part in self.eliminations]
+        """D - ρ in the matrix's order of columns, (groups, n) float64."""
+        blocks = [part.free_metric[:, part.place] for part in self.eliminations]
         return np.asarray(torch.cat(blocks, 1).numpy())
 
 
@@ -84,15 +87,16 @@ class EntropyConstrained(Quantizer):
         """Choose steps, then codes twice: at guessed rates, and at those of the first codes."""
         m, n = weight.shape
         matrix = weight.detach().cpu()
-        metric = _metric(matrix, context, options.damping)
+        metric = _metric(matrix, context, options)
         spacing = 2 if options.trellis else 1
+        share = _TRELLIS_SHARE if context.second_order is None else _SHRUNK_SHARE
         steps = choose_steps(
             as_float32(matrix),
             metric.row_weights,
             metric.columns,
             options.price,
             spacing,
-            _TRELLIS_SHARE if options.trellis else 1.0,
+            share if options.trellis else 1.0,
         )
         row_steps, column_steps = steps.row_steps, steps.column_steps
         sizes = np.abs(as_float32(matrix)) / row_steps[:, None] / column_steps / spacing
@@ -143,7 +147,7 @@ class EntropyConstrained(Quantizer):
         return matrix if out is None else out.copy_(matrix)
 
 
-def _metric(matrix: Tensor, context: LayerContext, damping: float) -> _Metric:
+def _metric(matrix: Tensor, context: LayerContext, options: EntropyConstrainedOptions) -> _Metric:
     """What calibration says about errors; without it, all weights of a layer count alike, and all
     layers."""
     m, n = matrix.shape
@@ -153,13 +157,26 @@ def _metric(matrix: Tensor, context: LayerContext, damping: float) -> _Metric:
         widths = [min(_BLOCK, n - start) for start in range(0, n, _BLOCK)]
         plain = {width: eliminate([torch.eye(width)[None]], 0.0) for width in set(widths)}
         return _Metric([plain[width] for width in widths], alike)
-    eliminations = [eliminate([block.cpu()], damping) for block in known.hessian]
     weights = known.row_weights.cpu().double().numpy()
     mean = float(weights.mean())
     if mean == 0:
         context.note("its errors do not change the logits of the calibration images")
-        return _Metric(eliminations, alike)
-    return _Metric(eliminations, weights + ROW_FLOOR * mean)
+    weights = weights + ROW_FLOOR * mean if mean else alike
+    eliminations = [
+        eliminate([block], options.damping, ridge=_ridge(block, matrix, weights, options.price))
+        for block in (block.cpu() for block in known.hessian)
+    ]
+    return _Metric(eliminations, weights)
+
+
+def _ridge(block: Tensor, matrix: Tensor, row_weights: NDArray[np.float64], price: float) -> Tensor:
+    """ρ = λ / (ln 2 · g · σ²) of each group of rows, (groups,): normal weights of variance σ² take
+    q² / (2 ln 2 · σ²) bits, up to a constant."""
+    groups = len(block)
+    energy = matrix.double().square().view(groups, -1).mean(1)
+    sizes = energy * torch.from_numpy(row_weights).view(groups, -1).mean(1)
+    most = _MAX_RIDGE * block.diagonal(dim1=1, dim2=2).double().mean(1)
+    return torch.minimum(price / math.log(2) / sizes, most)
 
 
 def _feed_back(

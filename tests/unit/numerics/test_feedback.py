@@ -119,6 +119,36 @@ def test_a_singular_hessian_needs_damping_and_an_unseen_group_none() -> None:
     assert torch.equal(factor[1], torch.eye(6))
 
 
+@given(st.integers(1, 12), st.integers(1, 3), st.floats(1e-3, 1e3), st.integers(0, 100))
+def test_a_ridge_completes_the_square(n: int, groups: int, share: float, seed: int) -> None:
+    """(w - q) H (w - q)ᵀ + ρ ‖q‖² is (w' - q)(H + ρI)(w' - q)ᵀ and a number without q."""
+    matrix, hessian = problem(2 * groups, n, groups, seed)
+    means = hessian.double().diagonal(dim1=1, dim2=2).mean(1)
+    ridge = share * means * torch.arange(1, groups + 1)
+    elimination = eliminate([hessian], 0.1, ridge=ridge)
+    shrunk = elimination.shrunk(matrix).double().numpy()
+    for row in range(2 * groups):
+        second_moment = hessian[row // 2].double().numpy()
+        rho = float(ridge[row // 2])
+        damped = second_moment + 0.1 * np.trace(second_moment) / n * np.eye(n)
+        expected = np.linalg.solve(damped + rho * np.eye(n), damped @ matrix[row].double().numpy())
+        assert np.allclose(shrunk[row], expected, atol=1e-3 * float(matrix[row].norm()))
+        conditional = 1 / np.linalg.inv(damped + rho * np.eye(n)).diagonal()[elimination.order[0]]
+        free = float(elimination.free_metric[row // 2, 0])
+        assert free == pytest.approx(conditional - rho, rel=1e-3)
+
+
+def test_without_a_ridge_nothing_shrinks_nor_where_no_input_was_seen() -> None:
+    matrix, hessian = problem(4, 6)
+    assert eliminate([hessian], 0.1).shrunk(matrix) is matrix
+    silent = torch.cat([hessian, torch.zeros(1, 6, 6)])
+    elimination = eliminate([silent], 0.1, ridge=torch.tensor([2.0, 3.0]))
+    shrunk = elimination.shrunk(matrix)
+    assert elimination.ridge.tolist() == [2, 0]
+    assert torch.equal(shrunk[2:], matrix[2:])
+    assert shrunk[:2].square().sum() < matrix[:2].square().sum()
+
+
 @pytest.mark.parametrize(("groups", "n"), [(1, 300), (4, 11), (8, 1)])
 @pytest.mark.parametrize("sparse", [False, True])
 def test_the_kernel_of_shared_levels_is_feedback_with_the_nearest(

@@ -136,6 +136,41 @@ def test_codes_with_a_price_are_the_cheapest_of_all() -> None:
     assert np.allclose(taken, costs.min(1), rtol=1e-4)
 
 
+def test_the_choice_leaves_out_what_a_ridge_asks_for_small_codes() -> None:
+    """One column: the cheapest by the definition, on weights that are not shrunk."""
+    values, price, step = np.linspace(-4, 4, 200), 0.2, 0.7
+    rates = laplacian(0.8, 200, 1, 9)
+    codes = feed_back_grid(
+        torch.from_numpy(values[:, None]).float(),
+        eliminate([torch.full((1, 1, 1), 2.0)], 0.0, ridge=torch.tensor([3.0])),
+        Grid(np.full(200, step, np.float32), np.ones(1, np.float32), 9, trellis=False),
+        np.full(200, 1.5),
+        price,
+        rates,
+    )
+    every = np.arange(-9, 10)
+    costs = 0.5 * 1.5 * 2.0 * (values[:, None] - step * every) ** 2 + price * rates.bits[0, 0, 0]
+    assert np.allclose(costs[np.arange(200), codes[:, 0] + 9], costs.min(1), rtol=1e-4)
+
+
+@pytest.mark.parametrize("trellis", [False, True])
+def test_a_ridge_lowers_error_and_bits_together_at_low_rates(trellis: bool) -> None:
+    price, step = 3.0, 3.0 if trellis else 4.0
+    rates = laplacian(0.1, 150, 40, 60)
+    center = rates.bits[0, 0, 0]
+
+    def cost(share: float) -> float:
+        ridge = torch.tensor([share * price / np.log(2)])  # of normal weights of variance 1
+        codes = feed_back_grid(
+            WEIGHT, eliminate([HESSIAN], 0.01, ridge=ridge), grid(step, trellis), np.ones(150),
+            price, rates,
+        )  # fmt: skip
+        values = levels(torch.from_numpy(codes + 60), 60, trellis) * step
+        return 0.5 * loss(values) + price * float(center[codes + 60].sum())
+
+    assert cost(1.0) < 0.97 * cost(0.0)
+
+
 def test_levels_are_those_of_the_machine() -> None:
     codes = torch.randint(-4, 5, (300, 7), generator=GENERATOR)
     columns = [[level for level, _ in walked(tuple(column))] for column in codes.T.tolist()]

@@ -11,6 +11,15 @@ the upper triangular factor of H⁻¹ = UᵀU in that order,
   -E_b U_bb⁻¹ U_bF (van Baalen et al. 2024, arXiv 2402.15319, section 3.2).
 
 The factor of any trailing set of columns is the trailing block of U: one factorization serves all.
+
+At low rates, bits favour small weights. Where they are about ρ/2 ‖q‖² in units of the loss, all of
+it is again a quadratic form, up to a constant (completing the square, as in CERWU 2025, arXiv
+2505.18758):
+
+    ½ (w - q) H (w - q)ᵀ + ρ/2 ‖q‖² = ½ (w' - q)(H + ρI)(w' - q)ᵀ + const,  w' = w H (H + ρI)⁻¹.
+
+Errors are then fed back by H + ρI from the shrunk w'. Whoever counts the bits themselves takes
+ρq² off the cost of each choice: up to a constant, D (x - q)² - ρ q² is (D - ρ)(x D / (D - ρ) - q)².
 """
 
 from collections.abc import Sequence
@@ -30,16 +39,31 @@ class Elimination:
         order: (n,) int64; order[j] is the column that comes j-th.
         factor: U, (groups, n, n) float32, upper triangular, its columns in that order.
         metric: D, (groups, n) float64, in that order: what a squared error of a column costs.
+        ridge: ρ, (groups,) float64, which `metric` and `factor` include.
     """
 
     order: Tensor
     factor: Tensor
     metric: Tensor
+    ridge: Tensor
 
     @property
     def place(self) -> Tensor:
         """(n,) int64: where each column comes in the order; the inverse of `order`."""
         return self.order.argsort()
+
+    @property
+    def free_metric(self) -> Tensor:
+        """D - ρ, (groups, n) float64, positive: what errors cost a choice that counts its bits."""
+        return self.metric - self.ridge[:, None]
+
+    def shrunk(self, matrix: Tensor) -> Tensor:
+        """w H (H + ρI)⁻¹ of all rows: (m, n) float32, columns in the matrix's own order."""
+        if not bool(self.ridge.any()):
+            return matrix
+        rows = matrix[:, self.order].unflatten(0, (len(self.ridge), -1))
+        less = (rows @ self.factor.mT) @ self.factor * self.ridge.float()[:, None, None]
+        return (rows - less).flatten(0, 1)[:, self.place]
 
     def block_metric(self, start: int, stop: int) -> Tensor:
         """D_b of the columns order[start:stop]: (groups, d, d) float64, symmetric."""
@@ -47,7 +71,9 @@ class Elimination:
         return torch.cholesky_inverse(block, upper=True)
 
 
-def eliminate(hessian: Sequence[Tensor], damping: float, width: int = 1) -> Elimination:
+def eliminate(
+    hessian: Sequence[Tensor], damping: float, width: int = 1, ridge: Tensor | None = None
+) -> Elimination:
     """Order the columns by falling H_jj and factor H⁻¹.
 
     Blocks of `width` consecutive columns stay together and are ordered by their mean H_jj; a
@@ -63,6 +89,7 @@ def eliminate(hessian: Sequence[Tensor], damping: float, width: int = 1) -> Elim
         damping: added to the diagonal, as a share of the diagonal's mean. It must be above 0 where
             H is singular. A group that saw no input at all gets the identity.
         width: columns quantized together.
+        ridge: ρ of each group, (groups,) >= 0; none by default. Groups without input have none.
 
     Raises:
         ValueError: H is not positive definite with this damping.
@@ -77,8 +104,9 @@ def eliminate(hessian: Sequence[Tensor], damping: float, width: int = 1) -> Elim
         stop = start + block.shape[1]
         damped[:, start:stop, start:stop] = block
         start = stop
-    ridge = (damping * scale).where(scale > 0, 1.0)
-    damped.diagonal(dim1=1, dim2=2).add_(ridge)
+    rho = diagonal.new_zeros(groups) if ridge is None else ridge.to(diagonal)
+    rho = rho.where(scale[:, 0] > 0, 0.0)
+    damped.diagonal(dim1=1, dim2=2).add_((damping * scale).where(scale > 0, 1.0) + rho[:, None])
     # H = R Rᵀ with R upper triangular is a Cholesky factorization that begins at the last column;
     # H⁻¹ = UᵀU then has U = R⁻¹.
     backwards = order.flip(0)
@@ -90,7 +118,7 @@ def eliminate(hessian: Sequence[Tensor], damping: float, width: int = 1) -> Elim
     del lower
     _invert_upper(factor)
     metric = factor.diagonal(dim1=1, dim2=2).square().reciprocal()
-    return Elimination(order, factor.float(), metric)
+    return Elimination(order, factor.float(), metric, rho)
 
 
 def _invert_upper(factor: Tensor) -> None:

@@ -52,7 +52,8 @@ def feed_back_grid(
     """Quantize a matrix at the least cost of errors and bits, column by column.
 
     Each code is chosen at the cost ½ g_i D_j e² + price·bits, and its error is pushed into the
-    columns to come. A trellis weighs whole walks down a column.
+    columns to come. A trellis weighs whole walks down a column. With a ridge, rows begin shrunk,
+    and the choice leaves it out of the cost: bits are counted already (see `elimination`).
 
     Args:
         matrix: (m, n) float32; the first m / groups rows belong to the first group.
@@ -66,13 +67,15 @@ def feed_back_grid(
     Returns:
         (m, n) int32, columns in the matrix's own order.
     """
-    weights = as_float32(matrix)
+    weights = as_float32(elimination.shrunk(matrix))
     order, place = elimination.order.cpu().numpy(), elimination.place.cpu().numpy()
     factors = elimination.factor.cpu().numpy()
     m, n = weights.shape
     groups = (np.arange(m) // (m // len(factors))).astype(np.int32)
     column_steps = grid.column_steps[order]
-    column_costs = elimination.metric.cpu().numpy() * column_steps.astype(np.float64) ** 2
+    free = elimination.free_metric.cpu().numpy()
+    stretch = (elimination.metric.cpu().numpy() / free).astype(np.float32)
+    column_costs = free * column_steps.astype(np.float64) ** 2
     peak = column_costs.max()
     column_costs = (column_costs / peak).astype(np.float32)
     row_costs = 0.5 * peak / price * row_weights * grid.row_steps.astype(np.float64) ** 2
@@ -86,7 +89,8 @@ def feed_back_grid(
         which = groups[part]
         common = (
             rows, factors[which[0] : which[-1] + 1], which - which[0], grid.row_steps[part],
-            column_steps, row_costs[part], column_costs[which[0] : which[-1] + 1], rates.bits,
+            column_steps, row_costs[part], column_costs[which[0] : which[-1] + 1],
+            stretch[which[0] : which[-1] + 1], rates.bits,
             rates.row_classes[part], column_classes,
         )  # fmt: skip
         if grid.trellis:

@@ -23,8 +23,8 @@ def _choose(x, cost, bits, reach):  # type: ignore[no-untyped-def]
 
 @compiled()
 def feed_back_rows(  # type: ignore[no-untyped-def]
-    rows, factors, groups, row_steps, column_steps, row_costs, column_costs, bits, row_classes,
-    column_classes, codes,
+    rows, factors, groups, row_steps, column_steps, row_costs, column_costs, stretch, bits,
+    row_classes, column_classes, codes,
 ):  # fmt: skip
     """Quantize rows, changing them; all that concerns columns is in the order of elimination.
 
@@ -36,6 +36,7 @@ def feed_back_rows(  # type: ignore[no-untyped-def]
         row_costs, column_costs: (r,), (groups, n) float32; bits that a squared step of error is
             worth are their product.
         bits: (row classes, column classes, 1, 2·reach + 1) float32: the price of each code.
+        stretch: (groups, n) float32: what weights are multiplied by before codes are chosen.
         row_classes, column_classes: (r,), (n,) int32.
         codes: (r, n) int32, written: -reach to reach.
     """
@@ -50,7 +51,7 @@ def feed_back_rows(  # type: ignore[no-untyped-def]
                 step = row_steps[i] * column_steps[j]
                 table = bits[row_classes[i], column_classes[j], 0]
                 cost = row_costs[i] * column_costs[groups[i], j]
-                code = _choose(row[j] / step, cost, table, reach)
+                code = _choose(stretch[groups[i], j] * row[j] / step, cost, table, reach)
                 codes[i, j] = code
                 error = (row[j] - step * code) / factor[j, j]
                 errors[i, j - start] = error

@@ -55,8 +55,8 @@ def _offer(x, cost, prices, reach, codes, costs):  # type: ignore[no-untyped-def
 
 @compiled()
 def feed_back_trellis(  # type: ignore[no-untyped-def]
-    rows, factors, groups, row_steps, column_steps, row_costs, column_costs, bits, row_classes,
-    column_classes, following, codes,
+    rows, factors, groups, row_steps, column_steps, row_costs, column_costs, stretch, bits,
+    row_classes, column_classes, following, codes,
 ):  # fmt: skip
     """Quantize at most `SEGMENT` rows, changing them; see `feed_back_rows`.
 
@@ -77,7 +77,7 @@ def feed_back_trellis(  # type: ignore[no-untyped-def]
             so_far[:] = _FAR
             so_far[0] = 0
             for i in range(r):
-                x = rows[i, j] / (row_steps[i] * column_steps[j])
+                x = stretch[groups[i], j] * rows[i, j] / (row_steps[i] * column_steps[j])
                 table = bits[row_classes[i], column_classes[j]]
                 _offer(x, row_costs[i] * column_costs[groups[i], j], table, reach, best, costs)
                 then[:] = _FAR
