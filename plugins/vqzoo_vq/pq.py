@@ -27,6 +27,7 @@ from vqzoo_vq.blocks import (
 from vqzoo_vq.by_answers import best_row_scales
 from vqzoo_vq.distortion import ROW_SCALE_GAIN, gaussian_distortion
 from vqzoo_vq.pq_feedback import feed_back_columns, feed_back_rows
+from vqzoo_vq.refit import refitted
 from vqzoo_vq.row_scale import (
     Scale,
     check_row_scale,
@@ -200,13 +201,14 @@ def _cluster(
 def _feed_back(
     weight: Tensor, shape: Cut, options: ProductQuantizationOptions, context: LayerContext
 ) -> Iterator[tuple[str, Tensor, Floats]]:
-    """`_cluster` with error feedback."""
+    """`_cluster` with error feedback, and codebooks that fit the codes."""
     assert context.second_order is not None
     feed_back = feed_back_columns if options.axis == "columns" else feed_back_rows
-    return feed_back(
+    sizes = row_sizes(weight, options.scale)
+    clusters = feed_back(
         weight,
         shape,
-        row_sizes(weight, options.scale),
+        sizes,
         options.k,
         options.codebook,
         options.dtype,
@@ -214,3 +216,4 @@ def _feed_back(
         context.seed,
         context.progress,
     )
+    return refitted(clusters, weight, options.axis, sizes, options.dtype, context.second_order)

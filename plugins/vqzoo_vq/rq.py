@@ -24,6 +24,7 @@ from vqzoo_vq.blocks import (
 )
 from vqzoo_vq.by_answers import best_row_scales
 from vqzoo_vq.distortion import ROW_SCALE_GAIN, gaussian_distortion
+from vqzoo_vq.refit import refitted
 from vqzoo_vq.row_scale import (
     Scale,
     check_row_scale,
@@ -205,12 +206,13 @@ def _cluster(
 def _feed_back(
     weight: Tensor, shape: Cut, options: ResidualQuantizationOptions, context: LayerContext
 ) -> Iterator[tuple[str, Tensor, Floats]]:
-    """`_cluster` with error feedback."""
+    """`_cluster` with error feedback, and codebooks that fit the codes."""
     assert context.second_order is not None
-    return feed_back_residuals(
+    sizes = row_sizes(weight, options.scale)
+    clusters = feed_back_residuals(
         weight,
         shape,
-        row_sizes(weight, options.scale),
+        sizes,
         options.stages,
         options.k,
         options.codebook,
@@ -219,6 +221,7 @@ def _feed_back(
         context.seed,
         context.progress,
     )
+    return refitted(clusters, weight, "columns", sizes, options.dtype, context.second_order)
 
 
 def _excess_exponent(points: Tensor) -> int:
