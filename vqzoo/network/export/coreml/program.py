@@ -43,7 +43,10 @@ def program_of(model: nn.Module, images: Tensor) -> Any:
         passes.remove_passes(_LEFT_OUT)
         try:
             with torch.no_grad():
-                traced = torch.jit.trace(model, images)
+                # By way of torch.export, where shapes are constants: coremltools cannot convert
+                # what computes paddings from them.
+                static = torch.export.export(model, (images,)).module()
+                traced = torch.jit.trace(static, images)
             return ct.convert(
                 traced,
                 inputs=[ct.TensorType(name="images", shape=images.shape, dtype=np.float32)],
