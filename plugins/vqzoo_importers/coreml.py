@@ -32,7 +32,7 @@ class CoreMl(Importer):
         """Weights belong to layers by their names, or where names say nothing, by their order."""
         limit = 2 * sum(math.prod(shape) for shape in target.shapes.values()) + (1 << 16)
         program = read_program(path, limit)
-        values = _Values(path, limit)
+        values = _Values(path, limit, program.by_vqzoo)
         layers: list[GraphLayer] = []
         norms: list[GraphNorm] = []
         for operation in program.operations:
@@ -52,6 +52,7 @@ class _Values:
 
     path: Path
     limit: int
+    by_vqzoo: bool
     known: dict[str, Constant] = field(default_factory=dict)
     unknown: dict[str, str] = field(default_factory=dict)
 
@@ -66,8 +67,12 @@ class _Values:
                 self.unknown[operation.output] = operation.kind
                 return
             inputs[name] = value.values() if isinstance(value, TableTensor) else value
+        data = self.known.get(operation.inputs.get("data", ""))
         try:
-            value = self._computed(operation.kind, inputs)
+            if self.by_vqzoo and operation.kind == "constexpr_blockwise_shift_scale":
+                value = _in_float32(inputs["data"] if data is None else data, inputs)
+            else:
+                value = self._computed(operation.kind, inputs)
         except VqzooError as error:
             raise VqzooError(f"{self.path}: {operation.output}: {error}") from None
         except (KeyError, ValueError, IndexError, TypeError, AttributeError) as error:
@@ -176,6 +181,21 @@ def _by_axis(data: Array, scale: Array, zero: Array, axis: int) -> TableTensor |
         shape[axis] = scale.size
     zeros = np.broadcast_to(zero.reshape(-1), scale.size).reshape(shape)
     return _grid(data, scale.reshape(shape), zeros)
+
+
+def _in_float32(data: Constant, inputs: Mapping[str, Array]) -> TableTensor | None:
+    """Entries of a table, or integers, times scales in float16: the products in float32, which are
+    what vqzoo's artifact had."""
+    scale = inputs["scale"].astype(np.float32)
+    if not isinstance(data, TableTensor):
+        return _grid(data, scale, inputs.get("offset"))
+    if data.scale is not None or "offset" in inputs:
+        return None
+    for axis, (size, blocks) in enumerate(zip(data.shape, scale.shape, strict=True)):
+        if size % blocks:
+            raise VqzooError(f"a weight of {data.shape} is not in blocks of {scale.shape}")
+        scale = np.repeat(scale, size // blocks if blocks > 1 else 1, axis=axis)
+    return data.times(scale)
 
 
 def _grid(data: Array, scale: Array, offset: Array | None) -> TableTensor | None:

@@ -47,10 +47,18 @@ class Operation:
 
 @dataclass(frozen=True)
 class Program:
-    """The main function of a package, in order, and what its metadata says."""
+    """The main function of a package, in order, and what its metadata says.
+
+    Attributes:
+        operations: in order.
+        licence: of the metadata.
+        by_vqzoo: whether vqzoo wrote it, so that products with scales in float16 stand for products
+            in float32.
+    """
 
     operations: tuple[Operation, ...]
     licence: str | None
+    by_vqzoo: bool
 
 
 def read_program(path: Path, limit: int) -> Program:
@@ -81,7 +89,9 @@ def read_program(path: Path, limit: int) -> Program:
         raise VqzooError(f"{path}: main has no block for its opset {function.opset!r}")
     reader = _Reader(path, weights, limit)
     operations = tuple(reader.operation(entry) for entry in block.operations if entry.outputs)
-    return Program(operations, spec.description.metadata.license or None)
+    metadata = spec.description.metadata
+    by_vqzoo = metadata.userDefined.get("vqzoo.scales") == "float32"
+    return Program(operations, metadata.license or None, by_vqzoo)
 
 
 def _message_class() -> Any:
@@ -171,6 +181,8 @@ class _Reader:
                     raise ValueError("no tensor is described there")
                 stream.seek(offset)
                 data = stream.read(size)
+                if len(data) < size:
+                    raise ValueError("the file ends within a tensor")
         except (OSError, ValueError, OverflowError, struct.error) as error:
             raise VqzooError(f"{file} at {blob.offset}: {one_line(error)}") from None
         return self._unpacked(data, kind, shape)

@@ -127,7 +127,8 @@ def _norm_tensors(
             raise VqzooError(f"{path} has {len(norms)} batch norms, the network {len(paths)}")
     tensors: dict[str, Tensor] = {}
     for norm, name in zip(norms, paths, strict=True):
-        if not math.isclose(norm.eps, target.norms[name], rel_tol=1e-4):
+        eps = target.norms[name]
+        if not math.isclose(norm.eps, eps, rel_tol=1e-4) and norm.eps != np.float16(eps):
             raise VqzooError(
                 f"{path}: {name} has eps={norm.eps:g}, the network's {target.norms[name]:g}"
             )

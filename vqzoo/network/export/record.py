@@ -52,7 +52,7 @@ class Written:
     """
 
     check: Check | None = None
-    facts: tuple[tuple[str, int | str], ...] = ()
+    facts: tuple[tuple[str, int | str | float], ...] = ()
     dense: tuple[DenseWeight, ...] = ()
 
 

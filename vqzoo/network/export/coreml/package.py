@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized, remove_parametrizations
 
@@ -17,8 +18,8 @@ from vqzoo.network.export.coreml.program import (
     program_of,
     put_palettes,
     save_program,
+    saved_constants,
     saved_name,
-    saved_weights,
 )
 from vqzoo.network.export.coreml.two_layers import as_two_layers
 from vqzoo.network.export.packed_weight import PackedWeight
@@ -30,6 +31,8 @@ FOLDER = "model.mlpackage"
 PACKAGES = ("coremltools",)
 # Of a weight's largest value: tables and scales are rounded to float16, and so is their product.
 WEIGHT_TOLERANCE = 2e-3
+# Of the largest logit, by constants in float16 alone.
+LOGIT_TOLERANCE = 2e-2
 
 
 @dataclass
@@ -63,7 +66,9 @@ def write_coreml(model: nn.Module, dense: nn.Module, folder: Path) -> Written:
         forms.dense[key] = "the converter keeps no constant of its shape"
     path = folder / FOLDER
     save_program(program, path)
-    error = _largest_error(path, model, set(forms.palettes) - set(forms.dense))
+    written = saved_constants(path)
+    error = _largest_error(written, model, set(forms.palettes) - set(forms.dense))
+    logits = _compare_logits(written, model, dense)
     check = Check(
         runtime=f"coremltools {version('coremltools')}",
         error=error,
@@ -74,6 +79,7 @@ def write_coreml(model: nn.Module, dense: nn.Module, folder: Path) -> Written:
         ("target", "iOS18"),
         ("palettes", len(set(forms.palettes) - set(forms.dense))),
         ("two_layers", len(forms.factors)),
+        ("logit_error", logits.error),
     )
     return Written(check, facts, _told(forms.dense, dense.state_dict()))
 
@@ -131,13 +137,30 @@ def _split(model: nn.Module, forms: _Forms) -> None:
             model.set_submodule(path, layers)
 
 
-def _largest_error(path: Path, model: nn.Module, keys: set[str]) -> float:
+def _compare_logits(
+    written: Mapping[str, NDArray[np.float32]], model: nn.Module, dense: nn.Module
+) -> Check:
+    """Compare logits of the network with the constants that were written, and all else in float32.
+
+    Raises:
+        VqzooError: float16 changes the constants too much.
+    """
+    for key, tensor in model.state_dict().items():
+        values = written.get(saved_name(key))
+        if values is not None and values.shape == tensor.shape:
+            tensor.copy_(torch.from_numpy(values))
+    run = torch.no_grad()(model)
+    return compare(run, dense, "torch", f"{FOLDER} with constants in float16", LOGIT_TOLERANCE)
+
+
+def _largest_error(
+    written: Mapping[str, NDArray[np.float32]], model: nn.Module, keys: set[str]
+) -> float:
     """The largest error of a weight, relative to its layer's largest.
 
     Raises:
         VqzooError: it is beyond the tolerance, or a weight is not in the package.
     """
-    written = saved_weights(path)
     state = model.state_dict()
     largest = 0.0
     for key in sorted(keys):

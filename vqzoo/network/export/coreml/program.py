@@ -43,7 +43,10 @@ def program_of(model: nn.Module, images: Tensor) -> Any:
         passes.remove_passes(_LEFT_OUT)
         try:
             with torch.no_grad():
-                traced = torch.jit.trace(model, images)
+                # By way of torch.export, where shapes are constants: coremltools cannot convert
+                # what computes paddings from them.
+                static = torch.export.export(model, (images,)).module()
+                traced = torch.jit.trace(static, images)
             return ct.convert(
                 traced,
                 inputs=[ct.TensorType(name="images", shape=images.shape, dtype=np.float32)],
@@ -104,13 +107,15 @@ def save_program(program: Any, path: Path) -> None:
             pass_pipeline=ct.PassPipeline.EMPTY,
             skip_model_load=True,
         )
+        # For `vqzoo import`: scales times tables are the artifact's weights in float32.
+        model.user_defined_metadata["vqzoo.scales"] = "float32"
         model.save(str(path))
     for file in path.rglob("*.*"):
         file.chmod(0o644)  # coremltools keeps the program from other users
 
 
-def saved_weights(path: Path) -> dict[str, NDArray[np.float32]]:
-    """What coremltools decodes from the constants of an .mlpackage that are matrices, by name."""
+def saved_constants(path: Path) -> dict[str, NDArray[np.float32]]:
+    """What coremltools decodes from the constants of an .mlpackage that are arrays, by name."""
     with _quiet():
         import coremltools as ct
         from coremltools.converters.mil.frontend.milproto.load import load
@@ -118,7 +123,7 @@ def saved_weights(path: Path) -> dict[str, NDArray[np.float32]]:
         model = ct.models.MLModel(str(path), skip_model_load=True)
         spec = model.get_spec()
         program = load(spec, spec.specificationVersion, file_weights_dir=model.weights_dir)
-    weights = {}
+    constants = {}
     for operation in program.functions["main"].operations:
         output = operation.outputs[0]
         if operation.op_type == "const":
@@ -127,9 +132,9 @@ def saved_weights(path: Path) -> dict[str, NDArray[np.float32]]:
             values = operation.materialized_val_inference()
         else:
             continue
-        if isinstance(values, np.ndarray) and values.ndim > 1:
-            weights[output.name] = values.astype(np.float32)
-    return weights
+        if isinstance(values, np.ndarray) and values.dtype.kind == "f":
+            constants[output.name] = values.astype(np.float32)
+    return constants
 
 
 def saved_name(key: str) -> str:
