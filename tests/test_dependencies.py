@@ -25,7 +25,7 @@ DISTRIBUTIONS = {
 BROUGHT_BY_TORCH = {"triton"}
 # Folder -> the extras whose packages it may import besides the dependencies.
 EXTRAS = {
-    "vqzoo": ("onnx",),
+    "vqzoo": ("onnx", "coreml"),
     "plugins": ("onnx", "coreml"),
     "tools": (),
     "docs": ("docs",),

@@ -9,7 +9,7 @@ from scipy.linalg import eigh, eigvalsh
 from torch import Tensor
 
 from vqzoo.numerics.arrays import excess_exponent, peak_exponent, times_power
-from vqzoo.plugin import Code, Floats, LayerContext, Options, Quantizer
+from vqzoo.plugin import Code, Floats, LayerContext, Options, Quantizer, TwoFactors
 
 _COLUMNS = 512  # of a matrix that are worked on at once
 
@@ -72,6 +72,10 @@ class SingularValues(Quantizer):
     def apply(self, code: Code, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
         """Multiply by the factors: r·(m + n) multiplications a vector."""
         return x @ params["right"].T @ params["left"].T
+
+    def form(self, code: Code) -> TwoFactors:
+        """The factors."""
+        return TwoFactors(code.floats()["left"], code.floats()["right"])
 
     def fit(
         self, m: int, n: int, options: SingularValuesOptions, note: Callable[[str], None]

@@ -11,7 +11,16 @@ from torch import Tensor
 from vqzoo.numerics.arrays import excess_exponent, row_chunks, times_power
 from vqzoo.numerics.feedback.layer import feedback_of
 from vqzoo.numerics.feedback.levels import Levels, feed_back_levels
-from vqzoo.plugin import Code, Floats, Indices, LayerContext, Options, Quantizer, SecondOrder
+from vqzoo.plugin import (
+    Code,
+    Floats,
+    Indices,
+    LayerContext,
+    LookUp,
+    Options,
+    Quantizer,
+    SecondOrder,
+)
 
 _GROUP = 128
 
@@ -109,6 +118,15 @@ class RoundToNearest(Quantizer):
         for group, step in _groups(out, scale, int(code.facts["group"])):
             group.mul_(step)
         return out
+
+    def form(self, code: Code) -> LookUp | None:
+        """A table of integers; none for half-precision values."""
+        codes = code.parts.get("codes")
+        if not isinstance(codes, Indices):
+            return None
+        integers = torch.arange(codes.cardinality, dtype=torch.float32) - codes.cardinality // 2
+        scale, group = code.floats()["scale"], int(code.facts["group"])
+        return LookUp(codes.values, integers.reshape(1, -1, 1), scale=scale, group=group)
 
     def fit(
         self, m: int, n: int, options: RoundToNearestOptions, note: Callable[[str], None]

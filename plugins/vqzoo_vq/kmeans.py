@@ -14,7 +14,16 @@ from vqzoo.numerics.decoding.decode import decode_scalar
 from vqzoo.numerics.decoding.lookup import look_up_scalar
 from vqzoo.numerics.feedback.layer import feedback_of
 from vqzoo.numerics.feedback.levels import Chosen, Levels, feed_back_levels
-from vqzoo.plugin import Code, Floats, Indices, LayerContext, Options, Quantizer, SecondOrder
+from vqzoo.plugin import (
+    Code,
+    Floats,
+    Indices,
+    LayerContext,
+    LookUp,
+    Options,
+    Quantizer,
+    SecondOrder,
+)
 from vqzoo.plugin.limits import MAX_CARDINALITY
 from vqzoo_vq.by_answers import best_row_scales, loss_of, value_weights
 from vqzoo_vq.distortion import ROW_SCALE_GAIN, gaussian_distortion
@@ -23,6 +32,7 @@ from vqzoo_vq.row_scale import (
     check_row_scale,
     divide_rows,
     fit_row_scale,
+    row_scale_column,
     row_sizes,
     scale_layout,
     scale_rows,
@@ -122,6 +132,16 @@ class ScalarKMeans(Quantizer):
         if out is None:
             out = empty(code.shape, torch.float32, params["codebook"].device)
         return scale_rows(decode_scalar(codes, params["codebook"], out), params.get("scale"))
+
+    def form(self, code: Code) -> LookUp:
+        """A table of scalars."""
+        floats = code.floats()
+        return LookUp(
+            code.indices("codes"),
+            floats["codebook"].reshape(1, -1, 1),
+            scale=row_scale_column(floats),
+            group=code.shape[1],
+        )
 
     def fit(
         self, m: int, n: int, options: ScalarKMeansOptions, note: Callable[[str], None]

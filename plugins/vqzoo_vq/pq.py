@@ -13,7 +13,7 @@ from vqzoo.numerics.arrays import empty, excess_exponent, times_power
 from vqzoo.numerics.clustering.kmeans import assign, train_codebooks
 from vqzoo.numerics.decoding.decode import decode_pq
 from vqzoo.numerics.decoding.lookup import look_up
-from vqzoo.plugin import Code, Floats, Indices, LayerContext, Options, Quantizer
+from vqzoo.plugin import Code, Floats, Indices, LayerContext, LookUp, Options, Quantizer
 from vqzoo.plugin.limits import MAX_CARDINALITY
 from vqzoo_vq.blocks import (
     Axis,
@@ -32,6 +32,7 @@ from vqzoo_vq.row_scale import (
     Scale,
     check_row_scale,
     fit_row_scale,
+    row_scale_column,
     row_sizes,
     scale_layout,
     scale_rows,
@@ -128,6 +129,20 @@ class ProductQuantization(Quantizer):
         if not by_columns:
             out.copy_(across.T)
         return scale_rows(out, params.get("scale"))
+
+    def form(self, code: Code) -> LookUp | None:
+        """Tables of vectors, unless the last block is shorter."""
+        if _cut_of(code).tail:
+            return None
+        floats, by_rows = code.floats(), code.facts["axis"] == "rows"
+        codes = code.indices("codes")
+        return LookUp(
+            codes if by_rows else codes.T,
+            floats["codebook"],
+            by_rows,
+            row_scale_column(floats),
+            code.shape[1],
+        )
 
     def fit(
         self, m: int, n: int, options: ProductQuantizationOptions, note: Callable[[str], None]

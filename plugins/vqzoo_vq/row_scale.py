@@ -1,6 +1,7 @@
 """A scale for each row, so that rows of very different sizes can share a codebook."""
 
 import math
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -67,6 +68,11 @@ def check_row_scale(code: Code) -> None:
     """Raise ValueError unless the part `scale`, if there is one, has a scale for each row."""
     if "scale" in code.parts:
         code.require_floats("scale", code.shape[:1])
+
+
+def row_scale_column(floats: Mapping[str, Tensor]) -> Tensor | None:
+    """The part `scale` as (m, 1); None without it."""
+    return floats["scale"][:, None] if "scale" in floats else None
 
 
 def scale_rows(matrix: Tensor, scales: Tensor | None) -> Tensor:

@@ -101,13 +101,9 @@ def by_run(arguments: argparse.Namespace, fields: dict[str, Any]) -> Small:
         return size, vqzoo.load(finished.folder)
 
 
-def at_price(method: str) -> Callable[[argparse.Namespace, str], Small]:
-    """A method that knows the price of a bit."""
-
-    def make(arguments: argparse.Namespace, price: str) -> Small:
-        return by_run(arguments, {"method": method, "options": {"price": float(price)}})
-
-    return make
+def at_price(arguments: argparse.Namespace, price: str) -> Small:
+    """The whole network at one price of a bit."""
+    return by_run(arguments, {"price": float(price), "fold_norms": arguments.fold_norms})
 
 
 def at_ratio(method: str) -> Callable[[argparse.Namespace, str], Small]:
@@ -121,11 +117,11 @@ def at_ratio(method: str) -> Callable[[argparse.Namespace, str], Small]:
 
 def at_size(arguments: argparse.Namespace, size: str) -> Small:
     """The whole network under one budget, by what vqzoo chooses."""
-    return by_run(arguments, {"size": size})
+    return by_run(arguments, {"size": size, "fold_norms": arguments.fold_norms})
 
 
 CURVES = {
-    "ecq": Curve("ecq, price {}", ("1e-6", "2e-6", "4e-6", "7e-6", "1.2e-5"), at_price("ecq")),
+    "ecq": Curve("ecq, `--lambda {}`", ("1e-6", "2e-6", "4e-6", "7e-6", "1.2e-5"), at_price),
     "km": Curve("km, ratio {}", ("6", "8", "10", "12"), at_ratio("km")),
     "pq": Curve("pq, ratio {}", ("6", "8", "12", "16"), at_ratio("pq")),
     "rq": Curve("rq, ratio {}", ("6", "8", "12", "16"), at_ratio("rq")),
@@ -208,6 +204,7 @@ def main() -> None:
     parser.add_argument("--calibrate", help="images to calibrate with; none by default")
     parser.add_argument("--calibration-images", type=int)
     parser.add_argument("--rest", default="float16", help="how dense tensors are stored")
+    parser.add_argument("--fold-norms", action="store_true", help="fold batch norms under a budget")
     parser.add_argument(
         "--curve",
         type=curve_option,

@@ -70,7 +70,9 @@ def test_json_has_the_facts_behind_the_text() -> None:
     assert findings["packages"]["torch"]["text"] == version("torch")
     assert findings["caches"]["numba"]["data"]["writable"] is True
     assert "method pq" in findings["plugins"]["vq"]["data"]["provides"]
-    assert set(findings["extras"]["onnx"]["data"]) == {"onnx", "onnxruntime", "onnxscript"}
+    assert set(findings["extras"]["onnx"]["data"]) == {
+        "onnx", "onnx-ir", "onnxruntime", "onnxscript",
+    }  # fmt: skip
     assert not [f for named in findings.values() for f in named.values() if f["problem"]]
 
 

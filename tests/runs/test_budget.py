@@ -113,7 +113,8 @@ def test_a_size_that_cannot_be_reached_names_the_smallest(vqzoo, tmp_path: Path)
     smallest = int(refused.stderr.split("file has ")[1].split(" bytes")[0].replace(",", ""))
     assert list(tmp_path.glob("a*")) == []
     reached = record_of(vqzoo, *SMALL, "--size", str(smallest), "--out", "a")
-    assert reached["bytes"]["file"] == smallest
+    # The header is compressed: its size varies by a few bytes with what it says.
+    assert smallest - 16 <= reached["bytes"]["file"] <= smallest
 
 
 def test_a_size_beyond_use_says_so(vqzoo) -> None:

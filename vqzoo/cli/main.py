@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from vqzoo.cli.commands.bench import bench
 from vqzoo.cli.commands.compare import compare
 from vqzoo.cli.commands.distill import distill
 from vqzoo.cli.commands.doctor import doctor
@@ -15,8 +16,7 @@ from vqzoo.cli.commands.import_file import import_
 from vqzoo.cli.commands.inspect import inspect
 from vqzoo.cli.commands.methods import methods
 from vqzoo.cli.commands.models import models
-from vqzoo.cli.commands.new_plugin import new_plugin
-from vqzoo.cli.commands.plugins import plugins
+from vqzoo.cli.commands.plugins import new_plugin, plugins
 from vqzoo.cli.commands.run import run
 from vqzoo.cli.commands.zoo import app as zoo
 from vqzoo.cli.terminal import flowing, replace_what_cannot_be_encoded
@@ -65,6 +65,7 @@ app.command("push")(push)
 app.command("pull")(pull)
 app.command("search")(search)
 app.command("export")(export)
+app.command("bench")(bench)
 app.command("methods")(methods)
 app.command("models")(models)
 app.command("plugins")(plugins)

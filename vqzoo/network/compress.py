@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vqzoo.artifact.schema import Rest
+from vqzoo.artifact.schema import Layout, Rest
 from vqzoo.budget.choose import choose
 from vqzoo.budget.methods import check_sizes_are_open, default_methods
 from vqzoo.budget.settings import HELD_OUT_IMAGES
@@ -181,9 +181,11 @@ def compress(
     finished: dict[int, CompressedLayer] = {}
     budget: BudgetRecord | None = None
     rest: Rest = "float32"
+    layout: Layout = "plain" if norms is None else "compact"
     if limit is not None:
         check_sizes_are_open(plans, available, limit.option)
-        features, rest = form_when_saved(model)
+        form = form_when_saved(model)
+        rest, layout = form.rest, form.layout
         task = Task(
             model=model,
             plans=plans,
@@ -193,8 +195,8 @@ def compress(
             device=where,
             packing=None,
             rest=rest,
-            features=features,
-            layout="plain",
+            features=list(form.features),
+            layout=layout,
             norms=None if norms is None else norms.layers,
             calibration=calibration,
             repair=repair_data,
@@ -253,6 +255,7 @@ def compress(
         plugins,
         repaired,
         rest=rest,
+        layout=layout,
         budget=budget,
         norms=None if norms is None else norms.layers,
     )

@@ -38,6 +38,7 @@ class CompressedModel(nn.Module):
         plugin_files: the plugin files that it was compressed with.
         repaired: what `repair=` corrected, None where nothing was to be repaired.
         rest: how its files store tensors that stay dense, by default.
+        layout: how its files are laid out, by default.
         budget: what a budget chose, and what it predicted; None without one.
         norms: batch norm -> the layer whose weights have its scale; empty without `fold_norms=`.
     """
@@ -51,6 +52,7 @@ class CompressedModel(nn.Module):
         repaired: Repaired | None = None,
         *,
         rest: Rest = "float32",
+        layout: Layout = "plain",
         budget: BudgetRecord | None = None,
         norms: Mapping[str, str] | None = None,
     ) -> None:
@@ -61,6 +63,7 @@ class CompressedModel(nn.Module):
         self.plugin_files = tuple(plugins)
         self.repaired = repaired
         self.rest: Rest = rest
+        self.layout: Layout = layout
         self.budget = budget
         self.norms = dict(norms or {})
 
@@ -89,7 +92,7 @@ class CompressedModel(nn.Module):
         model_args: Mapping[str, Any] | None = None,
         packing: str | None = None,
         rest: Rest | None = None,
-        layout: Layout = "plain",
+        layout: Layout | None = None,
         force: bool = False,
     ) -> None:
         """Write an artifact that `vqzoo.load` reads.
@@ -108,7 +111,8 @@ class CompressedModel(nn.Module):
                 values it keeps to within 2^-11 of the largest; None for "float32", and "float16"
                 of what was compressed under a budget.
             layout: how the file is laid out: "compact" compresses its header; neither older
-                versions of vqzoo nor other safetensors readers see the tensors in it.
+                versions of vqzoo nor other safetensors readers see the tensors in it; None for
+                "plain", and "compact" under a budget and with folded norms.
             force: replace an artifact that exists.
 
         Raises:
@@ -117,7 +121,9 @@ class CompressedModel(nn.Module):
             VqzooError: what timm creates again computes something else; names the module.
         """
         with plugin_files(self.plugin_files):
-            self._save(Path(folder), model_args, packing, rest or self.rest, layout, force)
+            self._save(
+                Path(folder), model_args, packing, rest or self.rest, layout or self.layout, force
+            )
 
     def _save(
         self,

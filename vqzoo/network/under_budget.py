@@ -1,12 +1,13 @@
 """The arguments of `vqzoo.compress` that set a budget."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
 from torch import nn
 
-from vqzoo.artifact.schema import WEIGHTS_ONLY, Rest
+from vqzoo.artifact.schema import WEIGHTS_ONLY, Layout, Rest
 from vqzoo.budget.settings import BUDGET_REST, BudgetSettings
 from vqzoo.budget.task import Limit
 from vqzoo.errors import UsageError, invalid_field
@@ -47,11 +48,20 @@ def limit_of(
     )
 
 
-def form_when_saved(model: nn.Module) -> tuple[list[str], Rest]:
-    """What the file of a network will require of its readers, and how it will store what stays
-    dense: that of `CompressedModel.save`, or of `save_weights` where timm cannot create the
-    network."""
+@dataclass(frozen=True)
+class FileForm:
+    """What the file of a network requires of its readers, and how it stores what stays dense."""
+
+    features: tuple[str, ...]
+    rest: Rest
+    layout: Layout
+
+
+def form_when_saved(model: nn.Module) -> FileForm:
+    """The form under a budget: that of `CompressedModel.save`, or of `save_weights` where timm
+    cannot create the network."""
     try:
-        return required_features(timm_config(model, pretrained=False)), BUDGET_REST
+        features = required_features(timm_config(model, pretrained=False))
     except UsageError:
-        return [WEIGHTS_ONLY], "float32"
+        return FileForm((WEIGHTS_ONLY,), "float32", "plain")
+    return FileForm(tuple(features), BUDGET_REST, "compact")

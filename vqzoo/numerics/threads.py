@@ -112,13 +112,15 @@ class _Work(Generic[Item, Result]):
         self.reported = 0
         self._task = task
         self._items = items
+        self._inference = torch.is_inference_mode_enabled()  # of this thread alone
 
     def help(self) -> None:
         """Run tasks until none is left or one has failed on any thread."""
         _requested.set(1)
         try:
-            while self._next():
-                pass
+            with torch.inference_mode(self._inference):
+                while self._next():
+                    pass
         except BaseException as error:
             self.errors.append(error)
             self.queue.clear()

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from vqzoo.plugin.code import Code, Floats, Indices, MethodCode, index_bits, stored_bits
     from vqzoo.plugin.contract import CONTRACT_VERSION
     from vqzoo.plugin.formats.importer import ImportedNetwork, Importer, ImportTarget
+    from vqzoo.plugin.formats.weight_form import LookUp, TwoFactors, WeightForm
     from vqzoo.plugin.hookspecs import hookimpl
     from vqzoo.plugin.method import LayerContext, Method, Options, SkipLayer
     from vqzoo.plugin.packing import Packing
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "code": ("Code", "Floats", "Indices", "MethodCode", "index_bits", "stored_bits"),
     "contract": ("CONTRACT_VERSION",),
+    "formats.weight_form": ("LookUp", "TwoFactors", "WeightForm"),
     "hookspecs": ("hookimpl",),
     "formats.importer": ("ImportTarget", "ImportedNetwork", "Importer"),
     "method": ("LayerContext", "Method", "Options", "SkipLayer"),
@@ -44,6 +46,7 @@ __all__ = [
     "LayerContext",
     "LayerInfo",
     "LayerSelector",
+    "LookUp",
     "Method",
     "MethodCode",
     "Options",
@@ -52,6 +55,8 @@ __all__ = [
     "SecondOrder",
     "SkipLayer",
     "Transform",
+    "TwoFactors",
+    "WeightForm",
     "hookimpl",
     "index_bits",
     "stored_bits",

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from vqzoo.plugin.code import Code, MethodCode
+from vqzoo.plugin.formats.weight_form import WeightForm
 from vqzoo.plugin.second_order import SecondOrder
 
 
@@ -151,6 +152,18 @@ class Method(ABC):
     def applies(self) -> bool:
         """Whether the method overrides `apply`."""
         return type(self).apply is not Method.apply
+
+    def form(self, code: Code) -> WeightForm | None:
+        """What the matrix is, for runtimes that decode tables or multiply by factors themselves.
+
+        Args:
+            code: a code that has passed `check`.
+
+        Returns:
+            The form, with the values of `reconstruct` up to rounding; None if the code has none of
+            these forms.
+        """
+        return None
 
     def trainable(self, code: Code) -> dict[str, Tensor]:
         """The parts that fine-tuning may change, float32, by name: all float parts by default."""

@@ -1,6 +1,7 @@
 """`vqzoo export`."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,7 +21,7 @@ def export(
             metavar="ARTIFACT", help="A folder, or ORG/NAME on the Hub.", show_default=False
         ),
     ],
-    to: Annotated[str, typer.Option(help="onnx, web, pt2 or dense.", show_default=False)],
+    to: Annotated[str, typer.Option(help="onnx, web, pt2, coreml or dense.", show_default=False)],
     out: Annotated[
         Path | None, typer.Option(help="The folder to write. [dim]default: <artifact>-<to>[/]")
     ] = None,
@@ -39,9 +40,10 @@ def export(
 
     onnx: one file for any batch size, in standard operators, checked in onnxruntime. web: a
     static folder with a page that classifies pictures in the browser, onnxruntime-web beside it.
-    pt2: a program of torch.export, which torch runs without vqzoo and timm. dense: a folder for
-    [bold]timm.create_model('local-dir:DIR', pretrained=True)[/]; AlexNet's model.safetensors is
-    also a state dict for torchvision.
+    pt2: a program of torch.export, which torch runs without vqzoo and timm. coreml: an .mlpackage
+    for one image, for iOS 18 and macOS 15, whose weights are checked, as nothing here runs it.
+    dense: a folder for [bold]timm.create_model('local-dir:DIR', pretrained=True)[/]; AlexNet's
+    model.safetensors is also a state dict for torchvision.
     """
     from vqzoo.cli.progress import TerminalWatcher
     from vqzoo.network.export import export as export_artifact
@@ -58,10 +60,12 @@ def export(
     check = exported.written.check
     share = exported.bytes / exported.artifact_bytes
     print(f"{megabytes(exported.bytes)}, {share:.2f} times the artifact")
+    for weight in exported.written.dense:
+        print(f"{weight.key} is dense, {megabytes(weight.bytes)}: {weight.reason}")
     if check is not None:
         print(
-            f"In {check.runtime}, logits differ from the artifact's by at most {check.error:.1e} "
-            f"of the largest (accepted: {check.tolerance:.0e})."
+            f"In {check.runtime}, {check.compared} differ from the artifact's by at most "
+            f"{check.error:.1e} of the largest (accepted: {check.tolerance:.0e})."
         )
 
 
@@ -80,5 +84,8 @@ def _record(exported: "Exported") -> dict[str, Any]:
             "runtime": check.runtime,
             "error": check.error,
             "tolerance": check.tolerance,
+            "compared": check.compared,
         }
+    if exported.written.dense:
+        record["dense"] = [asdict(weight) for weight in exported.written.dense]
     return record

@@ -16,6 +16,7 @@ from vqzoo.artifact.schema import CONFIG_FILE
 from vqzoo.errors import UsageError
 from vqzoo.network.build import build_model, build_with_codes
 from vqzoo.network.export import dense, onnx, program
+from vqzoo.network.export.coreml import package
 from vqzoo.network.export.packed_weight import decode_in_graph
 from vqzoo.network.export.record import Exported, Weights, Written
 from vqzoo.network.export.web import folder as web
@@ -29,7 +30,7 @@ class _Format:
     """A format.
 
     Attributes:
-        file: that holds the network.
+        file: that holds the network; it may be a folder.
         write: takes the network to write, the same network with dense weights, and the folder.
         weights: what the format takes, the default first.
         extra: of vqzoo, that brings the packages that it needs.
@@ -50,6 +51,9 @@ FORMATS = {
     "onnx": _Format(onnx.FILE, onnx.write_onnx, ("codes", "dense"), "onnx", onnx.PACKAGES),
     "web": _Format(web.FILE, web.write_web, ("codes", "dense"), "onnx", onnx.PACKAGES),
     "pt2": _Format(program.FILE, program.write_program, ("codes", "dense")),
+    "coreml": _Format(
+        package.FOLDER, package.write_coreml, ("codes", "dense"), "coreml", package.PACKAGES
+    ),
 }
 
 
@@ -69,7 +73,8 @@ def export(
             without vqzoo (after `vqzoo.register_models()` for the architectures that vqzoo adds to
             timm's); for AlexNet, its model.safetensors is torchvision's state dict too. "onnx"
             writes model.onnx, "pt2" a program of torch.export; both take any batch size. "web"
-            writes a static page that classifies pictures in the browser.
+            writes a static page that classifies pictures in the browser, "coreml" a Core ML
+            package for one image.
         out: a folder that does not exist or is empty.
         weights: "codes" stores packed codes, which the network decodes by its own operations;
             "dense" stores decoded weights. The default is "codes" where the format has them.
@@ -107,10 +112,16 @@ def export(
         format=to,
         weights=stored,
         files=tuple(sorted(path for path in target.rglob("*") if path.is_file())),
-        bytes=(target / chosen.file).stat().st_size,
+        bytes=_size(target / chosen.file),
         artifact_bytes=artifact.header.file_bytes,
         written=written,
     )
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file, or of a folder's files."""
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def _format(name: str) -> _Format:

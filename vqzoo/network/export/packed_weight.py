@@ -30,6 +30,10 @@ class PackedWeight(nn.Module):
         self._shape, self._dtype, self._plugins = shape, dtype, plugins
         self._code = self._packed(code, "")
 
+    def code(self) -> MethodCode:
+        """The code that the weight is decoded from."""
+        return self._unpacked(self._code, "")
+
     def forward(self, placeholder: Tensor) -> Tensor:
         """The weight; its placeholder is not used."""
         matrix = reconstruct(self._unpacked(self._code, ""), {}, self._plugins)

@@ -16,11 +16,29 @@ class Check:
         error: the largest difference of a logit from the artifact's, relative to the largest
             logit.
         tolerance: the largest error that is accepted.
+        compared: "logits"; or "weights", where nothing here can run what was written. Their errors
+            are relative to the largest of their layer.
     """
 
     runtime: str
     error: float
     tolerance: float
+    compared: Literal["logits", "weights"] = "logits"
+
+
+@dataclass(frozen=True)
+class DenseWeight:
+    """A compressed weight that a runtime cannot decode.
+
+    Attributes:
+        key: in the network's state dict.
+        bytes: that it takes in float16.
+        reason: why it is dense.
+    """
+
+    key: str
+    bytes: int
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -30,10 +48,12 @@ class Written:
     Attributes:
         check: None where the artifact's weights are copied bit by bit.
         facts: versions and the like, for the record.
+        dense: compressed weights that are written dense.
     """
 
     check: Check | None = None
     facts: tuple[tuple[str, int | str], ...] = ()
+    dense: tuple[DenseWeight, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -41,7 +61,7 @@ class Exported:
     """An exported network.
 
     Attributes:
-        format: "dense", "onnx" or "pt2".
+        format: "dense", "onnx", "web", "pt2" or "coreml".
         weights: whether the weights are "codes", decoded by the network itself, or "dense".
         files: the files of the folder, sorted.
         bytes: of the file that holds the network.

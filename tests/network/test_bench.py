@@ -1,0 +1,100 @@
+"""`vqzoo bench`: every runtime in its own process, side by side."""
+
+import json
+import statistics
+from math import comb
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from typer.testing import CliRunner
+
+import vqzoo
+from vqzoo.cli.main import app
+from vqzoo.network.bench import bench as benching
+from vqzoo.network.bench.record import latency
+from vqzoo.numerics.threads import run_tasks, use_threads
+
+
+@pytest.fixture(scope="module")
+def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bench") / "artifact"
+    torch.manual_seed(0)
+    model = timm.create_model("test_resnet", num_classes=7).eval()
+    vqzoo.compress(model, "pq", layers="all", k=16, d=4).save(folder)
+    return folder
+
+
+def test_the_modes_are_measured_and_onnx_is_left_out_with_a_reason(
+    artifact: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(benching, "find_spec", lambda name: None)
+    words = ["bench", str(artifact), "--batches", "3,1", "--repeats", "7", "--threads", "1"]
+    done = CliRunner().invoke(app, [*words, "--json"])
+    assert done.exit_code == 0, done.stderr
+    record = json.loads(done.stdout)
+    assert [runtime["name"] for runtime in record["runtimes"]] == ["dense", "decoded", "codes"]
+    assert set(record["left_out"]) == {"onnx", "onnx-codes"}
+    assert "vqzoo[onnx]" in record["left_out"]["onnx"]
+    assert record["machine"]["threads"] == 1
+    dense, decoded, codes = record["runtimes"]
+    file = (artifact / "vqzoo.safetensors").stat().st_size
+    assert decoded["bytes"] == codes["bytes"] == file < dense["bytes"]
+    assert decoded["error"] == 0.0
+    assert codes["error"] < 1e-4
+    for runtime in record["runtimes"]:
+        assert runtime["load"] > 0
+        assert [figures["batch"] for figures in runtime["latencies"]] == [1, 3]
+        for figures in runtime["latencies"]:
+            assert 0 < figures["low"] <= figures["median"] <= figures["high"]
+            if figures["peak"] is not None:
+                assert figures["peak"] > runtime["imported"] > 0
+
+
+@pytest.mark.slow
+def test_onnxruntime_takes_part_and_the_table_says_so(artifact: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    done = CliRunner().invoke(app, ["bench", str(artifact), "--batches", "1", "--repeats", "6"])
+    assert done.exit_code == 0, done.stderr
+    lines = done.stdout.splitlines()
+    names = [line.split()[0] for line in lines[1:6]]
+    assert names == ["dense", "decoded", "codes", "onnx", "onnx-codes"]
+    assert "torch " in done.stdout
+    assert "6 passes" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--batches", "1,x"], "--batches takes sizes"),
+        (["--batches", "0"], "batch sizes must be"),
+        (["--repeats", "5"], "repeats"),
+    ],
+    ids=["no number", "no image", "too few passes"],
+)
+def test_unusable_settings_are_refused(options: list[str], reason: str, artifact: Path) -> None:
+    done = CliRunner().invoke(app, ["bench", str(artifact), *options])
+    assert done.exit_code == 2
+    assert reason in done.stderr
+
+
+@pytest.mark.parametrize("count", [6, 7, 9, 20, 41])
+def test_the_interval_of_the_median_holds_95_percent(count: int) -> None:
+    times = [float(i) for i in torch.randperm(count, generator=torch.Generator().manual_seed(0))]
+    measured = latency(4, times, None)
+    assert measured.median == statistics.median(times)
+    below = int(measured.low)  # times are 0, 1, ...: as many are smaller
+    assert measured.high == count - 1 - below
+    missed = [
+        2 * sum(comb(count, i) for i in range(at + 1)) / 2**count for at in (below, below + 1)
+    ]
+    assert missed[0] <= 0.05 < missed[1]
+
+
+def test_threads_that_help_are_in_inference_mode_too() -> None:
+    with torch.inference_mode(), use_threads(2):
+        rows = torch.zeros(64, 8)
+        run_tasks(lambda row: rows[row].add_(row), range(64))
+    assert rows[:, 0].tolist() == list(range(64))

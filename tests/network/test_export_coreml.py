@@ -1,0 +1,159 @@
+"""Core ML packages: small, and their weights are the artifact's."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+
+import vqzoo
+from vqzoo.network.export import export
+
+pytest.importorskip("coremltools")
+
+Decoded = dict[str, np.ndarray[Any, Any]]
+
+
+def decoded(package: Path) -> tuple[list[Any], Decoded]:
+    """The operations of a package, and the weights of its layers by name, as coremltools decodes
+    them."""
+    import coremltools as ct
+    from coremltools.converters.mil.frontend.milproto.load import load
+
+    model = ct.models.MLModel(str(package), skip_model_load=True)
+    spec = model.get_spec()
+    program = load(spec, spec.specificationVersion, file_weights_dir=model.weights_dir)
+    operations = list(program.functions["main"].operations)
+    weights = {}
+    for operation in operations:
+        if operation.op_type in ("conv", "linear"):
+            made_by = operation.weight.op
+            dense = made_by.op_type == "const"
+            values = operation.weight.val if dense else made_by.materialized_val_inference()
+            weights[operation.weight.name] = values
+    return operations, weights
+
+
+def compressed(name: str, rules: dict[str, tuple[str, dict[str, Any]]], folder: Path) -> Path:
+    vqzoo.register_models()
+    torch.manual_seed(0)
+    model = timm.create_model(name).eval()
+    vqzoo.compress(model, rules).save(folder, packing="bits", rest="float16")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def mobile(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """An artifact with depthwise and other layers, and what was exported of it."""
+    rules: dict[str, tuple[str, dict[str, Any]]] = {
+        "conv_stem": ("km", {"k": 5}),
+        "blocks.1.0.conv_dw": ("km", {"k": 16}),
+        "blocks.1.1.conv_dw": ("pq", {"d": 3, "k": 64}),
+        "blocks.1.2.conv_dw": ("pq", {"d": 9, "k": 16, "codebook": "layer"}),
+        "blocks.2.1.conv_dw": ("binary", {}),
+        "blocks.1.0.conv_pwl": ("pq", {"d": 4, "k": 64, "axis": "rows"}),
+        "blocks.1.1.conv_pw": ("pq", {"d": 4, "k": 32}),
+        "blocks.1.1.conv_pwl": ("svd", {"rank": 8}),
+        "blocks.1.2.conv_pw": ("rtn", {"format": "int8"}),
+        "blocks.1.2.conv_pwl": ("rtn", {"format": "int4"}),
+        "blocks.2.0.conv_pw": ("rtn", {"format": "int6"}),
+        "blocks.2.0.conv_pwl": ("rq", {"d": 4, "k": 16, "stages": 2}),
+        "blocks.2.1.conv_pw": ("deep-compression", {}),
+        "classifier": ("svd", {"rank": 4}),
+    }
+    folder = tmp_path_factory.mktemp("mobile")
+    artifact = compressed("mobilenet_mini", rules, folder / "artifact")
+    exported = export(artifact, "coreml", folder / "coreml")
+    assert exported.bytes == sum(
+        file.stat().st_size for file in exported.files if file.name != "config.json"
+    )
+    assert [(weight.key, weight.bytes) for weight in exported.written.dense] == [
+        ("blocks.2.0.conv_pwl.weight", 2 * 80 * 160)
+    ]
+    check = exported.written.check
+    assert check is not None
+    assert (check.compared, check.error <= check.tolerance) == ("weights", True)
+    return artifact, folder / "coreml" / "model.mlpackage"
+
+
+def test_weights_are_the_artifacts(mobile: tuple[Path, Path]) -> None:
+    artifact, package = mobile
+    _, weights = decoded(package)
+    state = vqzoo.load(artifact).state_dict()
+    compared = 0
+    for key, tensor in state.items():
+        values = weights.get(f"{key.replace('.', '_')}_to_fp16")
+        if values is not None:
+            largest = float(tensor.abs().max())
+            np.testing.assert_allclose(values, tensor.numpy(), rtol=1e-3, atol=1e-3 * largest)
+            compared += 1
+    assert compared == len([k for k, t in state.items() if t.ndim > 1]) - 2  # svd's
+
+
+def test_each_method_has_its_form(mobile: tuple[Path, Path]) -> None:
+    artifact, package = mobile
+    from coremltools.converters.mil.mil import types
+
+    operations, weights = decoded(package)
+    by_name = {operation.outputs[0].name: operation for operation in operations}
+
+    def table(key: str) -> tuple[int, tuple[int, ...], Any]:
+        lookup = by_name.get(f"{key}_weight_to_fp16_palette") or by_name[f"{key}_weight_to_fp16"]
+        axis = lookup.vector_axis
+        width = lookup.indices.dtype.get_bitwidth()
+        return width, lookup.lut.shape, None if axis is None else int(axis.val)
+
+    assert table("conv_stem") == (3, (1, 1, 1, 1, 8, 1), None)
+    assert table("blocks_1_0_conv_dw") == (4, (1, 1, 1, 1, 16, 1), None)
+    assert table("blocks_1_1_conv_dw") == (6, (1, 1, 1, 1, 64, 3), 3)
+    assert table("blocks_1_2_conv_dw") == (4, (1, 1, 3, 3, 16, 1), None)
+    assert table("blocks_2_1_conv_dw") == (1, (1, 1, 1, 1, 2, 1), None)
+    assert table("blocks_1_0_conv_pwl") == (6, (1, 1, 1, 1, 64, 4), 0)
+    assert table("blocks_1_1_conv_pw") == (6, (1, 1, 1, 1, 64, 4), 1)
+    assert table("blocks_2_0_conv_pw")[0] == 6
+    for key, kind in (("1_2_conv_pw", "int8"), ("1_2_conv_pwl", "int4")):
+        operation = by_name[f"blocks_{key}_weight_to_fp16"]
+        assert operation.op_type == "constexpr_blockwise_shift_scale"
+        assert types.builtin_to_string(operation.data.dtype) == kind
+    factors = [values.shape for name, values in weights.items() if "conv_pwl_0" in name]
+    assert factors == [(8, 160, 1, 1)]
+    product = np.tensordot(
+        weights["blocks_1_1_conv_pwl_1_weight_to_fp16"][:, :, 0, 0].astype(np.float32),
+        weights["blocks_1_1_conv_pwl_0_weight_to_fp16"].astype(np.float32),
+        1,
+    )
+    exact = vqzoo.load(artifact).get_submodule("blocks.1.1.conv_pwl").weight.detach().numpy()
+    np.testing.assert_allclose(product, exact, atol=1e-3 * np.abs(exact).max())
+
+
+def test_a_package_of_km_and_pq_is_as_small_as_the_artifact(
+    tmp_path: Path, vqzoo: Callable[..., Any]
+) -> None:
+    rules: dict[str, tuple[str, dict[str, Any]]] = {
+        "classifier.1": ("km", {"k": 4}),
+        "classifier.4": ("pq", {"d": 4, "k": 16, "axis": "rows"}),
+        "features.8": ("km", {"k": 16}),
+        "features.11": ("pq", {"d": 3, "k": 16}),
+        "features.4": ("pq", {"d": 4, "k": 64, "axis": "rows"}),
+    }
+    compressed("alexnet_mini", rules, tmp_path / "artifact")
+    done = vqzoo("export", "artifact", "--to", "coreml", "--out", "o", "--json")
+    record = json.loads(done.stdout)
+    assert record["bytes"] <= 1.1 * record["artifact_bytes"]
+    assert (record["format"], record["weights"]) == ("coreml", "codes")
+    assert (record["palettes"], record["target"]) == (5, "iOS18")
+    assert record["error"] <= record["tolerance"]
+    assert "dense" not in record
+    assert "WARNING" not in done.stderr
+
+
+def test_dense_weights_are_float16(tmp_path: Path, made: Path) -> None:
+    exported = export(made, "coreml", tmp_path / "o", weights="dense")
+    operations, weights = decoded(tmp_path / "o" / "model.mlpackage")
+    assert not [o for o in operations if o.op_type.startswith("constexpr_")]
+    assert {values.dtype for values in weights.values()} == {np.dtype(np.float16)}
+    assert exported.weights == "dense"

@@ -1,0 +1,193 @@
+"""Measure the runtimes of an artifact's network side by side."""
+
+import json
+import platform
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from vqzoo.data.model_input import input_size
+from vqzoo.errors import UsageError, VqzooError
+from vqzoo.network.bench.record import (
+    FEWEST_PASSES,
+    BenchRecord,
+    Latency,
+    Machine,
+    RuntimeRecord,
+    latency,
+)
+from vqzoo.network.export import dense, export, onnx
+from vqzoo.network.load import load, verified_artifact
+from vqzoo.numerics.threads import thread_count
+from vqzoo.plugin.files import files_in_use
+from vqzoo.progress import SilentWatcher, Watcher
+
+MOST_IMAGES = 4096  # in a batch
+_WORKER = "vqzoo.network.bench.worker"
+
+
+@dataclass(frozen=True)
+class _Runtime:
+    """A runtime to measure: its name, and the file or folder that it loads."""
+
+    name: str
+    path: Path
+    bytes: int
+
+
+def bench(
+    source: str | Path,
+    *,
+    batches: Sequence[int] = (1, 8, 32),
+    repeats: int = 20,
+    threads: int | None = None,
+    watcher: Watcher | None = None,
+) -> BenchRecord:
+    """Measure load time, latency and memory of an artifact's network on the CPU.
+
+    Each runtime has a new process: "dense" is timm's network with decoded weights from
+    `vqzoo export --to dense`; "decoded" and "codes" are the modes of `vqzoo.load`; "onnx" and
+    "onnx-codes" are onnxruntime on ONNX with codes, with constants folded at load, and not.
+
+    Args:
+        source: an artifact's folder or repository.
+        batches: images in a pass.
+        repeats: timed passes at each batch size.
+        threads: of each runtime; by default as many as there are cores.
+        watcher: progress callbacks.
+
+    Raises:
+        UsageError: there are fewer than six passes or unusable batch sizes, or the artifact holds
+            weights only.
+        ArtifactError: the artifact is damaged.
+        VqzooError: a runtime failed.
+    """
+    sizes = sorted(set(batches))
+    if not sizes or sizes[0] < 1 or sizes[-1] > MOST_IMAGES:
+        raise UsageError(f"batch sizes must be from 1 to {MOST_IMAGES:,}, not {list(batches)}")
+    if repeats < FEWEST_PASSES:
+        raise UsageError(f"the interval of a median takes at least {FEWEST_PASSES} passes")
+    watcher = watcher or SilentWatcher()
+    count = threads or thread_count()
+    artifact, _ = verified_artifact(source)
+    left_out: dict[str, str] = {}
+    with tempfile.TemporaryDirectory(prefix="vqzoo-bench-") as parent:
+        runtimes = list(_runtimes(artifact.weights_path, Path(parent), left_out, watcher))
+        task = {
+            "size": list(_warm(artifact.weights_path.parent, watcher)),
+            "batches": sizes,
+            "repeats": repeats,
+            "threads": count,
+            "plugins": [str(path) for path, _ in files_in_use()],
+        }
+        results = [_measured(runtime, task, watcher) for runtime in runtimes]
+    expected = np.array(results[0]["logits"])
+    return BenchRecord(
+        artifact=str(source),
+        machine=_machine(count),
+        repeats=repeats,
+        runtimes=tuple(
+            RuntimeRecord(
+                runtime.name,
+                runtime.bytes,
+                result["load"],
+                result["imported"],
+                tuple(_latencies(sizes, result)),
+                _error(result["logits"], expected),
+            )
+            for runtime, result in zip(runtimes, results, strict=True)
+        ),
+        left_out=left_out,
+    )
+
+
+def _runtimes(
+    weights: Path, parent: Path, left_out: dict[str, str], watcher: Watcher
+) -> Iterator[_Runtime]:
+    """Write what runtimes load, and say which are left out and why."""
+    artifact = weights.parent
+    export(artifact, "dense", parent / "dense", watcher=watcher)
+    yield _Runtime("dense", parent / "dense", (parent / "dense" / dense.FILE).stat().st_size)
+    yield _Runtime("decoded", artifact, weights.stat().st_size)
+    yield _Runtime("codes", artifact, weights.stat().st_size)
+    missing = [package for package in onnx.PACKAGES if find_spec(package) is None]
+    reason = f"{', '.join(missing)} not installed: pip install 'vqzoo[onnx]'" if missing else ""
+    if not reason:
+        try:
+            export(artifact, "onnx", parent / "onnx", watcher=watcher)
+        except VqzooError as error:  # not every network can be exported
+            reason = str(error)
+    for name in ("onnx", "onnx-codes"):
+        if reason:
+            left_out[name] = reason
+        else:
+            file = parent / "onnx" / onnx.FILE
+            yield _Runtime(name, file, file.stat().st_size)
+
+
+def _warm(artifact: Path, watcher: Watcher) -> tuple[int, int, int]:
+    """Run a pass in each mode, so that kernels are compiled before anything is measured.
+
+    Returns:
+        Channels, height and width of images.
+    """
+    with watcher.phase("compiling kernels"), torch.inference_mode():
+        for mode in ("decoded", "codes"):
+            model = load(artifact, mode=mode)
+            size = input_size(model)
+            for batch in (1, 2):
+                model(torch.zeros(batch, *size))
+    return size
+
+
+def _measured(runtime: _Runtime, task: dict[str, Any], watcher: Watcher) -> dict[str, Any]:
+    """What the worker measured.
+
+    Raises:
+        VqzooError: it failed; the message has its last line.
+    """
+    words = json.dumps(task | {"kind": runtime.name, "path": str(runtime.path)})
+    with watcher.phase(f"measuring {runtime.name}"):
+        done = subprocess.run(
+            [sys.executable, "-m", _WORKER, words], capture_output=True, text=True, check=False
+        )
+    if done.returncode != 0:
+        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise VqzooError(f"{runtime.name} cannot be measured: {lines[-1]}")
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def _latencies(batches: Sequence[int], result: dict[str, Any]) -> Iterator[Latency]:
+    for batch, seconds, peak in zip(batches, result["seconds"], result["peaks"], strict=True):
+        yield latency(batch, seconds, peak)
+
+
+def _error(logits: Sequence[float], expected: "np.ndarray[Any, Any]") -> float:
+    largest = max(float(np.abs(expected).max()), float(np.finfo(np.float32).tiny))
+    return float(np.abs(np.array(logits) - expected).max()) / largest
+
+
+def _machine(threads: int) -> Machine:
+    names = ("vqzoo", "torch", "timm", "onnxruntime")
+    packages = {name: version(name) for name in names if find_spec(name) is not None}
+    return Machine(_cpu(), threads, packages)
+
+
+def _cpu() -> str:
+    """The processor's name, of what the system tells."""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

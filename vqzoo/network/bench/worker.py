@@ -1,0 +1,147 @@
+"""The process that measures one runtime: `python -m vqzoo.network.bench.worker TASK`, TASK as JSON.
+
+It imports what its runtime needs and nothing else, so that its peak of memory is that of a program
+which only loads the network and runs it.
+"""
+
+import json
+import re
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Run = Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]
+_WARM_UP = 2  # passes at each batch size before the clock starts
+
+
+def main(task: dict[str, Any]) -> dict[str, Any]:
+    """Measure one runtime.
+
+    Args:
+        task: the "kind" of runtime ("dense", "decoded", "codes", "onnx" or "onnx-codes"), the
+            "path" of its file or folder, "plugins" (files), "batches" (ascending sizes),
+            "repeats", "threads", and the "size" of images (channels, height, width).
+
+    Returns:
+        "load" in seconds; "imported", the bytes held when the packages were imported; "seconds" of
+        each timed pass and "peaks" in bytes so far, a list for each batch; and the "logits" of the
+        first image. Memory is None where the system does not tell.
+    """
+    load = _LOADERS[task["kind"]](task)
+    imported = _memory("VmRSS")
+    started = time.perf_counter()
+    run = load()
+    seconds = time.perf_counter() - started
+    passes, peaks = [], []
+    logits: list[float] = []
+    for batch in task["batches"]:
+        images = example(batch, task["size"])
+        for _ in range(_WARM_UP):
+            answers = run(images)
+        logits = logits or answers[0].tolist()
+        passes.append([_timed(run, images) for _ in range(task["repeats"])])
+        peaks.append(_memory("VmHWM"))
+    return {
+        "load": seconds,
+        "imported": imported,
+        "seconds": passes,
+        "peaks": peaks,
+        "logits": logits,
+    }
+
+
+def example(batch: int, size: list[int]) -> np.ndarray[Any, Any]:
+    """Random images (batch, channels, height, width), float32; the first is always the same."""
+    return np.random.default_rng(0).standard_normal((batch, *size), dtype=np.float32)
+
+
+def _timed(run: Run, images: np.ndarray[Any, Any]) -> float:
+    started = time.perf_counter()
+    run(images)
+    return time.perf_counter() - started
+
+
+def _memory(field: str) -> int | None:
+    """Bytes by Linux: held now (VmRSS), or at most so far (VmHWM)."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return None
+    match = re.search(rf"{field}:\s+(\d+) kB", status.read_text())
+    return None if match is None else 1024 * int(match[1])
+
+
+def _dense(task: dict[str, Any]) -> Callable[[], Run]:
+    import timm
+    import torch
+
+    torch.set_num_threads(task["threads"])
+    folder = Path(task["path"])
+    if not timm.is_model(json.loads((folder / "config.json").read_text())["architecture"]):
+        from vqzoo.models.registration import register_models
+        from vqzoo.plugin.files import plugin_files
+
+        with plugin_files(task["plugins"]):
+            register_models()
+    return lambda: _torch(timm.create_model(f"local-dir:{folder}", pretrained=True).eval())
+
+
+def _artifact(task: dict[str, Any]) -> Callable[[], Run]:
+    import torch
+
+    from vqzoo.network.load import load
+    from vqzoo.numerics.threads import use_threads
+    from vqzoo.plugin.files import plugin_files
+    from vqzoo.plugin.manager import installed_plugins
+
+    use_threads(task["threads"]).__enter__()  # until the process ends
+    torch.set_num_threads(task["threads"])
+    with plugin_files(task["plugins"]):
+        installed_plugins()  # imports them
+    return lambda: _torch(load(Path(task["path"]), mode=task["kind"], plugins=task["plugins"]))
+
+
+def _torch(model: Any) -> Run:
+    import torch
+
+    def run(images: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        with torch.inference_mode():
+            answers: np.ndarray[Any, Any] = model(torch.from_numpy(images)).numpy()
+        return answers
+
+    return run
+
+
+def _onnx(task: dict[str, Any]) -> Callable[[], Run]:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = task["threads"]
+    disabled = ["ConstantFolding"] if task["kind"] == "onnx-codes" else []
+
+    def load() -> Run:
+        session = onnxruntime.InferenceSession(
+            task["path"],
+            options,
+            providers=["CPUExecutionProvider"],
+            disabled_optimizers=disabled,
+        )
+        (name,) = (value.name for value in session.get_inputs())
+        return lambda images: session.run(None, {name: images})[0]
+
+    return load
+
+
+_LOADERS: dict[str, Callable[[dict[str, Any]], Callable[[], Run]]] = {
+    "dense": _dense,
+    "decoded": _artifact,
+    "codes": _artifact,
+    "onnx": _onnx,
+    "onnx-codes": _onnx,
+}
+
+if __name__ == "__main__":
+    print(json.dumps(main(json.loads(sys.argv[1]))))

@@ -1,0 +1,193 @@
+"""A traced network as a program of Core ML, and its weights as operations that decode them."""
+
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from vqzoo.errors import VqzooError, one_line
+from vqzoo.network.export.coreml.palette import Palette
+
+# They would change the weights, or give two of them one name.
+_LEFT_OUT = {
+    "common::fuse_conv_batchnorm",
+    "common::fuse_conv_scale",
+    "common::fuse_elementwise_to_batchnorm",
+    "common::const_deduplication",
+}
+_LOGGER = "coremltools"
+
+
+def program_of(model: nn.Module, images: Tensor) -> Any:
+    """Trace a network, and convert it to a program in float16 for iOS 18.
+
+    Args:
+        model: the network, in eval mode.
+        images: an example, whose shape the program takes.
+
+    Raises:
+        VqzooError: torch cannot trace the network, or coremltools cannot convert it.
+    """
+    with _quiet():
+        import coremltools as ct
+
+        passes = ct.PassPipeline.DEFAULT
+        passes.remove_passes(_LEFT_OUT)
+        try:
+            with torch.no_grad():
+                traced = torch.jit.trace(model, images)
+            return ct.convert(
+                traced,
+                inputs=[ct.TensorType(name="images", shape=images.shape, dtype=np.float32)],
+                outputs=[ct.TensorType(name="logits", dtype=np.float32)],
+                convert_to="milinternal",
+                minimum_deployment_target=ct.target.iOS18,
+                pass_pipeline=passes,
+            )
+        except Exception as error:
+            raise VqzooError(
+                f"coremltools cannot convert this network: {one_line(error)}"
+            ) from error
+
+
+def put_palettes(program: Any, palettes: Mapping[str, Palette]) -> set[str]:
+    """Replace constants of a program by the palettes that decode to them, in place.
+
+    Args:
+        program: of `program_of`.
+        palettes: by key in the network's state dict.
+
+    Returns:
+        The keys whose weight the program has no longer as the network has it; they are left as
+        they are.
+    """
+    function = program.functions["main"]
+    constants = {
+        operation.outputs[0].name: operation
+        for operation in function.operations
+        if operation.op_type == "const"
+    }
+    missing = set()
+    for key, palette in palettes.items():
+        operation = constants.get(f"{key}_to_fp16")
+        d = palette.table.shape[-1]
+        sizes = [n * d if a == palette.axis else n for a, n in enumerate(palette.codes.shape)]
+        if operation is None or list(operation.outputs[0].shape) != sizes:
+            missing.add(key)
+            continue
+        old = operation.outputs[0]
+        with function, _scope(key):
+            new = _decoded(palette, key, operation)
+            function.replace_uses_of_var_after_op(operation, old, new)
+            function.remove_ops([operation])
+    return missing
+
+
+def save_program(program: Any, path: Path) -> None:
+    """Write a program as an .mlpackage."""
+    with _quiet():
+        import coremltools as ct
+
+        model = ct.convert(
+            program,
+            convert_to="mlprogram",
+            minimum_deployment_target=ct.target.iOS18,
+            compute_precision=ct.precision.FLOAT32,  # it has the precision that it should have
+            pass_pipeline=ct.PassPipeline.EMPTY,
+            skip_model_load=True,
+        )
+        model.save(str(path))
+    for file in path.rglob("*.*"):
+        file.chmod(0o644)  # coremltools keeps the program from other users
+
+
+def saved_weights(path: Path) -> dict[str, NDArray[np.float32]]:
+    """What coremltools decodes from the constants of an .mlpackage that are matrices, by name."""
+    with _quiet():
+        import coremltools as ct
+        from coremltools.converters.mil.frontend.milproto.load import load
+
+        model = ct.models.MLModel(str(path), skip_model_load=True)
+        spec = model.get_spec()
+        program = load(spec, spec.specificationVersion, file_weights_dir=model.weights_dir)
+    weights = {}
+    for operation in program.functions["main"].operations:
+        output = operation.outputs[0]
+        if operation.op_type == "const":
+            values = output.val
+        elif operation.op_type.startswith("constexpr_"):
+            values = operation.materialized_val_inference()
+        else:
+            continue
+        if isinstance(values, np.ndarray) and values.ndim > 1:
+            weights[output.name] = values.astype(np.float32)
+    return weights
+
+
+def saved_name(key: str) -> str:
+    """The name of a weight in an .mlpackage."""
+    name = "".join(letter if letter.isalnum() else "_" for letter in f"{key}_to_fp16")
+    return name if name[0].isalpha() or name[0] == "_" else f"_{name}"
+
+
+def _decoded(palette: Palette, key: str, before: Any) -> Any:
+    """The operations that decode a palette, before another operation."""
+    from coremltools.converters.mil import Builder as mb
+    from coremltools.converters.mil.mil import types
+
+    name = saved_name(key)
+    integers = palette.integers
+    if integers is not None:
+        data = integers.astype(types.np_int4_dtype) if palette.bits == 4 else integers
+        return mb.constexpr_blockwise_shift_scale(
+            data=data, scale=palette.scale, name=name, before_op=before
+        )
+    width = np.dtype(np.uint8) if palette.bits == 8 else _sub_byte(types, palette.bits)
+    vectors = {} if palette.axis is None else {"vector_axis": palette.axis}
+    looked_up = mb.constexpr_lut_to_dense(
+        indices=palette.codes.astype(width),
+        lut=palette.table,
+        name=name if palette.scale is None else f"{name}_palette",
+        before_op=before,
+        **vectors,
+    )
+    if palette.scale is None:
+        return looked_up
+    return mb.constexpr_blockwise_shift_scale(
+        data=looked_up, scale=palette.scale, name=name, before_op=before
+    )
+
+
+def _scope(key: str) -> Any:
+    """Where new operations come from, which coremltools asks of each in a traced network."""
+    from coremltools.converters.mil import Builder as mb
+    from coremltools.converters.mil.mil.scope import ScopeInfo, ScopeSource
+
+    sources = (ScopeSource.TORCHSCRIPT_MODULE_TYPE, ScopeSource.TORCHSCRIPT_MODULE_NAME)
+    return mb.scope(*(ScopeInfo(source=source, data=[key]) for source in sources))
+
+
+def _sub_byte(types: Any, bits: int) -> Any:
+    return getattr(types, f"np_uint{bits}_dtype")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without coremltools' and torch's remarks on versions, and progress of their own."""
+    logger = logging.getLogger(_LOGGER)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), redirect_stderr(StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
