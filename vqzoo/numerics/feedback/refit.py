@@ -34,7 +34,7 @@ def refit_codebooks(
     Conjugate gradients, begun at the codebooks, multiply by the normal matrix as decoding, a
     product with H (in float32) and decoding's adjoint; their vectors and sums are float64. H is
     damped as for error feedback, and g is kept from extremes. The gradient is that of all rows; the
-    curvature of large layers is that of a sample. Takes the memory of about four matrices of the
+    curvature of large layers is that of a sample. Takes the memory of about five matrices of the
     weight's size.
 
     Args:
