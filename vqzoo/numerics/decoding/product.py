@@ -7,6 +7,8 @@ multiplications and m additions in the place of m·d multiplications. Larger bat
 of W at a time into the cache.
 """
 
+import sys
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -22,6 +24,7 @@ _MOST = 32  # inputs of a product by tables; more are faster by decoding
 _ENTRIES = 256  # of a table: no code of 8 bits is beyond it
 _ADDITIONS = 1 << 21  # a task
 _TILE = 1 << 20  # values that are decoded at a time
+_LITTLE_ENDIAN = sys.byteorder == "little"
 _GROUP = 4  # blocks whose tables are in the nearest cache together
 
 
@@ -71,13 +74,19 @@ def _by_tables(
     # An input is a column, so that a centroid meets all of them at once.
     columns = np.zeros((s * d, lanes), np.float32)
     columns[:, :count] = inputs.T
-    kernel = _add_one if lanes == 1 else _add_several
+    words = codes[: len(codes) if m % 8 == 0 and _LITTLE_ENDIAN else 0].view(np.uint64)
+    if lanes == 1 and shared:
+        centroids = np.ascontiguousarray(centroids.reshape(k, d).T).reshape(-1)
     width = max(_GROUP, _ADDITIONS // (m * _GROUP) * _GROUP)
 
     def work(start: int) -> Floats:
         sums = np.zeros(m * lanes, np.float32)
         stop = min(start + width, s)
-        kernel(columns.reshape(-1), codes, centroids, shared, m, k, d, start, stop, sums)
+        inner = (centroids, shared, m, k, d, start, stop, sums)
+        if lanes == 1:
+            _add_one(columns.reshape(-1), codes, words, *inner)
+        else:
+            _add_several(columns.reshape(-1), codes, *inner)
         return sums
 
     sums, *rest = run_tasks(work, range(0, s, width))
@@ -99,35 +108,73 @@ def _by_tiles(x: Tensor, codes: Tensor, codebooks: Tensor) -> Tensor:
 
 
 @compiled(fastmath=True)
+def _fill_table(x, at, d, centroids, book, k, table, to):  # type: ignore[no-untyped-def]
+    """table[to:to + k] = the products of x[at:at + d] with transposed centroids, (d, k)."""
+    for c in range(k):
+        table[np.uint64(to + c)] = np.float32(0)
+    for dim in range(d):
+        value = x[np.uint64(at + dim)]
+        for c in range(k):
+            table[np.uint64(to + c)] += value * centroids[np.uint64(book + dim * k + c)]
+
+
+@compiled(fastmath=True)
+def _fill_table_by_rows(x, at, d, centroids, book, k, table, to):  # type: ignore[no-untyped-def]
+    """The same with centroids as they are stored, (k, d)."""
+    for c in range(k):
+        total = np.float32(0)
+        for dim in range(d):
+            total += x[np.uint64(at + dim)] * centroids[np.uint64(book + c * d + dim)]
+        table[np.uint64(to + c)] = total
+
+
+@compiled(fastmath=True)
+def _add_four(words, at, stride, table, sums):  # type: ignore[no-untyped-def]
+    """Add to sums the entries of four blocks' codes, which are read eight at a time.
+
+    Codes are words of 64 bits, little-endian, `stride` a block, those of the first at `at`.
+    """
+    byte, shift = np.uint64(255), np.uint64(8)
+    one, two, three = np.uint64(_ENTRIES), np.uint64(2 * _ENTRIES), np.uint64(3 * _ENTRIES)
+    for word in range(stride):
+        a, b = words[np.uint64(at + word)], words[np.uint64(at + stride + word)]
+        c, e = words[np.uint64(at + 2 * stride + word)], words[np.uint64(at + 3 * stride + word)]
+        row = np.uint64(8 * word)
+        for lane in range(8):
+            low = table[a & byte] + table[one + (b & byte)]
+            high = table[two + (c & byte)] + table[three + (e & byte)]
+            sums[row + np.uint64(lane)] += low + high
+            a, b, c, e = a >> shift, b >> shift, c >> shift, e >> shift
+
+
+@compiled(fastmath=True)
 def _add_one(  # type: ignore[no-untyped-def]
-    x, codes, centroids, shared, m, k, d, start, stop, sums
+    x, codes, words, centroids, shared, m, k, d, start, stop, sums
 ):
-    """Add to sums (m,) the products of an input with blocks start to stop - 1."""
+    """Add to sums (m,) the products of an input with blocks start to stop - 1.
+
+    Args:
+        words: the codes, eight a word, or empty where m is no multiple of 8.
+        centroids: flat, (k, d) for each block, or (d, k) if shared.
+    """
     table = np.zeros(_GROUP * _ENTRIES, np.float32)
     block = start
     while block < stop:
         together = min(_GROUP, stop - block)
         for place in range(together):
-            book = 0 if shared else (block + place) * k * d
-            for c in range(k):
-                total = np.float32(0)
-                for dim in range(d):
-                    total += x[(block + place) * d + dim] * centroids[book + c * d + dim]
-                table[place * _ENTRIES + c] = total
-        a, b = block * m, (block + 1) * m
-        if together == _GROUP:
-            for row in range(m):
-                first = np.uint64(code_at(codes, a + row))
-                second = np.uint64(_ENTRIES + code_at(codes, b + row))
-                third = np.uint64(2 * _ENTRIES + code_at(codes, a + 2 * m + row))
-                fourth = np.uint64(3 * _ENTRIES + code_at(codes, b + 2 * m + row))
-                pair, other = table[first] + table[second], table[third] + table[fourth]
-                sums[np.uint64(row)] += pair + other
+            at, to = (block + place) * d, place * _ENTRIES
+            if shared:
+                _fill_table(x, at, d, centroids, 0, k, table, to)
+            else:
+                _fill_table_by_rows(x, at, d, centroids, at * k, k, table, to)
+        if together == _GROUP and words.shape[0] > 0:
+            _add_four(words, block * m // 8, m // 8, table, sums)
         else:
             for place in range(together):
+                at, to = (block + place) * m, place * _ENTRIES
                 for row in range(m):
-                    entry = place * _ENTRIES + code_at(codes, a + place * m + row)
-                    sums[np.uint64(row)] += table[np.uint64(entry)]
+                    entry = np.uint64(to + code_at(codes, at + row))
+                    sums[np.uint64(row)] += table[entry]
         block += together
 
 
