@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from report import Result
 from torch import Tensor
-from weights import weight
+from weights import SHAPES
 
 from vqzoo.numerics.decoding.product import multiply_pq
 
@@ -16,14 +16,14 @@ CODES = {"shared d=4 k=256": 1, "pq d=4 k=256": None}  # codebooks; None: one a 
 
 
 def product(library: str, task: str, x: Tensor) -> Callable[[], Tensor]:
-    m, n = weight(LAYER).shape
+    m, n = SHAPES[LAYER]
+    random = torch.Generator().manual_seed(0)
     if library == "float32":
-        dense = weight(LAYER)
+        dense = torch.randn(m, n, generator=random)
         return lambda: F.linear(x, dense)
     if library == "bfloat16":
-        half, narrow = weight(LAYER).bfloat16(), x.bfloat16()
+        half, narrow = torch.randn(m, n, generator=random).bfloat16(), x.bfloat16()
         return lambda: F.linear(narrow, half)
-    random = torch.Generator().manual_seed(0)
     codes = torch.randint(0, 256, (n // 4, m), generator=random).to(torch.uint8)
     books = torch.randn(CODES[task] or n // 4, 256, 4, generator=random)
     return lambda: multiply_pq(x, codes, books)
@@ -37,7 +37,7 @@ def product(library: str, task: str, x: Tensor) -> Callable[[], Tensor]:
 def test_products(
     benchmark: Callable[..., object], library: str, task: str, batch: int, results: list[Result]
 ) -> None:
-    x = torch.randn(batch, weight(LAYER).shape[1], generator=torch.Generator().manual_seed(1))
+    x = torch.randn(batch, SHAPES[LAYER][1], generator=torch.Generator().manual_seed(1))
     run = product(library, task, x)
     run()
     benchmark.pedantic(run, rounds=30)
