@@ -65,6 +65,7 @@ def bars(measured: Measured) -> list[Bar]:
         *_pq(measured),
         *_against_faiss(measured),
         *_decoding(measured),
+        *_products(measured),
         *_memory(measured),
         *_loop(measured),
         *_runs(measured),
@@ -129,6 +130,23 @@ def _decoding(m: Measured) -> list[Bar]:
             share,
         )
         for name, share in shares.items()
+    ]
+
+
+def _products(m: Measured) -> list[Bar]:
+    wanted = {("float32", 1): 3.0, ("bfloat16", 1): 2.0, ("float32", 8): 1.0}
+    return [
+        Bar(
+            f"product {task}, batch {batch}: times faster than {peer}",
+            m.ratio(
+                "seconds",
+                (f"product dense, batch {batch}", peer),
+                (f"product {task}, batch {batch}", "vqzoo"),
+            ),
+            times,
+        )
+        for task in ("shared d=4 k=256", "pq d=4 k=256")
+        for (peer, batch), times in wanted.items()
     ]
 
 

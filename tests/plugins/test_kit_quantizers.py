@@ -188,6 +188,11 @@ class OtherApply(Grid):
         return 1.001 * super().apply(code, params, x)
 
 
+class OtherMultiply(Grid):
+    def multiply(self, code: Code, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        return 1.001 * x @ self.decode(code, params).T
+
+
 class DetachedApply(Grid):
     def apply(self, code: Code, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
         detached = {name: tensor.detach() for name, tensor in params.items()}
@@ -283,6 +288,7 @@ BROKEN = {
     Detached: "reconstruct is differentiable: k=4: the result does not depend on part book",
     WrongGradient: "reconstruct is differentiable: k=4: part book has gradient",
     OtherApply: "apply equals decode then matmul: 1 × 1, k=4, x of shape (1,): off by",
+    OtherMultiply: "apply equals decode then matmul: 1 × 1, k=4, x of shape (1,): off by",
     DetachedApply: "apply is differentiable: k=4: the gradient of book is off by",
     Miscounts: "stored bits are exact: 1 × 1, k=4: stored_bits is 128, but 136 bits are stored",
     OtherLayout: "layout matches the code: 1 × 1, k=4: layout gives (1, 1) {'codes': ('4', 1, 1)}",

@@ -8,7 +8,15 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor, nn
 
-from vqzoo.compression.decode import apply, decode, moved, reconstruct, retuned, trainable
+from vqzoo.compression.decode import (
+    apply,
+    decode,
+    moved,
+    multiply,
+    reconstruct,
+    retuned,
+    trainable,
+)
 from vqzoo.errors import PluginError
 from vqzoo.numerics.tracing import is_traced
 from vqzoo.plugin.code import MethodCode
@@ -25,8 +33,9 @@ class CodedLayer(nn.Module):
     `CodedLayer` and of the class that it had. It keeps its forward pass, attributes and hooks. Its
     state dict is that of the dense layer.
 
-    A Linear multiplies with its method's `apply`, if the method overrides it. Any other layer runs
-    its forward pass with a weight that is decoded when the pass reads it.
+    A Linear multiplies with its method's `multiply`, on the CPU and without gradients, or with its
+    `apply`, if the method overrides them. Any other layer runs its forward pass with a weight that
+    is decoded when the pass reads it.
 
     Attributes:
         replaces: the class that the layer had.
@@ -66,9 +75,11 @@ class CodedLayer(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The layer's forward pass."""
-        if not self._multiplies_by_code():
+        product = self._product(*args, **kwargs)
+        if product is None and not self._multiplies_by_code():
             return super().forward(*args, **kwargs)
-        product = apply(self._compressed, self._tensors(), self._plugins, *args, **kwargs)
+        if product is None:
+            product = apply(self._compressed, self._tensors(), self._plugins, *args, **kwargs)
         bias = self._parameters["bias"]
         return product if bias is None else product + bias
 
@@ -77,9 +88,20 @@ class CodedLayer(nn.Module):
         return ", ".join(filter(None, [super().extra_repr(), f"code={self._compressed.method}"]))
 
     def _multiplies_by_code(self) -> bool:
-        plain = self.replaces is nn.Linear and self._dtype == torch.float32
         method = self._plugins.method(self._compressed.method).item
-        return plain and method.applies and self._parameters.get("weight") is None
+        return self._is_plain_linear() and method.applies
+
+    def _is_plain_linear(self) -> bool:
+        plain = self.replaces is nn.Linear and self._dtype == torch.float32
+        return plain and self._parameters.get("weight") is None
+
+    def _product(self, *args: Any, **kwargs: Any) -> Tensor | None:
+        """The product by the method's kernels, where they see all that torch would do with it."""
+        if not self._is_plain_linear() or kwargs or len(args) != 1 or not _is_plain(args[0]):
+            return None
+        if any(values.requires_grad for values in self.params.values()):
+            return None
+        return multiply(self._compressed, self._tensors(), self._plugins, args[0])
 
     def _traced(self) -> Tensor:
         """The matrix, from operations that torch can trace.
@@ -230,6 +252,19 @@ def _new_coded(kind: Any) -> CodedLayer:
     """A coded layer without attributes, for pickle to fill."""
     coded = _coded_class(kind)
     return coded.__new__(coded)
+
+
+def _is_plain(x: Any) -> bool:
+    """Whether x is values on the CPU alone: no gradient, tangent, batch of `vmap` or trace needs
+    torch's own operations, and no cast is due."""
+    if type(x) not in (Tensor, nn.Parameter) or x.device.type != "cpu" or x.dtype != torch.float32:
+        return False
+    if is_traced() or torch.is_autocast_enabled("cpu"):
+        return False
+    if torch.is_grad_enabled() and x.requires_grad:
+        return False
+    wrapped = torch._C._functorch.is_functorch_wrapped_tensor(x)
+    return not wrapped and torch.autograd.forward_ad.unpack_dual(x).tangent is None
 
 
 def _same_weight(first: Tensor, second: Tensor) -> bool:

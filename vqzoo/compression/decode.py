@@ -77,6 +77,30 @@ def apply(
         return entry.item.apply(compressed.code, merged, x)
 
 
+def multiply(
+    compressed: MethodCode, params: Mapping[str, Tensor], plugins: Plugins, x: Tensor
+) -> Tensor | None:
+    """Multiply x by the matrix with the method's `multiply`, without gradients.
+
+    Args:
+        compressed: the code of an (m, n) matrix, without children.
+        params: replacements for any of the tensors of `trainable`, by name.
+        plugins: the installed methods.
+        x: float32 on the CPU, (..., n).
+
+    Returns:
+        x·Wᵀ, (..., m); None where the method has no such product, or the code has children.
+    """
+    code, entry = compressed.code, plugins.method(compressed.method)
+    if code.children or not entry.item.multiplies or x.shape[-1] != code.shape[1]:
+        return None
+    merged = code.floats() | dict(params)
+    with isolated(named(entry)):
+        rows = x.detach().reshape(-1, x.shape[-1]).contiguous()
+        product = entry.item.multiply(code, merged, rows)
+    return None if product is None else product.view(*x.shape[:-1], code.shape[0])
+
+
 def trainable(compressed: MethodCode, plugins: Plugins) -> dict[str, Tensor]:
     """The tensors that fine-tuning may change, by name; those of children as `child.part`."""
     code = compressed.code

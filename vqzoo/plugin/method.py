@@ -165,6 +165,27 @@ class Method(ABC):
         """
         return None
 
+    def multiply(self, code: Code, params: Mapping[str, Tensor], x: Tensor) -> Tensor | None:
+        """Multiply by the matrix without gradients, x·Wᵀ: what `decode` is to `reconstruct`.
+
+        Override it if codes can be multiplied by without rebuilding the whole matrix. Networks that
+        run from codes on the CPU call it for plain Linear layers whose `params` are frozen.
+
+        Args:
+            code: a code that has passed `check`.
+            params: as for `reconstruct`.
+            x: float32 on the CPU, contiguous, (r, n).
+
+        Returns:
+            float32, (r, m); None, the default, to have the matrix decoded instead.
+        """
+        return None
+
+    @property
+    def multiplies(self) -> bool:
+        """Whether the method overrides `multiply`."""
+        return type(self).multiply is not Method.multiply
+
     def trainable(self, code: Code) -> dict[str, Tensor]:
         """The parts that fine-tuning may change, float32, by name: all float parts by default."""
         return code.floats()

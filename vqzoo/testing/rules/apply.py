@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from vqzoo.compression.decode import apply, decode, reconstruct, trainable
+from vqzoo.compression.decode import apply, decode, multiply, reconstruct, trainable
 from vqzoo.plugin.code import MethodCode
 from vqzoo.testing.broken import require
 from vqzoo.testing.matrices import REFERENCE, SHAPES, gaussian
@@ -15,9 +15,9 @@ TOLERANCE = 1e-4
 
 
 def apply_equals_decode_then_matmul(subject: Subject) -> None:
-    """`apply` multiplies x (..., n) by the decoded matrix. The result is float32, (..., m), and
-    differs from x·Wᵀ by at most 1e-4 of the largest |x|·|W|ᵀ, for any number of leading dimensions,
-    including none. It does not modify x or params."""
+    """`apply` multiplies x (..., n) by the decoded matrix, and so does `multiply` unless it returns
+    None. The result is float32, (..., m), and differs from x·Wᵀ by at most 1e-4 of the largest
+    |x|·|W|ᵀ, for any number of leading dimensions, including none. Neither modifies x or params."""
     for case in (*SHAPES, REFERENCE):
         m, n = case.matrix_shape
         for text, options in subject.variants(case):
@@ -56,27 +56,33 @@ def apply_is_differentiable(subject: Subject) -> None:
 def _check_product(
     subject: Subject, compressed: MethodCode, matrix: Tensor, x: Tensor, m: int, what: str
 ) -> None:
-    params = trainable(compressed, subject.plugins)
-    before = {name: tensor.clone() for name, tensor in {**params, "x": x}.items()}
-    with torch.no_grad():
-        product = apply(compressed, params, subject.plugins, x)
+    for name, multiplied in (("apply", apply), ("multiply", multiply)):
+        params = trainable(compressed, subject.plugins)
+        before = {part: tensor.clone() for part, tensor in {**params, "x": x}.items()}
+        with torch.no_grad():
+            product = multiplied(compressed, params, subject.plugins, x)
+        for part, tensor in {**params, "x": x}.items():
+            require(torch.equal(tensor, before[part]), f"{what}: {name} modified {part}")
+        if product is not None:
+            _check_values(product, matrix, x, m, what, name)
+        require(
+            torch.equal(decode(compressed, subject.plugins), matrix),
+            f"{what}: after {name}, the code decodes to another matrix",
+        )
+
+
+def _check_values(product: Tensor, matrix: Tensor, x: Tensor, m: int, what: str, name: str) -> None:
     shape = (*x.shape[:-1], m)
     require(
         tuple(product.shape) == shape and product.dtype == torch.float32,
-        f"{what}: apply returned {tuple(product.shape)} {product.dtype}, not {shape} float32",
+        f"{what}: {name} returned {tuple(product.shape)} {product.dtype}, not {shape} float32",
     )
-    for name, tensor in {**params, "x": x}.items():
-        require(torch.equal(tensor, before[name]), f"{what}: apply modified {name}")
     if not product.numel():
         return
     exact = x.double() @ matrix.double().T
     limit = TOLERANCE * float((x.abs().double() @ matrix.abs().double().T).max())
     difference = float((product.double() - exact).abs().max())
     require(difference <= limit, f"{what}: off by {difference:.3g}, more than {limit:.3g}")
-    require(
-        torch.equal(decode(compressed, subject.plugins), matrix),
-        f"{what}: after apply, the code decodes to another matrix",
-    )
 
 
 def _gradients(

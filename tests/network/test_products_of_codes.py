@@ -1,0 +1,129 @@
+"""Linear layers multiply by their codes, and the dense weight is never made."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+
+import vqzoo
+from vqzoo.compression.coded_layer import CodedLayer, run_from_code
+from vqzoo.numerics.decoding.product import multiply_pq
+from vqzoo.numerics.threads import use_threads
+from vqzoo.plugin.manager import installed_plugins
+
+# s, m, k, d, books
+SIZES = [
+    (7, 24, 5, 3, 7),
+    (9, 100, 10, 4, 1),
+    (33, 600, 256, 4, 33),
+    (6, 520, 200, 8, 1),
+    (5, 9, 16, 2, 1),
+    (5, 700, 300, 2, 1),
+    (1, 40, 4, 1, 1),
+]
+
+
+@pytest.mark.parametrize("inputs", [1, 3, 16, 17, 40])
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+def test_products_agree_with_the_looked_up_matrix(
+    sizes: tuple[int, int, int, int, int], inputs: int
+) -> None:
+    s, m, k, d, books = sizes
+    random = torch.Generator().manual_seed(0)
+    codes = torch.randint(0, k, (s, m), generator=random)
+    codebooks = torch.randn(books, k, d, generator=random)
+    x = torch.randn(inputs, s * d, generator=random)
+    blocks = [codebooks[b if books > 1 else 0][codes[b]] for b in range(s)]
+    expected = x.double() @ torch.cat(blocks, 1).double().T
+    narrow = codes.to(torch.uint8 if k <= 256 else torch.int32)
+    product = multiply_pq(x, narrow, codebooks)
+    assert product.dtype == torch.float32
+    assert (product - expected).abs().max() <= 1e-5 * expected.abs().max()
+    with use_threads(2):
+        assert torch.equal(multiply_pq(x, narrow, codebooks), product)
+
+
+def test_shapes_that_do_not_fit_are_refused() -> None:
+    codes, codebooks = torch.zeros(3, 8, dtype=torch.uint8), torch.zeros(2, 4, 2)
+    with pytest.raises(ValueError, match="do not fit"):
+        multiply_pq(torch.zeros(1, 6), codes, codebooks)
+    with pytest.raises(ValueError, match="do not fit"):
+        multiply_pq(torch.zeros(1, 5), codes, codebooks[:1])
+
+
+def coded(**options: Any) -> tuple[nn.Module, CodedLayer]:
+    torch.manual_seed(0)
+    small = vqzoo.compress(nn.Linear(66, 64), "pq", layers="all", **options)
+    decoded = copy.deepcopy(small.module)
+    layer = run_from_code(small.module, "", small.layers[0].compressed, installed_plugins())
+    assert isinstance(layer, CodedLayer)
+    return decoded, layer
+
+
+def refuse_to_decode(monkeypatch: pytest.MonkeyPatch) -> None:
+    def decode(*_: object) -> Tensor:
+        raise AssertionError("the whole weight was decoded")
+
+    method = type(installed_plugins().method("pq").item)
+    monkeypatch.setattr(method, "decode", decode)
+    monkeypatch.setattr(method, "reconstruct", decode)
+
+
+@pytest.mark.parametrize("shape", [(66,), (1, 66), (5, 66), (2, 3, 66), (40, 66), (0, 66)], ids=str)
+@pytest.mark.parametrize("codebook", ["layer", "block"])
+@pytest.mark.parametrize("scale", ["row", "none"])
+@pytest.mark.parametrize("k", [16, 40])
+def test_a_layer_multiplies_without_its_weight(
+    shape: tuple[int, ...], codebook: str, scale: str, k: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded, layer = coded(d=4, k=k, codebook=codebook, scale=scale)  # 66 = 16 blocks and a tail
+    refuse_to_decode(monkeypatch)
+    x = torch.randn(shape)
+    expected = decoded(x)
+    product = layer(x)
+    torch.testing.assert_close(product, expected, rtol=1e-4, atol=1e-5)
+    with torch.inference_mode():
+        assert torch.equal(layer(x), product)
+
+
+def test_rows_that_are_cut_are_decoded() -> None:
+    decoded, layer = coded(d=4, k=16, axis="rows")
+    x = torch.randn(3, 66)
+    assert torch.equal(layer(x), decoded(x))
+
+
+def test_what_needs_torch_still_has_it() -> None:
+    """Gradients, tangents, `vmap`, autocast and traces see the decoded weight."""
+    decoded, layer = coded(d=4, k=16)
+    x = torch.randn(3, 66)
+    for run in (layer, decoded):
+        run.zero_grad()
+    first, second = (x.clone().requires_grad_() for _ in range(2))
+    layer(first).sum().backward()
+    decoded(second).sum().backward()
+    assert first.grad is not None
+    assert torch.equal(first.grad, second.grad)
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(x, torch.ones_like(x))
+        tangents = [forward_ad.unpack_dual(run(dual)).tangent for run in (layer, decoded)]
+        torch.testing.assert_close(*tangents)
+    torch.testing.assert_close(torch.func.vmap(layer)(x), decoded(x))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert layer(x).dtype == torch.bfloat16
+    traced = torch.jit.trace(layer, x)
+    other = torch.randn(3, 66)
+    torch.testing.assert_close(traced(other), decoded(other))
+
+
+def test_trained_codebooks_are_used_and_inputs_of_another_width_refused() -> None:
+    decoded, layer = coded(d=4, k=16)
+    x = torch.randn(2, 66)
+    with torch.no_grad():
+        layer.params["/codebook"].mul_(2)
+        layer.params["/codebook_tail"].mul_(2)
+    torch.testing.assert_close(layer(x) - layer.bias, 2 * (decoded(x) - decoded.bias))
+    with pytest.raises(RuntimeError):
+        layer(torch.randn(2, 65))
