@@ -118,8 +118,13 @@ class _Uses(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         taken = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-        self.counts.update({id(tensor) for tensor in taken})
+        known = {id(tensor) for tensor in taken}
+        self.counts.update(known)
         result = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
+            if id(leaf) not in known:  # it may have the id of a tensor that is gone
+                self.counts.pop(id(leaf), None)
+                self.makers.pop(id(leaf), None)
         layer = self.running[-1] if self.running else None
         if layer is not None and isinstance(result, Tensor):
             self._note(layer, func.overloadpacket.__name__, args, result)
