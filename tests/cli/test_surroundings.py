@@ -109,6 +109,11 @@ def test_a_terminal_without_unicode_gets_question_marks(encoding: str, tmp_path:
     assert "bits/weight" in result.stdout.decode(encoding)
 
 
+def heed_interruptions() -> None:
+    """Shells let processes in the background ignore Ctrl-C, and children inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_terminated_run_says_how_to_resume(
     number: signal.Signals, code: int, tmp_path: Path
@@ -120,7 +125,13 @@ def test_a_terminated_run_says_how_to_resume(
         "    Path('started').touch()\n    time.sleep(60)\n"
     )
     arguments = command(*RUN, "--plugin", str(plugin), "--out", "a")
-    process = subprocess.Popen(arguments, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        arguments,
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=heed_interruptions,
+    )
     deadline = time.monotonic() + 120
     while not (tmp_path / "started").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
