@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from vqzoo.artifact.files import canonical_json, sha256_text
 from vqzoo.command_options import CommandOption, OptionGroup, public_data_name
-from vqzoo.errors import UsageError, invalid_field
 from vqzoo.finetuning.settings import Finetuning
 from vqzoo.runs.fields.reading import ClassMapFile, SkipUnreadable, check_class_map, reading_fields
+from vqzoo.runs.fields.shared import Device, MeasuredImages, make_request
 
 if TYPE_CHECKING:  # torch comes with these, and `vqzoo finetune --help` does without
     from vqzoo.artifact.reader import Artifact
@@ -65,21 +65,13 @@ class FinetuneRequest(BaseModel):
             write=public_data_name,
         ),
     ] = None
-    images: Annotated[
-        int | None,
-        Field(ge=1),
-        CommandOption(
-            "--images", help="Measure on this many images, evenly spaced.", default="all"
-        ),
-    ] = None
+    images: MeasuredImages = None
     class_map: ClassMapFile = None
     skip_unreadable: SkipUnreadable = False
     seed: Annotated[
         int, Field(ge=0), CommandOption("--seed", help="The same seed gives the same bytes.")
     ] = 0
-    device: Annotated[
-        str, CommandOption("--device", help="cpu, cuda, cuda:1, mps.", recorded=False)
-    ] = "cpu"
+    device: Device = "cpu"
     plugins: Annotated[
         tuple[Path, ...],
         CommandOption(
@@ -101,12 +93,7 @@ def make_finetune_request(fields: Mapping[str, Any]) -> FinetuneRequest:
     Raises:
         UsageError: one line that names the field.
     """
-    try:
-        return FinetuneRequest(**fields)
-    except ValidationError as error:
-        field = invalid_field(error)
-        text = f"{field.name}: {field.reason}" if field.name else field.reason
-        raise UsageError(text) from None
+    return make_request(FinetuneRequest, fields)
 
 
 def finetune_digest(

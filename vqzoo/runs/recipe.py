@@ -23,6 +23,7 @@ from vqzoo.runs.fields.rules import (
     method_choice,
     parse_rule,
 )
+from vqzoo.runs.fields.shared import Device, MeasuredImages, Seed
 
 if TYPE_CHECKING:
     from vqzoo.compression.selection import MethodChoice
@@ -184,13 +185,7 @@ class Recipe(BudgetSettings, BaseModel):
             write=public_data_name,
         ),
     ] = None
-    images: Annotated[
-        int | None,
-        Field(ge=1),
-        CommandOption(
-            "--images", help="Measure on this many images, evenly spaced.", default="all"
-        ),
-    ] = None
+    images: MeasuredImages = None
     class_map: ClassMapFile = None
     skip_unreadable: SkipUnreadable = False
     calibrate: Annotated[
@@ -245,14 +240,8 @@ class Recipe(BudgetSettings, BaseModel):
             }
         ),
     ] = None
-    seed: Annotated[
-        int,
-        Field(ge=0, lt=2**31),
-        CommandOption("--seed", help="The same seed gives the same bytes."),
-    ] = 0
-    device: Annotated[
-        str, CommandOption("--device", help="cpu, cuda, cuda:1, mps.", recorded=False)
-    ] = "cpu"
+    seed: Seed = 0
+    device: Device = "cpu"
     plugins: Annotated[
         tuple[Path, ...],
         CommandOption(

@@ -5,15 +5,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from vqzoo.artifact.files import canonical_json, sha256_text
 from vqzoo.command_options import CommandOption, OptionGroup, command_words, public_data_name
 from vqzoo.distillation.settings import Distillation
-from vqzoo.errors import UsageError, invalid_field
 from vqzoo.models.sources import LOCAL_DIR, split_source
 from vqzoo.plugin.text import json_value_text, parse_json_pairs
 from vqzoo.runs.fields.reading import ClassMapFile, SkipUnreadable, check_class_map, reading_fields
+from vqzoo.runs.fields.shared import Device, MeasuredImages, Seed, make_request
 
 _TRAINING = "Training"
 _SHARED = ("temperature", "batch_size", "patience", "images", "augment")
@@ -117,23 +117,11 @@ class DistillRequest(BaseModel):
             write=public_data_name,
         ),
     ] = None
-    measured_images: Annotated[
-        int | None,
-        Field(ge=1),
-        CommandOption(
-            "--images", help="Measure on this many images, evenly spaced.", default="all"
-        ),
-    ] = None
+    measured_images: MeasuredImages = None
     class_map: ClassMapFile = None
     skip_unreadable: SkipUnreadable = False
-    seed: Annotated[
-        int,
-        Field(ge=0, lt=2**31),
-        CommandOption("--seed", help="The same seed gives the same bytes."),
-    ] = 0
-    device: Annotated[
-        str, CommandOption("--device", help="cpu, cuda, cuda:1, mps.", recorded=False)
-    ] = "cpu"
+    seed: Seed = 0
+    device: Device = "cpu"
     plugins: Annotated[
         tuple[Path, ...],
         CommandOption(
@@ -157,12 +145,7 @@ def make_distill_request(fields: Mapping[str, Any]) -> DistillRequest:
     Raises:
         UsageError: one line that names the field.
     """
-    try:
-        return DistillRequest(**fields)
-    except ValidationError as error:
-        field = invalid_field(error)
-        text = f"{field.name}: {field.reason}" if field.name else field.reason
-        raise UsageError(text) from None
+    return make_request(DistillRequest, fields)
 
 
 def distill_digest(
