@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from vqzoo.data.model_input import input_size
+
 _GROUP = 16  # output channels that share a palette, as in coreai-opt's presets
 
 
@@ -47,7 +49,7 @@ def by_palettes(dense: nn.Module, bits: int) -> tuple[int, nn.Module]:
     from coreai_opt.common import ExportBackend
     from coreai_opt.palettization import KMeansPalettizer
 
-    example = torch.zeros(1, *_input_size(dense))
+    example = torch.zeros(1, *input_size(dense))
     palettizer = KMeansPalettizer(copy.deepcopy(dense), _palettes(dense, bits))
     palettizer.prepare((example,))
     network = palettizer.finalize(backend=ExportBackend.CoreML).eval()
@@ -90,10 +92,3 @@ def _palettes(dense: nn.Module, bits: int) -> object:
         if isinstance(module, nn.Conv2d | nn.Linear)
     }
     return KMeansPalettizerConfig(global_config=grouped(_GROUP), module_name_configs=layers)
-
-
-def _input_size(network: nn.Module) -> tuple[int, int, int]:
-    """Channels, height and width of a timm network's images."""
-    config = getattr(network, "pretrained_cfg", None) or {}
-    channels, height, width = config["input_size"]
-    return channels, height, width

@@ -60,10 +60,7 @@ def build_model(artifact: Artifact, plugins: Plugins, mode: Mode = "decoded") ->
         UsageError: the artifact has no architecture.
         ArtifactError: the artifact does not fit its architecture, or cannot be decoded.
     """
-    need_architecture(artifact)
-    register_models(plugins)
-    _check_tensors(artifact, _expected_tensors(artifact))
-    model, coded = _create_empty(artifact, mode)
+    model, coded = _create_empty(artifact, plugins, mode)
     with torch.no_grad():
         for key, code in fill(model.state_dict(), artifact, plugins, coded).items():
             model = run_from_code(model, layer_name(key), code, plugins)
@@ -80,10 +77,7 @@ def build_with_codes(
     Raises:
         UsageError, ArtifactError: as `build_model`.
     """
-    need_architecture(artifact)
-    register_models(plugins)
-    _check_tensors(artifact, _expected_tensors(artifact))
-    model, _ = _create_empty(artifact, "decoded")
+    model, _ = _create_empty(artifact, plugins, "decoded")
     shared = set(artifact.metadata.aliases.values())
     layers = artifact.metadata.layers.items()
     coded = {key for key, entry in layers if entry.dtype == "float32"} - shared
@@ -91,8 +85,16 @@ def build_with_codes(
         return model, fill(model.state_dict(), artifact, plugins, coded)
 
 
-def _create_empty(artifact: Artifact, mode: Mode) -> tuple[nn.Module, set[str]]:
-    """The architecture, and the keys of the weights that run from codes and get no memory."""
+def _create_empty(artifact: Artifact, plugins: Plugins, mode: Mode) -> tuple[nn.Module, set[str]]:
+    """The architecture, checked against the header, and the keys of the weights that run from codes
+    and get no memory.
+
+    Raises:
+        UsageError, ArtifactError: as `build_model`.
+    """
+    need_architecture(artifact)
+    register_models(plugins)
+    _check_tensors(artifact, _expected_tensors(artifact))
     with torch.random.fork_rng(devices=[]):
         if mode == "decoded":
             return _create(artifact.config).eval().requires_grad_(False), set()

@@ -1,5 +1,6 @@
 """Export an artifact's network for another tool."""
 
+import copy
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,17 +12,16 @@ from torch import nn
 
 from vqzoo.artifact.files import write_text
 from vqzoo.artifact.folder import check_new_folder, new_folder
-from vqzoo.artifact.reader import Artifact
 from vqzoo.artifact.schema import CONFIG_FILE
 from vqzoo.errors import UsageError
-from vqzoo.network.build import build_model, build_with_codes
+from vqzoo.network.build import build_with_codes
 from vqzoo.network.export import dense, onnx, program
 from vqzoo.network.export.coreml import package
 from vqzoo.network.export.packed_weight import decode_in_graph
 from vqzoo.network.export.record import Exported, Weights, Written
 from vqzoo.network.export.web import folder as web
 from vqzoo.network.load import verified_artifact
-from vqzoo.plugin.manager import Plugins, installed_plugins
+from vqzoo.plugin.manager import installed_plugins
 from vqzoo.progress import SilentWatcher, Watcher
 
 
@@ -101,10 +101,10 @@ def export(
     artifact, _ = verified_artifact(source)
     plugins = installed_plugins()
     with watcher.phase("decoding the artifact"):
-        decoded = build_model(artifact, plugins)
-        model = (
-            build_model(artifact, plugins) if stored == "dense" else _with_codes(artifact, plugins)
-        )
+        model, codes = build_with_codes(artifact, plugins)
+        decoded = copy.deepcopy(model)
+        if stored == "codes":
+            decode_in_graph(model, codes, plugins)
     with watcher.phase(f"exporting to {to}"), new_folder(target) as partial:
         write_text(partial / CONFIG_FILE, json.dumps(artifact.config, indent=2) + "\n")
         written = chosen.write(model, decoded, partial)
@@ -139,10 +139,3 @@ def _format(name: str) -> _Format:
             f"export to {name} needs {', '.join(missing)}: pip install 'vqzoo[{chosen.extra}]'"
         )
     return chosen
-
-
-def _with_codes(artifact: Artifact, plugins: Plugins) -> nn.Module:
-    """The network of an artifact that decodes its weights from packed codes."""
-    model, codes = build_with_codes(artifact, plugins)
-    decode_in_graph(model, codes, plugins)
-    return model
