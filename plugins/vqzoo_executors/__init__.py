@@ -1,6 +1,7 @@
 """Engines that run the cells of a sweep."""
 
 from vqzoo.plugin import Engine, hookimpl
+from vqzoo_executors.local import Local
 
 vqzoo_contract = 1
 
@@ -8,4 +9,4 @@ vqzoo_contract = 1
 @hookimpl
 def vqzoo_executors() -> list[Engine]:
     """The built-in engines."""
-    return []
+    return [Local()]
