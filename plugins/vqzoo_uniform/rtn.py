@@ -119,6 +119,17 @@ class RoundToNearest(Quantizer):
             group.mul_(step)
         return out
 
+    def row_step(self, code: Code) -> int:
+        """Any row."""
+        return 1
+
+    def rows(self, code: Code, start: int, stop: int) -> Code:
+        """Its values, or its integers and, if rows have them, scales."""
+        scale = code.parts.get("scale")
+        by_row = isinstance(scale, Floats) and scale.stored.shape[0] > 1
+        axes = {"scale": 0} if by_row else {}
+        return code.narrow(start, stop, codes=0, values=0, **axes)
+
     def form(self, code: Code) -> LookUp | None:
         """A table of integers; none for half-precision values."""
         codes = code.parts.get("codes")

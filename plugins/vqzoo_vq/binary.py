@@ -87,6 +87,15 @@ class Binary(Quantizer):
         signs = out.copy_(codes).mul_(2).sub_(1)
         return signs.mul_(params["scale"].detach()[:, None]) if "scale" in params else signs
 
+    def row_step(self, code: Code) -> int:
+        """Any row."""
+        return 1
+
+    def rows(self, code: Code, start: int, stop: int) -> Code:
+        """Its signs and, if rows have them, scales."""
+        axes = {"scale": 0} if _has_row_scales(code) else {}
+        return code.narrow(start, stop, codes=0, **axes)
+
     def candidates(self, m: int, n: int) -> Iterable[BinaryOptions]:
         """Both kinds of scales; without scales the size of the weights is lost."""
         yield BinaryOptions(scale="row")
@@ -106,3 +115,7 @@ class Binary(Quantizer):
     def paper_bits(self, m: int, n: int, options: BinaryOptions) -> float:
         """m·n, a ratio of 32."""
         return m * n
+
+
+def _has_row_scales(code: Code) -> bool:
+    return "scale" in code.parts and code.require_floats("scale", (-1,)).stored.numel() > 1

@@ -133,6 +133,14 @@ class ScalarKMeans(Quantizer):
             out = empty(code.shape, torch.float32, params["codebook"].device)
         return scale_rows(decode_scalar(codes, params["codebook"], out), params.get("scale"))
 
+    def row_step(self, code: Code) -> int:
+        """Any row."""
+        return 1
+
+    def rows(self, code: Code, start: int, stop: int) -> Code:
+        """Its codes and scales."""
+        return code.narrow(start, stop, codes=0, scale=0)
+
     def form(self, code: Code) -> LookUp:
         """A table of scalars."""
         floats = code.floats()

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from itertools import product
 from typing import Literal, get_args
 
@@ -144,6 +145,27 @@ class ProductQuantization(Quantizer):
             row_scale_column(floats),
             code.shape[1],
         )
+
+    def row_step(self, code: Code) -> int:
+        """Any row, or as many as a sub-vector has."""
+        return int(code.facts["d"]) if code.facts["axis"] == "rows" else 1
+
+    def rows(self, code: Code, start: int, stop: int) -> Code:
+        """Its codes and scale; where rows are cut, those of whole sub-vectors."""
+        if code.facts["axis"] == "columns":
+            return code.narrow(start, stop, codes=1, codes_tail=1, scale=0)
+        part = code.narrow(start, stop, scale=0)
+        d, whole = int(code.facts["d"]), _cut_of(code).blocks
+        first, last = start // d, min(stop // d, whole)
+        kept = {name: value for name, value in part.parts.items() if name == "scale"}
+        if last > first:
+            kept["codes"] = part.parts["codes"].narrow(0, first, last)
+            book = code.require_floats("codebook", (-1, -1, d))
+            shared = book.stored.shape[0] == 1
+            kept["codebook"] = book if shared else book.narrow(0, first, last)
+        if stop > whole * d:
+            kept |= {name: code.parts[name] for name in ("codes_tail", "codebook_tail")}
+        return replace(part, parts=kept)
 
     def multiply(self, code: Code, params: Mapping[str, Tensor], x: Tensor) -> Tensor | None:
         """Add up products with centroids; only where columns are cut."""

@@ -121,6 +121,14 @@ class ResidualQuantization(Quantizer):
             start += blocks * d
         return scale_rows(out, params.get("scale"))
 
+    def row_step(self, code: Code) -> int:
+        """Any row."""
+        return 1
+
+    def rows(self, code: Code, start: int, stop: int) -> Code:
+        """Its codes and scale."""
+        return code.narrow(start, stop, codes=2, codes_tail=2, scale=0)
+
     def fit(
         self, m: int, n: int, options: ResidualQuantizationOptions, note: Callable[[str], None]
     ) -> ResidualQuantizationOptions:

@@ -19,7 +19,8 @@ from vqzoo.artifact.reader import Artifact
 from vqzoo.artifact.schema import MODEL_ARGUMENTS
 from vqzoo.artifact.weights_only import need_architecture
 from vqzoo.compression.coded_layer import run_from_code
-from vqzoo.compression.decode import decode
+from vqzoo.compression.decode import decode, row_step
+from vqzoo.compression.products.tiles import Tiles
 from vqzoo.compression.view import (
     LAYER_CLASSES,
     compressible_layers,
@@ -303,6 +304,9 @@ def _decode_into(weight: Tensor, key: str, code: MethodCode, plugins: Plugins) -
     m, n = code.code.shape
     if tuple(weight.shape[:1]) != (m,) or m * n != weight.numel():
         raise ArtifactError(f"{key!r}: its code is for a {m} x {n} matrix")
+    if weight.is_meta and row_step(code, plugins):
+        _check_rows(key, code, plugins)
+        return
     direct = weight.dtype == torch.float32 and weight.is_contiguous() and not weight.is_meta
     try:
         matrix = decode(code, plugins, weight.view(m, n) if direct else None)
@@ -312,3 +316,20 @@ def _decode_into(weight: Tensor, key: str, code: MethodCode, plugins: Plugins) -
         raise ArtifactError(f"{key!r} decodes to NaN, infinity or another shape")
     if not direct:
         weight.copy_(matrix.view(weight.shape))
+
+
+def _check_rows(key: str, code: MethodCode, plugins: Plugins) -> None:
+    """Decode a few rows at a time, and check them.
+
+    Raises:
+        ArtifactError: the code cannot be decoded.
+    """
+    n = code.code.shape[1]
+    tiles = Tiles(code, plugins, {})
+    for start, stop in tiles.spans():
+        try:
+            rows = tiles.decode(start, stop)
+        except Exception as error:  # a plugin's code on untrusted data
+            raise ArtifactError(f"{key!r} cannot be decoded: {one_line(error)}") from error
+        if tuple(rows.shape) != (stop - start, n) or not all_finite(rows):
+            raise ArtifactError(f"{key!r} decodes to NaN, infinity or another shape")

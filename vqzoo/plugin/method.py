@@ -181,6 +181,34 @@ class Method(ABC):
         """
         return None
 
+    def row_step(self, code: Code) -> int:
+        """Whether some rows of the matrix can be decoded alone, and which.
+
+        Args:
+            code: a code that has passed `check`, without children.
+
+        Returns:
+            The number of rows whose multiples `rows` can begin and end at; 0, the default, if only
+            the whole matrix can be decoded.
+        """
+        return 0
+
+    def rows(self, code: Code, start: int, stop: int) -> Code:
+        """The code of some rows, for networks that run from codes and decode a few rows at a time.
+
+        Override it together with `row_step`. See `Code.narrow`.
+
+        Args:
+            code: a code that has passed `check`; training may have changed its floats.
+            start: the first row, a multiple of `row_step`.
+            stop: the row behind the last one, a multiple of `row_step` or the number of rows.
+
+        Returns:
+            A code of shape (stop - start, n), in the same memory as far as possible, that `decode`
+            decodes to these rows of the matrix up to rounding.
+        """
+        raise NotImplementedError(f"{self.name} decodes the whole matrix only")
+
     @property
     def multiplies(self) -> bool:
         """Whether the method overrides `multiply`."""
