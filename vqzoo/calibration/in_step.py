@@ -5,10 +5,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+
+class Call(NamedTuple):
+    """What a layer is called with, by position, and what it returns."""
+
+    arguments: tuple[Any, ...]
+    output: Tensor
 
 
 class OutOfStep(Exception):
@@ -27,7 +34,7 @@ class _ForwardPass:
         images: the batch.
         passed: layers that it has been through.
         resume: tells the thread to go on (True) or to stop (False).
-        arrived: receives a layer and its output, None and the network's answer, or None and an
+        arrived: receives a layer and its call, None and the network's answer, or None and an
             exception.
         thread: runs the pass.
     """
@@ -43,7 +50,7 @@ def run_in_step(
     network: nn.Module,
     layers: Sequence[str],
     batches: Sequence[Tensor],
-    at_layer: Callable[[str, list[Tensor]], None],
+    at_layer: Callable[[str, list[Call]], None],
 ) -> list[Any]:
     """One forward pass of all batches together, which may change each layer when they reach it.
 
@@ -53,7 +60,7 @@ def run_in_step(
         network: in eval mode.
         layers: the layers to stop at, in the order in which a forward pass first calls them.
         batches: images, on the network's device.
-        at_layer: takes a layer and its output for each batch, at the layer's first call; it may
+        at_layer: takes a layer and its call for each batch, the first one of a pass; it may
             change the layer, whose outputs are then computed again.
 
     Returns:
@@ -73,7 +80,7 @@ def run_in_step(
         if one is None or name in one.passed:  # `at_layer` may run the network, too
             return None
         one.passed.add(name)
-        one.arrived.put((name, output))
+        one.arrived.put((name, Call(args, output)))
         if not one.resume.get():
             raise _Stopped
         return layer.forward(*args, **kwargs)
@@ -90,7 +97,7 @@ def run_in_step(
             one.arrived.put((None, error))
 
     def advance(one: _ForwardPass, layer: str | None) -> Any:
-        """Let a batch go on to a layer, or to the end for None; its output there."""
+        """Let a batch go on to a layer, or to the end for None; its call there, or the answer."""
         one.resume.put(True)
         name, output = one.arrived.get()
         if isinstance(output, BaseException):
