@@ -1,7 +1,7 @@
 """Run a network on several batches in step: all of them pass a layer before any continues."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from queue import SimpleQueue
@@ -24,6 +24,13 @@ class OutOfStep(Exception):
 
 class _Stopped(BaseException):
     """Ends the forward pass of a batch that is no longer needed."""
+
+
+class Call(NamedTuple):
+    """A layer's call in the forward pass of a batch: its positional arguments, and its output."""
+
+    arguments: tuple[Any, ...]
+    output: Tensor
 
 
 @dataclass
@@ -52,9 +59,7 @@ def run_in_step(
     batches: Sequence[Tensor],
     at_layer: Callable[[str, list[Call]], None],
 ) -> list[Any]:
-    """One forward pass of all batches together, which may change each layer when they reach it.
-
-    The activations of every batch are held at once.
+    """`in_step` to the end.
 
     Args:
         network: in eval mode.
@@ -70,6 +75,41 @@ def run_in_step(
         OutOfStep: a batch reaches the layers in another order, or not all of them; `at_layer` may
             have been called for some layers by then.
     """
+    steps = in_step(network, layers, batches)
+    try:
+        while True:
+            name, calls = next(steps)
+            at_layer(name, [call.output for call in calls])
+    except StopIteration as end:
+        answers: list[Any] = end.value
+        return answers
+    finally:
+        steps.close()
+
+
+def in_step(
+    network: nn.Module, layers: Sequence[str], batches: Sequence[Tensor]
+) -> Generator[tuple[str, list[Call]], None, list[Any]]:
+    """One forward pass of all batches together, which stops at layers.
+
+    The activations of every batch are held at once. A generator that is left early has to be
+    closed: threads wait for it.
+
+    Args:
+        network: in eval mode.
+        layers: the layers to stop at, in the order in which a forward pass first calls them.
+        batches: images, on the network's device.
+
+    Yields:
+        Each layer and its first call in each batch. Until the next one is asked for, weights may
+        change; those of this layer count, as its outputs are computed again.
+
+    Returns:
+        The network's answer for each batch.
+
+    Raises:
+        OutOfStep: a batch reaches the layers in another order, or not all of them.
+    """
     passes = [_ForwardPass(images) for images in batches]
     by_thread: dict[int, _ForwardPass] = {}
 
@@ -77,7 +117,7 @@ def run_in_step(
         name: str, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor
     ) -> Any:
         one = by_thread.get(threading.get_ident())
-        if one is None or name in one.passed:  # `at_layer` may run the network, too
+        if one is None or name in one.passed:  # whoever is asked at a stop may run the network, too
             return None
         one.passed.add(name)
         one.arrived.put((name, Call(args, output)))
@@ -99,12 +139,12 @@ def run_in_step(
     def advance(one: _ForwardPass, layer: str | None) -> Any:
         """Let a batch go on to a layer, or to the end for None; its call there, or the answer."""
         one.resume.put(True)
-        name, output = one.arrived.get()
-        if isinstance(output, BaseException):
-            raise output
+        name, what = one.arrived.get()
+        if isinstance(what, BaseException):
+            raise what
         if name != layer:
             raise OutOfStep(f"{name} is reached where {layer} was expected")
-        return output
+        return what
 
     hooks = [
         network.get_submodule(name).register_forward_hook(
@@ -117,7 +157,7 @@ def run_in_step(
             one.thread = threading.Thread(target=run, args=(one,), name="vqzoo")
             one.thread.start()
         for name in layers:
-            at_layer(name, [advance(one, name) for one in passes])
+            yield name, [advance(one, name) for one in passes]
         return [advance(one, None) for one in passes]
     finally:
         for one in passes:

@@ -1,7 +1,8 @@
 """Calls into quantizers and transforms; whatever they return is checked before it is used."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -39,6 +40,26 @@ class Statistics:
 
     inputs: Tensor | None = None
     second_order: SecondOrder | None = None
+
+
+class InSequence(Mapping[str, Statistics]):
+    """Statistics that depend on the layers compressed before.
+
+    Whoever compresses asks for the statistics of each layer once, in `order`.
+
+    Attributes:
+        order: all layers, in the order in which they are to be compressed.
+    """
+
+    order: Sequence[str]
+
+    @abstractmethod
+    def put(self, name: str, matrix: Tensor) -> None:
+        """Take the decoded matrix of a layer, (m, n); it is not changed."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give up what asking for further layers would need."""
 
 
 def layer_context(

@@ -46,7 +46,8 @@ def _steps(record: Record) -> Iterator[str]:
     if record.calibration is not None:
         yield (
             "Methods that support calibration weighted errors by each layer's inputs on "
-            f"{plain(record.calibration.data)}."
+            f"{plain(record.calibration.data)}"
+            + (", behind the layers compressed before." if record.calibration.sequential else ".")
         )
     if record.budget is not None:
         yield _budget(record.budget) + _prediction(record)

@@ -12,6 +12,9 @@ class CalibrationRecord(Block):
     """The images, without local folders."""
     images: Count | None
     """Number of images; null if unknown."""
+    sequential: bool = False
+    """Whether each layer was calibrated behind the layers compressed before it; absent where it was
+    not."""
 
 
 class Divergence(Block):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from vqzoo.budget.methods import check_sizes_are_open
+from vqzoo.calibration.statistics import check_sequential
 from vqzoo.compression.check import check_weights
 from vqzoo.compression.folding import check_copies
 from vqzoo.compression.norms.folding import FoldedNorms, fold_norms
@@ -114,6 +115,8 @@ def prepare(
         check_copies(opened.module)
     if recipe.budget is not None:
         check_sizes_are_open(plans, plugins, recipe.budget)
+    if recipe.sequential:
+        check_sequential(plans, plugins, "--sequential")
     check_weights(opened.module, plans)
     with watcher.phase("opening the images"):
         data = open_measured_data(recipe, opened, watcher)

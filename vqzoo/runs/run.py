@@ -98,7 +98,7 @@ def _execute(prepared: Prepared, watcher: Watcher, keep_going: bool, started: fl
         seed=recipe.seed,
         digest=prepared.digest,
         command=canonical_command(recipe, dense.name),
-        calibration=_calibration_record(prepared.calibration),
+        calibration=_calibration_record(prepared.calibration, recipe.sequential),
         budget=budget,
         unreadable=unreadable_images(
             prepared.data, prepared.training, prepared.calibration, prepared.repair
@@ -113,8 +113,11 @@ def _execute(prepared: Prepared, watcher: Watcher, keep_going: bool, started: fl
     return finish_run(facts, network, baseline, work, prepared.plugins, watcher)
 
 
-def _calibration_record(data: Data | None) -> CalibrationRecord | None:
-    return None if data is None else CalibrationRecord(data=data.name, images=data.images)
+def _calibration_record(data: Data | None, sequential: bool) -> CalibrationRecord | None:
+    if data is None:
+        return None
+    record = CalibrationRecord(data=data.name, images=data.images)
+    return CalibrationRecord(**record.to_dict(), sequential=True) if sequential else record
 
 
 def _norms_record(norms: FoldedNorms | None) -> NormsRecord | None:
