@@ -2,6 +2,7 @@
 
 from vqzoo.plugin import Engine, hookimpl
 from vqzoo_executors.local import Local
+from vqzoo_executors.ray_engine import Ray
 
 vqzoo_contract = 1
 
@@ -9,4 +10,4 @@ vqzoo_contract = 1
 @hookimpl
 def vqzoo_executors() -> list[Engine]:
     """The built-in engines."""
-    return [Local()]
+    return [Local(), Ray()]
