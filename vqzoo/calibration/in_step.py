@@ -11,13 +11,6 @@ import torch
 from torch import Tensor, nn
 
 
-class Call(NamedTuple):
-    """What a layer is called with, by position, and what it returns."""
-
-    arguments: tuple[Any, ...]
-    output: Tensor
-
-
 class OutOfStep(Exception):
     """A batch reaches the layers in another order than the one given, or not all of them."""
 
@@ -79,7 +72,7 @@ def run_in_step(
     try:
         while True:
             name, calls = next(steps)
-            at_layer(name, [call.output for call in calls])
+            at_layer(name, calls)
     except StopIteration as end:
         answers: list[Any] = end.value
         return answers

@@ -126,9 +126,9 @@ def _check_fit(artifact: Artifact, state: dict[str, Tensor]) -> None:
         f"{key!r:.80} is {_described(stored[key])} in the artifact and {_described(value)} in the "
         "network"
         for key, value in expected.items()
-        if key in stored and stored[key] != value and not (
-            key not in layers and _is_half_of(stored[key], value)
-        )
+        if key in stored
+        and stored[key] != value
+        and not (key not in layers and _is_half_of(stored[key], value))
     ]
     problems = []
     if missing:
