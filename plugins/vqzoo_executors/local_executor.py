@@ -125,7 +125,7 @@ class _Worker:
         except (EOFError, OSError):
             code = self._end()
             raise WorkerLost(_cause_of_death(code)) from None
-        return ForkingPickler.loads(answer)  # type: ignore[no-any-return]
+        return ForkingPickler.loads(answer)
 
     def interrupt(self) -> None:
         """Stop the process, and start no other."""

@@ -92,24 +92,6 @@ def test_inputs_smaller_than_the_kernel_and_values_that_are_not_finite() -> None
     assert all(len(inputs) and inputs.isfinite().all() for inputs in found.values())
 
 
-def test_a_last_batch_of_one_image_has_no_statistics() -> None:
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(32, 16), nn.BatchNorm1d(16), nn.Linear(16, 4)).eval()
-    images = [Batch(torch.rand(n, 32) + 1, None) for n in (50, 1)]
-    with torch.no_grad():
-        seen = model[0](images[0].images)
-        model[1].running_mean.copy_(seen.mean(0))
-        model[1].running_var.copy_(seen.var(0))
-    small = vqzoo.compress(model, "km", layers="0", k=2)
-    found = repair(model, small.module, [], lambda: iter(images), 51)
-    assert found.norms == ["1"]
-    with torch.no_grad():
-        mean = small.module[0](images[0].images).mean(0)
-    torch.testing.assert_close(found.module[1].running_mean, mean)
-    alone = repair(model, small.module, [], lambda: iter(images[1:]), 1)
-    assert alone.norms == []
-
-
 def test_the_network_is_left_as_it_was_and_draws_repeat() -> None:
     model = timm.create_model("test_resnet").train()
     layers, _ = compressible_layers(model)
