@@ -17,6 +17,7 @@ from vqzoo.numerics.feedback.layer import DAMPING, ROW_FLOOR
 from vqzoo.numerics.feedback.rates import Rates, laplacian, observed
 from vqzoo.numerics.kernels.feedback.trellis import SEGMENT
 from vqzoo.plugin import Code, Floats, Indices, LayerContext, Options, Quantizer
+from vqzoo.plugin.formats.packed_indices import MOST_INPUTS, multiply_table
 from vqzoo.plugin.second_order import assumed_row_weight
 from vqzoo_uniform.steps import RANGE, choose_steps, powers, row_factors
 
@@ -146,6 +147,18 @@ class EntropyConstrained(Quantizer):
         rows, columns = _factors(code, params["step"].detach())
         matrix = _levels(code).mul_(rows[:, None]).mul_(columns)
         return matrix if out is None else out.copy_(matrix)
+
+    def multiply(self, code: Code, params: Mapping[str, Tensor], x: Tensor) -> Tensor | None:
+        """Multiply by the integers of a plain grid, between the steps of columns and of rows."""
+        codes = code.parts["codes"]
+        assert isinstance(codes, Indices)
+        if code.facts["trellis"] or len(x) > MOST_INPUTS:
+            return None
+        rows, columns = _factors(code, params["step"].detach())
+        reach = codes.cardinality // 2
+        integers = torch.arange(codes.cardinality, dtype=torch.float32) - reach
+        product = multiply_table(codes, integers, x * columns, reach)
+        return None if product is None else product.mul_(rows)
 
     def row_step(self, code: Code) -> int:
         """Any row of a plain grid, or the rows of a walk through the trellis."""

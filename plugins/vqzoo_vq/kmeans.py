@@ -24,6 +24,7 @@ from vqzoo.plugin import (
     Quantizer,
     SecondOrder,
 )
+from vqzoo.plugin.formats.packed_indices import decode_table, multiply_table
 from vqzoo.plugin.limits import MAX_CARDINALITY
 from vqzoo_vq.by_answers import best_row_scales, loss_of, value_weights
 from vqzoo_vq.distortion import ROW_SCALE_GAIN, gaussian_distortion
@@ -128,10 +129,19 @@ class ScalarKMeans(Quantizer):
 
     def decode(self, code: Code, params: Mapping[str, Tensor], out: Tensor | None = None) -> Tensor:
         """Look up the centroids, in parallel."""
-        codes = code.indices("codes")
+        codes = code.parts["codes"]
+        assert isinstance(codes, Indices)
         if out is None:
             out = empty(code.shape, torch.float32, params["codebook"].device)
-        return scale_rows(decode_scalar(codes, params["codebook"], out), params.get("scale"))
+        return scale_rows(decode_table(codes, params["codebook"], out), params.get("scale"))
+
+    def multiply(self, code: Code, params: Mapping[str, Tensor], x: Tensor) -> Tensor | None:
+        """Look up the centroids in registers, where there are few."""
+        codes = code.parts["codes"]
+        assert isinstance(codes, Indices)
+        product = multiply_table(codes, params["codebook"], x)
+        scaled = product is not None and "scale" in params
+        return product.mul_(params["scale"].detach()) if scaled else product
 
     def row_step(self, code: Code) -> int:
         """Any row."""

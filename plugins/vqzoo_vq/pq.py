@@ -14,9 +14,9 @@ from vqzoo.numerics.arrays import empty, excess_exponent, times_power
 from vqzoo.numerics.clustering.kmeans import assign, train_codebooks
 from vqzoo.numerics.decoding.decode import decode_pq
 from vqzoo.numerics.decoding.lookup import look_up
-from vqzoo.numerics.decoding.product import multiply_pq
 from vqzoo.plugin import Code, Floats, Indices, LayerContext, LookUp, Options, Quantizer
 from vqzoo.plugin.limits import MAX_CARDINALITY
+from vqzoo_vq.block_products import multiply_blocks
 from vqzoo_vq.blocks import (
     Axis,
     CodebookScope,
@@ -171,14 +171,12 @@ class ProductQuantization(Quantizer):
         """Add up products with centroids; only where columns are cut."""
         if code.facts["axis"] != "columns":
             return None
-        shape = _cut_of(code)
-        out, start = x.new_zeros(len(x), code.shape[0]), 0
-        for suffix, (blocks, d) in zip(shape.suffixes, shape.widths, strict=True):
-            part = x[:, start : start + blocks * d]
-            codes, codebook = code.indices("codes" + suffix), params["codebook" + suffix]
-            out += multiply_pq(part, codes, codebook)
-            start += blocks * d
-        return out if "scale" not in params else out.mul_(params["scale"].detach())
+        out = multiply_blocks(code, params, x, _cut_of(code))
+        return out if out is None or "scale" not in params else out.mul_(params["scale"].detach())
+
+    def packing_axis(self, code: Code) -> int:
+        """Across blocks, whose products are added, where columns are cut."""
+        return 0 if code.facts["axis"] == "columns" else -1
 
     def fit(
         self, m: int, n: int, options: ProductQuantizationOptions, note: Callable[[str], None]

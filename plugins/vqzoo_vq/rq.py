@@ -14,6 +14,7 @@ from vqzoo.numerics.decoding.decode import decode_residual
 from vqzoo.numerics.decoding.lookup import look_up
 from vqzoo.plugin import Code, Floats, Indices, LayerContext, Options, Quantizer
 from vqzoo.plugin.limits import MAX_CARDINALITY
+from vqzoo_vq.block_products import multiply_blocks
 from vqzoo_vq.blocks import (
     CodebookScope,
     Cut,
@@ -120,6 +121,15 @@ class ResidualQuantization(Quantizer):
             decode_residual(code.indices("codes" + suffix), params["codebook" + suffix], target)
             start += blocks * d
         return scale_rows(out, params.get("scale"))
+
+    def multiply(self, code: Code, params: Mapping[str, Tensor], x: Tensor) -> Tensor | None:
+        """Add up products with the centroids of every stage."""
+        out = multiply_blocks(code, params, x, _cut_of(code))
+        return out if out is None or "scale" not in params else out.mul_(params["scale"].detach())
+
+    def packing_axis(self, code: Code) -> int:
+        """Across blocks, whose products are added."""
+        return 0
 
     def row_step(self, code: Code) -> int:
         """Any row."""

@@ -18,6 +18,7 @@ from vqzoo.compression.decode import (
     trainable,
 )
 from vqzoo.compression.products.convolutions import convolve, is_plain_convolution
+from vqzoo.compression.products.packed import unpacked
 from vqzoo.compression.products.tiles import tiles_of
 from vqzoo.errors import PluginError
 from vqzoo.numerics.tracing import holds_values, is_recorded, is_traced, outside_transforms
@@ -56,7 +57,7 @@ class CodedLayer(nn.Module):
     @property
     def compressed(self) -> MethodCode:
         """The code with the current values of `params`, rounded to its storage dtypes."""
-        return retuned(self._compressed, self._tensors())
+        return unpacked(retuned(self._compressed, self._tensors()))
 
     @property
     def weight(self) -> Tensor:
@@ -215,7 +216,7 @@ def run_from_code(
     Args:
         model: it is changed in place.
         layer: the layer's module path, "" for the model itself.
-        compressed: the code of its weight.
+        compressed: the code of its weight, `packed` or not.
         plugins: the installed methods.
 
     Returns:

@@ -20,6 +20,7 @@ from vqzoo.artifact.schema import MODEL_ARGUMENTS
 from vqzoo.artifact.weights_only import need_architecture
 from vqzoo.compression.coded_layer import run_from_code
 from vqzoo.compression.decode import decode, row_step
+from vqzoo.compression.products.packed import packed
 from vqzoo.compression.products.tiles import Tiles
 from vqzoo.compression.view import (
     LAYER_CLASSES,
@@ -83,7 +84,7 @@ def build_with_codes(
     layers = artifact.metadata.layers.items()
     coded = {key for key, entry in layers if entry.dtype == "float32"} - shared
     with torch.no_grad():
-        return model, fill(model.state_dict(), artifact, plugins, coded)
+        return model, fill(model.state_dict(), artifact, plugins, coded, pack=False)
 
 
 def _create_empty(artifact: Artifact, plugins: Plugins, mode: Mode) -> tuple[nn.Module, set[str]]:
@@ -251,7 +252,12 @@ def stored_tensors(artifact: Artifact) -> dict[str, tuple[tuple[int, ...], Eleme
 
 
 def fill(
-    state: Mapping[str, Tensor], artifact: Artifact, plugins: Plugins, coded: set[str]
+    state: Mapping[str, Tensor],
+    artifact: Artifact,
+    plugins: Plugins,
+    coded: set[str],
+    *,
+    pack: bool = True,
 ) -> dict[str, MethodCode]:
     """Copy and decode an artifact into tensors, in place.
 
@@ -261,6 +267,7 @@ def fill(
         artifact: the artifact, whose checksum has been verified.
         plugins: the installed methods and packings.
         coded: keys of the weights that run from codes.
+        pack: whether codes of few bits are to share bytes.
 
     Returns:
         Each key in `coded` -> the code that its layer runs from.
@@ -277,7 +284,7 @@ def fill(
             code = build_code(key, entry, parts, plugins)
             _decode_into(state[key], key, code, plugins)
             if key in coded:
-                codes[key] = code
+                codes[key] = packed(code, plugins) if pack else code
             if entry.dtype in ("float16", "bfloat16"):  # the network ran with rounded weights
                 state[key].copy_(state[key].to(torch_dtype(entry.dtype)))
     for alias, key in artifact.metadata.aliases.items():

@@ -181,6 +181,11 @@ class Method(ABC):
         """
         return None
 
+    def packing_axis(self, code: Code) -> int:
+        """The axis along which codes of up to four bits share bytes in a network that runs from
+        codes: -1, the last one, by default. Rows should lie along another one."""
+        return -1
+
     def row_step(self, code: Code) -> int:
         """Whether some rows of the matrix can be decoded alone, and which.
 
