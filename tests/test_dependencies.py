@@ -25,7 +25,7 @@ DISTRIBUTIONS = {
 BROUGHT_BY_TORCH = {"triton"}
 # Folder -> the extras whose packages it may import besides the dependencies.
 EXTRAS = {
-    "vqzoo": ("onnx", "coreml"),
+    "vqzoo": ("onnx", "coreml", "report"),
     "plugins": ("onnx", "coreml", "ray"),
     "tools": (),
     "docs": ("docs",),

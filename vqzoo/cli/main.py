@@ -16,6 +16,7 @@ from vqzoo.cli.commands.import_file import import_
 from vqzoo.cli.commands.inspect import inspect
 from vqzoo.cli.commands.methods import methods
 from vqzoo.cli.commands.models import models
+from vqzoo.cli.commands.page.report import report
 from vqzoo.cli.commands.plugins import new_plugin, plugins
 from vqzoo.cli.commands.run import run
 from vqzoo.cli.commands.zoo import app as zoo
@@ -61,6 +62,7 @@ app.command("distill")(distill)
 app.command("eval")(evaluate)
 app.command("import")(import_)
 app.command("inspect")(inspect)
+app.command("report")(report)
 app.command("push")(push)
 app.command("pull")(pull)
 app.command("search")(search)

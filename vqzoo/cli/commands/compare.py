@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vqzoo.cli.commands.evaluate import Task
+from vqzoo.cli.commands.page.written import write_page_of
 from vqzoo.cli.declared import takes
 from vqzoo.cli.options import OnlyJson, Threads, need_epochs
 from vqzoo.cli.terminal import command, print_text, stderr, stdout
@@ -68,9 +69,9 @@ def compare(
 
     Every point is an artifact on disk, read back and evaluated on the same images; ± is a 95%
     confidence interval of the paired difference from the dense model. The folder receives
-    compare.json and compare.png. With --calibrate or --finetune every point is made without and
-    with it, and the plot shows all curves. If a comparison is interrupted, run the same command
-    again to resume.
+    compare.json, compare.png and the page report.html (see `vqzoo report`). With --calibrate or
+    --finetune every point is made without and with it, and the plot shows all curves. If a
+    comparison is interrupted, run the same command again to resume.
 
     With --task retrieval the same artifacts are compared by mAP, into retrieval.json and
     retrieval.png; "asymmetric" means that the artifact's features search the dense model's
@@ -110,6 +111,7 @@ def compare(
             comparison = compare_by_retrieval(base, names, targets, watcher, folder, force=force)
             draw_retrieval(comparison, picture)
             table, dense = _retrieval_table(comparison), comparison.dense_map
+    page = write_page_of(folder)
     if json_:
         print(json.dumps(asdict(comparison), indent=2))
         return
@@ -123,6 +125,8 @@ def compare(
         for method, ratio in largest_ratios(comparison, 1.0).items():
             print_text(console, f"{method}: up to {ratio:.1f}x with less than 1 point lost")
     print_text(console, f"plot: {picture}")
+    if page is not None:
+        print_text(console, f"page: {page}")
 
 
 def _accuracy_table(comparison: "Comparison") -> "Table":

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vqzoo.cli.commands.page.written import write_page_of
 from vqzoo.cli.options import Threads
 from vqzoo.cli.terminal import command, print_text, printable, stderr, stdout
 
@@ -57,7 +58,8 @@ def build(
     """Build many artifacts, one after another.
 
     Artifacts that are already finished are skipped (the hash of recipe and weights tells), and a
-    failure does not stop the rest. If a build is interrupted, run the same command again to resume.
+    failure does not stop the rest. The folder receives the page report.html, which shows all of
+    them (see `vqzoo report`). If a build is interrupted, run the same command again to resume.
     """
     from vqzoo.cli.progress import TerminalWatcher
     from vqzoo.numerics.threads import use_threads
@@ -72,6 +74,8 @@ def build(
     with use_threads(threads), TerminalWatcher(stderr()) as watcher:
         results = build_all(selected, watcher, out, push_to=push_to)
     _print_results(results)
+    if (page := write_page_of(out)) is not None:
+        print_text(stdout(), f"page: {page}")
     if any(result.state == "failed" for result in results):
         raise typer.Exit(1)
 
