@@ -133,7 +133,7 @@ def _compress(
     settings, training = prepared.recipe.finetune, prepared.training
     if settings is None or training is None:
         network = compress_layers(prepared, work, watcher, keep_going)
-        return recover_network(prepared, repair_network(prepared, network, watcher), watcher)
+        return recover_network(prepared, repair_network(prepared, network, watcher), work, watcher)
     dense = prepared.opened.module
     task = FinetuningTask(dense, dense, training, settings, prepared.recipe.seed, prepared.device)
     return compress_in_stages(prepared, task, work, watcher, keep_going)
