@@ -36,4 +36,4 @@ def share_statistics(
     """
     with plugin_files(recipe.plugins), statistics_in(statistics_folder(shared)):
         prepared = prepare(recipe, watcher, None, fall_back=fall_back)
-        gather_statistics(prepared, [], watcher)
+        gather_statistics(prepared, {}, watcher)
