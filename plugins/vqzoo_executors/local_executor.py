@@ -13,12 +13,12 @@ from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from multiprocessing import get_context
 from multiprocessing.connection import wait
-from multiprocessing.reduction import ForkingPickler
 from queue import Empty, SimpleQueue
 from threading import Lock, Thread
 from typing import Any
 
 from vqzoo.plugin import WorkerLost
+from vqzoo_executors.calls import pickle_call, settle
 from vqzoo_executors.local_worker import work
 
 GRACE = 5.0  # seconds that a process has to clean up before it is killed
@@ -58,7 +58,7 @@ class LocalExecutor(Executor):
             RuntimeError: the executor is shut down.
             PicklingError, AttributeError, TypeError: the call does not pickle.
         """
-        call = bytes(ForkingPickler.dumps((fn, args, kwargs)))
+        call = pickle_call(fn, args, kwargs)
         future: Future[Any] = Future()
         with self._lock:
             if self._closed:
@@ -107,8 +107,8 @@ class _Worker:
         self._process: Any = None
         self._connection: Any = None
 
-    def run(self, call: bytes) -> tuple[bool, Any]:
-        """Whether a call returned, and what it returned or raised.
+    def run(self, call: bytes) -> bytes:
+        """What `answer` makes of a call.
 
         Raises:
             WorkerLost: the process died.
@@ -121,11 +121,11 @@ class _Worker:
         try:
             self._connection.send_bytes(call)
             wait([self._connection, self._process.sentinel])
-            answer = self._connection.recv_bytes()
+            answered: bytes = self._connection.recv_bytes()
         except (EOFError, OSError):
             code = self._end()
             raise WorkerLost(_cause_of_death(code)) from None
-        return ForkingPickler.loads(answer)
+        return answered
 
     def interrupt(self) -> None:
         """Stop the process, and start no other."""
@@ -166,13 +166,11 @@ def _serve(worker: _Worker, calls: "SimpleQueue[_Call | None]") -> None:
         if not future.set_running_or_notify_cancel():
             continue
         try:
-            returned, value = worker.run(call)
-        except Exception as error:  # WorkerLost, or an answer that does not unpickle
-            returned, value = False, error
-        if returned:
-            future.set_result(value)
+            answered = worker.run(call)
+        except WorkerLost as error:
+            future.set_exception(error)
         else:
-            future.set_exception(value)
+            settle(future, answered)
     worker.stop()
 
 

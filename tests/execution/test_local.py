@@ -47,7 +47,7 @@ def test_calls_run_in_processes_of_their_own_with_their_share_of_the_threads(
 def test_a_call_that_raises_says_so_and_the_process_goes_on(executor: Executor) -> None:
     with pytest.raises(ZeroDivisionError) as raised:
         executor.submit(divmod, 1, 0).result()
-    assert "divmod" in raised.value.__notes__[0] or "_answer" in raised.value.__notes__[0]
+    assert "ZeroDivisionError" in raised.value.__notes__[0]
     with pytest.raises(SystemExit):
         executor.submit(exec, "raise SystemExit(3)").result()
     with pytest.raises(TypeError, match="pickle"):
