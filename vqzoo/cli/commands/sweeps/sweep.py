@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vqzoo.cli.commands.page.written import write_page_of
 from vqzoo.cli.terminal import command, print_text, printable, stderr, stdout
 
 if TYPE_CHECKING:
@@ -55,8 +56,9 @@ def sweep(
 
     The grid is a YAML file with a list for each; its cells are their product. A cell is one
     [bold]vqzoo run[/]; its artifact goes to a folder named by the hash of the request, what it says
-    to a log, and its figures to one table, which [bold]vqzoo results DIR[/] shows. A dense network
-    is evaluated once for all of its cells.
+    to a log, and its figures to one table, which [bold]vqzoo results DIR[/] shows. The page
+    report.html shows all artifacts (see [bold]vqzoo report[/]). A dense network is evaluated once
+    for all of its cells.
 
     If a sweep is interrupted, run the same command again: only cells that are missing run.
     """
@@ -83,6 +85,8 @@ def sweep(
         assert started is not None
         result = run_sweep(cells, out, started, watcher, limit=limit, retry_failed=retry_failed)
     _print_result(result, out)
+    if result.done and (page := write_page_of(out)) is not None:
+        print_text(stdout(), f"page: {page}")
     if result.failed:
         raise typer.Exit(1)
 
