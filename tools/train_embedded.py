@@ -40,7 +40,7 @@ RECIPES = {
         Recipe(),
         Recipe(
             model="mobilenet_mini",
-            epochs=18,
+            epochs=30,
             batch_size=128,
             learning_rate=3e-3,
             warmup_epochs=1.0,
@@ -52,7 +52,7 @@ RECIPES = {
         ),
         Recipe(
             model="vit_mini",
-            epochs=16,
+            epochs=40,
             batch_size=128,
             learning_rate=2e-3,
             warmup_epochs=2.0,

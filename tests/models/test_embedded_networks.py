@@ -16,7 +16,7 @@ from vqzoo.models.embedded import default_data, is_embedded, weights_file
 from vqzoo.models.registration import register_models
 
 # Top-1 on the 10,000 test images of Fashion-MNIST, as README and docs state it.
-TOP1 = {"alexnet_mini.fmnist": 93.21, "mobilenet_mini.fmnist": 93.33, "vit_mini.fmnist": 90.33}
+TOP1 = {"alexnet_mini.fmnist": 93.21, "mobilenet_mini.fmnist": 94.35, "vit_mini.fmnist": 91.70}
 TODAY = ["mobilenet_mini.fmnist", "vit_mini.fmnist"]
 
 
