@@ -30,7 +30,7 @@ def chart_library() -> str:
         return kept.read_text(encoding="utf-8")
     import vl_convert
 
-    script = vl_convert.javascript_bundle()
+    script = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
     kept.parent.mkdir(parents=True, exist_ok=True)
     write_text(kept, script)
     return script
