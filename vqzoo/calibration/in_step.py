@@ -50,7 +50,7 @@ def run_in_step(
     network: nn.Module,
     layers: Sequence[str],
     batches: Sequence[Tensor],
-    at_layer: Callable[[str, list[Tensor]], None],
+    at_layer: Callable[[str, list[Call]], None],
 ) -> list[Any]:
     """`in_step` to the end.
 
@@ -58,7 +58,7 @@ def run_in_step(
         network: in eval mode.
         layers: the layers to stop at, in the order in which a forward pass first calls them.
         batches: images, on the network's device.
-        at_layer: takes a layer and its output for each batch, at the layer's first call; it may
+        at_layer: takes a layer and its call for each batch, the first one of a pass; it may
             change the layer, whose outputs are then computed again.
 
     Returns:
@@ -72,7 +72,7 @@ def run_in_step(
     try:
         while True:
             name, calls = next(steps)
-            at_layer(name, [call.output for call in calls])
+            at_layer(name, calls)
     except StopIteration as end:
         answers: list[Any] = end.value
         return answers

@@ -111,10 +111,11 @@ def _repaired(repair: RepairRecord) -> str:
 
 def _recovery(recovery: RecoveryRecord) -> str:
     before, after = recovery.divergence.before, recovery.divergence.after
+    moved = "codes stayed fixed" if not recovery.codes else f"{recovery.codes:,} codes moved"
     return (
         "What is stored as floats learned the dense model's answers again, from "
-        f"{count_of(recovery.images, 'image')} of {plain(recovery.data)} without labels; codes "
-        f"stayed fixed. The divergence from the dense model on {recovery.held_out:,} images held "
+        f"{count_of(recovery.images, 'image')} of {plain(recovery.data)} without labels; "
+        f"{moved}. The divergence from the dense model on {recovery.held_out:,} images held "
         f"out was {nats(before)} before and {nats(after)} after."
     )
 

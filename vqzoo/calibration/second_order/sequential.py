@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vqzoo.calibration.biases import MEMORY
+from vqzoo.calibration.corrections import MEMORY
 from vqzoo.calibration.in_step import Call, OutOfStep, in_step
 from vqzoo.calibration.passes import EndPass
 from vqzoo.calibration.second_order.statistics import LayerSums, block_width, images_at_once
