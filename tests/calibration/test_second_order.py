@@ -141,6 +141,16 @@ def test_memory_is_bounded_by_blocks_of_columns() -> None:
     assert torch.allclose(parts.hessian[1], whole.hessian[0][:, 64:128, 64:128], rtol=1e-5)
 
 
+def test_a_wide_hessian_is_gathered_whole() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(600, 4))
+    images = torch.randn(12, 6, 10, 10)
+    (hessian,) = gather(model, images)["1"].hessian
+    x = images.flatten(1)
+    torch.testing.assert_close(hessian[0], x.mT @ x / 12)
+    assert torch.equal(hessian, hessian.mT)
+
+
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_efficientnet"])
 def test_every_layer_of_real_architectures_is_seen(name: str) -> None:
     torch.manual_seed(0)

@@ -29,6 +29,7 @@ from vqzoo.progress import Steps
 
 HESSIAN_BYTES = 2 << 30  # of all layers' H together
 _WIDEST = 8192  # columns of a block of H: its factorization takes 1.5 GiB
+_STRIPE = 256  # columns of H gathered together, from the diagonal on
 _COPY = 1 << 24  # values of input vectors copied at a time: 64 MiB
 _IMAGES = 16 * 3 * 224 * 224  # values of input images differentiated at a time
 
@@ -52,11 +53,14 @@ class LayerSums:
         self.gradients = torch.zeros(m, dtype=torch.float64, device=device)
 
     def add_inputs(self, columns: Tensor) -> None:
-        """Add x xᵀ of input vectors (groups, n, positions)."""
+        """Add x xᵀ of input vectors (groups, n, positions), but for what lies below stripes along
+        the diagonal: the products are symmetric."""
         self.positions += columns.shape[2]
         for (start, stop), product in zip(self.bounds, self.products, strict=True):
             block = columns[:, start:stop]
-            product.baddbmm_(block, block.mT)
+            for at in range(0, stop - start, _STRIPE):
+                stripe = product[:, at : at + _STRIPE, at:]
+                stripe.baddbmm_(block[:, at : at + _STRIPE], block[:, at:].mT)
 
     def observe(self, module: nn.Module, x: Tensor, output: Tensor) -> None:
         """Add the input vectors of one call of the layer, of which 64 MiB are copied at a time."""
@@ -71,6 +75,10 @@ class LayerSums:
 
     def hessian(self) -> tuple[Tensor, ...]:
         """H on the CPU, as blocks; the sums are spent."""
+        for product in self.products:
+            for at in range(_STRIPE, product.shape[1], _STRIPE):
+                above = product[:, at - _STRIPE : at, at:]
+                product[:, at:, at - _STRIPE : at] = above.mT
         return tuple(product.div_(self.positions).cpu() for product in self.products)
 
     def mean(self, samples: int) -> SecondOrder:
