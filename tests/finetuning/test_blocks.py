@@ -185,11 +185,11 @@ def test_blocks_learn_what_dense_blocks_return(dense: nn.Module) -> None:
             float((one(held_out) - dense(held_out.flatten(1))).square().mean())
             for one in (found.module, start.module)
         ]
-    assert errors[0] < 0.7 * errors[1]
+    assert errors[0] < 0.9 * errors[1]
     assert found.kept
     assert set(found.kept) <= set(found.tried)
     in_parts = rebuilt(dense, memory=1)
-    assert in_parts.divergence < 0.8 * rebuilt_start(dense)
+    assert in_parts.divergence < 0.9 * rebuilt_start(dense)
 
 
 def rebuilt_start(dense: nn.Module) -> float:
