@@ -9,7 +9,7 @@ from torch import Tensor, nn
 import vqzoo
 from vqzoo.data.batches import Batch, Data
 from vqzoo.data.views import random_views
-from vqzoo.finetuning.recovery.loop import FIRST_PATIENCE, learn_answers
+from vqzoo.finetuning.recovery.loop import EPOCHS, FIRST_PATIENCE, learn_answers
 from vqzoo.finetuning.recovery.recover import recover
 from vqzoo.finetuning.recovery.state import RecoveryState
 from vqzoo.finetuning.recovery.step_sizes import step_sizes
@@ -112,3 +112,29 @@ def test_recovery_learns_and_changes_neither_network(network: nn.Module) -> None
     assert last == min(recovered.epochs)
     assert all(torch.equal(dense[key], value) for key, value in network.state_dict().items())
     assert all(torch.equal(before[key], value) for key, value in small.module.state_dict().items())
+
+
+@pytest.mark.parametrize("room", [True, False], ids=["room", "no-room"])
+def test_codes_move_only_where_the_file_has_room(network: nn.Module, room: bool) -> None:
+    torch.manual_seed(3)
+    small = vqzoo.compress(network, "pq", layers="all", k=4, d=2)
+    codes = {layer.layer.name: layer.compressed for layer in small.layers}
+    judged: list[float] = []
+
+    def better(decoded: nn.Module) -> float:
+        judged.append(1 / (1 + len(judged)))
+        return judged[-1]
+
+    learned = learn_answers(
+        small.module, codes, network, images_of(torch.randn(32, 3, 8, 8)), better,
+        installed_plugins(), SilentWatcher(), seed=0, device=torch.device("cpu"),
+        state=RecoveryState(None), fits=lambda moved: room,
+    )  # fmt: skip
+    changed = [
+        int((codes[name].code.indices("codes") != code.code.indices("codes")).sum())
+        for name, code in learned.codes.items()
+    ]
+    assert learned.best_epoch == EPOCHS
+    assert (sum(changed) > 0) == room
+    assert sum(changed) <= learned.moved
+    assert (learned.moved > 0) == room

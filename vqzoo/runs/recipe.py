@@ -226,8 +226,8 @@ class Recipe(BudgetSettings, BaseModel):
         CommandOption(
             "--recover",
             help="Learn the dense model's answers again, on the images of --calibrate without "
-            "labels: all that is stored as floats moves, and the size stays. Some images are held "
-            "out and decide what is kept.",
+            "labels: all that is stored as floats is trained, a few codes move, and the file does "
+            "not grow. Some images are held out and decide what is kept.",
             panel="Calibration",
         ),
     ] = False

@@ -73,7 +73,7 @@ def reconstruct_blocks(
 
     Each block learns from the images and as many random views of them. What it has learned, or half
     of the way there, is kept if the whole network then diverges less on other images. After some
-    blocks in a row that do not help, the others are left as they are.
+    blocks in a row that do not help, only the last one is still trained.
 
     Args:
         model: the decoded network; it is not changed.
@@ -115,11 +115,10 @@ def reconstruct_blocks(
     views = list(_views(images, generator, device, _WEIGHT_VIEWS, _BATCH))
     weights = output_weights(teacher, units, views, generator)
     for index, unit in enumerate(units):
-        if unit in tried:
+        hopeless = len(tried) >= PATIENCE and not set(kept) & set(tried[-PATIENCE:])
+        # The last block, mostly the classifier, makes up for what all others have left.
+        if unit in tried or (hopeless and unit != units[-1]):
             continue
-        if len(tried) >= PATIENCE and not set(kept) & set(tried[-PATIENCE:]):
-            watcher.say(f"Reconstruction ends: {PATIENCE} blocks in a row did not help.")
-            break
         before = student.snapshot()
         title = f"reconstructing block {index + 1} of {len(units)}: {unit}"
         generator = epoch_generator(seed, index + 1)
