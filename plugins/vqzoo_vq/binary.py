@@ -99,9 +99,10 @@ class Binary(Quantizer):
         """Look the signs up in registers, eight a byte."""
         codes = code.parts["codes"]
         assert isinstance(codes, Indices)
-        product = multiply_table(codes, _SIGNS, x, zero=None)
-        scaled = product is not None and "scale" in params
-        return product.mul_(params["scale"].detach()) if scaled else product
+        product = multiply_table(codes, _SIGNS, x)
+        if product is None or "scale" not in params:
+            return product
+        return product.mul_(params["scale"].detach())
 
     def row_step(self, code: Code) -> int:
         """Any row."""

@@ -25,12 +25,14 @@ def multiply_blocks(
     for suffix, (blocks, d) in zip(shape.suffixes, shape.widths, strict=True):
         part, codebooks = code.parts["codes" + suffix], params["codebook" + suffix]
         assert isinstance(part, Indices)
-        packed = isinstance(part, PackedIndices) and part.width < 8
-        codes = part.packed if packed else part.values
+        if isinstance(part, PackedIndices) and part.width < 8:
+            codes, width = part.packed, part.width
+        else:
+            codes, width = part.values, 8
         if codes.dim() == 2:
             codes, codebooks = codes[:, None], codebooks[:, None]
         columns = x[:, start : start + blocks * d]
-        product = multiply_residual(columns, codes, codebooks, part.width if packed else 8)
+        product = multiply_residual(columns, codes, codebooks, width)
         if product is None:
             return None
         out += product

@@ -142,8 +142,9 @@ class ScalarKMeans(Quantizer):
         codes = code.parts["codes"]
         assert isinstance(codes, Indices)
         product = multiply_table(codes, params["codebook"], x)
-        scaled = product is not None and "scale" in params
-        return product.mul_(params["scale"].detach()) if scaled else product
+        if product is None or "scale" not in params:
+            return product
+        return product.mul_(params["scale"].detach())
 
     def row_step(self, code: Code) -> int:
         """Any row."""

@@ -13,6 +13,7 @@ from vqzoo.numerics.tracing import is_traced
 from vqzoo.plugin import Code, Floats
 
 Scale = Literal["none", "row"]
+_FEW = 1 << 18  # weights that are scaled sooner than shared out among threads
 
 
 def row_sizes(weight: Tensor, scale: Scale) -> Tensor | None:
@@ -83,6 +84,9 @@ def scale_rows(matrix: Tensor, scales: Tensor | None) -> Tensor:
     if trained or is_traced():
         return matrix * scales[:, None]
     factors = scales.detach()[:, None]
+    if matrix.numel() <= _FEW:
+        with torch.no_grad():
+            return matrix.mul_(factors)
 
     def scale(rows: slice, buffer: Tensor) -> None:
         matrix[rows].mul_(factors[rows])

@@ -37,8 +37,9 @@ class CodedLayer(nn.Module):
     state dict is that of the dense layer.
 
     A Linear multiplies with its method's `multiply`, on the CPU and without gradients, or with its
-    `apply`, if the method overrides them. Any other layer runs its forward pass with a weight that
-    is decoded when the pass reads it.
+    `apply`, if the method overrides them. Otherwise it, and a convolution, decodes a few rows of
+    its weight at a time, without gradients and if the method can. Any other layer runs its forward
+    pass with a weight that is decoded when the pass reads it.
 
     Attributes:
         replaces: the class that the layer had.
@@ -120,10 +121,10 @@ class CodedLayer(nn.Module):
         if self.replaces is nn.Linear:
             return self._linear(args[0].detach(), self._parameters["bias"])
         if is_plain_convolution(self.replaces):
-            tiles = tiles_of(self._compressed, self._plugins, self.floats())
+            x = args[0].detach()
+            tiles = tiles_of(self._compressed, self._plugins, self.floats(), x.device)
             if tiles is not None:
                 with torch.no_grad():
-                    x = args[0].detach()
                     return convolve(self, self.replaces, self._shape, tiles, x)
         return None
 
@@ -134,7 +135,7 @@ class CodedLayer(nn.Module):
                 return product if bias is None else product.add_(bias.detach())
         tiles = None
         if not self._multiplies_by_code():
-            tiles = tiles_of(self._compressed, self._plugins, self.floats())
+            tiles = tiles_of(self._compressed, self._plugins, self.floats(), x.device)
         if tiles is None or x.shape[-1:] != self._shape[1:]:
             return None
         with torch.no_grad():

@@ -332,7 +332,7 @@ def _check_rows(key: str, code: MethodCode, plugins: Plugins) -> None:
         ArtifactError: the code cannot be decoded.
     """
     n = code.code.shape[1]
-    tiles = Tiles(code, plugins, {})
+    tiles = Tiles(code, plugins, {}, torch.device("cpu"))
     for start, stop in tiles.spans():
         try:
             rows = tiles.decode(start, stop)

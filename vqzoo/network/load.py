@@ -39,8 +39,8 @@ def load(
         revision: a branch, tag or commit of the repository.
         device: the device of the network.
         mode: "decoded" returns timm's own modules with dense weights. "codes" keeps the compressed
-            layers as codes, which each forward pass decodes (or multiplies by, if the method can):
-            less memory, more time; logits agree to within 1e-4 of the largest. The layers keep
+            layers as codes, which each forward pass multiplies by, or decodes some rows at a time:
+            less memory; logits agree to within 1e-4 of the largest. The layers keep
             their classes, attributes, hooks and state dict, and decode `weight` when it is read.
         plugins: the plugin files that the artifact was compressed with.
 

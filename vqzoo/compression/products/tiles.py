@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from threading import local
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +26,11 @@ class Tiles:
     """
 
     def __init__(
-        self, compressed: MethodCode, plugins: Plugins, params: Mapping[str, Tensor]
+        self,
+        compressed: MethodCode,
+        plugins: Plugins,
+        params: Mapping[str, Tensor],
+        device: torch.device,
     ) -> None:
         """Take a code whose `row_step` is not 0.
 
@@ -33,9 +38,11 @@ class Tiles:
             compressed: the code of an (m, n) matrix.
             plugins: the installed methods.
             params: replacements for any of the tensors of `trainable`, float32, by name.
+            device: where the code is.
         """
         self._code, self._plugins = with_floats(compressed, params), plugins
         self.shape = compressed.code.shape
+        self._device, self._buffers = device, local()
         self.step = min(row_step(compressed, plugins), self.shape[0])
 
     def spans(self, unit: int = 1) -> list[tuple[int, int]]:
@@ -50,8 +57,13 @@ class Tiles:
         return [(start, min(start + height, m)) for start in range(0, m, height)]
 
     def decode(self, start: int, stop: int) -> Tensor:
-        """Rows `start` to `stop` - 1, (stop - start, n) float32."""
-        return decode_rows(self._code, self._plugins, start, stop)
+        """Rows `start` to `stop` - 1, (stop - start, n) float32, in memory that is used again for
+        the next ones that this thread decodes."""
+        height, n = stop - start, self.shape[1]
+        buffer = getattr(self._buffers, "rows", None)
+        if buffer is None or len(buffer) < height:
+            buffer = self._buffers.rows = torch.empty(height, n, device=self._device)
+        return decode_rows(self._code, self._plugins, start, stop, buffer[:height])
 
     def multiply(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """x·Wᵀ + bias.
@@ -82,7 +94,7 @@ class Tiles:
 
 
 def tiles_of(
-    compressed: MethodCode, plugins: Plugins, params: Mapping[str, Tensor]
+    compressed: MethodCode, plugins: Plugins, params: Mapping[str, Tensor], device: torch.device
 ) -> Tiles | None:
     """The rows of a coded matrix; None where its method decodes the whole matrix only."""
-    return Tiles(compressed, plugins, params) if row_step(compressed, plugins) else None
+    return Tiles(compressed, plugins, params, device) if row_step(compressed, plugins) else None

@@ -21,6 +21,7 @@ from vqzoo.numerics.kernels.lines import LINE, add_lines, code_at, load_line, st
 from vqzoo.numerics.threads import run_tasks
 
 _TOGETHER = LINE  # inputs that share the reading of codes
+_ALONE = 8  # inputs that take less time one by one
 _MOST = 32  # inputs of a product by tables; more are faster by decoding
 _ENTRIES = 256  # of a table: no code of 8 bits is beyond it
 _ADDITIONS = 1 << 21  # a task
@@ -95,7 +96,8 @@ def multiply_residual(x: Tensor, codes: Tensor, codebooks: Tensor, width: int = 
         return None
     flat, centroids = codes.contiguous().view(-1).numpy(), as_float32(codebooks)
     sizes = _Sizes(s * stages, lines * stages, stages, m, k, d, width, books == 1)
-    rows = [_by_tables(as_float32(part), flat, centroids, sizes) for part in x.split(_TOGETHER)]
+    parts = x.split(1 if len(x) <= _ALONE else _TOGETHER)
+    rows = [_by_tables(as_float32(part), flat, centroids, sizes) for part in parts]
     return torch.from_numpy(np.concatenate(rows)) if rows else x.new_empty(0, m)
 
 

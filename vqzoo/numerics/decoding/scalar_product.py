@@ -22,6 +22,7 @@ from vqzoo.numerics.kernels.row_products import (
 from vqzoo.numerics.threads import run_tasks
 
 MOST_INPUTS = 8  # with more, decoding some rows at a time is faster
+_SEVERAL = 3  # inputs for which codes are unpacked together; fewer take less time one by one
 _WEIGHTS = 1 << 22  # a task
 
 
@@ -66,8 +67,9 @@ def multiply_scalars(
 
     for first in range(0, len(x), TOGETHER):
         part = inputs[first : first + TOGETHER]
-        if len(part) == 1:
-            multiply(1, part.reshape(-1), result[first])
+        if len(part) < _SEVERAL:
+            for place, one in enumerate(part):
+                multiply(1, one, result[first + place])
             continue
         padded = np.zeros((TOGETHER, length), np.float32)
         padded[: len(part)] = part

@@ -41,8 +41,8 @@ class PackedIndices(Indices):
         for name, value in fields.items():
             object.__setattr__(self, name, value)
 
-    @property
-    def values(self) -> Tensor:  # type: ignore[override]
+    @property  # type: ignore[misc]  # a field of codes that are not packed
+    def values(self) -> Tensor:
         """The codes, unpacked anew: uint8, or int32 above 256 symbols."""
         return unpack(self.packed, self.width, self.axis, self.length)
 

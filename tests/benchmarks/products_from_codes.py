@@ -1,0 +1,88 @@
+"""Products of layers that run from codes, in processor time of one thread, beside torch's own.
+
+`python tests/benchmarks/products_from_codes.py [LAYER ...]`, with names of `LAYERS`. Every figure
+is the least of several runs, in milliseconds; all of a layer come from one process. Codes are
+random: time does not depend on them.
+"""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from vqzoo.compression.coded_layer import run_from_code
+from vqzoo.compression.products.packed import packed
+from vqzoo.numerics.threads import use_threads
+from vqzoo.plugin import Code, Floats, Indices, MethodCode
+from vqzoo.plugin.manager import installed_plugins
+
+LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], tuple[int, ...]]] = {
+    "fc6": (lambda: nn.Linear(9216, 4096), (9216,), (1, 2, 8)),
+    "vit_b.fc1": (lambda: nn.Linear(768, 3072), (197, 768), (1,)),
+    "resnet50.1x1": (lambda: nn.Conv2d(1024, 2048, 1), (1024, 7, 7), (1, 8)),
+    "resnet50.3x3": (lambda: nn.Conv2d(512, 512, 3, padding=1), (512, 7, 7), (1, 8)),
+}
+_RUNS = 7
+
+
+def codes(m: int, n: int) -> Iterator[tuple[str, MethodCode]]:
+    """Codes of an (m, n) matrix by several methods, under the options that they stand for."""
+    random = torch.Generator().manual_seed(0)
+
+    def indices(k: int, *shape: int) -> Indices:
+        return Indices(torch.randint(0, k, shape, generator=random).to(torch.uint8), k)
+
+    def floats(*shape: int) -> Floats:
+        return Floats(torch.randn(shape, generator=random).half())
+
+    scale = floats(m)
+    for k in (16, 256):
+        parts = {"codes": indices(k, m, n), "codebook": floats(k), "scale": scale}
+        yield f"km k={k}", MethodCode("km", Code((m, n), parts))
+    yield "binary", MethodCode("binary", Code((m, n), {"codes": indices(2, m, n), "scale": scale}))
+    for bits in (4, 8):
+        parts = {"codes": indices(2**bits - 1, m, n), "scale": floats(m, 1)}
+        yield f"rtn int{bits}", MethodCode("rtn", Code((m, n), parts, {"group": n}))
+    for k in (16, 256):
+        parts = {"codes": indices(k, n // 4, m), "codebook": floats(1, k, 4), "scale": scale}
+        yield f"pq d=4 k={k}", MethodCode("pq", Code((m, n), parts, {"d": 4, "axis": "columns"}))
+    parts = {"codes": indices(256, n // 8, 2, m), "codebook": floats(1, 2, 256, 8), "scale": scale}
+    yield "rq d=8 k=256 t=2", MethodCode("rq", Code((m, n), parts, {"d": 8}))
+
+
+def milliseconds(run: Callable[[], Tensor]) -> float:
+    """The least processor time of this thread, after a run that compiles kernels."""
+    run()
+    times = []
+    for _ in range(_RUNS):
+        started = time.thread_time()
+        run()
+        times.append(time.thread_time() - started)
+    return 1e3 * min(times)
+
+
+def measure(name: str) -> None:
+    """Print a line for each batch size and method."""
+    make, shape, batches = LAYERS[name]
+    plugins = installed_plugins()
+    dense = make()
+    m, n = dense.weight.shape[0], dense.weight[0].numel()
+    half = make().bfloat16()
+    for batch in batches:
+        x = torch.randn(batch, *shape)
+        runs = [("float32", partial(dense, x)), ("bfloat16", partial(half, x.bfloat16()))]
+        for method, code in codes(m, n):
+            coded = run_from_code(make(), "", packed(code, plugins), plugins)
+            runs.append((method, partial(coded, x)))
+        times = [f"{what} {milliseconds(run):.2f}" for what, run in runs]
+        print(f"{name}, batch {batch}: {', '.join(times)}", flush=True)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    with use_threads(1), torch.inference_mode():
+        for layer in sys.argv[1:] or LAYERS:
+            measure(layer)
