@@ -14,6 +14,7 @@ from vqzoo.errors import VqzooError
 from vqzoo.numerics.coding.gaps import gaps_of
 from vqzoo.plugin import (
     Code,
+    Floats,
     ImportedNetwork,
     Importer,
     ImportTarget,
@@ -144,7 +145,7 @@ def _code(table: NDArray[Any], index: NDArray[Any]) -> MethodCode:
         return code
     used, codes = np.unique(index.reshape(-1)[positions], return_inverse=True)
     gaps = gaps_of(torch.from_numpy(positions), _GAP_BITS)
-    parts = {
+    parts: dict[str, Indices | Floats] = {
         "gaps": Indices(gaps, 1 << _GAP_BITS),
         "codes": Indices(torch.from_numpy(codes), used.size),
         "codebook": exact_floats(table[used]),
