@@ -83,6 +83,14 @@ class DiagonalBinaryFactors(Quantizer):
         inner = (x * params["columns"]) @ code.indices("right").T.to(x.dtype)
         return (inner * params["core"]) @ code.indices("left").T.to(x.dtype) * params["rows"]
 
+    def row_step(self, code: Code) -> int:
+        """Any row."""
+        return 1
+
+    def rows(self, code: Code, start: int, stop: int) -> Code:
+        """Its row of the left factor."""
+        return code.narrow(start, stop, left=0, rows=0)
+
     def fit(
         self, m: int, n: int, options: DiagonalBinaryOptions, note: Callable[[str], None]
     ) -> DiagonalBinaryOptions:

@@ -73,6 +73,14 @@ class SingularValues(Quantizer):
         """Multiply by the factors: r·(m + n) multiplications a vector."""
         return x @ params["right"].T @ params["left"].T
 
+    def row_step(self, code: Code) -> int:
+        """Any row."""
+        return 1
+
+    def rows(self, code: Code, start: int, stop: int) -> Code:
+        """Its row of the left factor."""
+        return code.narrow(start, stop, left=0)
+
     def form(self, code: Code) -> TwoFactors:
         """The factors."""
         return TwoFactors(code.floats()["left"], code.floats()["right"])

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -15,7 +15,9 @@ from vqzoo.numerics.feedback.elimination import Elimination, eliminate
 from vqzoo.numerics.feedback.grid import Grid, feed_back_grid, levels
 from vqzoo.numerics.feedback.layer import DAMPING, ROW_FLOOR
 from vqzoo.numerics.feedback.rates import Rates, laplacian, observed
+from vqzoo.numerics.kernels.feedback.trellis import SEGMENT
 from vqzoo.plugin import Code, Floats, Indices, LayerContext, Options, Quantizer
+from vqzoo.plugin.formats.packed_indices import MOST_INPUTS, multiply_table
 from vqzoo.plugin.second_order import assumed_row_weight
 from vqzoo_uniform.steps import RANGE, choose_steps, powers, row_factors
 
@@ -145,6 +147,31 @@ class EntropyConstrained(Quantizer):
         rows, columns = _factors(code, params["step"].detach())
         matrix = _levels(code).mul_(rows[:, None]).mul_(columns)
         return matrix if out is None else out.copy_(matrix)
+
+    def multiply(self, code: Code, params: Mapping[str, Tensor], x: Tensor) -> Tensor | None:
+        """Multiply by the integers of a plain grid, between the steps of columns and of rows."""
+        codes = code.parts["codes"]
+        assert isinstance(codes, Indices)
+        if code.facts["trellis"] or len(x) > MOST_INPUTS:
+            return None
+        rows, columns = _factors(code, params["step"].detach())
+        reach = codes.cardinality // 2
+        integers = torch.arange(codes.cardinality, dtype=torch.float32) - reach
+        product = multiply_table(codes, integers, x * columns, reach)
+        return None if product is None else product.mul_(rows)
+
+    def row_step(self, code: Code) -> int:
+        """Any row of a plain grid, or the rows of a walk through the trellis."""
+        return SEGMENT if code.facts["trellis"] else 1
+
+    def rows(self, code: Code, start: int, stop: int) -> Code:
+        """Its codes and exponent, and the exponents of columns."""
+        steps = code.parts["steps"]
+        assert isinstance(steps, Indices)
+        rows, columns = steps.values.split(list(code.shape))
+        exponents = Indices(torch.cat([rows[start:stop], columns]), steps.cardinality)
+        part = code.narrow(start, stop, codes=0)
+        return replace(part, parts={**part.parts, "steps": exponents})
 
 
 def _metric(matrix: Tensor, context: LayerContext, options: EntropyConstrainedOptions) -> _Metric:

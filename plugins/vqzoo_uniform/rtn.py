@@ -21,6 +21,7 @@ from vqzoo.plugin import (
     Quantizer,
     SecondOrder,
 )
+from vqzoo.plugin.formats.packed_indices import PackedIndices, decode_table, multiply_table
 
 _GROUP = 128
 
@@ -114,17 +115,39 @@ class RoundToNearest(Quantizer):
         codes, scale = code.parts["codes"], params["scale"].detach()
         assert isinstance(codes, Indices)
         out = torch.empty(code.shape, device=scale.device) if out is None else out
-        out.copy_(codes.values).sub_(codes.cardinality // 2)
+        if isinstance(codes, PackedIndices):
+            decode_table(codes, _integers(codes).to(out.device), out)
+        else:
+            out.copy_(codes.values).sub_(codes.cardinality // 2)
         for group, step in _groups(out, scale, int(code.facts["group"])):
             group.mul_(step)
         return out
+
+    def multiply(self, code: Code, params: Mapping[str, Tensor], x: Tensor) -> Tensor | None:
+        """Multiply by the integers, then by the scale of each row."""
+        codes = code.parts.get("codes")
+        if not isinstance(codes, Indices) or params["scale"].shape[1] > 1:
+            return None
+        product = multiply_table(codes, _integers(codes), x, codes.cardinality // 2)
+        return None if product is None else product.mul_(params["scale"].detach()[:, 0])
+
+    def row_step(self, code: Code) -> int:
+        """Any row."""
+        return 1
+
+    def rows(self, code: Code, start: int, stop: int) -> Code:
+        """Its values, or its integers and, if rows have them, scales."""
+        scale = code.parts.get("scale")
+        by_row = isinstance(scale, Floats) and scale.stored.shape[0] > 1
+        axes = {"scale": 0} if by_row else {}
+        return code.narrow(start, stop, codes=0, values=0, **axes)
 
     def form(self, code: Code) -> LookUp | None:
         """A table of integers; none for half-precision values."""
         codes = code.parts.get("codes")
         if not isinstance(codes, Indices):
             return None
-        integers = torch.arange(codes.cardinality, dtype=torch.float32) - codes.cardinality // 2
+        integers = _integers(codes)
         scale, group = code.floats()["scale"], int(code.facts["group"])
         return LookUp(codes.values, integers.reshape(1, -1, 1), scale=scale, group=group)
 
@@ -184,6 +207,11 @@ def _fed_back(
     step_of = torch.arange(n, device=weight.device) // width
     levels = Levels(integers, scale.expand(m, -1), step_of)
     return feed_back_levels(weight, feedback_of(second_order.hessian), levels).codes
+
+
+def _integers(codes: Indices) -> Tensor:
+    """The integers that codes stand for."""
+    return torch.arange(codes.cardinality, dtype=torch.float32) - codes.cardinality // 2
 
 
 def _bits(name: Format) -> int:

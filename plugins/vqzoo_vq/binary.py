@@ -11,7 +11,10 @@ from vqzoo.numerics.arrays import excess_exponent, row_chunks, times_power
 from vqzoo.numerics.feedback.layer import even_weights, feedback_of
 from vqzoo.numerics.feedback.levels import Levels, feed_back_levels
 from vqzoo.plugin import Code, Floats, Indices, LayerContext, Options, Quantizer, SecondOrder
+from vqzoo.plugin.formats.packed_indices import PackedIndices, decode_table, multiply_table
 from vqzoo_vq.by_answers import best_row_scales, scale_sums, value_weights
+
+_SIGNS = torch.tensor([-1.0, 1.0])
 
 
 class BinaryOptions(Options):
@@ -82,10 +85,32 @@ class Binary(Quantizer):
 
     def decode(self, code: Code, params: Mapping[str, Tensor], out: Tensor | None = None) -> Tensor:
         """The signs times the scale, in place."""
-        codes = code.indices("codes")
-        out = torch.empty(code.shape, device=codes.device) if out is None else out
-        signs = out.copy_(codes).mul_(2).sub_(1)
+        codes = code.parts["codes"]
+        assert isinstance(codes, Indices)
+        if isinstance(codes, PackedIndices):
+            out = torch.empty(code.shape, device=codes.packed.device) if out is None else out
+            signs = decode_table(codes, _SIGNS.to(out.device), out)
+        else:
+            out = torch.empty(code.shape, device=codes.values.device) if out is None else out
+            signs = out.copy_(codes.values).mul_(2).sub_(1)
         return signs.mul_(params["scale"].detach()[:, None]) if "scale" in params else signs
+
+    def multiply(self, code: Code, params: Mapping[str, Tensor], x: Tensor) -> Tensor | None:
+        """Look the signs up in registers, eight a byte."""
+        codes = code.parts["codes"]
+        assert isinstance(codes, Indices)
+        product = multiply_table(codes, _SIGNS, x, zero=None)
+        scaled = product is not None and "scale" in params
+        return product.mul_(params["scale"].detach()) if scaled else product
+
+    def row_step(self, code: Code) -> int:
+        """Any row."""
+        return 1
+
+    def rows(self, code: Code, start: int, stop: int) -> Code:
+        """Its signs and, if rows have them, scales."""
+        axes = {"scale": 0} if _has_row_scales(code) else {}
+        return code.narrow(start, stop, codes=0, **axes)
 
     def candidates(self, m: int, n: int) -> Iterable[BinaryOptions]:
         """Both kinds of scales; without scales the size of the weights is lost."""
@@ -106,3 +131,7 @@ class Binary(Quantizer):
     def paper_bits(self, m: int, n: int, options: BinaryOptions) -> float:
         """m·n, a ratio of 32."""
         return m * n
+
+
+def _has_row_scales(code: Code) -> bool:
+    return "scale" in code.parts and code.require_floats("scale", (-1,)).stored.numel() > 1

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Literal, get_args
 
 import torch
@@ -24,9 +25,11 @@ from vqzoo.plugin import (
     Quantizer,
     SecondOrder,
 )
+from vqzoo.plugin.formats.packed_indices import decode_table, multiply_table
 from vqzoo.plugin.limits import MAX_CARDINALITY
 from vqzoo_vq.by_answers import best_row_scales, loss_of, value_weights
 from vqzoo_vq.distortion import ROW_SCALE_GAIN, gaussian_distortion
+from vqzoo_vq.moves import best_moves, in_units_of, largest_moves
 from vqzoo_vq.row_scale import (
     Scale,
     check_row_scale,
@@ -128,10 +131,27 @@ class ScalarKMeans(Quantizer):
 
     def decode(self, code: Code, params: Mapping[str, Tensor], out: Tensor | None = None) -> Tensor:
         """Look up the centroids, in parallel."""
-        codes = code.indices("codes")
+        codes = code.parts["codes"]
+        assert isinstance(codes, Indices)
         if out is None:
             out = empty(code.shape, torch.float32, params["codebook"].device)
-        return scale_rows(decode_scalar(codes, params["codebook"], out), params.get("scale"))
+        return scale_rows(decode_table(codes, params["codebook"], out), params.get("scale"))
+
+    def multiply(self, code: Code, params: Mapping[str, Tensor], x: Tensor) -> Tensor | None:
+        """Look up the centroids in registers, where there are few."""
+        codes = code.parts["codes"]
+        assert isinstance(codes, Indices)
+        product = multiply_table(codes, params["codebook"], x)
+        scaled = product is not None and "scale" in params
+        return product.mul_(params["scale"].detach()) if scaled else product
+
+    def row_step(self, code: Code) -> int:
+        """Any row."""
+        return 1
+
+    def rows(self, code: Code, start: int, stop: int) -> Code:
+        """Its codes and scales."""
+        return code.narrow(start, stop, codes=0, scale=0)
 
     def form(self, code: Code) -> LookUp:
         """A table of scalars."""
@@ -142,6 +162,24 @@ class ScalarKMeans(Quantizer):
             scale=row_scale_column(floats),
             group=code.shape[1],
         )
+
+    def reassign(
+        self,
+        code: Code,
+        params: Mapping[str, Tensor],
+        gradient: Tensor,
+        curvature: Tensor,
+        share: float,
+    ) -> Code | None:
+        """Move the weights that promise most to other centroids."""
+        slope, bend = in_units_of(params.get("scale"), gradient, curvature)
+        book = params["codebook"].reshape(1, -1, 1)
+        moves = best_moves(code.indices("codes"), book, slope[:, None], bend[:, None])
+        moved = largest_moves([moves], share)
+        if moved is None:
+            return None
+        codes = Indices(moved[0], book.shape[1])
+        return replace(code, parts={**code.parts, "codes": codes})
 
     def fit(
         self, m: int, n: int, options: ScalarKMeansOptions, note: Callable[[str], None]

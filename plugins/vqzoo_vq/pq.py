@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from itertools import product
 from typing import Literal, get_args
 
@@ -13,9 +14,9 @@ from vqzoo.numerics.arrays import empty, excess_exponent, times_power
 from vqzoo.numerics.clustering.kmeans import assign, train_codebooks
 from vqzoo.numerics.decoding.decode import decode_pq
 from vqzoo.numerics.decoding.lookup import look_up
-from vqzoo.numerics.decoding.product import multiply_pq
 from vqzoo.plugin import Code, Floats, Indices, LayerContext, LookUp, Options, Quantizer
 from vqzoo.plugin.limits import MAX_CARDINALITY
+from vqzoo_vq.block_products import multiply_blocks
 from vqzoo_vq.blocks import (
     Axis,
     CodebookScope,
@@ -27,6 +28,7 @@ from vqzoo_vq.blocks import (
 )
 from vqzoo_vq.by_answers import best_row_scales
 from vqzoo_vq.distortion import ROW_SCALE_GAIN, gaussian_distortion
+from vqzoo_vq.moves import best_moves, in_units_of, largest_moves
 from vqzoo_vq.pq_feedback import feed_back_columns, feed_back_rows
 from vqzoo_vq.refit import refitted
 from vqzoo_vq.row_scale import (
@@ -145,18 +147,66 @@ class ProductQuantization(Quantizer):
             code.shape[1],
         )
 
+    def row_step(self, code: Code) -> int:
+        """Any row, or as many as a sub-vector has."""
+        return int(code.facts["d"]) if code.facts["axis"] == "rows" else 1
+
+    def rows(self, code: Code, start: int, stop: int) -> Code:
+        """Its codes and scale; where rows are cut, those of whole sub-vectors."""
+        if code.facts["axis"] == "columns":
+            return code.narrow(start, stop, codes=1, codes_tail=1, scale=0)
+        part = code.narrow(start, stop, scale=0)
+        d, whole = int(code.facts["d"]), _cut_of(code).blocks
+        first, last = start // d, min(stop // d, whole)
+        kept = {name: value for name, value in part.parts.items() if name == "scale"}
+        if last > first:
+            kept["codes"] = part.parts["codes"].narrow(0, first, last)
+            book = code.require_floats("codebook", (-1, -1, d))
+            shared = book.stored.shape[0] == 1
+            kept["codebook"] = book if shared else book.narrow(0, first, last)
+        if stop > whole * d:
+            kept |= {name: code.parts[name] for name in ("codes_tail", "codebook_tail")}
+        return replace(part, parts=kept)
+
     def multiply(self, code: Code, params: Mapping[str, Tensor], x: Tensor) -> Tensor | None:
         """Add up products with centroids; only where columns are cut."""
         if code.facts["axis"] != "columns":
             return None
-        shape = _cut_of(code)
-        out, start = x.new_zeros(len(x), code.shape[0]), 0
-        for suffix, (blocks, d) in zip(shape.suffixes, shape.widths, strict=True):
-            part = x[:, start : start + blocks * d]
-            codes, codebook = code.indices("codes" + suffix), params["codebook" + suffix]
-            out += multiply_pq(part, codes, codebook)
-            start += blocks * d
-        return out if "scale" not in params else out.mul_(params["scale"].detach())
+        out = multiply_blocks(code, params, x, _cut_of(code))
+        return out if out is None or "scale" not in params else out.mul_(params["scale"].detach())
+
+    def packing_axis(self, code: Code) -> int:
+        """Across blocks, whose products are added, where columns are cut."""
+        return 0 if code.facts["axis"] == "columns" else -1
+
+    def reassign(
+        self,
+        code: Code,
+        params: Mapping[str, Tensor],
+        gradient: Tensor,
+        curvature: Tensor,
+        share: float,
+    ) -> Code | None:
+        """Move the sub-vectors that promise most to other centroids."""
+        shape, axis = _cut_of(code), _axis_of(code)
+        slopes, bends = (
+            block_points(matrix, shape.d, axis, "block")
+            for matrix in in_units_of(params.get("scale"), gradient, curvature)
+        )
+        names = ["codes" + suffix for suffix in shape.suffixes]
+        books = [params["codebook" + suffix] for suffix in shape.suffixes]
+        moves = [
+            best_moves(code.indices(name), book, slope, bend)
+            for name, book, slope, bend in zip(names, books, slopes, bends, strict=True)
+        ]
+        moved = largest_moves(moves, share)
+        if moved is None:
+            return None
+        parts = {
+            name: Indices(codes, book.shape[1])
+            for name, codes, book in zip(names, moved, books, strict=True)
+        }
+        return replace(code, parts={**code.parts, **parts})
 
     def fit(
         self, m: int, n: int, options: ProductQuantizationOptions, note: Callable[[str], None]
@@ -209,8 +259,12 @@ class ProductQuantization(Quantizer):
         return sum(group.paper_bits for group in groups)
 
 
+def _axis_of(code: Code) -> Axis:
+    return "rows" if code.facts["axis"] == "rows" else "columns"
+
+
 def _cut_of(code: Code) -> Cut:
-    axis: Axis = "rows" if code.facts["axis"] == "rows" else "columns"
+    axis = _axis_of(code)
     return cut(*code.shape, int(code.facts["d"]), axis)
 
 

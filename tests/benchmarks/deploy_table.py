@@ -2,8 +2,8 @@
 
     python -m tests.benchmarks.deploy_table [--threads N] [--repeats N] [MODEL ...]
 
-The networks are compressed by pq at its default ratio, all layers; by default the embedded ones and
-ResNet-50 with random weights. Nothing else should run on the machine meanwhile.
+The networks are compressed by pq at its default ratio, all layers; by default the
+embedded ones, and ResNet-50 with random weights. Nothing else should run on the machine meanwhile.
 """
 
 import argparse

@@ -40,10 +40,16 @@ def test_products_agree_with_the_looked_up_matrix(
     expected = x.double() @ torch.cat(blocks, 1).double().T
     narrow = codes.to(torch.uint8 if k <= 256 else torch.int32)
     product = multiply_pq(x, narrow, codebooks)
+    if inputs > 32 or k > 256 or 2 * k > m:
+        assert product is None  # decoding is faster
+        return
+    assert product is not None
     assert product.dtype == torch.float32
     assert (product - expected).abs().max() <= 1e-5 * expected.abs().max()
     with use_threads(2):
-        assert torch.equal(multiply_pq(x, narrow, codebooks), product)
+        again = multiply_pq(x, narrow, codebooks)
+        assert again is not None
+        assert torch.equal(again, product)
 
 
 def test_shapes_that_do_not_fit_are_refused() -> None:
@@ -72,10 +78,10 @@ def refuse_to_decode(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(method, "reconstruct", decode)
 
 
-@pytest.mark.parametrize("shape", [(66,), (1, 66), (5, 66), (2, 3, 66), (40, 66), (0, 66)], ids=str)
+@pytest.mark.parametrize("shape", [(66,), (1, 66), (5, 66), (2, 3, 66), (0, 66)], ids=str)
 @pytest.mark.parametrize("codebook", ["layer", "block"])
 @pytest.mark.parametrize("scale", ["row", "none"])
-@pytest.mark.parametrize("k", [16, 40])
+@pytest.mark.parametrize("k", [16, 30])
 def test_a_layer_multiplies_without_its_weight(
     shape: tuple[int, ...], codebook: str, scale: str, k: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

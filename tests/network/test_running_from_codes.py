@@ -11,13 +11,14 @@ import pytest
 import timm
 import torch
 from torch import nn
+from vqzoo_vq.kmeans import ScalarKMeans
 
 import vqzoo
 from vqzoo.compression.coded_layer import CodedLayer, run_from_code
 from vqzoo.errors import ArtifactError, UsageError
 from vqzoo.network import build as building
-from vqzoo.plugin.code import MethodCode
-from vqzoo.plugin.manager import Plugins, installed_plugins
+from vqzoo.plugin import Code
+from vqzoo.plugin.manager import installed_plugins
 
 METHODS = {
     "km": {"k": 16},
@@ -25,6 +26,7 @@ METHODS = {
     "rq": {"k": 16, "d": 4, "stages": 2},
     "binary": {},
     "rtn": {"format": "int4"},
+    "deep-compression": {},
     "svd": {"rank": 4},
 }
 
@@ -120,11 +122,10 @@ def test_what_would_decode_to_nan_is_refused(
 ) -> None:
     vqzoo.compress(resnet, "km", layers="all", k=4).save(tmp_path / "a")
 
-    def decoded(code: MethodCode, plugins: Plugins, out: torch.Tensor | None) -> torch.Tensor:
-        assert out is None
-        return torch.full(code.code.shape, torch.nan)
+    def decoded(self: ScalarKMeans, code: Code, *_: object) -> torch.Tensor:
+        return torch.full(code.shape, torch.nan)
 
-    monkeypatch.setattr(building, "decode", decoded)
+    monkeypatch.setattr(ScalarKMeans, "decode", decoded)
     with pytest.raises(ArtifactError, match="decodes to NaN"):
         vqzoo.load(tmp_path / "a", mode="codes")
 

@@ -223,6 +223,14 @@ class Useless(Grid):
         return torch.full((k,), 1e3)
 
 
+class FirstRows(Grid):
+    def row_step(self, code: Code) -> int:
+        return 1
+
+    def rows(self, code: Code, start: int, stop: int) -> Code:
+        return code.narrow(0, stop - start, codes=0)
+
+
 class NoPrice(Grid):
     price_option = "k"
 
@@ -284,6 +292,7 @@ BROKEN = {
     OutOfRange: "ordinary weights are not skipped: PluginError: grid (plugin under-test) on layer",
     OtherDecode: "reconstruct equals decode: 1 × 1, k=4: reconstruct and decode differ by up to",
     IgnoresOut: "decode writes into out: 1 × 1, k=4: out holds another matrix",
+    FirstRows: "rows decode to rows of the matrix: ",
     Aliased: "decoding does not modify the code: k=4: the second decoding gives another matrix",
     Detached: "reconstruct is differentiable: k=4: the result does not depend on part book",
     WrongGradient: "reconstruct is differentiable: k=4: part book has gradient",

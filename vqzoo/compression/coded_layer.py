@@ -17,8 +17,11 @@ from vqzoo.compression.decode import (
     retuned,
     trainable,
 )
+from vqzoo.compression.products.convolutions import convolve, is_plain_convolution
+from vqzoo.compression.products.packed import unpacked
+from vqzoo.compression.products.tiles import tiles_of
 from vqzoo.errors import PluginError
-from vqzoo.numerics.tracing import is_traced
+from vqzoo.numerics.tracing import holds_values, is_recorded, is_traced, outside_transforms
 from vqzoo.plugin.code import MethodCode
 from vqzoo.plugin.manager import Plugins
 
@@ -54,7 +57,16 @@ class CodedLayer(nn.Module):
     @property
     def compressed(self) -> MethodCode:
         """The code with the current values of `params`, rounded to its storage dtypes."""
-        return retuned(self._compressed, self._tensors())
+        return unpacked(retuned(self._compressed, self.floats()))
+
+    @property
+    def codes(self) -> MethodCode:
+        """The code with the values that its floats had when it became the layer's."""
+        return unpacked(self._compressed)
+
+    def change_codes(self, compressed: MethodCode) -> None:
+        """Take the integers of another code with the same parts; `params` stay as they are."""
+        self._compressed = compressed
 
     @property
     def weight(self) -> Tensor:
@@ -66,20 +78,22 @@ class CodedLayer(nn.Module):
         assigned = self._parameters.get("weight")
         if assigned is not None:
             return assigned
-        if is_traced():
+        if is_recorded() or not all(map(holds_values, self.params.values())):
             return self._shaped(self._traced())
         if torch.is_grad_enabled() and any(p.requires_grad for p in self.params.values()):
-            return self._shaped(reconstruct(self._compressed, self._tensors(), self._plugins))
-        matrix = decode(self._compressed, self._plugins, params=self._tensors())
-        return nn.Parameter(self._shaped(matrix), requires_grad=False)
+            return self._shaped(reconstruct(self._compressed, self.floats(), self._plugins))
+        with outside_transforms():
+            matrix = decode(self._compressed, self._plugins, params=self.floats())
+            return nn.Parameter(self._shaped(matrix), requires_grad=False)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The layer's forward pass."""
-        product = self._product(*args, **kwargs)
-        if product is None and not self._multiplies_by_code():
+        answer = self._answer(*args, **kwargs)
+        if answer is not None:
+            return answer
+        if not self._multiplies_by_code():
             return super().forward(*args, **kwargs)
-        if product is None:
-            product = apply(self._compressed, self._tensors(), self._plugins, *args, **kwargs)
+        product = apply(self._compressed, self.floats(), self._plugins, *args, **kwargs)
         bias = self._parameters["bias"]
         return product if bias is None else product + bias
 
@@ -95,13 +109,37 @@ class CodedLayer(nn.Module):
         plain = self.replaces is nn.Linear and self._dtype == torch.float32
         return plain and self._parameters.get("weight") is None
 
-    def _product(self, *args: Any, **kwargs: Any) -> Tensor | None:
-        """The product by the method's kernels, where they see all that torch would do with it."""
-        if not self._is_plain_linear() or kwargs or len(args) != 1 or not _is_plain(args[0]):
+    def _answer(self, *args: Any, **kwargs: Any) -> Tensor | None:
+        """The answer by the method's kernels, or by a few rows of the weight at a time, where they
+        see all that torch would do with it."""
+        if kwargs or len(args) != 1 or not _is_plain(args[0], self._dtype):
             return None
-        if any(values.requires_grad for values in self.params.values()):
+        frozen = not any(values.requires_grad for values in self.params.values())
+        if not frozen or self._parameters.get("weight") is not None:
             return None
-        return multiply(self._compressed, self._tensors(), self._plugins, args[0])
+        if self.replaces is nn.Linear:
+            return self._linear(args[0].detach(), self._parameters["bias"])
+        if is_plain_convolution(self.replaces):
+            tiles = tiles_of(self._compressed, self._plugins, self.floats())
+            if tiles is not None:
+                with torch.no_grad():
+                    x = args[0].detach()
+                    return convolve(self, self.replaces, self._shape, tiles, x)
+        return None
+
+    def _linear(self, x: Tensor, bias: Tensor | None) -> Tensor | None:
+        if self._is_plain_linear() and x.device.type == "cpu":
+            product = multiply(self._compressed, self.floats(), self._plugins, x)
+            if product is not None:
+                return product if bias is None else product.add_(bias.detach())
+        tiles = None
+        if not self._multiplies_by_code():
+            tiles = tiles_of(self._compressed, self._plugins, self.floats())
+        if tiles is None or x.shape[-1:] != self._shape[1:]:
+            return None
+        with torch.no_grad():
+            rows = tiles.multiply(x.reshape(-1, x.shape[-1]), bias)
+            return rows.view(*x.shape[:-1], rows.shape[1])
 
     def _traced(self) -> Tensor:
         """The matrix, from operations that torch can trace.
@@ -110,7 +148,7 @@ class CodedLayer(nn.Module):
             PluginError: the method has others.
         """
         try:
-            return reconstruct(self._compressed, self._tensors(), self._plugins)
+            return reconstruct(self._compressed, self.floats(), self._plugins)
         except PluginError as error:
             raise PluginError(
                 f"torch cannot trace the decoding of {self._compressed.method}: trace the network "
@@ -120,7 +158,7 @@ class CodedLayer(nn.Module):
     def _shaped(self, matrix: Tensor) -> Tensor:
         return matrix.view(self._shape).to(self._dtype)
 
-    def _tensors(self) -> dict[str, Tensor]:
+    def floats(self) -> dict[str, Tensor]:
         """`params` in float32, by their names in `trainable`."""
         named = {name[1:].replace("/", "."): tensor for name, tensor in self.params.items()}
         return {name: tensor.float() for name, tensor in named.items()}
@@ -187,7 +225,7 @@ def run_from_code(
     Args:
         model: it is changed in place.
         layer: the layer's module path, "" for the model itself.
-        compressed: the code of its weight.
+        compressed: the code of its weight, `packed` or not.
         plugins: the installed methods.
 
     Returns:
@@ -254,17 +292,16 @@ def _new_coded(kind: Any) -> CodedLayer:
     return coded.__new__(coded)
 
 
-def _is_plain(x: Any) -> bool:
-    """Whether x is values on the CPU alone: no gradient, tangent, batch of `vmap` or trace needs
-    torch's own operations, and no cast is due."""
-    if type(x) not in (Tensor, nn.Parameter) or x.device.type != "cpu" or x.dtype != torch.float32:
+def _is_plain(x: Any, dtype: torch.dtype) -> bool:
+    """Whether x is values of this dtype alone: no gradient, tangent, transform of `torch.func` or
+    trace needs torch's own operations, and no cast is due."""
+    if type(x) not in (Tensor, nn.Parameter) or x.is_meta or x.dtype != dtype:
         return False
-    if is_traced() or torch.is_autocast_enabled("cpu"):
+    if is_traced() or torch.is_autocast_enabled(x.device.type):
         return False
     if torch.is_grad_enabled() and x.requires_grad:
         return False
-    wrapped = torch._C._functorch.is_functorch_wrapped_tensor(x)
-    return not wrapped and torch.autograd.forward_ad.unpack_dual(x).tangent is None
+    return torch.autograd.forward_ad.unpack_dual(x).tangent is None
 
 
 def _same_weight(first: Tensor, second: Tensor) -> bool:

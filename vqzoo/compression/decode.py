@@ -101,6 +101,49 @@ def multiply(
     return None if product is None else product.view(*x.shape[:-1], code.shape[0])
 
 
+def row_step(compressed: MethodCode, plugins: Plugins) -> int:
+    """The number of rows whose multiples `decode_rows` can begin and end at; 0 where it cannot."""
+    entry = plugins.method(compressed.method)
+    with isolated(named(entry)):
+        return 0 if compressed.code.children else entry.item.row_step(compressed.code)
+
+
+def decode_rows(
+    compressed: MethodCode, plugins: Plugins, start: int, stop: int, out: Tensor | None = None
+) -> Tensor:
+    """Decode some rows of a code without children.
+
+    Args:
+        compressed: the code of an (m, n) matrix, whose `row_step` is not 0.
+        plugins: the installed methods.
+        start: the first row, a multiple of `row_step`.
+        stop: the row behind the last one, a multiple of `row_step` or m.
+        out: float32 (stop - start, n) memory to decode into; allocated unless given.
+
+    Returns:
+        (stop - start, n) float32; `out` if it is given.
+    """
+    entry = plugins.method(compressed.method)
+    with isolated(named(entry)):
+        part = entry.item.rows(compressed.code, start, stop)
+        matrix = entry.item.decode(part, part.floats(), out)
+    return matrix if out is None or matrix is out else out.copy_(matrix)
+
+
+def with_floats(compressed: MethodCode, params: Mapping[str, Tensor]) -> MethodCode:
+    """A code with float parts replaced, exactly, by tensors of `trainable`; children keep theirs.
+
+    Args:
+        compressed: the code.
+        params: float32, by name.
+    """
+    parts: dict[str, Part] = {
+        name: Floats(params[name].detach()) for name in params if name in compressed.code.parts
+    }
+    code = replace(compressed.code, parts={**compressed.code.parts, **parts})
+    return replace(compressed, code=code)
+
+
 def trainable(compressed: MethodCode, plugins: Plugins) -> dict[str, Tensor]:
     """The tensors that fine-tuning may change, by name; those of children as `child.part`."""
     code = compressed.code
@@ -146,12 +189,7 @@ def retuned(compressed: MethodCode, params: Mapping[str, Tensor]) -> MethodCode:
 def moved(compressed: MethodCode, device: torch.device) -> MethodCode:
     """A code with its tensors on `device`."""
     code = compressed.code
-    parts: dict[str, Part] = {}
-    for name, part in code.parts.items():
-        if isinstance(part, Floats):
-            parts[name] = replace(part, stored=part.stored.to(device))
-        else:
-            parts[name] = replace(part, values=part.values.to(device))
+    parts: dict[str, Part] = {name: part.to(device) for name, part in code.parts.items()}
     children = {name: moved(child, device) for name, child in code.children.items()}
     return replace(compressed, code=replace(code, parts=parts, children=children))
 

@@ -19,7 +19,9 @@ from vqzoo.artifact.reader import Artifact
 from vqzoo.artifact.schema import MODEL_ARGUMENTS
 from vqzoo.artifact.weights_only import need_architecture
 from vqzoo.compression.coded_layer import run_from_code
-from vqzoo.compression.decode import decode
+from vqzoo.compression.decode import decode, row_step
+from vqzoo.compression.products.packed import packed
+from vqzoo.compression.products.tiles import Tiles
 from vqzoo.compression.view import (
     LAYER_CLASSES,
     compressible_layers,
@@ -82,7 +84,7 @@ def build_with_codes(
     layers = artifact.metadata.layers.items()
     coded = {key for key, entry in layers if entry.dtype == "float32"} - shared
     with torch.no_grad():
-        return model, fill(model.state_dict(), artifact, plugins, coded)
+        return model, fill(model.state_dict(), artifact, plugins, coded, pack=False)
 
 
 def _create_empty(artifact: Artifact, plugins: Plugins, mode: Mode) -> tuple[nn.Module, set[str]]:
@@ -250,7 +252,12 @@ def stored_tensors(artifact: Artifact) -> dict[str, tuple[tuple[int, ...], Eleme
 
 
 def fill(
-    state: Mapping[str, Tensor], artifact: Artifact, plugins: Plugins, coded: set[str]
+    state: Mapping[str, Tensor],
+    artifact: Artifact,
+    plugins: Plugins,
+    coded: set[str],
+    *,
+    pack: bool = True,
 ) -> dict[str, MethodCode]:
     """Copy and decode an artifact into tensors, in place.
 
@@ -260,6 +267,7 @@ def fill(
         artifact: the artifact, whose checksum has been verified.
         plugins: the installed methods and packings.
         coded: keys of the weights that run from codes.
+        pack: whether codes of few bits are to share bytes.
 
     Returns:
         Each key in `coded` -> the code that its layer runs from.
@@ -276,7 +284,7 @@ def fill(
             code = build_code(key, entry, parts, plugins)
             _decode_into(state[key], key, code, plugins)
             if key in coded:
-                codes[key] = code
+                codes[key] = packed(code, plugins) if pack else code
             if entry.dtype in ("float16", "bfloat16"):  # the network ran with rounded weights
                 state[key].copy_(state[key].to(torch_dtype(entry.dtype)))
     for alias, key in artifact.metadata.aliases.items():
@@ -303,6 +311,9 @@ def _decode_into(weight: Tensor, key: str, code: MethodCode, plugins: Plugins) -
     m, n = code.code.shape
     if tuple(weight.shape[:1]) != (m,) or m * n != weight.numel():
         raise ArtifactError(f"{key!r}: its code is for a {m} x {n} matrix")
+    if weight.is_meta and row_step(code, plugins):
+        _check_rows(key, code, plugins)
+        return
     direct = weight.dtype == torch.float32 and weight.is_contiguous() and not weight.is_meta
     try:
         matrix = decode(code, plugins, weight.view(m, n) if direct else None)
@@ -312,3 +323,20 @@ def _decode_into(weight: Tensor, key: str, code: MethodCode, plugins: Plugins) -
         raise ArtifactError(f"{key!r} decodes to NaN, infinity or another shape")
     if not direct:
         weight.copy_(matrix.view(weight.shape))
+
+
+def _check_rows(key: str, code: MethodCode, plugins: Plugins) -> None:
+    """Decode a few rows at a time, and check them.
+
+    Raises:
+        ArtifactError: the code cannot be decoded.
+    """
+    n = code.code.shape[1]
+    tiles = Tiles(code, plugins, {})
+    for start, stop in tiles.spans():
+        try:
+            rows = tiles.decode(start, stop)
+        except Exception as error:  # a plugin's code on untrusted data
+            raise ArtifactError(f"{key!r} cannot be decoded: {one_line(error)}") from error
+        if tuple(rows.shape) != (stop - start, n) or not all_finite(rows):
+            raise ArtifactError(f"{key!r} decodes to NaN, infinity or another shape")

@@ -40,6 +40,14 @@ class Indices:
         int32 beyond."""
         return replace(self, values=self.values.to(code_dtype(self.cardinality)).contiguous())
 
+    def narrow(self, axis: int, start: int, stop: int) -> "Indices":
+        """The codes from `start` to `stop` - 1 along an axis, in the same memory if possible."""
+        return Indices(self.values.narrow(axis, start, stop - start), self.cardinality)
+
+    def to(self, device: torch.device) -> "Indices":
+        """The same codes on a device."""
+        return replace(self, values=self.values.to(device))
+
     @property
     def bits(self) -> int:
         """Fixed width of one code in bits: ceil(log2(cardinality)), at least 1."""
@@ -95,6 +103,14 @@ class Floats:
     def _scaled(cls, values: Tensor, storage: torch.dtype, exponent: int) -> "Floats":
         scaled = values.double() * 2.0**-exponent if exponent else values
         return cls(scaled.to(storage), exponent)
+
+    def narrow(self, axis: int, start: int, stop: int) -> "Floats":
+        """The values from `start` to `stop` - 1 along an axis, in the same memory."""
+        return replace(self, stored=self.stored.narrow(axis, start, stop - start))
+
+    def to(self, device: torch.device) -> "Floats":
+        """The same values on a device."""
+        return replace(self, stored=self.stored.to(device))
 
     def times_power(self, exponent: int) -> "Floats":
         """The values times 2^exponent, exactly."""
@@ -214,6 +230,21 @@ class Code:
             self,
             parts={**self.parts, **{n: scaled[n].times_power(exponent) for n in changed}},
         )
+
+    def narrow(self, start: int, stop: int, /, **axes: int) -> "Code":
+        """The code of rows `start` to `stop` - 1 of a matrix whose rows have their own codes.
+
+        Args:
+            start: the first row.
+            stop: the row behind the last one.
+            axes: of the parts that have an entry for each row, the axis along which rows lie. The
+                other parts are shared.
+        """
+        parts = {
+            name: part.narrow(axes[name], start, stop) if name in axes else part
+            for name, part in self.parts.items()
+        }
+        return replace(self, shape=(stop - start, self.shape[1]), parts=parts)
 
     def floats(self) -> dict[str, Tensor]:
         """Every float part as float32, by name."""

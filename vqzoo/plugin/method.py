@@ -181,10 +181,75 @@ class Method(ABC):
         """
         return None
 
+    def packing_axis(self, code: Code) -> int:
+        """The axis along which codes of up to four bits share bytes in a network that runs from
+        codes: -1, the last one, by default. Rows should lie along another one."""
+        return -1
+
+    def row_step(self, code: Code) -> int:
+        """Whether some rows of the matrix can be decoded alone, and which.
+
+        Args:
+            code: a code that has passed `check`, without children.
+
+        Returns:
+            The number of rows whose multiples `rows` can begin and end at; 0, the default, if only
+            the whole matrix can be decoded.
+        """
+        return 0
+
+    def rows(self, code: Code, start: int, stop: int) -> Code:
+        """The code of some rows, for networks that run from codes and decode a few rows at a time.
+
+        Override it together with `row_step`. See `Code.narrow`.
+
+        Args:
+            code: a code that has passed `check`; training may have changed its floats.
+            start: the first row, a multiple of `row_step`.
+            stop: the row behind the last one, a multiple of `row_step` or the number of rows.
+
+        Returns:
+            A code of shape (stop - start, n), in the same memory as far as possible, that `decode`
+            decodes to these rows of the matrix up to rounding.
+        """
+        raise NotImplementedError(f"{self.name} decodes the whole matrix only")
+
     @property
     def multiplies(self) -> bool:
         """Whether the method overrides `multiply`."""
         return type(self).multiply is not Method.multiply
+
+    def reassign(
+        self,
+        code: Code,
+        params: Mapping[str, Tensor],
+        gradient: Tensor,
+        curvature: Tensor,
+        share: float,
+    ) -> Code | None:
+        """Give a few codes other values, so that the loss of the network falls.
+
+        Override it if codes can change one by one: recovery then moves them, too (PV-tuning,
+        Malinovskii et al. 2024, arXiv 2405.14852). Near its values, the loss changes by about
+        Σ_ij G_ij δ_ij + ½ h_ij δ_ij² where the matrix changes by δ.
+
+        Args:
+            code: a code that has passed `check`.
+            params: as for `reconstruct`; without gradients.
+            gradient: G, (m, n) float32.
+            curvature: h, (m, n) float32, positive.
+            share: of the codes, that may change at most: those that promise most.
+
+        Returns:
+            The code with other integers, and nothing else changed; None, the default, if no change
+            promises to lower the loss.
+        """
+        return None
+
+    @property
+    def reassigns(self) -> bool:
+        """Whether the method overrides `reassign`."""
+        return type(self).reassign is not Method.reassign
 
     def trainable(self, code: Code) -> dict[str, Tensor]:
         """The parts that fine-tuning may change, float32, by name: all float parts by default."""

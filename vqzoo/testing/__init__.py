@@ -1,6 +1,7 @@
 """The conformance kit: checks of the plugin contract, each one line in a plugin's tests."""
 
 from vqzoo.testing.broken import ContractBroken
+from vqzoo.testing.engine import check_engine
 from vqzoo.testing.importer import check_importer
 from vqzoo.testing.packing import check_packing
 from vqzoo.testing.quantizer import check_quantizer
@@ -9,6 +10,7 @@ from vqzoo.testing.transform import check_transform
 
 __all__ = [
     "ContractBroken",
+    "check_engine",
     "check_importer",
     "check_packing",
     "check_quantizer",

@@ -16,6 +16,7 @@ from vqzoo.numerics.threads import run_tasks
 
 _VALUES = 1 << 21  # values a task
 _LINE_BYTES = 64  # of the cache
+_STREAMED = 1 << 22  # bytes of a matrix that is written past the caches; smaller ones are read soon
 
 
 def decode_pq(codes: Tensor, codebooks: Tensor, out: Tensor) -> Tensor:
@@ -109,6 +110,7 @@ def _decode_blocks(codes: Tensor, codebooks: Tensor, out: Tensor) -> Tensor:
     stride = out.stride(0)
     target = out.detach().as_strided(((m - 1) * stride + s * d,), (1,)).numpy()
     aligned = target.ctypes.data % _LINE_BYTES == 0 and stride * target.itemsize % _LINE_BYTES == 0
+    past_caches = aligned and target.nbytes >= _STREAMED
     width = max(BAND, _VALUES // (m * d * BAND) * BAND)
     height = max(1, _VALUES // (min(width, s) * d))
 
@@ -127,7 +129,7 @@ def _decode_blocks(codes: Tensor, codebooks: Tensor, out: Tensor) -> Tensor:
             (row, min(row + height, m)),
             target,
             stride,
-            aligned,
+            past_caches,
         )
 
     corners = [(block, row) for block in range(0, s, width) for row in range(0, m, height)]

@@ -1,21 +1,22 @@
-"""Products with a matrix that is made of codes, which never exists as a whole.
+"""Products with a matrix that is made of codes of sub-vectors, which never exists as a whole.
 
-x·Wᵀ is a sum over blocks of columns, and a block of a row of W is one of k centroids. For each
-block, the products of x with its centroids form a table (Jégou, Douze, Schmid 2011, section III.B;
-Wu et al. 2016, arXiv 1512.06473, equation 7), and every row of W adds the entry of its code: k·d
-multiplications and m additions in the place of m·d multiplications. Larger batches decode some rows
-of W at a time into the cache.
+x·Wᵀ is a sum over blocks of columns, and a block of a row of W is one of k centroids, or a sum of
+some, one for each stage. For each block and stage, the products of x with centroids form a table
+(Jégou, Douze, Schmid 2011, section III.B; Wu et al. 2016, arXiv 1512.06473, equation 7), and every
+row of W adds the entry of its code: k·d multiplications and m additions in the place of m·d
+multiplications. Codes of few bits that share a byte share an entry, too: a table of 256 sums.
 """
 
 import sys
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from vqzoo.numerics.arrays import Floats, as_float32
+from vqzoo.numerics.arrays import Floats, NarrowCodes, as_float32
 from vqzoo.numerics.compiled import compiled
-from vqzoo.numerics.decoding.decode import decode_pq
+from vqzoo.numerics.decoding.packed import run_length
 from vqzoo.numerics.kernels.lines import LINE, add_lines, code_at, load_line, store_line
 from vqzoo.numerics.threads import run_tasks
 
@@ -23,88 +24,107 @@ _TOGETHER = LINE  # inputs that share the reading of codes
 _MOST = 32  # inputs of a product by tables; more are faster by decoding
 _ENTRIES = 256  # of a table: no code of 8 bits is beyond it
 _ADDITIONS = 1 << 21  # a task
-_TILE = 1 << 20  # values that are decoded at a time
 _LITTLE_ENDIAN = sys.byteorder == "little"
 _GROUP = 4  # blocks whose tables are in the nearest cache together
 
 
-def multiply_pq(x: Tensor, codes: Tensor, codebooks: Tensor) -> Tensor:
-    """x·Wᵀ of the matrix that `decode_pq` would decode.
+@dataclass(frozen=True)
+class _Sizes:
+    """The sizes of a product.
+
+    Attributes:
+        blocks: of columns, times stages.
+        lines: of m bytes of codes; as many as blocks, unless codes share bytes.
+        stages: centroids that a block is the sum of.
+        m: rows of the matrix.
+        k: centroids of a codebook.
+        d: their length.
+        width: bits of a code.
+        shared: whether all blocks share the codebooks of the stages.
+    """
+
+    blocks: int
+    lines: int
+    stages: int
+    m: int
+    k: int
+    d: int
+    width: int
+    shared: bool
+
+
+def multiply_pq(x: Tensor, codes: Tensor, codebooks: Tensor, width: int = 8) -> Tensor | None:
+    """x·Wᵀ of the matrix that `decode_pq` would decode; see `multiply_residual`.
 
     Args:
         x: (r, s·d), float32 on the CPU.
-        codes: (s, m), uint8 or int32, below k.
+        codes: (s, m), uint8 or int32, below k; or packed along blocks.
         codebooks: (s, k, d), or (1, k, d) where all blocks share one; float.
+        width: bits of a packed code.
+    """
+    return multiply_residual(x, codes[:, None], codebooks[:, None], width)
+
+
+def multiply_residual(x: Tensor, codes: Tensor, codebooks: Tensor, width: int = 8) -> Tensor | None:
+    """x·Wᵀ of the matrix that `decode_residual` would decode.
+
+    Args:
+        x: (r, s·d), float32 on the CPU.
+        codes: (s, stages, m), uint8 or int32, below k; or, if width is not 8, packed along blocks,
+            see `decoding.packed`.
+        codebooks: (s, stages, k, d), or (1, stages, k, d) where all blocks share them; float.
+        width: bits of a code in memory: 1, 2, 4 or 8.
 
     Returns:
-        (r, m), float32; the same with any number of threads.
+        (r, m), float32, the same with any number of threads; None where decoding W is faster.
 
     Raises:
         ValueError: shapes or dtypes do not match.
     """
-    s, m = codes.shape
-    books, k, d = codebooks.shape
-    if x.dim() != 2 or x.shape[1] != s * d or books not in (1, s):
+    lines, stages, m = codes.shape
+    books, _, k, d = codebooks.shape
+    s = x.shape[1] // d if x.dim() == 2 else -1
+    fits = x.shape[-1] == s * d and books in (1, s) and stages == codebooks.shape[1]
+    if not fits or lines != (s if width >= 8 else run_length(s, width, last=False)):
         raise ValueError(
             f"inputs of shape {tuple(x.shape)} do not fit codes of shape {tuple(codes.shape)} and "
             f"codebooks of shape {tuple(codebooks.shape)}"
         )
-    if codes.dtype != torch.uint8 or len(x) > _MOST or 2 * k > m:
-        return _by_tiles(x, codes, codebooks)
-    flat, centroids = codes.contiguous().view(-1).numpy(), as_float32(codebooks).reshape(-1)
-    rows = [
-        _by_tables(as_float32(part), flat, centroids, (s, m, k, d), books == 1)
-        for part in x.split(_TOGETHER)
-    ]
-    return torch.from_numpy(np.concatenate(rows))
+    entries = k if width >= 8 else _ENTRIES
+    if codes.dtype != torch.uint8 or len(x) > _MOST or 2 * entries > m:
+        return None
+    flat, centroids = codes.contiguous().view(-1).numpy(), as_float32(codebooks)
+    sizes = _Sizes(s * stages, lines * stages, stages, m, k, d, width, books == 1)
+    rows = [_by_tables(as_float32(part), flat, centroids, sizes) for part in x.split(_TOGETHER)]
+    return torch.from_numpy(np.concatenate(rows)) if rows else x.new_empty(0, m)
 
 
-def _by_tables(
-    x: Floats,
-    codes: "np.ndarray[tuple[int], np.dtype[np.uint8]]",
-    centroids: Floats,
-    sizes: tuple[int, int, int, int],
-    shared: bool,
-) -> Floats:
+def _by_tables(x: Floats, codes: NarrowCodes, centroids: Floats, sizes: _Sizes) -> Floats:
     """The products of at most `_TOGETHER` inputs, (r, m)."""
-    s, m, k, d = sizes
-    inputs = x.reshape(-1, s * d)
-    count = len(inputs)
+    count, m, k = len(x), sizes.m, sizes.k
     lanes = 1 if count == 1 else _TOGETHER
     # An input is a column, so that a centroid meets all of them at once.
-    columns = np.zeros((s * d, lanes), np.float32)
-    columns[:, :count] = inputs.T
+    columns = np.zeros((x.shape[1], lanes), np.float32)
+    columns[:, :count] = x.T
     words = codes[: len(codes) if m % 8 == 0 and _LITTLE_ENDIAN else 0].view(np.uint64)
-    if lanes == 1 and shared:
-        centroids = np.ascontiguousarray(centroids.reshape(k, d).T).reshape(-1)
+    if lanes == 1 and sizes.shared:
+        centroids = np.ascontiguousarray(centroids.swapaxes(2, 3))
     width = max(_GROUP, _ADDITIONS // (m * _GROUP) * _GROUP)
+    book = (centroids.reshape(-1), sizes.shared, sizes.stages, k, sizes.d, sizes.width)
 
     def work(start: int) -> Floats:
         sums = np.zeros(m * lanes, np.float32)
-        stop = min(start + width, s)
-        inner = (centroids, shared, m, k, d, start, stop, sums)
+        span = (sizes.blocks, sizes.lines, m, start, min(start + width, sizes.lines))
         if lanes == 1:
-            _add_one(columns.reshape(-1), codes, words, *inner)
+            _add_one(columns.reshape(-1), codes, words, *book, *span, sums)
         else:
-            _add_several(columns.reshape(-1), codes, *inner)
+            _add_several(columns.reshape(-1), codes, *book, *span, sums)
         return sums
 
-    sums, *rest = run_tasks(work, range(0, s, width))
+    sums, *rest = run_tasks(work, range(0, sizes.lines, width))
     for more in rest:
         sums += more
     return sums.reshape(m, lanes).T[:count]
-
-
-def _by_tiles(x: Tensor, codes: Tensor, codebooks: Tensor) -> Tensor:
-    """Decode some rows of the matrix at a time into the same memory, and multiply by them."""
-    m = codes.shape[1]
-    height = max(1, _TILE // x.shape[1])
-    out, tile = x.new_empty(len(x), m), x.new_empty(min(height, m), x.shape[1])
-    for start in range(0, m, height):
-        part = codes[:, start : start + height]
-        rows = decode_pq(part, codebooks, tile[: part.shape[1]])
-        out[:, start : start + height] = x @ rows.T
-    return out
 
 
 @compiled(fastmath=True)
@@ -148,58 +168,127 @@ def _add_four(words, at, stride, table, sums):  # type: ignore[no-untyped-def]
 
 
 @compiled(fastmath=True)
-def _add_one(  # type: ignore[no-untyped-def]
-    x, codes, words, centroids, shared, m, k, d, start, stop, sums
+def _fill(x, block, centroids, shared, stages, k, d, table, to):  # type: ignore[no-untyped-def]
+    """table[to:to + k] = the products of x with the centroids of a block and stage."""
+    at = block // stages * d
+    if shared:
+        _fill_table(x, at, d, centroids, block % stages * k * d, k, table, to)
+    else:
+        _fill_table_by_rows(x, at, d, centroids, block * k * d, k, table, to)
+
+
+@compiled(fastmath=True)
+def _fill_sums(  # type: ignore[no-untyped-def]
+    x, line, lines, blocks, centroids, shared, stages, k, d, width, part, table, to
 ):
-    """Add to sums (m,) the products of an input with blocks start to stop - 1.
+    """table[to:to + 256] = the sums of products for the codes that share each byte of a line."""
+    size, entries = 1, 1 << width
+    table[to] = np.float32(0)
+    for slot in range(8 // width):
+        block = slot * lines + line
+        for entry in range(entries):
+            part[entry] = np.float32(0)
+        if block < blocks:
+            _fill(x, block, centroids, shared, stages, k, d, part, 0)
+        for entry in range(entries - 1, -1, -1):
+            value = part[np.uint64(entry)]
+            for i in range(size):
+                table[np.uint64(to + entry * size + i)] = table[np.uint64(to + i)] + value
+        size *= entries
+
+
+@compiled(fastmath=True)
+def _add_one(  # type: ignore[no-untyped-def]
+    x, codes, words, centroids, shared, stages, k, d, width, blocks, lines, m, start, stop, sums
+):
+    """Add to sums (m,) the products of an input with lines start to stop - 1 of the codes.
 
     Args:
-        words: the codes, eight a word, or empty where m is no multiple of 8.
-        centroids: flat, (k, d) for each block, or (d, k) if shared.
+        words: the codes, eight bytes a word, or empty where m is no multiple of 8.
+        centroids: flat, (k, d) for each block and stage, or (d, k) for each stage if shared.
     """
-    table = np.zeros(_GROUP * _ENTRIES, np.float32)
-    block = start
-    while block < stop:
-        together = min(_GROUP, stop - block)
+    table, part = np.zeros(_GROUP * _ENTRIES, np.float32), np.zeros(_ENTRIES, np.float32)
+    line = start
+    while line < stop:
+        together = min(_GROUP, stop - line)
         for place in range(together):
-            at, to = (block + place) * d, place * _ENTRIES
-            if shared:
-                _fill_table(x, at, d, centroids, 0, k, table, to)
+            to = place * _ENTRIES
+            if width < 8:
+                _fill_sums(
+                    x, line + place, lines, blocks, centroids, shared, stages, k, d, width, part,
+                    table, to,
+                )  # fmt: skip
             else:
-                _fill_table_by_rows(x, at, d, centroids, at * k, k, table, to)
+                _fill(x, line + place, centroids, shared, stages, k, d, table, to)
         if together == _GROUP and words.shape[0] > 0:
-            _add_four(words, block * m // 8, m // 8, table, sums)
+            _add_four(words, line * m // 8, m // 8, table, sums)
         else:
             for place in range(together):
-                at, to = (block + place) * m, place * _ENTRIES
+                at, to = (line + place) * m, place * _ENTRIES
                 for row in range(m):
                     entry = np.uint64(to + code_at(codes, at + row))
                     sums[np.uint64(row)] += table[entry]
-        block += together
+        line += together
+
+
+@compiled(fastmath=True)
+def _fill_lines(x, block, centroids, shared, stages, k, d, table, to):  # type: ignore[no-untyped-def]
+    """`_fill` for `_TOGETHER` inputs: entries are lines, centroids (k, d) always."""
+    book = (block % stages if shared else block) * k * d
+    for c in range(k):
+        entry = to + c * LINE
+        for lane in range(LINE):
+            table[entry + lane] = np.float32(0)
+        for dim in range(d):
+            value = centroids[book + c * d + dim]
+            at = (block // stages * d + dim) * LINE
+            for lane in range(LINE):
+                table[entry + lane] += value * x[at + lane]
+
+
+@compiled(fastmath=True)
+def _fill_line_sums(  # type: ignore[no-untyped-def]
+    x, line, lines, blocks, centroids, shared, stages, k, d, width, part, table, to
+):
+    """`_fill_sums` for `_TOGETHER` inputs."""
+    size, entries = 1, 1 << width
+    for lane in range(LINE):
+        table[to + lane] = np.float32(0)
+    for slot in range(8 // width):
+        block = slot * lines + line
+        for i in range(entries * LINE):
+            part[i] = np.float32(0)
+        if block < blocks:
+            _fill_lines(x, block, centroids, shared, stages, k, d, part, 0)
+        for entry in range(entries - 1, -1, -1):
+            value = load_line(part, entry * LINE)
+            for i in range(size):
+                total = add_lines(load_line(table, to + i * LINE), value)
+                store_line(total, table, to + (entry * size + i) * LINE)
+        size *= entries
 
 
 @compiled(fastmath=True)
 def _add_several(  # type: ignore[no-untyped-def]
-    x, codes, centroids, shared, m, k, d, start, stop, sums
+    x, codes, centroids, shared, stages, k, d, width, blocks, lines, m, start, stop, sums
 ):
-    """Add to sums (m, `_TOGETHER`) the products of as many inputs with blocks start to stop - 1."""
+    """Add to sums (m, `_TOGETHER`) the products of as many inputs with lines of the codes."""
     table = np.zeros(2 * _ENTRIES * LINE, np.float32)
+    part = np.zeros(_ENTRIES * LINE, np.float32)
     second = _ENTRIES * LINE
-    block = start
-    while block < stop:
-        together = min(2, stop - block)
+    line = start
+    while line < stop:
+        together = min(2, stop - line)
         for place in range(together):
-            book = 0 if shared else (block + place) * k * d
-            for c in range(k):
-                to = place * second + c * LINE
-                for lane in range(LINE):
-                    table[to + lane] = np.float32(0)
-                for dim in range(d):
-                    value = centroids[book + c * d + dim]
-                    at = ((block + place) * d + dim) * LINE
-                    for lane in range(LINE):
-                        table[to + lane] += value * x[at + lane]
-        a = block * m
+            to = place * second
+            if width < 8:
+                _fill_line_sums(
+                    x, line + place, lines, blocks, centroids, shared, stages, k, d, width, part,
+                    table, to,
+                )  # fmt: skip
+            else:
+                _fill_lines(x, line + place, centroids, shared, stages, k, d, table, to)
+        a = line * m
         if together == 2:
             for row in range(m):
                 low = load_line(table, code_at(codes, a + row) * LINE)
@@ -210,4 +299,4 @@ def _add_several(  # type: ignore[no-untyped-def]
             for row in range(m):
                 only = load_line(table, code_at(codes, a + row) * LINE)
                 store_line(add_lines(load_line(sums, row * LINE), only), sums, row * LINE)
-        block += together
+        line += together

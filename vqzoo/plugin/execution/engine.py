@@ -59,7 +59,8 @@ class Engine(ABC):
         in processes other than the caller's, started without the caller's state (spawned, not
         forked), with numerical libraries limited to the threads of `resources`. If the process of a
         call dies, that call's future raises `WorkerLost`, and other calls go on.
-        `shutdown(cancel_futures=True)` returns when no process of the executor runs any more.
+        `shutdown(cancel_futures=True)` interrupts calls that run, and returns when no process of
+        the executor runs any more.
 
         Raises:
             UsageError: see `check`.

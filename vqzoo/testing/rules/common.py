@@ -25,6 +25,7 @@ COMMON_RULES: tuple[Callable[[Subject], None], ...] = (
     rules_purity.global_random_state_is_not_used,
     rules_decoding.reconstruct_equals_decode,
     rules_decoding.decode_writes_into_out,
+    rules_decoding.rows_decode_to_rows_of_the_matrix,
     rules_decoding.decoding_does_not_modify_the_code,
     rules_decoding.reconstruct_is_differentiable,
     rules_decoding.cpu_and_gpu_agree,

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from vqzoo.compression.decode import decode, reconstruct, trainable
+from vqzoo.compression.decode import decode, decode_rows, reconstruct, row_step, trainable
 from vqzoo.plugin.code import MethodCode
 from vqzoo.testing.broken import require
 from vqzoo.testing.codes import code_to
@@ -38,6 +38,27 @@ def decode_writes_into_out(subject: Subject) -> None:
                 out = torch.full(case.matrix_shape, float("nan"))
                 decode(code, subject.plugins, out)
                 require(torch.equal(out, decoded), f"{case.name}, {text}: out holds another matrix")
+
+
+def rows_decode_to_rows_of_the_matrix(subject: Subject) -> None:
+    """If the method has a `row_step`, `rows` gives codes that decode to those rows of the matrix,
+    up to the rounding of a float32 sum: networks that run from codes decode a few at a time."""
+    for case in (*SHAPES, REFERENCE):
+        for text, options in subject.variants(case):
+            result = subject.compress(gaussian(case), options, case)
+            if result is None or not (step := row_step(result[0], subject.plugins)):
+                continue
+            code, decoded = result
+            m, n = decoded.shape
+            require(step > 0, f"{case.name}, {text}: row_step is {step}")
+            middle = min(m, -(-m // 2 // step) * step)
+            for start, stop in ((0, middle), (middle, m), (0, min(step, m))):
+                if start == stop:
+                    continue
+                what = f"{case.name}, {text}: rows {start} to {stop} and those of the matrix"
+                out = torch.full((stop - start, n), float("nan"))
+                rows = decode_rows(code, subject.plugins, start, stop, out)
+                _require_close(rows, decoded[start:stop], what)
 
 
 def decoding_does_not_modify_the_code(subject: Subject) -> None:

@@ -1,0 +1,114 @@
+"""Lines of 16 codes for numba kernels: unpacked in registers, and looked up there.
+
+LLVM makes one instruction of a look-up in a table of 16 floats where the processor has it
+(AVX-512), and 16 loads elsewhere.
+"""
+
+from typing import Any
+
+from llvmlite import ir  # type: ignore[import-untyped]
+from numba import types
+from numba.extending import intrinsic, models, register_model
+
+from vqzoo.numerics.kernels.codegen import address, fold, spread
+from vqzoo.numerics.kernels.lines import LINE, line
+
+_INT = ir.IntType(32)
+_CODES = ir.VectorType(_INT, LINE)
+_BYTES = ir.VectorType(ir.IntType(8), LINE)
+_FLOATS = ir.VectorType(ir.FloatType(), LINE)
+
+
+class _CodeLine(types.Type):
+    def __init__(self) -> None:
+        super().__init__(name="code_line")
+
+
+code_line = _CodeLine()
+
+
+@register_model(_CodeLine)
+class _CodeLineModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, fe_type: Any) -> None:
+        super().__init__(manager, fe_type, _CODES)
+
+
+@intrinsic
+def load_codes(typing_context: Any, source: Any, at: Any) -> Any:
+    """The 16 bytes at position `at` of a contiguous uint8 array."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        place = address(context, builder, signature.args[0], args[0], args[1], _BYTES)
+        value = builder.load(place)
+        value.align = 1
+        return builder.zext(value, _CODES)
+
+    return code_line(source, types.intp), generate
+
+
+@intrinsic
+def bits_of(typing_context: Any, codes: Any, first: Any, mask: Any) -> Any:
+    """The bits from number `first` on that are in `mask`."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        shift, kept = (spread(builder, builder.trunc(arg, _INT), _CODES) for arg in args[1:])
+        return builder.and_(builder.lshr(args[0], shift), kept)
+
+    return code_line(code_line, types.int64, types.int64), generate
+
+
+@intrinsic
+def look_up_line(typing_context: Any, table: Any, codes: Any) -> Any:
+    """The floats of a table, a line, at codes below 16."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        codes = builder.and_(args[1], ir.Constant(_CODES, [LINE - 1] * LINE))
+        result = ir.Constant(_FLOATS, ir.Undefined)
+        for lane in range(LINE):
+            place = ir.Constant(_INT, lane)
+            value = builder.extract_element(args[0], builder.extract_element(codes, place))
+            result = builder.insert_element(result, value, place)
+        return result
+
+    return line(line, code_line), generate
+
+
+@intrinsic
+def as_line(typing_context: Any, codes: Any) -> Any:
+    """The codes as floats."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.sitofp(args[0], _FLOATS)
+
+    return line(code_line), generate
+
+
+@intrinsic
+def spread_line(typing_context: Any, value: Any) -> Any:
+    """A float32 in all 16 places."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return spread(builder, args[0], _FLOATS)
+
+    return line(types.float32), generate
+
+
+@intrinsic
+def multiply_add(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
+    """a·b + c, rounded once where the processor can."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        product = builder.fmul(args[0], args[1], flags=("contract",))
+        return builder.fadd(product, args[2], flags=("contract",))
+
+    return line(line, line, line), generate
+
+
+@intrinsic
+def sum_line(typing_context: Any, a: Any) -> Any:
+    """The sum of the 16 floats, in a fixed order."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return fold(builder, args[0], LINE)
+
+    return types.float32(line), generate

@@ -1,0 +1,203 @@
+"""Products of inputs with rows of scalar codes, and the decoding of such rows.
+
+Codes of 1, 2 or 4 bits are packed along rows as `decoding.packed` says: byte j of a row's `run`
+bytes, a multiple of 16, holds code t·run + j in its bits from t·width on. They are looked up in
+registers. Inputs have zeros where rows have no codes.
+"""
+
+import numpy as np
+
+from vqzoo.numerics.compiled import compiled
+from vqzoo.numerics.kernels.code_lines import (
+    as_line,
+    bits_of,
+    load_codes,
+    look_up_line,
+    multiply_add,
+    spread_line,
+    sum_line,
+)
+from vqzoo.numerics.kernels.lines import LINE, add_lines, load_line, store_line
+
+TOGETHER = 4  # inputs that share the unpacking of codes
+
+
+@compiled()
+def multiply_packed(packed, width, run, table, x, start, stop, out):  # type: ignore[no-untyped-def]
+    """out[i] = the sum over j of table[code(i, j)]·x[j], for rows start to stop - 1.
+
+    Args:
+        packed: flat, (m, run) uint8.
+        table: 16 floats.
+        x: (8 / width · run,).
+        out: (m,).
+    """
+    values, mask, none = load_line(table, 0), (1 << width) - 1, spread_line(np.float32(0))
+    for row in range(start, stop):
+        at = row * run
+        a, b, c, d = none, none, none, none
+        if width == 4:
+            for j in range(0, run - LINE, 2 * LINE):
+                first, second = load_codes(packed, at + j), load_codes(packed, at + j + LINE)
+                low, high = bits_of(first, 0, 15), bits_of(first, 4, 15)
+                a = multiply_add(look_up_line(values, low), load_line(x, j), a)
+                b = multiply_add(look_up_line(values, high), load_line(x, run + j), b)
+                low, high = bits_of(second, 0, 15), bits_of(second, 4, 15)
+                c = multiply_add(look_up_line(values, low), load_line(x, j + LINE), c)
+                d = multiply_add(look_up_line(values, high), load_line(x, run + j + LINE), d)
+            if run % (2 * LINE) != 0:
+                j = run - LINE
+                last = load_codes(packed, at + j)
+                a = multiply_add(look_up_line(values, bits_of(last, 0, 15)), load_line(x, j), a)
+                high = bits_of(last, 4, 15)
+                b = multiply_add(look_up_line(values, high), load_line(x, run + j), b)
+        else:
+            for j in range(0, run, LINE):
+                codes = load_codes(packed, at + j)
+                for first in range(0, 8, 4 * width):
+                    to = first // width * run + j
+                    one = bits_of(codes, first, mask)
+                    two = bits_of(codes, first + width, mask)
+                    three = bits_of(codes, first + 2 * width, mask)
+                    four = bits_of(codes, first + 3 * width, mask)
+                    a = multiply_add(look_up_line(values, one), load_line(x, to), a)
+                    b = multiply_add(look_up_line(values, two), load_line(x, to + run), b)
+                    c = multiply_add(look_up_line(values, three), load_line(x, to + 2 * run), c)
+                    d = multiply_add(look_up_line(values, four), load_line(x, to + 3 * run), d)
+        out[row] = sum_line(add_lines(add_lines(a, b), add_lines(c, d)))
+
+
+@compiled()
+def multiply_packed_together(packed, width, run, table, x, start, stop, out):  # type: ignore[no-untyped-def]
+    """`multiply_packed` of four inputs: x (4, 8 / width · run), out (m, 4), both flat."""
+    values, mask, none = load_line(table, 0), (1 << width) - 1, spread_line(np.float32(0))
+    size = 8 // width * run
+    for row in range(start, stop):
+        at = row * run
+        a, b, c, d = none, none, none, none
+        for j in range(0, run, LINE):
+            codes = load_codes(packed, at + j)
+            to = j
+            for first in range(0, 8, width):
+                value = look_up_line(values, bits_of(codes, first, mask))
+                a = multiply_add(value, load_line(x, to), a)
+                b = multiply_add(value, load_line(x, size + to), b)
+                c = multiply_add(value, load_line(x, 2 * size + to), c)
+                d = multiply_add(value, load_line(x, 3 * size + to), d)
+                to += run
+        out[4 * row] = sum_line(a)
+        out[4 * row + 1] = sum_line(b)
+        out[4 * row + 2] = sum_line(c)
+        out[4 * row + 3] = sum_line(d)
+
+
+@compiled()
+def multiply_integers(codes, n, zero, x, start, stop, out):  # type: ignore[no-untyped-def]
+    """out[i] = the sum over j of (codes[i, j] - zero)·x[j], for rows start to stop - 1.
+
+    Args:
+        codes: flat, (m, n) uint8.
+        zero: float32.
+        x: (n,).
+        out: (m,).
+    """
+    none, shift = spread_line(np.float32(0)), spread_line(-zero)
+    whole = n // LINE * LINE
+    for row in range(start, stop):
+        at = row * n
+        a, b, c, d = none, none, none, none
+        unrolled = whole // (4 * LINE) * (4 * LINE)
+        for j in range(0, unrolled, 4 * LINE):
+            first = add_lines(as_line(load_codes(codes, at + j)), shift)
+            a = multiply_add(first, load_line(x, j), a)
+            second = add_lines(as_line(load_codes(codes, at + j + LINE)), shift)
+            b = multiply_add(second, load_line(x, j + LINE), b)
+            third = add_lines(as_line(load_codes(codes, at + j + 2 * LINE)), shift)
+            c = multiply_add(third, load_line(x, j + 2 * LINE), c)
+            fourth = add_lines(as_line(load_codes(codes, at + j + 3 * LINE)), shift)
+            d = multiply_add(fourth, load_line(x, j + 3 * LINE), d)
+        for j in range(unrolled, whole, LINE):
+            a = multiply_add(
+                add_lines(as_line(load_codes(codes, at + j)), shift), load_line(x, j), a
+            )
+        total = sum_line(add_lines(add_lines(a, b), add_lines(c, d)))
+        for j in range(whole, n):
+            total += (np.float32(codes[at + j]) - zero) * x[j]
+        out[row] = total
+
+
+@compiled()
+def multiply_integers_together(codes, n, zero, x, start, stop, out):  # type: ignore[no-untyped-def]
+    """`multiply_integers` of four inputs: x (4, n), out (m, 4), both flat."""
+    none, shift = spread_line(np.float32(0)), spread_line(-zero)
+    whole = n // LINE * LINE
+    for row in range(start, stop):
+        at = row * n
+        a, b, c, d = none, none, none, none
+        for j in range(0, whole, LINE):
+            value = add_lines(as_line(load_codes(codes, at + j)), shift)
+            a = multiply_add(value, load_line(x, j), a)
+            b = multiply_add(value, load_line(x, n + j), b)
+            c = multiply_add(value, load_line(x, 2 * n + j), c)
+            d = multiply_add(value, load_line(x, 3 * n + j), d)
+        out[4 * row] = sum_line(a)
+        out[4 * row + 1] = sum_line(b)
+        out[4 * row + 2] = sum_line(c)
+        out[4 * row + 3] = sum_line(d)
+        for j in range(whole, n):
+            value = np.float32(codes[at + j]) - zero
+            for i in range(4):
+                out[4 * row + i] += value * x[i * n + j]
+
+
+@compiled(fastmath=True)
+def multiply_table(codes, n, table, x, start, stop, out):  # type: ignore[no-untyped-def]
+    """out[i] = the sum over j of table[codes[i, j]]·x[j], for rows start to stop - 1.
+
+    Args:
+        codes: flat, (m, n) uint8.
+        table: a float for each code.
+        x: (n,).
+        out: (m,).
+    """
+    for row in range(start, stop):
+        at = row * n
+        total = np.float32(0)
+        for j in range(n):
+            total += table[np.uint64(codes[np.uint64(at + j)])] * x[np.uint64(j)]
+        out[row] = total
+
+
+@compiled(fastmath=True)
+def multiply_table_together(codes, n, table, x, start, stop, out):  # type: ignore[no-untyped-def]
+    """`multiply_table` of four inputs: x (n, 4), out (m, 4), both flat."""
+    for row in range(start, stop):
+        at = row * n
+        a, b, c, d = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
+        for j in range(n):
+            value = table[np.uint64(codes[np.uint64(at + j)])]
+            a += value * x[np.uint64(4 * j)]
+            b += value * x[np.uint64(4 * j + 1)]
+            c += value * x[np.uint64(4 * j + 2)]
+            d += value * x[np.uint64(4 * j + 3)]
+        out[4 * row], out[4 * row + 1], out[4 * row + 2], out[4 * row + 3] = a, b, c, d
+
+
+@compiled()
+def decode_packed_rows(packed, width, run, table, n, start, stop, out):  # type: ignore[no-untyped-def]
+    """out[i, j] = table[code(i, j)], for rows start to stop - 1 of a flat (m, n) `out`."""
+    values, mask = load_line(table, 0), (1 << width) - 1
+    for row in range(start, stop):
+        at = row * run
+        for j in range(0, run, LINE):
+            codes = load_codes(packed, at + j)
+            column = j
+            for first in range(0, 8, width):
+                if column + LINE <= n:
+                    value = look_up_line(values, bits_of(codes, first, mask))
+                    store_line(value, out, row * n + column)
+                else:
+                    for lane in range(n - column):
+                        code = (np.int64(packed[at + j + lane]) >> first) & mask
+                        out[row * n + column + lane] = table[code]
+                column += run

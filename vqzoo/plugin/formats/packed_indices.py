@@ -1,0 +1,96 @@
+"""Codes of few bits as they are kept in memory while a network runs from them."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vqzoo.numerics.decoding.decode import decode_scalar
+from vqzoo.numerics.decoding.packed import decode_packed, pack, unpack, width_of
+from vqzoo.numerics.decoding.scalar_product import MOST_INPUTS, multiply_scalars
+from vqzoo.plugin.code import Indices
+
+
+@dataclass(frozen=True, init=False)
+class PackedIndices(Indices):
+    """Integer codes that share bytes; `values` unpacks them.
+
+    Attributes:
+        packed: see `vqzoo.numerics.decoding.packed`.
+        width: bits of a code, 1, 2 or 4; or 16.
+        axis: that codes share bytes along, counted from the first one.
+        length: of that axis before it was packed.
+    """
+
+    packed: Tensor
+    width: int
+    axis: int
+    length: int
+
+    def __init__(
+        self, packed: Tensor, cardinality: int, width: int, axis: int, length: int
+    ) -> None:
+        fields: dict[str, Any] = {
+            "packed": packed,
+            "cardinality": cardinality,
+            "width": width,
+            "axis": axis,
+            "length": length,
+        }
+        for name, value in fields.items():
+            object.__setattr__(self, name, value)
+
+    @property
+    def values(self) -> Tensor:  # type: ignore[override]
+        """The codes, unpacked anew: uint8, or int32 above 256 symbols."""
+        return unpack(self.packed, self.width, self.axis, self.length)
+
+    def narrow(self, axis: int, start: int, stop: int) -> Indices:
+        """The codes from `start` to `stop` - 1 along an axis; packed, if it is another one."""
+        if axis == self.axis and self.width < 8:
+            return Indices(self.values, self.cardinality).narrow(axis, start, stop)
+        length = stop - start if axis == self.axis else self.length
+        part = self.packed.narrow(axis, start, stop - start)
+        return PackedIndices(part, self.cardinality, self.width, self.axis, length)
+
+    def to(self, device: torch.device) -> Indices:
+        """The same codes on a device."""
+        packed = self.packed.to(device)
+        return PackedIndices(packed, self.cardinality, self.width, self.axis, self.length)
+
+    def as_read(self) -> Indices:
+        """The codes, unpacked."""
+        return Indices(self.values, self.cardinality).as_read()
+
+
+def packed_indices(part: Indices, axis: int) -> Indices:
+    """Pack codes along an axis; those of five to eight bits stay as they are."""
+    width = width_of(part.cardinality)
+    if width == 8 or not part.values.dim():
+        return part
+    axis %= part.values.dim()
+    packed = pack(part.values, width, axis)
+    return PackedIndices(packed, part.cardinality, width, axis, part.values.shape[axis])
+
+
+def decode_table(part: Indices, table: Tensor, out: Tensor) -> Tensor:
+    """Fill a contiguous float32 `out` (m, n) with table[codes], codes packed along rows or not."""
+    if isinstance(part, PackedIndices) and part.width < 8 and out.device.type == "cpu":
+        return decode_packed(part.packed, part.width, table, out)
+    return decode_scalar(part.values, table, out)
+
+
+def multiply_table(
+    part: Indices, table: Tensor, x: Tensor, zero: int | None = None
+) -> Tensor | None:
+    """x·Wᵀ with W = table[codes], codes packed along rows or not; see `multiply_scalars`.
+
+    Returns:
+        (r, m); None where decoding W is faster, or codes have more than 8 bits.
+    """
+    if len(x) > MOST_INPUTS or part.cardinality > 256:
+        return None
+    if isinstance(part, PackedIndices):
+        return multiply_scalars(x, part.packed, part.width, table, zero)
+    return multiply_scalars(x, part.values, 8, table, zero)
