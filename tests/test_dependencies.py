@@ -26,11 +26,11 @@ DISTRIBUTIONS = {
 BROUGHT_BY_TORCH = {"triton"}
 # Folder -> the extras whose packages it may import besides the dependencies.
 EXTRAS = {
-    "vqzoo": ("onnx", "coreml", "report"),
+    "vqzoo": ("onnx", "coreml", "report", "openvino"),
     "plugins": ("onnx", "coreml", "ray"),
     "tools": (),
     "docs": ("docs",),
-    "tests": ("test", "browser", "coreml", "ray"),
+    "tests": ("test", "browser", "coreml", "ray", "openvino"),
     "tests/benchmarks": ("test", "cuda-bench", "codec-bench", "ray"),
 }
 

@@ -25,14 +25,15 @@ class NpzTables(Importer):
 
     name = "npz-tables"
     summary = "numpy files with a table and codes for each layer"
+    source = "numpy.savez"
 
     def read(self, path: Path, target: ImportTarget) -> ImportedNetwork:
         """Tables become the codebooks of km, without loss."""
         try:
             with np.load(path, allow_pickle=False) as file:  # objects would be executed
                 arrays = {name: file[name] for name in file.files}
-        except (OSError, ValueError) as error:
-            raise VqzooError(f"{path} is no .npz file: {error}") from None
+        except Exception as error:  # of a hostile file: anything
+            raise VqzooError(f"{path} is no .npz file: {str(error).splitlines()[:1]}") from None
         layers = {}
         for key, layer in target.layers.items():
             name = key.removesuffix(".weight")

@@ -9,6 +9,7 @@ from vqzoo.errors import UsageError, VqzooError, one_line
 from vqzoo.plugin import ImportedNetwork, Importer, ImportTarget
 from vqzoo_importers.graph_network import Constant, GraphLayer, GraphNorm, graph_network
 from vqzoo_importers.onnx_constants import Constants, constants_of
+from vqzoo_importers.onnx_contents import METADATA, network_of_contents
 from vqzoo_importers.tables import TableTensor
 
 _NORM = "BatchNormalization"
@@ -17,7 +18,8 @@ _LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 class Onnx(Importer):
     """Conv, Gemm and MatMul whose weights come from DequantizeLinear, or from Gather in a codebook,
-    followed by reshaping, transposing and scaling; and weights that are plain initializers."""
+    followed by reshaping, transposing and scaling; and weights that are plain initializers. Files
+    of `vqzoo export` say themselves what codes they have."""
 
     name = "onnx"
     summary = "ONNX files whose weights come from DequantizeLinear or Gather"
@@ -27,6 +29,9 @@ class Onnx(Importer):
         """Weights belong to layers by their names, or where names say nothing, by their order."""
         model = _load(path)
         limit = 2 * sum(math.prod(shape) for shape in target.shapes.values()) + (1 << 16)
+        said = {entry.key: entry.value for entry in model.metadata_props}
+        if METADATA in said:
+            return network_of_contents(path, said[METADATA], model, target, limit)
         try:
             constants = constants_of(model, limit)
         except VqzooError as error:
@@ -45,7 +50,6 @@ class Onnx(Importer):
             if layer.name not in plain and not isinstance(layer.weight, TableTensor)
         ]
         dense = {key: constants.values[key] for key in target.shapes if key in constants.values}
-        said = {entry.key: entry.value for entry in model.metadata_props}
         licence = said.get("license") or said.get("licence")
         return graph_network(path, layers, norms, dense, target, licence, said.get("origin"), notes)
 

@@ -38,15 +38,17 @@ def test_the_modes_are_measured_and_onnx_is_left_out_with_a_reason(
     done = CliRunner().invoke(app, [*words, "--json"])
     assert done.exit_code == 0, done.stderr
     record = json.loads(done.stdout)
-    assert [runtime["name"] for runtime in record["runtimes"]] == ["dense", "decoded", "codes"]
-    assert set(record["left_out"]) == {"onnx", "onnx-codes"}
+    names = [runtime["name"] for runtime in record["runtimes"]]
+    assert names == ["dense", "decoded", "codes", "pt2"]
+    assert set(record["left_out"]) == {"onnx", "onnx-codes", "openvino"}
     assert "vqzoo[onnx]" in record["left_out"]["onnx"]
     assert record["machine"]["threads"] == 1
-    dense, decoded, codes = record["runtimes"]
+    dense, decoded, codes, program = record["runtimes"]
     file = (artifact / "vqzoo.safetensors").stat().st_size
     assert decoded["bytes"] == codes["bytes"] == file < dense["bytes"]
     assert decoded["error"] == 0.0
-    assert codes["error"] < 1e-4
+    assert max(codes["error"], program["error"]) < 1e-4
+    assert program["bytes"] < dense["bytes"]
     for runtime in record["runtimes"]:
         assert runtime["load"] > 0
         assert [figures["batch"] for figures in runtime["latencies"]] == [1, 3]
@@ -63,8 +65,8 @@ def test_onnxruntime_takes_part_and_the_table_says_so(artifact: Path) -> None:
     done = CliRunner().invoke(app, ["bench", str(artifact), "--batches", "1", "--repeats", "6"])
     assert done.exit_code == 0, done.stderr
     lines = done.stdout.splitlines()
-    names = [line.split()[0] for line in lines[1:6]]
-    assert names == ["dense", "decoded", "codes", "onnx", "onnx-codes"]
+    names = [line.split()[0] for line in lines[1:7]]
+    assert names == ["dense", "decoded", "codes", "pt2", "onnx", "onnx-codes"]
     assert "torch " in done.stdout
     assert "6 passes" in done.stdout
 

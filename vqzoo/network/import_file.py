@@ -20,6 +20,7 @@ from vqzoo.models.timm_config import timm_config
 from vqzoo.network.imported import fill_network, import_target, read_file
 from vqzoo.network.load import load
 from vqzoo.network.proof import prove
+from vqzoo.numerics.arrays import exact_half
 from vqzoo.plugin.files import plugin_files
 from vqzoo.plugin.formats.importer import ImportedNetwork
 from vqzoo.plugin.limits import MAX_NAME_LENGTH
@@ -178,8 +179,9 @@ def _with_halves(model: nn.Module, network: ImportedNetwork) -> nn.Module:
         values = holder.detach()
         if name in network.layers or values.dtype != torch.float32:
             continue
-        if torch.equal(values.half().float(), values):
-            holder.data = values.half()
+        half = exact_half(values)
+        if half is not None:
+            holder.data = half
     return copy
 
 

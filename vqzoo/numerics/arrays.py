@@ -59,6 +59,12 @@ def all_finite(tensor: Tensor) -> bool:
         return all(run_tasks(_chunk_finite, tensor.detach().view(-1).split(_CHUNK)))
 
 
+def exact_half(values: Tensor) -> Tensor | None:
+    """float32 values as float16, if that holds each of them exactly; None if not."""
+    half = values.half()
+    return half if torch.equal(half.float(), values) else None
+
+
 def _chunk_finite(values: Tensor) -> bool:
     if not values.numel():
         return True

@@ -2,6 +2,7 @@
 
 from vqzoo.testing.broken import ContractBroken
 from vqzoo.testing.engine import check_engine
+from vqzoo.testing.importer import check_importer
 from vqzoo.testing.packing import check_packing
 from vqzoo.testing.quantizer import check_quantizer
 from vqzoo.testing.selector import check_selector
@@ -10,6 +11,7 @@ from vqzoo.testing.transform import check_transform
 __all__ = [
     "ContractBroken",
     "check_engine",
+    "check_importer",
     "check_packing",
     "check_quantizer",
     "check_selector",

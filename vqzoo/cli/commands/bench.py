@@ -39,9 +39,10 @@ def bench(
     """Measure what an artifact's network costs to run: load time, latency and memory on the CPU.
 
     Each runtime gets a process of its own. dense: timm's network with decoded weights, without
-    vqzoo. decoded and codes: the modes of vqzoo.load. onnx: onnxruntime on ONNX with codes, which
-    it decodes while it loads; onnx-codes: the same file, decoded at each pass. A latency is the
-    median with its 95% confidence interval.
+    vqzoo. decoded and codes: the modes of vqzoo.load. pt2: a program of torch.export, decoded at
+    each pass. onnx: onnxruntime on ONNX with codes, which it decodes while it loads; onnx-codes:
+    the same file, decoded at each pass. openvino: OpenVINO, which decodes while it loads. A latency
+    is the median with its 95% confidence interval.
     """
     from vqzoo.cli.progress import TerminalWatcher
     from vqzoo.network.bench.bench import bench as measure

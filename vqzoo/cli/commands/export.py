@@ -21,7 +21,9 @@ def export(
             metavar="ARTIFACT", help="A folder, or ORG/NAME on the Hub.", show_default=False
         ),
     ],
-    to: Annotated[str, typer.Option(help="onnx, web, pt2, coreml or dense.", show_default=False)],
+    to: Annotated[
+        str, typer.Option(help="onnx, web, pt2, openvino, coreml or dense.", show_default=False)
+    ],
     out: Annotated[
         Path | None, typer.Option(help="The folder to write. [dim]default: <artifact>-<to>[/]")
     ] = None,
@@ -40,8 +42,9 @@ def export(
 
     onnx: one file for any batch size, in standard operators, checked in onnxruntime. web: a
     static folder with a page that classifies pictures in the browser, onnxruntime-web beside it.
-    pt2: a program of torch.export, which torch runs without vqzoo and timm. coreml: an .mlpackage
-    for one image, for iOS 18 and macOS 15, whose weights are checked, as nothing here runs it.
+    pt2: a program of torch.export, which torch runs without vqzoo and timm. openvino: model.xml
+    and model.bin, OpenVINO's IR, for any batch size. coreml: an .mlpackage for one image, for iOS
+    18 and macOS 15, whose weights are checked, as nothing here runs it.
     dense: a folder for [bold]timm.create_model('local-dir:DIR', pretrained=True)[/]; AlexNet's
     model.safetensors is also a state dict for torchvision.
     """

@@ -18,7 +18,7 @@ import torch
 from vqzoo.data.model_input import input_size
 from vqzoo.errors import UsageError, VqzooError
 from vqzoo.network.bench.latency import FEWEST_PASSES, latency
-from vqzoo.network.export import dense, export, onnx
+from vqzoo.network.export import dense, export, onnx, openvino, program
 from vqzoo.network.load import load, verified_artifact
 from vqzoo.numerics.threads import thread_count
 from vqzoo.plugin.files import files_in_use
@@ -26,6 +26,12 @@ from vqzoo.progress import SilentWatcher, Watcher
 from vqzoo.report.costs.record import BenchRecord, Latency, Machine, RuntimeRecord
 
 MOST_IMAGES = 4096  # in a batch
+# Formats of `vqzoo export`: the file that is loaded, the packages it takes, and the runtimes.
+_EXPORTED = {
+    "pt2": (program.FILE, (), ("pt2",)),
+    "onnx": (onnx.FILE, onnx.PACKAGES, ("onnx", "onnx-codes")),
+    "openvino": ("model.xml", openvino.PACKAGES, ("openvino",)),
+}
 _WORKER = "vqzoo.network.bench.worker"
 
 
@@ -49,8 +55,9 @@ def bench(
     """Measure load time, latency and memory of an artifact's network on the CPU.
 
     Each runtime has a new process: "dense" is timm's network with decoded weights from
-    `vqzoo export --to dense`; "decoded" and "codes" are the modes of `vqzoo.load`; "onnx" and
-    "onnx-codes" are onnxruntime on ONNX with codes, with constants folded at load, and not.
+    `vqzoo export --to dense`; "decoded" and "codes" are the modes of `vqzoo.load`; "pt2" is torch
+    on a program of torch.export; "onnx" and "onnx-codes" are onnxruntime on ONNX with codes, with
+    constants folded at load, and not; "openvino" is OpenVINO.
 
     Args:
         source: an artifact's folder or repository.
@@ -114,19 +121,19 @@ def _runtimes(
     yield _Runtime("dense", parent / "dense", (parent / "dense" / dense.FILE).stat().st_size)
     yield _Runtime("decoded", artifact, weights.stat().st_size)
     yield _Runtime("codes", artifact, weights.stat().st_size)
-    missing = [package for package in onnx.PACKAGES if find_spec(package) is None]
-    reason = f"{', '.join(missing)} not installed: pip install 'vqzoo[onnx]'" if missing else ""
-    if not reason:
-        try:
-            export(artifact, "onnx", parent / "onnx", watcher=watcher)
-        except VqzooError as error:  # not every network can be exported
-            reason = str(error)
-    for name in ("onnx", "onnx-codes"):
-        if reason:
-            left_out[name] = reason
-        else:
-            file = parent / "onnx" / onnx.FILE
-            yield _Runtime(name, file, file.stat().st_size)
+    for name, (file, packages, kinds) in _EXPORTED.items():
+        missing = [package for package in packages if find_spec(package) is None]
+        reason = f"{', '.join(missing)} not installed: pip install 'vqzoo[{name}]'"
+        if not missing:
+            try:
+                exported = export(artifact, name, parent / name, watcher=watcher)
+            except VqzooError as error:  # not every network can be exported
+                reason, missing = str(error), [name]
+        for kind in kinds:
+            if missing:
+                left_out[kind] = reason
+            else:
+                yield _Runtime(kind, parent / name / file, exported.bytes)
 
 
 def _warm(artifact: Path, watcher: Watcher) -> tuple[int, int, int]:
@@ -173,7 +180,7 @@ def _error(logits: Sequence[float], expected: "np.ndarray[Any, Any]") -> float:
 
 
 def _machine(threads: int) -> Machine:
-    names = ("vqzoo", "torch", "timm", "onnxruntime")
+    names = ("vqzoo", "torch", "timm", "onnxruntime", "openvino")
     packages = {name: version(name) for name in names if find_spec(name) is not None}
     return Machine(cpu=_cpu(), threads=threads, packages=packages)
 

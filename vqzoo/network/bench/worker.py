@@ -22,9 +22,9 @@ def main(task: dict[str, Any]) -> dict[str, Any]:
     """Measure one runtime.
 
     Args:
-        task: the "kind" of runtime ("dense", "decoded", "codes", "onnx" or "onnx-codes"), the
-            "path" of its file or folder, "plugins" (files), "batches" (ascending sizes),
-            "repeats", "threads", and the "size" of images (channels, height, width).
+        task: the "kind" of runtime (see `_LOADERS`), the "path" of its file or folder, "plugins"
+            (files), "batches" (ascending sizes), "repeats", "threads", and the "size" of images
+            (channels, height, width).
 
     Returns:
         "load" in seconds; "imported", the bytes held when the packages were imported; "seconds" of
@@ -135,12 +135,34 @@ def _onnx(task: dict[str, Any]) -> Callable[[], Run]:
     return load
 
 
+def _program(task: dict[str, Any]) -> Callable[[], Run]:
+    import torch
+
+    torch.set_num_threads(task["threads"])
+    return lambda: _torch(torch.export.load(task["path"]).module())
+
+
+def _openvino(task: dict[str, Any]) -> Callable[[], Run]:
+    import openvino
+
+    core = openvino.Core()
+    settings = {"INFERENCE_NUM_THREADS": task["threads"], "INFERENCE_PRECISION_HINT": "f32"}
+
+    def load() -> Run:
+        compiled = core.compile_model(task["path"], "CPU", settings)
+        return lambda images: compiled(images)[0]
+
+    return load
+
+
 _LOADERS: dict[str, Callable[[dict[str, Any]], Callable[[], Run]]] = {
     "dense": _dense,
     "decoded": _artifact,
     "codes": _artifact,
+    "pt2": _program,
     "onnx": _onnx,
     "onnx-codes": _onnx,
+    "openvino": _openvino,
 }
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from vqzoo.artifact.folder import check_new_folder, new_folder
 from vqzoo.artifact.schema import CONFIG_FILE
 from vqzoo.errors import UsageError
 from vqzoo.network.build import build_with_codes
-from vqzoo.network.export import dense, onnx, program
+from vqzoo.network.export import dense, onnx, openvino, program
 from vqzoo.network.export.coreml import package
 from vqzoo.network.export.packed_weight import decode_in_graph
 from vqzoo.network.export.record import Exported, Weights, Written
@@ -30,7 +30,7 @@ class _Format:
     """A format.
 
     Attributes:
-        file: that holds the network; it may be a folder.
+        file: that holds the network, or a folder, or a pattern of several.
         write: takes the network to write, the same network with dense weights, and the folder.
         weights: what the format takes, the default first.
         extra: of vqzoo, that brings the packages that it needs.
@@ -51,6 +51,9 @@ FORMATS = {
     "onnx": _Format(onnx.FILE, onnx.write_onnx, ("codes", "dense"), "onnx", onnx.PACKAGES),
     "web": _Format(web.FILE, web.write_web, ("codes", "dense"), "onnx", onnx.PACKAGES),
     "pt2": _Format(program.FILE, program.write_program, ("codes", "dense")),
+    "openvino": _Format(
+        openvino.FILES, openvino.write_openvino, ("codes", "dense"), "openvino", openvino.PACKAGES
+    ),
     "coreml": _Format(
         package.FOLDER, package.write_coreml, ("codes", "dense"), "coreml", package.PACKAGES
     ),
@@ -74,7 +77,7 @@ def export(
             timm's); for AlexNet, its model.safetensors is torchvision's state dict too. "onnx"
             writes model.onnx, "pt2" a program of torch.export; both take any batch size. "web"
             writes a static page that classifies pictures in the browser, "coreml" a Core ML
-            package for one image.
+            package for one image, "openvino" OpenVINO's model.xml and model.bin.
         out: a folder that does not exist or is empty.
         weights: "codes" stores packed codes, which the network decodes by its own operations;
             "dense" stores decoded weights. The default is "codes" where the format has them.
@@ -112,7 +115,7 @@ def export(
         format=to,
         weights=stored,
         files=tuple(sorted(path for path in target.rglob("*") if path.is_file())),
-        bytes=_size(target / chosen.file),
+        bytes=sum(_size(path) for path in target.glob(chosen.file)),
         artifact_bytes=artifact.header.file_bytes,
         written=written,
     )

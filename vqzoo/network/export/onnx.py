@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from vqzoo.errors import VqzooError, one_line
 from vqzoo.network.export.compare import TOLERANCE, compare, example_images
+from vqzoo.network.export.halves import stored_half
+from vqzoo.network.export.onnx_contents import METADATA, network_contents
+from vqzoo.network.export.packed_weight import packed_codes
 from vqzoo.network.export.record import Written
 
 if TYPE_CHECKING:
@@ -21,13 +24,13 @@ OPSET = 20
 # Constants are folded up to so many elements: shapes and the like, but no weights.
 _FOLDED = 64
 _SHARED = 4096  # elements of initializers that are compared with each other
-_LEAST_HALF = 64  # elements of a tensor that is worth a Cast
 
 
 def write_onnx(model: nn.Module, dense: nn.Module, folder: Path) -> Written:
     """Write model.onnx for any batch size, and run it with onnxruntime.
 
-    float32 constants whose values float16 holds exactly are stored as float16.
+    float32 constants whose values float16 holds exactly are stored as float16. With codes, the
+    file's metadata says which initializers hold them, for `vqzoo import`.
 
     Args:
         model: the network, its weights dense or decoded by its own operations.
@@ -44,6 +47,10 @@ def write_onnx(model: nn.Module, dense: nn.Module, folder: Path) -> Written:
     graph: onnx_ir.Model = program.model
     _simplify(graph)
     _store_halves(graph)
+    if codes := packed_codes(model):
+        contents = network_contents(graph.graph, codes, dense.state_dict(), _FOLDED)
+        if contents is not None:
+            graph.metadata_props[METADATA] = contents
     proto = onnx_ir.to_proto(graph)
     proto.graph.ClearField("value_info")  # runtimes infer shapes and types; they take space
     onnx.save(proto, folder / FILE)
@@ -97,14 +104,12 @@ def _store_halves(graph: "onnx_ir.Model") -> None:
     first = graph.graph[0]
     for name, value in list(graph.graph.initializers.items()):
         values = value.const_value
-        if values is None or values.dtype != onnx_ir.DataType.FLOAT or values.size < _LEAST_HALF:
+        if values is None or values.dtype != onnx_ir.DataType.FLOAT:
             continue
-        exact = values.numpy()
-        with np.errstate(over="ignore"):
-            half = exact.astype(np.float16)
-        if not np.array_equal(half.astype(np.float32), exact):
+        half = stored_half(torch.from_numpy(np.array(values.numpy())))
+        if half is None:
             continue
-        stored = onnx_ir.Value(name=f"{name}.half", const_value=onnx_ir.tensor(half))
+        stored = onnx_ir.Value(name=f"{name}.half", const_value=onnx_ir.tensor(half.numpy()))
         stored.shape, stored.type = value.shape, onnx_ir.TensorType(onnx_ir.DataType.FLOAT16)
         cast = onnx_ir.node("Cast", [stored], attributes={"to": onnx_ir.DataType.FLOAT})
         cast.outputs[0].name = f"{name}.single"

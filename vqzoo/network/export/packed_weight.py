@@ -1,4 +1,4 @@
-"""Weights that a network decodes by torch's own operations, from packed codes or from float16."""
+"""Weights that a network decodes by torch's own operations from packed codes."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -88,6 +88,17 @@ def _with(
     return replace(code, code=replace(code.code, parts=parts, children=children))
 
 
+def packed_codes(model: nn.Module) -> dict[str, MethodCode]:
+    """Key in the state dict -> code of each weight that a network decodes itself."""
+    return {
+        f"{path}.{name}" if path else name: chain[0].code()
+        for path, module in model.named_modules()
+        if is_parametrized(module)
+        for name, chain in module.parametrizations.items()
+        if isinstance(chain[0], PackedWeight)
+    }
+
+
 def decode_in_graph(model: nn.Module, codes: Mapping[str, MethodCode], plugins: Plugins) -> None:
     """Let a network decode weights from packed codes whenever it reads them, in place.
 
@@ -102,25 +113,3 @@ def decode_in_graph(model: nn.Module, codes: Mapping[str, MethodCode], plugins: 
         weight = getattr(module, name)
         packed = PackedWeight(code, weight.shape, weight.dtype, plugins)
         register_parametrization(module, name, packed, unsafe=True)
-
-
-class HalfParameter(nn.Module):
-    """Widens a parameter that is stored in float16."""
-
-    def forward(self, stored: Tensor) -> Tensor:
-        """The parameter in float32."""
-        return stored.float()
-
-    def right_inverse(self, parameter: Tensor) -> list[Tensor]:
-        """What is stored; a list, as torch lets a single tensor keep its dtype alone."""
-        return [parameter.half()]
-
-
-def store_halves(model: nn.Module) -> None:
-    """Store float32 parameters whose values float16 holds exactly as float16, in place."""
-    for module in list(model.modules()):
-        for name, parameter in list(module._parameters.items()):
-            if parameter is None or parameter.dtype != torch.float32 or is_parametrized(module):
-                continue
-            if torch.equal(parameter.half().float(), parameter):
-                register_parametrization(module, name, HalfParameter(), unsafe=True)

@@ -7,7 +7,7 @@ from torch import nn
 
 from vqzoo.errors import VqzooError, one_line
 from vqzoo.network.export.compare import TOLERANCE, compare, example_images
-from vqzoo.network.export.packed_weight import store_halves
+from vqzoo.network.export.halves import store_halves
 from vqzoo.network.export.record import Written
 
 FILE = "model.pt2"

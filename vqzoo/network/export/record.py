@@ -61,7 +61,7 @@ class Exported:
     """An exported network.
 
     Attributes:
-        format: "dense", "onnx", "web", "pt2" or "coreml".
+        format: "dense", "onnx", "web", "pt2", "openvino" or "coreml".
         weights: whether the weights are "codes", decoded by the network itself, or "dense".
         files: the files of the folder, sorted.
         bytes: of the file that holds the network.

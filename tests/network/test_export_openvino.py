@@ -1,0 +1,41 @@
+"""OpenVINO's IR: codes stay codes in the file."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+
+import vqzoo
+from vqzoo.network.export import export
+
+openvino = pytest.importorskip("openvino")
+pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+
+
+def test_openvino_gets_codes_and_computes_the_same_for_any_batch(tmp_path: Path) -> None:
+    vqzoo.register_models()
+    torch.manual_seed(0)
+    model = timm.create_model("alexnet_mini").eval()
+    rules = {
+        "classifier.1": ("pq", {"d": 8, "k": 256}),
+        "classifier.4": ("rtn", {"format": "int4"}),
+        "features.8": ("km", {"k": 5}),
+    }
+    vqzoo.compress(model, rules).save(tmp_path / "a", packing="bits", rest="float16")
+    exported = export(tmp_path / "a", "openvino", tmp_path / "o")
+    graph, weights = tmp_path / "o/model.xml", tmp_path / "o/model.bin"
+    assert exported.bytes == graph.stat().st_size + weights.stat().st_size
+    assert weights.stat().st_size <= 1.04 * exported.artifact_bytes
+    assert graph.stat().st_size <= 20_000 * 8
+    assert not (tmp_path / "o/model.onnx").exists()
+    core = openvino.Core()
+    compiled = core.compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    dense = vqzoo.load(tmp_path / "a")
+    for batch in (5, 1):
+        images = torch.randn(batch, 1, 28, 28, generator=torch.Generator().manual_seed(batch))
+        logits = compiled(images.numpy())[0]
+        expected = dense(images).detach().numpy()
+        np.testing.assert_allclose(logits, expected, rtol=1e-3, atol=1e-4)
