@@ -34,6 +34,8 @@ class Answer:
     def __call__(self, call: bytes) -> bytes:
         """Run the call."""
         os.environ.update(dict.fromkeys(THREAD_LIMITS, str(self.threads)))  # before torch is loaded
+        if (controller := os.environ.get("SUBMITIT_LOCAL_JOB_ID")) is not None:
+            Thread(target=_end_with, args=(int(controller),), daemon=True).start()
         answered = answer(call, self.threads)
         if self.leaving:  # `answer` has caught the exit of submitit's signal handler
             returned, error = pickle.loads(answered)
@@ -45,6 +47,14 @@ class Answer:
         """The call to make in the next attempt."""
         self.leaving = True
         return submitit.helpers.DelayedSubmission(Answer(self.threads), call)
+
+
+def _end_with(parent: int) -> None:
+    """End this process when its parent has ended: submitit's local jobs may leave it behind if they
+    are cancelled while they start it. Slurm itself ends whole jobs."""
+    while os.getppid() == parent:
+        time.sleep(0.1)
+    os._exit(1)
 
 
 @dataclass
@@ -161,7 +171,7 @@ class SlurmExecutor(Executor):
     def _collect(self, *, cancelled: bool = False) -> None:
         """Complete the futures of jobs that have ended. Those of cancelled jobs have no answer to
         wait for, and Slurm is asked at once."""
-        latency = 0.0 if cancelled else self.pace.latency
+        latency = min(self.pace.latency, 1.0) if cancelled else self.pace.latency
         for index, (future, running) in enumerate(list(self._running.items())):
             # One question is about all jobs.
             if not running.job.done(force_check=cancelled and index == 0):
