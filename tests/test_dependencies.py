@@ -18,6 +18,7 @@ DISTRIBUTIONS = {
     "PIL": "pillow",
     "faiss": "faiss-cpu",
     "importlinter": "import-linter",
+    "mlflow": "mlflow-skinny",
     "sklearn": "scikit-learn",
     "vl_convert": "vl-convert-python",
     "yaml": "pyyaml",
@@ -27,10 +28,10 @@ BROUGHT_BY_TORCH = {"triton"}
 # Folder -> the extras whose packages it may import besides the dependencies.
 EXTRAS = {
     "vqzoo": ("onnx", "coreml", "report", "openvino"),
-    "plugins": ("onnx", "coreml", "ray"),
+    "plugins": ("onnx", "coreml", "ray", "slurm"),
     "tools": (),
-    "docs": ("docs",),
-    "tests": ("test", "browser", "coreml", "ray", "openvino"),
+    "docs": ("docs", "observe"),
+    "tests": ("test", "browser", "coreml", "ray", "openvino", "slurm", "observe"),
     "tests/benchmarks": ("test", "cuda-bench", "codec-bench", "ray"),
 }
 

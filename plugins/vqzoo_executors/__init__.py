@@ -3,6 +3,7 @@
 from vqzoo.plugin import Engine, hookimpl
 from vqzoo_executors.local import Local
 from vqzoo_executors.ray_engine import Ray
+from vqzoo_executors.slurm_engine import Slurm
 
 vqzoo_contract = 1
 
@@ -10,4 +11,4 @@ vqzoo_contract = 1
 @hookimpl
 def vqzoo_executors() -> list[Engine]:
     """The built-in engines."""
-    return [Local(), Ray()]
+    return [Local(), Ray(), Slurm()]

@@ -167,7 +167,7 @@ def _serve(worker: _Worker, calls: "SimpleQueue[_Call | None]") -> None:
             continue
         try:
             answered = worker.run(call)
-        except WorkerLost as error:
+        except Exception as error:  # WorkerLost, or a process that does not start
             future.set_exception(error)
         else:
             settle(future, answered)

@@ -36,6 +36,10 @@ class Ray(Engine):
         process is connected already, it stays so.
         """
         self.check(address)
+        if resources.gpus > 1 and not float(resources.gpus).is_integer():
+            raise UsageError(
+                f"Ray gives a call a part of one GPU or whole ones, not {resources.gpus}"
+            )
         import ray
 
         from vqzoo_executors.ray_executor import RayExecutor
@@ -44,7 +48,12 @@ class Ray(Engine):
         if not connected:
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
             try:
-                ray.init(address or None, log_to_driver=False, logging_level="warning")
+                ray.init(
+                    address or None,
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level="warning",
+                )
             except Exception as error:  # Ray raises whatever its parts raise
                 where = f"to {address}" if address else "or start"
                 raise VqzooError(f"Ray does not connect {where}: {one_line(error)}") from error

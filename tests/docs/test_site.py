@@ -88,8 +88,9 @@ def test_the_reference_lists_every_command_and_option(site_hooks: ModuleType) ->
 
 
 def test_pages_show_the_tested_examples(site_hooks: ModuleType) -> None:
-    """The page shows every example of a plugin, whole and unchanged."""
-    page = site_hooks.on_page_markdown((DOCS / "write-a-plugin.md").read_text())
+    """The pages show every example of a plugin, whole and unchanged."""
+    pages = [(DOCS / name).read_text() for name in ("write-a-plugin.md", "observe.md")]
+    page = site_hooks.on_page_markdown("".join(pages))
     assert "<!--" not in page
     examples = [*(DOCS / "examples").glob("*.py"), DOCS / "example_plugin/src/vqzoo_e8/__init__.py"]
     plugins = [text for path in examples if "@hookimpl" in (text := path.read_text())]

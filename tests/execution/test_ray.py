@@ -28,7 +28,9 @@ engine = installed_plugins().engines.get("ray").item
 def cluster() -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    cluster = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False}
+    )
     cluster.add_node(num_cpus=1)
     try:
         yield cluster
@@ -36,7 +38,7 @@ def cluster() -> Iterator[Any]:
         cluster.shutdown()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def executor(cluster: Any) -> Iterator[Executor]:
     executor = engine.start(cluster.address, CallResources(cpus=1))
     try:
@@ -46,20 +48,21 @@ def executor(cluster: Any) -> Iterator[Executor]:
 
 
 def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
 
 def test_it_keeps_the_contract(cluster: Any) -> None:
+    """Comes first: later tests stay connected, and a connected process stays so."""
     check_engine(engine, cluster.address)
     assert not ray.is_initialized()
 
 
 def test_calls_run_on_both_nodes(executor: Executor) -> None:
     calls = [executor.submit(eval, SLOW_NODE) for _ in range(8)]
-    assert len({call.result(60) for call in calls}) == 2
+    assert len({call.result(300) for call in calls}) == 2
 
 
 def test_a_worker_that_is_killed_costs_nothing(executor: Executor, tmp_path: Path) -> None:
@@ -77,8 +80,8 @@ def test_a_worker_that_is_killed_costs_nothing(executor: Executor, tmp_path: Pat
     others = [executor.submit(pow, i, 2) for i in range(20)]
     until(pid.exists)
     os.kill(int(pid.read_text()), signal.SIGKILL)
-    assert call.result(60) is None
-    assert [other.result(60) for other in others] == [i * i for i in range(20)]
+    assert call.result(300) is None
+    assert [other.result(300) for other in others] == [i * i for i in range(20)]
 
 
 def test_nodes_come_and_go(cluster: Any, executor: Executor) -> None:
@@ -87,9 +90,9 @@ def test_nodes_come_and_go(cluster: Any, executor: Executor) -> None:
     until(lambda: any(call.done() and call.result() == leaving.node_id for call in calls))
     cluster.remove_node(leaving, allow_graceful=False)
     arriving = cluster.add_node(num_cpus=2)
-    nodes = [call.result(60) for call in calls]
+    nodes = [call.result(300) for call in calls]
     more = [executor.submit(eval, SLOW_NODE) for _ in range(12)]
-    nodes += [call.result(60) for call in more]
+    nodes += [call.result(300) for call in more]
     assert len(nodes) == 36
     assert {leaving.node_id, arriving.node_id} < set(nodes)
     cluster.remove_node(arriving)
@@ -102,7 +105,7 @@ def test_a_cancelled_future_cancels_its_task(executor: Executor, tmp_path: Path)
     until(path.exists)
     assert endless.cancel()
     ends = [executor.submit(pow, i, 2) for i in range(4)]  # more than the nodes run at once
-    assert not wait(ends, 60).not_done
+    assert not wait(ends, 300).not_done
     size = path.stat().st_size
     time.sleep(0.3)
     assert path.stat().st_size == size

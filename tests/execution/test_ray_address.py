@@ -5,6 +5,7 @@ import sys
 import pytest
 
 from vqzoo.errors import UsageError
+from vqzoo.plugin import CallResources
 from vqzoo.plugin.manager import installed_plugins
 
 engine = installed_plugins().engines.get("ray").item
@@ -20,3 +21,9 @@ def test_without_ray_the_engine_says_what_to_install(monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UsageError, match=r"pip install 'vqzoo\[ray\]'"):
         engine.check("")
+
+
+def test_parts_of_several_gpus_are_refused() -> None:
+    pytest.importorskip("ray")
+    with pytest.raises(UsageError, match=r"a part of one GPU or whole ones, not 1.5"):
+        engine.start("", CallResources(gpus=1.5))
