@@ -109,7 +109,7 @@ def work_on_cell(cell: Cell) -> Outcome:
 def _portable(error: Exception) -> Exception:
     """The error without its frames, or, where it does not survive pickling, its text alone."""
     try:
-        return pickle.loads(pickle.dumps(error))  # type: ignore[no-any-return]
+        return pickle.loads(pickle.dumps(error))
     except Exception:
         return RuntimeError(cause(error))
 

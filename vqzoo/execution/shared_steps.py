@@ -100,6 +100,6 @@ def _uses_second_order(recipe: Recipe, plugins: Plugins) -> bool:
 
 def _without_options(cell: Cell) -> Cell:
     """The cell without what is a method's own: a wrong option is not for others to fail of."""
-    changes = {"options": {}, "ratio": None, "sequential": False}
+    changes: dict[str, object] = {"options": {}, "ratio": None, "sequential": False}
     recipe = cell.recipe.model_copy(update=changes)
     return replace(cell, recipe=recipe)
