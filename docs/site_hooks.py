@@ -76,7 +76,8 @@ def source_file(path: str) -> str:
 
 
 def _block(title: str, text: str) -> str:
-    return f'```python title="{title}"\n{text}```'
+    language = "yaml" if title.endswith(".yaml") else "python"
+    return f'```{language} title="{title}"\n{text}```'
 
 
 def record_fields() -> str:

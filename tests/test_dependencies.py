@@ -25,12 +25,12 @@ DISTRIBUTIONS = {
 BROUGHT_BY_TORCH = {"triton"}
 # Folder -> the extras whose packages it may import besides the dependencies.
 EXTRAS = {
-    "vqzoo": ("onnx", "coreml"),
-    "plugins": ("onnx", "coreml"),
+    "vqzoo": ("onnx", "coreml", "report"),
+    "plugins": ("onnx", "coreml", "ray"),
     "tools": (),
     "docs": ("docs",),
-    "tests": ("test", "browser", "coreml"),
-    "tests/benchmarks": ("test", "cuda-bench", "codec-bench"),
+    "tests": ("test", "browser", "coreml", "ray"),
+    "tests/benchmarks": ("test", "cuda-bench", "codec-bench", "ray"),
 }
 
 

@@ -7,8 +7,8 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from vqzoo.numerics.coding.gaps import gaps_of, positions_of
 from vqzoo.plugin import Code, Indices, Options, SkipLayer
-from vqzoo_deep_compression.gaps import gaps_of, positions_of
 
 CONV_DENSITY, DENSE_DENSITY = 0.35, 0.1
 DENSE_KINDS = ("linear", "attention")  # of layers; all others are treated as convolutions

@@ -2,6 +2,7 @@
 
 from vqzoo.plugin import Importer, hookimpl
 from vqzoo_importers.coreml import CoreMl
+from vqzoo_importers.deep_compression import DeepCompression
 from vqzoo_importers.kill_the_bits import KillTheBits
 from vqzoo_importers.onnx_file import Onnx
 from vqzoo_importers.permute_quantize import PermuteQuantizeFinetune
@@ -12,4 +13,4 @@ vqzoo_contract = 1
 @hookimpl
 def vqzoo_importers() -> list[Importer]:
     """The built-in importers."""
-    return [KillTheBits(), PermuteQuantizeFinetune(), Onnx(), CoreMl()]
+    return [KillTheBits(), PermuteQuantizeFinetune(), DeepCompression(), Onnx(), CoreMl()]

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Literal, get_args
 
 import torch
@@ -28,6 +29,7 @@ from vqzoo.plugin.formats.packed_indices import decode_table, multiply_table
 from vqzoo.plugin.limits import MAX_CARDINALITY
 from vqzoo_vq.by_answers import best_row_scales, loss_of, value_weights
 from vqzoo_vq.distortion import ROW_SCALE_GAIN, gaussian_distortion
+from vqzoo_vq.moves import best_moves, in_units_of, largest_moves
 from vqzoo_vq.row_scale import (
     Scale,
     check_row_scale,
@@ -161,6 +163,24 @@ class ScalarKMeans(Quantizer):
             scale=row_scale_column(floats),
             group=code.shape[1],
         )
+
+    def reassign(
+        self,
+        code: Code,
+        params: Mapping[str, Tensor],
+        gradient: Tensor,
+        curvature: Tensor,
+        share: float,
+    ) -> Code | None:
+        """Move the weights that promise most to other centroids."""
+        slope, bend = in_units_of(params.get("scale"), gradient, curvature)
+        book = params["codebook"].reshape(1, -1, 1)
+        moves = best_moves(code.indices("codes"), book, slope[:, None], bend[:, None])
+        moved = largest_moves([moves], share)
+        if moved is None:
+            return None
+        codes = Indices(moved[0], book.shape[1])
+        return replace(code, parts={**code.parts, "codes": codes})
 
     def fit(
         self, m: int, n: int, options: ScalarKMeansOptions, note: Callable[[str], None]

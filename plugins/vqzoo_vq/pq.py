@@ -28,6 +28,7 @@ from vqzoo_vq.blocks import (
 )
 from vqzoo_vq.by_answers import best_row_scales
 from vqzoo_vq.distortion import ROW_SCALE_GAIN, gaussian_distortion
+from vqzoo_vq.moves import best_moves, in_units_of, largest_moves
 from vqzoo_vq.pq_feedback import feed_back_columns, feed_back_rows
 from vqzoo_vq.refit import refitted
 from vqzoo_vq.row_scale import (
@@ -178,6 +179,35 @@ class ProductQuantization(Quantizer):
         """Across blocks, whose products are added, where columns are cut."""
         return 0 if code.facts["axis"] == "columns" else -1
 
+    def reassign(
+        self,
+        code: Code,
+        params: Mapping[str, Tensor],
+        gradient: Tensor,
+        curvature: Tensor,
+        share: float,
+    ) -> Code | None:
+        """Move the sub-vectors that promise most to other centroids."""
+        shape, axis = _cut_of(code), _axis_of(code)
+        slopes, bends = (
+            block_points(matrix, shape.d, axis, "block")
+            for matrix in in_units_of(params.get("scale"), gradient, curvature)
+        )
+        names = ["codes" + suffix for suffix in shape.suffixes]
+        books = [params["codebook" + suffix] for suffix in shape.suffixes]
+        moves = [
+            best_moves(code.indices(name), book, slope, bend)
+            for name, book, slope, bend in zip(names, books, slopes, bends, strict=True)
+        ]
+        moved = largest_moves(moves, share)
+        if moved is None:
+            return None
+        parts = {
+            name: Indices(codes, book.shape[1])
+            for name, codes, book in zip(names, moved, books, strict=True)
+        }
+        return replace(code, parts={**code.parts, **parts})
+
     def fit(
         self, m: int, n: int, options: ProductQuantizationOptions, note: Callable[[str], None]
     ) -> ProductQuantizationOptions:
@@ -229,8 +259,12 @@ class ProductQuantization(Quantizer):
         return sum(group.paper_bits for group in groups)
 
 
+def _axis_of(code: Code) -> Axis:
+    return "rows" if code.facts["axis"] == "rows" else "columns"
+
+
 def _cut_of(code: Code) -> Cut:
-    axis: Axis = "rows" if code.facts["axis"] == "rows" else "columns"
+    axis = _axis_of(code)
     return cut(*code.shape, int(code.facts["d"]), axis)
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Literal, get_args
 
 import torch
@@ -25,6 +26,7 @@ from vqzoo_vq.blocks import (
 )
 from vqzoo_vq.by_answers import best_row_scales
 from vqzoo_vq.distortion import ROW_SCALE_GAIN, gaussian_distortion
+from vqzoo_vq.moves import Moves, best_moves, in_units_of, largest_moves
 from vqzoo_vq.refit import refitted
 from vqzoo_vq.row_scale import (
     Scale,
@@ -138,6 +140,42 @@ class ResidualQuantization(Quantizer):
     def rows(self, code: Code, start: int, stop: int) -> Code:
         """Its codes and scale."""
         return code.narrow(start, stop, codes=2, codes_tail=2, scale=0)
+
+    def reassign(
+        self,
+        code: Code,
+        params: Mapping[str, Tensor],
+        gradient: Tensor,
+        curvature: Tensor,
+        share: float,
+    ) -> Code | None:
+        """Move the sub-vectors that promise most, each in the stage where it promises most."""
+        shape = _cut_of(code)
+        slopes, bends = (
+            block_points(matrix, shape.d, "columns", "block")
+            for matrix in in_units_of(params.get("scale"), gradient, curvature)
+        )
+        names = ["codes" + suffix for suffix in shape.suffixes]
+        books = [params["codebook" + suffix] for suffix in shape.suffixes]
+        moves = []
+        for name, book, slope, bend in zip(names, books, slopes, bends, strict=True):
+            codes = code.indices(name)
+            stages = [
+                best_moves(codes[:, stage].contiguous(), book[:, stage], slope, bend)
+                for stage in range(codes.shape[1])
+            ]
+            gain = torch.stack([stage.gain for stage in stages], 1)
+            best = gain == gain.amax(1, keepdim=True)  # a sub-vector moves in one stage alone
+            moved = torch.stack([stage.moved for stage in stages], 1)
+            moves.append(Moves(codes, moved, gain * best))
+        moved_codes = largest_moves(moves, share)
+        if moved_codes is None:
+            return None
+        parts = {
+            name: Indices(codes, book.shape[2])
+            for name, codes, book in zip(names, moved_codes, books, strict=True)
+        }
+        return replace(code, parts={**code.parts, **parts})
 
     def fit(
         self, m: int, n: int, options: ResidualQuantizationOptions, note: Callable[[str], None]

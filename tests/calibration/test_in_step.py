@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 import vqzoo
-from vqzoo.calibration.biases import OutputMeans, with_corrected_biases
-from vqzoo.calibration.in_step import OutOfStep, run_in_step
+from vqzoo.calibration.corrections import with_corrected_layers
+from vqzoo.calibration.in_step import Call, OutOfStep, run_in_step
+from vqzoo.calibration.moments import Moments
 from vqzoo.calibration.passes import Passes
 from vqzoo.calibration.repair import repair
 from vqzoo.data.batches import Batch
@@ -31,11 +32,12 @@ def test_every_batch_is_at_a_layer_before_any_passes_it() -> None:
     bias = network[0].bias.clone()
     stops: list[str] = []
 
-    def add_one(name: str, outputs: list[Tensor]) -> None:
+    def add_one(name: str, calls: list[Call]) -> None:
         stops.append(name)
         part = network[: int(name) + 1]
-        for output, x in zip(outputs, images, strict=True):
-            assert torch.equal(output, part(x))
+        for call, x in zip(calls, images, strict=True):
+            assert torch.equal(call.output, part(x))
+            assert torch.equal(call.arguments[0], part[:-1](x))
         network.get_submodule(name).bias.add_(1)
 
     threads = threading.active_count()
@@ -76,22 +78,21 @@ def test_threads_end_and_hooks_go_whatever_happens(
     threads = threading.active_count()
     network = Branching()
     with pytest.raises(error):
-        run_in_step(network, ["a", "b"], images, lambda name, outputs: None)
+        run_in_step(network, ["a", "b"], images, lambda name, calls: None)
     assert threading.active_count() == threads
     assert not any(module._forward_hooks for module in network.modules())
 
 
 def corrected(dense: nn.Module, small: nn.Module, data: list[Batch], memory: int) -> nn.Module:
-    names = [name for name, m in small.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+    kinds = (nn.Linear, nn.Conv2d, nn.BatchNorm2d)
+    names = [name for name, module in small.named_modules() if isinstance(module, kinds)]
+    names = [name for name in names if getattr(small.get_submodule(name), "bias", None) is not None]
     passes = Passes(lambda: iter(data), sum(len(batch.images) for batch in data), CPU, None)
-    means = OutputMeans()
+    moments = Moments()
     with torch.no_grad():
-        with means.of(dense, names):
+        with moments.of(dense, names):
             list(passes.run(dense))
-        changed, answers = with_corrected_biases(small, means, passes, memory)
-        for answer, batch in zip(answers, data, strict=True):
-            assert torch.equal(answer, changed(batch.images))
-    return changed
+        return with_corrected_layers(small, moments, moments.names(), passes, memory)
 
 
 @pytest.mark.parametrize("name", ["test_vit", "test_convnext", "test_resnet"])
@@ -104,7 +105,7 @@ def test_in_step_and_one_by_one_are_the_same_to_the_bit(name: str) -> None:
     one_by_one = corrected(dense, small, data, 0).state_dict()
     changed = [k for k, v in in_step.items() if not torch.equal(v, small.state_dict()[k])]
     assert changed
-    assert all(key.endswith("bias") for key in changed)
+    assert all(key.endswith(("bias", "running_mean", "running_var")) for key in changed)
     for key, tensor in in_step.items():
         assert torch.equal(tensor, one_by_one[key]), key
 
@@ -133,6 +134,7 @@ def test_a_repair_takes_as_many_passes_for_many_biases_as_for_one() -> None:
     names = [layer.layer.name for layer in small.layers]
     found = repair(dense, small.module, names, start, 11, progress=lambda *step: steps.append(step))
     assert found.biases == names
-    assert len(started) == 3  # the dense network, the compressed one, the corrected one
+    # The dense network and the corrected one; on held-out images also the compressed one.
+    assert len(started) == 5
     assert steps == sorted(steps)
-    assert steps[-1] == (33, 33)
+    assert steps[-1] == (18, 18)

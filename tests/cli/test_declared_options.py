@@ -85,6 +85,7 @@ def call(command: str, *arguments: str) -> str:
         {"checkpoint": None, "weights": "random"},
         {"finetune": None, "repair": "imagefolder:train"},
         {"finetune": None, "recover": True},
+        {"sequential": True},
         {"ratio": None, "size": "2.3MB"},
         {"ratio": None, "price": 2.5e-7, "layers": ("dense",)},
         {"ratio": None, "finetune": None, "max_kl": 0.02, "held_out_images": 70},
@@ -102,7 +103,7 @@ def test_a_canonical_command_sets_every_field_of_a_recipe(
 
 
 def test_these_recipes_leave_no_field_at_its_default() -> None:
-    fields = {*RECIPE, *BudgetSettings.model_fields, "weights", "repair", "recover"}
+    fields = {*RECIPE, *BudgetSettings.model_fields, "weights", "repair", "recover", "sequential"}
     assert fields == set(Recipe.model_fields)
     assert set(FINETUNING) == set(Finetuning.model_fields)
     defaults = {name: field.default for name, field in Recipe.model_fields.items()}

@@ -15,7 +15,7 @@ from vqzoo.cli.main import app
 from vqzoo.plugin import hookspecs
 from vqzoo.plugin.files import plugin_files
 from vqzoo.plugin.manager import installed_plugins
-from vqzoo.testing import check_packing, check_selector
+from vqzoo.testing import check_engine, check_packing, check_selector
 
 DOCS = Path(vqzoo.__file__).parents[1] / "docs"
 EXAMPLES = DOCS / "examples"
@@ -81,6 +81,14 @@ def test_an_importer() -> None:
     assert result.exit_code == 0, result.output
     weight = vqzoo.load("a").get_parameter("fc.weight")
     assert np.array_equal(weight.numpy(), table[codes])
+
+
+def test_an_engine() -> None:
+    with plugin_files([EXAMPLES / "nice.py"]):
+        engine = installed_plugins().engines.get("nice").item
+    with pytest.raises(vqzoo.errors.UsageError, match="write nice:N, as in nice:4"):
+        engine.check("many")
+    check_engine(engine, "2")
 
 
 def test_an_observer(monkeypatch: pytest.MonkeyPatch) -> None:

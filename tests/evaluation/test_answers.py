@@ -15,6 +15,7 @@ import vqzoo
 from vqzoo.data.evaluation_data import open_data
 from vqzoo.errors import UsageError, VqzooError
 from vqzoo.evaluation.accuracy import agreement
+from vqzoo.evaluation.answers import logits_of
 from vqzoo.evaluation.retrieval import extract_features
 
 Outputs = namedtuple("Outputs", ["logits", "aux_logits"])
@@ -124,3 +125,30 @@ def test_calibration_and_repair_in_other_precisions(dtype: torch.dtype) -> None:
         )  # fmt: skip
         assert small.repaired is not None
         assert small.module.get_parameter("classifier.6.weight").dtype == dtype
+
+
+class Pooling(nn.Module):
+    """Notes how many images it sees together."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(3, 2)
+        self.seen: list[int] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen.append(len(x))
+        logits: Tensor = self.head(x.mean((2, 3)))
+        return logits
+
+
+@torch.no_grad()
+def test_large_images_go_through_the_network_a_few_at_a_time() -> None:
+    network, images = Pooling(), torch.rand(70, 3, 224, 224)
+    expected = network(images)
+    network.seen.clear()
+    torch.testing.assert_close(logits_of(network, images), expected)
+    assert network.seen == [32, 32, 6]
+    logits_of(network, images[:, :, :28, :28])
+    assert network.seen[3:] == [70]
+    logits_of(network, images[:1].expand(2, 3, 224, 224).repeat(1, 1, 12, 12))  # one at a time
+    assert network.seen[4:] == [1, 1]

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 import vqzoo
 from vqzoo.data.batches import Batch, Data
 from vqzoo.data.views import random_views
-from vqzoo.finetuning.recovery.loop import EPOCHS, PATIENCE, learn_answers
+from vqzoo.finetuning.recovery.loop import FIRST_PATIENCE, learn_answers
 from vqzoo.finetuning.recovery.recover import recover
+from vqzoo.finetuning.recovery.state import RecoveryState
 from vqzoo.finetuning.recovery.step_sizes import step_sizes
 from vqzoo.plugin.manager import installed_plugins
 from vqzoo.progress import SilentWatcher
@@ -45,12 +46,17 @@ def test_steps_move_the_logits_of_a_linear_layer_alike() -> None:
     tensors = {"weight": layer.weight, "bias": layer.bias, "unused": unused}
     images = torch.randn(3000, 6)
     # One image a batch: gradients of images are not to be summed before they are squared.
-    sizes = step_sizes(layer, tensors, images.split(1), 2.0, generator())
+
+    def centred(batch: Tensor) -> Tensor:
+        logits = layer(batch)
+        return logits - logits.mean(1, keepdim=True)
+
+    sizes = step_sizes(centred, tensors, images.split(1), 2.0, generator())
     energy = float(images.square().sum(1).mean())
     share = sizes["bias"] ** 2 * 19
     assert sizes["weight"] ** 2 * 19 * energy == pytest.approx(share, rel=0.05)
     assert sizes["unused"] == 0
-    larger = step_sizes(layer, tensors, images.split(1), 8.0, generator())
+    larger = step_sizes(centred, tensors, images.split(1), 8.0, generator())
     assert larger["bias"] == pytest.approx(2 * sizes["bias"])
 
 
@@ -80,10 +86,12 @@ def test_what_others_deem_worse_is_not_kept(network: nn.Module) -> None:
     learned = learn_answers(
         small.module, codes, network, images_of(torch.randn(32, 3, 8, 8)), worse,
         installed_plugins(), SilentWatcher(), seed=0, device=torch.device("cpu"),
+        state=RecoveryState(None), fits=lambda codes: True,
     )  # fmt: skip
-    assert learned.best_epoch == 0
-    assert learned.divergence == [1.0 + i for i in range(PATIENCE + 1)]
-    assert len(judged) == PATIENCE + 1 < EPOCHS + 1
+    assert learned.best_epoch == learned.moved == 0
+    assert len(learned.divergence) == FIRST_PATIENCE + 1
+    assert learned.divergence == sorted(learned.divergence)
+    assert set(learned.divergence) < set(judged)  # moved codes were judged, too
     for key, tensor in kept.state_dict().items():
         assert torch.equal(tensor, learned.module.state_dict()[key]), key
 

@@ -161,6 +161,6 @@ def test_unknown_names_are_refused(vqzoo: Vqzoo, tmp_path: Path) -> None:
 
 
 def test_plugins_lists_the_importers(vqzoo: Vqzoo) -> None:
-    assert (
-        "importer kill-the-bits, permute-quantize-finetune, onnx, coreml" in vqzoo("plugins").stdout
-    )
+    words = vqzoo("plugins").stdout.replace(",", " ").split()
+    for kind in ("kill-the-bits", "permute-quantize-finetune", "deep-compression", "coreml"):
+        assert kind in words

@@ -1,6 +1,7 @@
 """`vqzoo bench`: every runtime in its own process, side by side."""
 
 import json
+import shutil
 import statistics
 from math import comb
 from pathlib import Path
@@ -12,9 +13,12 @@ from typer.testing import CliRunner
 
 import vqzoo
 from vqzoo.cli.main import app
+from vqzoo.errors import ArtifactError
 from vqzoo.network.bench import bench as benching
-from vqzoo.network.bench.record import latency
+from vqzoo.network.bench.latency import latency
 from vqzoo.numerics.threads import run_tasks, use_threads
+from vqzoo.plugin.manager import installed_plugins
+from vqzoo.report.card import write_card
 
 
 @pytest.fixture(scope="module")
@@ -98,3 +102,37 @@ def test_threads_that_help_are_in_inference_mode_too() -> None:
         rows = torch.zeros(64, 8)
         run_tasks(lambda row: rows[row].add_(row), range(64))
     assert rows[:, 0].tolist() == list(range(64))
+
+
+def test_saved_figures_are_on_the_card_with_the_machine(
+    artifact: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(benching, "find_spec", lambda name: None)
+    folder = tmp_path / "artifact"
+    shutil.copytree(artifact, folder)
+    words = ["bench", str(folder), "--batches", "1", "--repeats", "6", "--threads", "1", "--json"]
+    done = CliRunner().invoke(app, [*words, "--save"])
+    assert done.exit_code == 0, done.stderr
+    record = json.loads((folder / "bench.json").read_text())
+    assert record == json.loads(done.stdout)
+    card = (folder / "README.md").read_text()
+    assert "none was measured" not in card
+    costs = card.partition("## What it costs to run")[2].partition("\n## ")[0]
+    assert "1 thread" in costs
+    for runtime in record["runtimes"]:
+        (row,) = [line for line in costs.splitlines() if line.startswith(f"| `{runtime['name']}`")]
+        assert f"| {1e3 * runtime['latencies'][0]['median']:.3g} ms (" in row
+
+    record["artifact_bytes"] += 1  # the benchmark of another artifact
+    (folder / "bench.json").write_text(json.dumps(record))
+    write_card(folder, installed_plugins())
+    assert "none was measured" in (folder / "README.md").read_text()
+    (folder / "bench.json").write_text('{"artifact": 3}')
+    with pytest.raises(ArtifactError, match=r"bench\.json is malformed at"):
+        write_card(folder, installed_plugins())
+
+
+def test_figures_are_kept_in_folders_alone() -> None:
+    done = CliRunner().invoke(app, ["bench", "org/name", "--save"])
+    assert done.exit_code == 2
+    assert "which org/name is not" in done.stderr

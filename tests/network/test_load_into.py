@@ -143,6 +143,23 @@ def test_ties_stay_and_buffers_outside_the_state_dict_are_the_networks(
     torch.testing.assert_close(loaded(x), small(x), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_what_stays_dense_may_be_stored_as_float16(mode: Any, tmp_path: Path) -> None:
+    small = vqzoo.compress(Tied(), "km", layers="all", k=4)
+    vqzoo.save_weights(small, tmp_path / "wide", layout="compact")
+    vqzoo.save_weights(small, tmp_path / "narrow", rest="float16", layout="compact")
+    sizes = [(tmp_path / name / "vqzoo.safetensors").stat().st_size for name in ("wide", "narrow")]
+    assert sizes[1] < sizes[0]
+    loaded = vqzoo.load_into(Tied(seed=7), tmp_path / "narrow", mode=mode)
+    bias = small.module.last.bias
+    assert not torch.equal(bias, bias.half().float())
+    assert torch.equal(loaded.last.bias, bias.half().float())
+    assert torch.equal(loaded.narrow.bias, small.module.narrow.bias)
+    assert loaded.last.bias.dtype == torch.float32
+    if mode == "decoded":
+        assert torch.equal(loaded.last.weight, small.module.last.weight)
+
+
 class Untied(Tied):
     """The same keys, each with a tensor of its own."""
 

@@ -228,7 +228,8 @@ def test_repair_corrects_the_bias_of_each_output_channel(images: Tensor) -> None
     small = vqzoo.compress(model, "rtn", layers="0", format="int2", repair=[shifted])
     assert small.repaired is not None
     assert small.repaired.biases == ["0"]
-    means = [network[0](shifted).mean((0, 2, 3)) for network in (model, small.module)]
+    learned = shifted[torch.arange(len(shifted)) % 4 != 3]
+    means = [network[0](learned).mean((0, 2, 3)) for network in (model, small.module)]
     torch.testing.assert_close(means[0], means[1], rtol=1e-4, atol=1e-4)
 
 

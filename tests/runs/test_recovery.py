@@ -52,9 +52,7 @@ def divergence(folder: Path) -> float:
     return float(functional.kl_div(answers, wanted, reduction="batchmean", log_target=True))
 
 
-def test_answers_come_nearer_and_neither_size_nor_codes_change(
-    recovered: Path, tmp_path: Path
-) -> None:
+def test_answers_come_nearer_and_the_size_stays(recovered: Path, tmp_path: Path) -> None:
     plain = run(make_recipe(FIELDS), SilentWatcher(), out=tmp_path / "plain").folder
     before, after = report_of(plain), report_of(recovered)
     assert after["bytes"]["file"] == before["bytes"]["file"] == (plain / FILE).stat().st_size
@@ -62,8 +60,8 @@ def test_answers_come_nearer_and_neither_size_nor_codes_change(
     old, new = load_file(plain / FILE), load_file(recovered / FILE)
     assert old.keys() == new.keys()
     integers = [key for key, tensor in old.items() if not tensor.is_floating_point()]
-    assert integers
-    assert all(torch.equal(old[key], new[key]) for key in integers)
+    moved = [key for key in integers if not torch.equal(old[key], new[key])]
+    assert bool(moved) == bool(after["recovery"]["codes"])
 
 
 def test_the_record_says_what_recovery_did(recovered: Path) -> None:
@@ -78,24 +76,35 @@ def test_the_record_says_what_recovery_did(recovered: Path) -> None:
 
 
 class Interruption(SilentWatcher):
-    """Interrupts a run in an epoch of recovery."""
+    """Interrupts a run in a step of recovery, and remembers the steps before."""
+
+    def __init__(self, step: str) -> None:
+        self.step, self.seen = step, list[str]()
 
     @contextmanager
     def training(self, text: str):
-        if "epoch 2" in text:
+        if self.step in text:
             raise KeyboardInterrupt
+        self.seen.append(text)
         yield lambda done, total, metrics: None
 
 
-def test_an_interrupted_recovery_starts_anew_from_the_compressed_layers(
+def test_an_interrupted_recovery_goes_on_and_ends_with_the_same_bytes(
     recovered: Path, tmp_path: Path
 ) -> None:
     recipe = make_recipe(FIELDS | {"recover": True})
-    with pytest.raises(KeyboardInterrupt):
-        run(recipe, Interruption(), out=tmp_path / "again")
-    assert list((tmp_path / "again.partial/layers").glob("*.safetensors"))
-    folder = run(recipe, SilentWatcher(), out=tmp_path / "again").folder
+    seen: list[list[str]] = []
+    for step in ("block 2", "epoch 2", "never"):
+        watcher = Interruption(step)
+        if step == "never":
+            folder = run(recipe, watcher, out=tmp_path / "again").folder
+        else:
+            with pytest.raises(KeyboardInterrupt):
+                run(recipe, watcher, out=tmp_path / "again")
+        seen.append(watcher.seen)
     assert (folder / FILE).read_bytes() == (recovered / FILE).read_bytes()
+    steps = [step for part in seen for step in part]
+    assert len(steps) == len(set(steps))  # no step was done twice
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ FORMAT_VERSION = 1
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "vqzoo.safetensors"
 REPORT_FILE = "report.json"
+BENCH_FILE = "bench.json"
 DENSE_FILE = "model.safetensors"
 CARD_FILE = "README.md"
 PLOT_FILE = "bytes.png"

@@ -1,8 +1,9 @@
 """Choose the price of a bit that a budget asks for, and a method for each layer."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from vqzoo.budget.methods import is_fixed, price_option
 from vqzoo.budget.search import Question, last_within
@@ -54,6 +55,8 @@ def choose(task: Task, limit: Limit, watcher: Watcher) -> Chosen:
     remark: str | None = None
     if limit.price is not None:
         trial = search.at(limit.price, ladders=search.trials.has_ladders)
+        if task.sequential:
+            trial = search.in_sequence(limit.price, trial)
     elif limit.size is not None:
         trial, remark = _of_size(search, limit.size)
     else:
@@ -100,13 +103,23 @@ class _Search:
         Args:
             price: the price.
             ladders: whether layers may have points of ladders.
-            known: the trial at the same price without ladders, if there was one.
+            known: a trial without ladders, which is not repeated at its price.
         """
         trials = self.trials
-        trial = trials.with_ladders(price, known) if ladders else trials.at(price)
-        if trial is not known:
-            self.steps.append(trial.step)
-            self._watcher.say(f"searching λ: step {len(self.steps)}, {self._text(trial)}")
+        if not ladders:
+            return self._tried(trials.at(price))
+        same = known if known is not None and known.step.price == price else None
+        trial = trials.with_ladders(price, same)
+        return trial if trial is known else self._tried(trial)
+
+    def in_sequence(self, price: float, chosen: Trial) -> Trial:
+        """Try a price with the methods of a trial and statistics behind compressed layers, and tell
+        the user."""
+        return self._tried(self.trials.in_sequence(price, chosen), "layer behind layer, ")
+
+    def _tried(self, trial: Trial, how: str = "") -> Trial:
+        self.steps.append(trial.step)
+        self._watcher.say(f"searching λ: step {len(self.steps)}, {how}{self._text(trial)}")
         return trial
 
     def _text(self, trial: Trial) -> str:
@@ -126,7 +139,8 @@ def _of_size(search: _Search, size: int) -> tuple[Trial, str | None]:
     task, best, price = search.task, None, _first_price(search.task)
     weights = _open_weights(task)
     for ladders in search.phases:
-        before, within = best, _largest_within(search, size, ladders, price, weights, best)
+        at = partial(search.at, ladders=ladders, known=best)
+        before, within = best, _largest_within(at, size, price, weights)
         # Where ladders bring nothing at this size, the methods that know the price keep it.
         best = min(
             (trial for trial in (before, within) if trial is not None),
@@ -134,6 +148,9 @@ def _of_size(search: _Search, size: int) -> tuple[Trial, str | None]:
             default=None,
         )
         price = search.steps[-1].price if best is None else best.step.price
+    if task.sequential and best is not None:
+        at = partial(search.in_sequence, chosen=best)
+        best = _largest_within(at, size, best.step.price, weights)
     smallest = min(step.bytes for step in search.steps)
     if best is None:
         raise UsageError(
@@ -150,15 +167,21 @@ def _of_size(search: _Search, size: int) -> tuple[Trial, str | None]:
 
 
 def _largest_within(
-    search: _Search, size: int, ladders: bool, first: float, weights: int, known: Trial | None
+    at: Callable[[float], Trial], size: int, first: float, weights: int
 ) -> Trial | None:
-    """The largest of the files of at most `size` bytes that a phase of the search tries."""
+    """The largest of the files of at most `size` bytes that a phase of the search tries.
+
+    Args:
+        at: tries a price.
+        size: bytes.
+        first: the price to begin with.
+        weights: of the layers whose size the price changes.
+    """
     best: Trial | None = None
 
     def gap_at(place: float) -> float:
-        nonlocal best, known
-        price = first if place == start else _price(-place)
-        trial = search.at(price, ladders=ladders, known=known if price == first else None)
+        nonlocal best
+        trial = at(first if place == start else _price(-place))
         if trial.step.bytes <= size and (best is None or trial.step.bytes > best.step.bytes):
             best = trial
         return math.log(trial.step.bytes / size)
@@ -180,8 +203,12 @@ def _of_loss(search: _Search) -> tuple[Trial, str | None]:
     """The smallest file that keeps to a loss on held-out images; places are ln(price)."""
     task, best, price = search.task, None, _first_price(search.task)
     for ladders in search.phases:
-        best = _smallest_that_keeps(search, ladders, price, best)
+        at = partial(search.at, ladders=ladders, known=best)
+        best = _smallest_that_keeps(search, at, price, best)
         price = search.steps[-1].price if best is None else best.step.price
+    if task.sequential and best is not None:
+        at = partial(search.in_sequence, chosen=best)
+        best = _smallest_that_keeps(search, at, best.step.price, None)
     if best is None:
         least = min(search.steps, key=lambda step: _gap(search.limit, step))
         raise UsageError(
@@ -194,16 +221,22 @@ def _of_loss(search: _Search) -> tuple[Trial, str | None]:
 
 
 def _smallest_that_keeps(
-    search: _Search, ladders: bool, first: float, known: Trial | None
+    search: _Search, at: Callable[[float], Trial], first: float, known: Trial | None
 ) -> Trial | None:
     """The smallest of the files that keep the limit, of those that a phase of the search tries and
-    the one that is known."""
+    the one that is known.
+
+    Args:
+        search: of the limit.
+        at: tries a price.
+        first: the price to begin with.
+        known: a trial that may be the answer.
+    """
     best, sizes = known, dict[float, int]()
 
     def gap_at(place: float) -> float:
         nonlocal best
-        price = first if place == start else _price(place)
-        trial = search.at(price, ladders=ladders, known=known if price == first else None)
+        trial = at(first if place == start else _price(place))
         sizes[place] = trial.open_bytes
         gap = _gap(search.limit, trial.step)
         if gap <= 0 and (best is None or trial.step.bytes < best.step.bytes):

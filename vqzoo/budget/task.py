@@ -29,6 +29,7 @@ class Task:
         layout: how the file is laid out.
         norms: batch norm -> the layer that it is folded into; None where norms are not folded.
         calibration: images to calibrate with, if any.
+        sequential: gather H behind the layers compressed before, at the price that is found.
         repair: images to repair the network with before it is judged, if any.
         held_out: images that judge the network; a limit on its loss needs them.
         keep_going: leave a layer dense if its plugin fails, and continue.
@@ -47,6 +48,7 @@ class Task:
     layout: Layout
     norms: Mapping[str, str] | None
     calibration: Data | None
+    sequential: bool
     repair: Data | None
     held_out: Data | None
     keep_going: bool

@@ -16,6 +16,7 @@ from vqzoo.budget.methods import at_price, is_fixed, price_option
 from vqzoo.budget.prediction import predicted_loss
 from vqzoo.budget.task import Task
 from vqzoo.calibration.repair import repair_with
+from vqzoo.calibration.second_order.sequential import SequentialStatistics
 from vqzoo.calibration.statistics import layer_statistics
 from vqzoo.compression.encoded import encode_compressed
 from vqzoo.compression.layer import CompressedLayer
@@ -143,6 +144,27 @@ class Trials:
                     changed = True
         return self._trial(price, layers) if trial is None or changed else trial
 
+    def in_sequence(self, price: float, trial: Trial) -> Trial:
+        """The network at a price with each layer's method in a trial, each layer calibrated behind
+        the compressed ones before it; losses are predicted as without that.
+
+        Args:
+            price: what methods that know the price get.
+            trial: the methods; options of those that know no price stay.
+
+        Raises:
+            NothingCompressed: no layer could be compressed.
+            PluginError: a plugin failed, and the task does not keep going.
+        """
+        plans: dict[int, LayerPlan] = {}
+        for index, layer in trial.layers.items():
+            plan, choice = self._task.plans[index], layer.choice
+            option = self._task.plugins.quantizers.get(choice.method).item.price_option
+            if option is not None and not is_fixed(plan.choice, self._task.plugins):
+                choice = replace(choice, options={**choice.options, option: price})
+            plans[index] = replace(plan, choice=choice)
+        return self._trial(price, self._compress(plans, in_sequence=True))
+
     def _trial(self, price: float, layers: Mapping[int, Candidate]) -> Trial:
         task = self._task
         if not layers:
@@ -244,8 +266,11 @@ class Trials:
             self._ladders[key] = Ladder(found)
         return self._ladders[key]
 
-    def _compress(self, plans: Mapping[int, LayerPlan]) -> dict[int, Candidate]:
-        """The candidates that plans give, by their place in the task's plans."""
+    def _compress(
+        self, plans: Mapping[int, LayerPlan], *, in_sequence: bool = False
+    ) -> dict[int, Candidate]:
+        """The candidates that plans give, by their place in the task's plans; with H of the dense
+        network, or behind the layers compressed before."""
         if not plans:
             return {}
         task, places = self._task, list(plans)
@@ -269,7 +294,11 @@ class Trials:
             seed=task.seed,
             device=task.device,
             progress=_WithoutNotes(self._watcher),
-            statistics=self._statistics_for(plans.values()),
+            statistics=(
+                self._statistics_behind(plans.values())
+                if in_sequence
+                else self._statistics_for(plans.values())
+            ),
             keep_going=task.keep_going,
             keep_going_option=task.keep_going_option,
         )
@@ -291,6 +320,21 @@ class Trials:
                     else Statistics(inputs=known.inputs)
                 )
         return shown
+
+    def _statistics_behind(self, plans: Collection[LayerPlan]) -> SequentialStatistics:
+        """`_statistics_for`, with H behind the layers compressed before."""
+        task, dense = self._task, self._statistics_for(plans)
+        assert task.calibration is not None
+        assert dense is not None
+        return SequentialStatistics(
+            task.model,
+            [plan.layer for plan in plans],
+            dense,
+            task.calibration,
+            {},
+            device=task.device,
+            progress=self._watcher.layer_step,
+        )
 
     def _judge(self, layers: Mapping[int, Candidate]) -> HeldOutRecord | None:
         """The network on the images held out, repaired if the task repairs it."""

@@ -1,11 +1,11 @@
 """Run a network on several batches in step: all of them pass a layer before any continues."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,13 @@ class _Stopped(BaseException):
     """Ends the forward pass of a batch that is no longer needed."""
 
 
+class Call(NamedTuple):
+    """A layer's call in the forward pass of a batch: its positional arguments, and its output."""
+
+    arguments: tuple[Any, ...]
+    output: Tensor
+
+
 @dataclass
 class _ForwardPass:
     """One batch's forward pass, on a thread of its own that runs only while the others wait.
@@ -27,7 +34,7 @@ class _ForwardPass:
         images: the batch.
         passed: layers that it has been through.
         resume: tells the thread to go on (True) or to stop (False).
-        arrived: receives a layer and its output, None and the network's answer, or None and an
+        arrived: receives a layer and its call, None and the network's answer, or None and an
             exception.
         thread: runs the pass.
     """
@@ -43,17 +50,15 @@ def run_in_step(
     network: nn.Module,
     layers: Sequence[str],
     batches: Sequence[Tensor],
-    at_layer: Callable[[str, list[Tensor]], None],
+    at_layer: Callable[[str, list[Call]], None],
 ) -> list[Any]:
-    """One forward pass of all batches together, which may change each layer when they reach it.
-
-    The activations of every batch are held at once.
+    """`in_step` to the end.
 
     Args:
         network: in eval mode.
         layers: the layers to stop at, in the order in which a forward pass first calls them.
         batches: images, on the network's device.
-        at_layer: takes a layer and its output for each batch, at the layer's first call; it may
+        at_layer: takes a layer and its call for each batch, the first one of a pass; it may
             change the layer, whose outputs are then computed again.
 
     Returns:
@@ -63,6 +68,41 @@ def run_in_step(
         OutOfStep: a batch reaches the layers in another order, or not all of them; `at_layer` may
             have been called for some layers by then.
     """
+    steps = in_step(network, layers, batches)
+    try:
+        while True:
+            name, calls = next(steps)
+            at_layer(name, calls)
+    except StopIteration as end:
+        answers: list[Any] = end.value
+        return answers
+    finally:
+        steps.close()
+
+
+def in_step(
+    network: nn.Module, layers: Sequence[str], batches: Sequence[Tensor]
+) -> Generator[tuple[str, list[Call]], None, list[Any]]:
+    """One forward pass of all batches together, which stops at layers.
+
+    The activations of every batch are held at once. A generator that is left early has to be
+    closed: threads wait for it.
+
+    Args:
+        network: in eval mode.
+        layers: the layers to stop at, in the order in which a forward pass first calls them.
+        batches: images, on the network's device.
+
+    Yields:
+        Each layer and its first call in each batch. Until the next one is asked for, weights may
+        change; those of this layer count, as its outputs are computed again.
+
+    Returns:
+        The network's answer for each batch.
+
+    Raises:
+        OutOfStep: a batch reaches the layers in another order, or not all of them.
+    """
     passes = [_ForwardPass(images) for images in batches]
     by_thread: dict[int, _ForwardPass] = {}
 
@@ -70,10 +110,10 @@ def run_in_step(
         name: str, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor
     ) -> Any:
         one = by_thread.get(threading.get_ident())
-        if one is None or name in one.passed:  # `at_layer` may run the network, too
+        if one is None or name in one.passed:  # whoever is asked at a stop may run the network, too
             return None
         one.passed.add(name)
-        one.arrived.put((name, output))
+        one.arrived.put((name, Call(args, output)))
         if not one.resume.get():
             raise _Stopped
         return layer.forward(*args, **kwargs)
@@ -90,14 +130,14 @@ def run_in_step(
             one.arrived.put((None, error))
 
     def advance(one: _ForwardPass, layer: str | None) -> Any:
-        """Let a batch go on to a layer, or to the end for None; its output there."""
+        """Let a batch go on to a layer, or to the end for None; its call there, or the answer."""
         one.resume.put(True)
-        name, output = one.arrived.get()
-        if isinstance(output, BaseException):
-            raise output
+        name, what = one.arrived.get()
+        if isinstance(what, BaseException):
+            raise what
         if name != layer:
             raise OutOfStep(f"{name} is reached where {layer} was expected")
-        return output
+        return what
 
     hooks = [
         network.get_submodule(name).register_forward_hook(
@@ -110,7 +150,7 @@ def run_in_step(
             one.thread = threading.Thread(target=run, args=(one,), name="vqzoo")
             one.thread.start()
         for name in layers:
-            at_layer(name, [advance(one, name) for one in passes])
+            yield name, [advance(one, name) for one in passes]
         return [advance(one, None) for one in passes]
     finally:
         for one in passes:

@@ -1,12 +1,8 @@
-"""Statistics of batch norms, estimated again."""
+"""Statistics of batch norms, moved as far as compression has moved what reaches them."""
 
-import copy
-from collections.abc import Iterable
 from typing import Any
 
-from torch import nn
-
-from vqzoo.calibration.passes import Passes
+from torch import Tensor, nn
 
 
 def has_statistics(module: nn.Module) -> bool:
@@ -14,29 +10,20 @@ def has_statistics(module: nn.Module) -> bool:
     return isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None
 
 
-def with_new_statistics(network: nn.Module, norms: Iterable[str], passes: Passes) -> nn.Module:
-    """A copy of a network whose batch norms have the average of their batches' statistics.
+def move_statistics(norm: Any, dense: tuple[Tensor, Tensor], now: tuple[Tensor, Tensor]) -> None:
+    """Let a batch norm return the means and variances that it returned in the dense network.
 
-    A batch of one image has none, where norms see one value of a channel.
+    Statistics of few images are a poor estimate of its own. How far the same images move them is a
+    better one, since most of what is peculiar to these images cancels.
 
     Args:
-        network: in eval mode; it is not changed.
-        norms: names of the batch norms.
-        passes: runs networks on the images; its plan has 1 pass for this.
-
-    Returns:
-        The copy; the network itself where no batch has statistics.
+        norm: it is changed in place.
+        dense: mean and variance of what reached it, (channels,) each, in the dense network.
+        now: the same, in the compressed network.
     """
-    changed = copy.deepcopy(network)
-    modules: list[Any] = [changed.get_submodule(name) for name in norms]
-    kept = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in modules]
-    for norm in modules:
-        norm.reset_running_stats()
-        norm.momentum = None
-        norm.train()
-    batches = sum(1 for _ in passes.run(changed, least=2))
-    for norm, (momentum, tracked) in zip(modules, kept, strict=True):
-        norm.momentum = momentum
-        norm.num_batches_tracked.copy_(tracked)
-        norm.eval()
-    return changed if batches else network
+    eps = norm.eps
+    variance = norm.running_var.double() + eps
+    moved = variance * (now[1] + eps) / (dense[1] + eps)
+    distance = (dense[0] - norm.running_mean) * (moved / variance).sqrt()
+    norm.running_mean.copy_(now[0] - distance)
+    norm.running_var.copy_((moved - eps).clamp(min=0))

@@ -1,6 +1,6 @@
 """What a calibrated run gathers for each layer: what the layer's method declares that it uses."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -9,9 +9,11 @@ from torch import nn
 from vqzoo.calibration.input_vectors import KINDS
 from vqzoo.calibration.layer_inputs import layer_inputs
 from vqzoo.calibration.second_order.kept import kept_second_order
+from vqzoo.calibration.second_order.sequential import Matrix, SequentialStatistics
 from vqzoo.compression.plugin_calls import Statistics
 from vqzoo.compression.selection import LayerPlan
 from vqzoo.data.batches import Data
+from vqzoo.errors import UsageError
 from vqzoo.plugin.manager import Plugins
 from vqzoo.plugin.selector import LayerInfo
 from vqzoo.progress import Watcher
@@ -78,3 +80,62 @@ def layer_statistics(
         for name, inputs in rows.items():
             statistics[name] = replace(statistics.get(name, Statistics()), inputs=inputs)
     return statistics
+
+
+def sequential_statistics(
+    model: nn.Module,
+    plans: Sequence[LayerPlan],
+    plugins: Plugins,
+    data: Data,
+    *,
+    seed: int,
+    device: torch.device,
+    watcher: Watcher,
+    finished: Mapping[str, Matrix],
+) -> Mapping[str, Statistics]:
+    """`layer_statistics`, with H of each layer gathered behind the layers compressed before it.
+
+    The row weights g, and the inputs of methods that do not declare second-order statistics, are
+    those of the dense network.
+
+    Args:
+        finished: layers that are compressed already, and what decodes them.
+    """
+    dense = layer_statistics(
+        model,
+        plans,
+        plugins,
+        data,
+        seed=seed,
+        device=device,
+        watcher=watcher,
+        finished=finished,
+    )
+    if all(plan.layer.name in finished for plan in plans):
+        return dense
+    layers = [plan.layer for plan in plans]
+    return SequentialStatistics(
+        model, layers, dense, data, finished, device=device, progress=watcher.layer_step
+    )
+
+
+def check_sequential(plans: Sequence[LayerPlan], plugins: Plugins, option: str) -> None:
+    """Refuse statistics behind compressed layers where nothing would use them.
+
+    Args:
+        plans: the layers and the choices made for them.
+        plugins: the installed methods.
+        option: how the user asks for them, for the error message.
+
+    Raises:
+        UsageError: says what to do.
+    """
+    methods = dict.fromkeys(
+        choice.method
+        for plan in plans
+        if not plan.choice.transforms
+        for choice in plan.choice.each()
+    )
+    if not any(plugins.quantizers.get(method).item.second_order for method in methods):
+        names = ", ".join(methods) or "what stands behind a transform"
+        raise UsageError(f"{option} changes nothing for {names}: leave it out")

@@ -16,8 +16,11 @@ from vqzoo.cli.commands.import_file import import_
 from vqzoo.cli.commands.inspect import inspect
 from vqzoo.cli.commands.methods import methods
 from vqzoo.cli.commands.models import models
+from vqzoo.cli.commands.page.report import report
 from vqzoo.cli.commands.plugins import new_plugin, plugins
 from vqzoo.cli.commands.run import run
+from vqzoo.cli.commands.sweeps.results import results
+from vqzoo.cli.commands.sweeps.sweep import sweep
 from vqzoo.cli.commands.zoo import app as zoo
 from vqzoo.cli.terminal import flowing, replace_what_cannot_be_encoded
 
@@ -56,11 +59,14 @@ def vqzoo(
 
 app.command("run")(run)
 app.command("compare")(compare)
+app.command("sweep")(sweep)
+app.command("results")(results)
 app.command("finetune")(finetune)
 app.command("distill")(distill)
 app.command("eval")(evaluate)
 app.command("import")(import_)
 app.command("inspect")(inspect)
+app.command("report")(report)
 app.command("push")(push)
 app.command("pull")(pull)
 app.command("search")(search)

@@ -10,6 +10,15 @@ from vqzoo.errors import UsageError
 
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads. [dim]default: all[/]")]
 Force = Annotated[bool, typer.Option("--force", help="Replace a finished folder.")]
+ExecutorName = Annotated[
+    str | None,
+    typer.Option(
+        "--executor",
+        metavar="NAME[:ADDRESS]",
+        help="Run in other processes: local:N for N on this machine; `vqzoo plugins` lists further "
+        "executors. [dim]default: this process[/]",
+    ),
+]
 ArtifactPlugins = Annotated[
     list[Path] | None,
     typer.Option(

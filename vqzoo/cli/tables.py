@@ -32,6 +32,16 @@ _UNLIMITED = 10_000
 _LISTED = 20  # unreadable images; report.json has all
 
 
+def plain_table(*titles: str, numbers: Sequence[str] = ()) -> Table:
+    """A table without lines: columns of text, then columns of numbers."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for title in titles:
+        table.add_column(title, overflow="fold")
+    for title in numbers:
+        table.add_column(title, justify="right", no_wrap=True)
+    return table
+
+
 def print_record(console: Console, record: Record, folder: Path) -> None:
     """Print the layer table and the summary of a run."""
     losses = {} if record.budget is None else record.budget.layers

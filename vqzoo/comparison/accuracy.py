@@ -2,17 +2,22 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from vqzoo.artifact.files import write_text
-from vqzoo.errors import NothingCompressed
+from vqzoo.errors import NothingCompressed, VqzooError
+from vqzoo.execution.cell import Cell
+from vqzoo.execution.run_cells import run_cells
+from vqzoo.plugin.execution.engine import WorkerLost
+from vqzoo.plugin.files import plugin_files
+from vqzoo.plugin.manager import installed_plugins
 from vqzoo.progress import Watcher
 from vqzoo.report.record import Record
-from vqzoo.runs.recipe import make_recipe
-from vqzoo.runs.run import run
+from vqzoo.runs.recipe import Recipe, make_recipe
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,7 @@ def compare(
     out: Path,
     *,
     force: bool = False,
+    executor: Executor | None = None,
 ) -> Comparison:
     """Run every method at every ratio, each into its own folder under `out`.
 
@@ -76,6 +82,7 @@ def compare(
         watcher: receives progress.
         out: the folder for artifacts and for compare.json.
         force: replace artifacts under `out` that another request made.
+        executor: makes the artifacts; None makes them one after another in this process.
 
     Raises:
         UsageError: a name is unknown, or another request made an artifact under `out`.
@@ -83,31 +90,42 @@ def compare(
         VqzooError: a run failed.
     """
     out.mkdir(parents=True, exist_ok=True)
-    points: list[Point] = []
-    record: Record | None = None
+    shared = None if executor is None else out / "shared"
+    cells: dict[str, tuple[Cell, str]] = {}
     for method, (suffix, fields) in product(methods, _variants(base).items()):
         label = method + suffix
         for ratio in ratios:
-            watcher.say(f"{label} at {ratio:g}x")
-            name = f"{label}-{ratio:g}x".replace(":", "-").replace(", ", "-")
-            folder = out / name
             recipe = make_recipe({**base, **fields, "method": method, "ratio": ratio})
-            try:
-                record = run(recipe, watcher, out=folder, reuse=True, force=force).record
-            except NothingCompressed as error:
-                watcher.say(f"{label} at {ratio:g}x is left out: {error}")
-                continue
-            point = _point(record, label, folder.name)
+            cell = _cell(f"{label} at {ratio:g}x", recipe, out, shared, force)
+            cells[cell.name] = (cell, label)
+    records: dict[str, Record] = {}
+    waiting = [cell for cell, _ in cells.values()]
+    with plugin_files(waiting[0].recipe.plugins):
+        plugins = installed_plugins()
+    for cell, outcome in run_cells(waiting, executor, plugins, watcher):
+        if outcome.record is not None:
+            records[cell.name] = outcome.record
+        elif isinstance(outcome.error, NothingCompressed):
+            watcher.say(f"{cell.name} is left out: {outcome.error}")
+        elif isinstance(outcome.error, WorkerLost):
+            raise VqzooError(f"{cell.name}: {outcome.error}")
+        elif outcome.error is not None:
+            raise outcome.error
+    if not records:
+        raise NothingCompressed("no method compressed any layer at these ratios")
+    points: list[Point] = []
+    for name, (cell, label) in cells.items():
+        if name in records:
+            point = _point(records[name], label, cell.folder.name)
             if all((p.method, p.ratio_layers) != (label, point.ratio_layers) for p in points):
                 points.append(point)
-    if record is None:
-        raise NothingCompressed("no method compressed any layer at these ratios")
-    accuracy = record.accuracy
+    last = cells[[name for name in cells if name in records][-1]][0]
+    record, accuracy = records[last.name], records[last.name].accuracy
     if accuracy is not None and accuracy.labels is not None:
         watcher.say(f"{accuracy.data}: {accuracy.labels}")
     comparison = Comparison(
         model=record.model,
-        layers=",".join(recipe.layers),
+        layers=",".join(last.recipe.layers),
         data=accuracy.data if accuracy else None,
         images=accuracy.images if accuracy else 0,
         dense_top1=accuracy.dense.top1 if accuracy else None,
@@ -117,6 +135,13 @@ def compare(
         out / "compare.json", json.dumps(asdict(comparison), indent=2, allow_nan=False) + "\n"
     )
     return comparison
+
+
+def _cell(name: str, recipe: Recipe, out: Path, shared: Path | None, force: bool) -> Cell:
+    """The cell of a point, "pq, calibrated at 8x"."""
+    folder = name.replace(" at ", "-").replace(":", "-").replace(", ", "-")
+    log = out / "logs" / f"{folder}.log"
+    return Cell(name, recipe, out / folder, log, shared, force)
 
 
 def _variants(base: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -95,6 +96,7 @@ def compare_by_retrieval(
     out: Path,
     *,
     force: bool = False,
+    executor: Executor | None = None,
 ) -> RetrievalComparison:
     """Run `compare`, then measure retrieval by each of its artifacts, read back from disk.
 
@@ -107,6 +109,7 @@ def compare_by_retrieval(
         watcher: receives progress.
         out: the folder for artifacts, compare.json and retrieval.json.
         force: replace artifacts under `out` that another request made.
+        executor: makes the artifacts; retrieval is measured in this process.
 
     Raises:
         UsageError: as `compare`, and if the model gives no features or the data has no labels.
@@ -114,7 +117,7 @@ def compare_by_retrieval(
         VqzooError: a run failed.
     """
     dense = _measure_dense(_common_recipe(base, methods, ratios), watcher)
-    comparison = compare(base, methods, ratios, watcher, out, force=force)
+    comparison = compare(base, methods, ratios, watcher, out, force=force, executor=executor)
     keys = [
         (point.folder, sha256_file(out / point.folder / WEIGHTS_FILE))
         for point in comparison.points

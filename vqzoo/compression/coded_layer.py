@@ -58,7 +58,16 @@ class CodedLayer(nn.Module):
     @property
     def compressed(self) -> MethodCode:
         """The code with the current values of `params`, rounded to its storage dtypes."""
-        return unpacked(retuned(self._compressed, self._tensors()))
+        return unpacked(retuned(self._compressed, self.floats()))
+
+    @property
+    def codes(self) -> MethodCode:
+        """The code with the values that its floats had when it became the layer's."""
+        return unpacked(self._compressed)
+
+    def change_codes(self, compressed: MethodCode) -> None:
+        """Take the integers of another code with the same parts; `params` stay as they are."""
+        self._compressed = compressed
 
     @property
     def weight(self) -> Tensor:
@@ -73,9 +82,9 @@ class CodedLayer(nn.Module):
         if is_recorded() or not all(map(holds_values, self.params.values())):
             return self._shaped(self._traced())
         if torch.is_grad_enabled() and any(p.requires_grad for p in self.params.values()):
-            return self._shaped(reconstruct(self._compressed, self._tensors(), self._plugins))
+            return self._shaped(reconstruct(self._compressed, self.floats(), self._plugins))
         with outside_transforms():
-            matrix = decode(self._compressed, self._plugins, params=self._tensors())
+            matrix = decode(self._compressed, self._plugins, params=self.floats())
             return nn.Parameter(self._shaped(matrix), requires_grad=False)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -85,7 +94,7 @@ class CodedLayer(nn.Module):
             return answer
         if not self._multiplies_by_code():
             return super().forward(*args, **kwargs)
-        product = apply(self._compressed, self._tensors(), self._plugins, *args, **kwargs)
+        product = apply(self._compressed, self.floats(), self._plugins, *args, **kwargs)
         bias = self._parameters["bias"]
         return product if bias is None else product + bias
 
@@ -113,7 +122,7 @@ class CodedLayer(nn.Module):
             return self._linear(args[0].detach(), self._parameters["bias"])
         if is_plain_convolution(self.replaces):
             x = args[0].detach()
-            tiles = tiles_of(self._compressed, self._plugins, self._tensors(), x.device)
+            tiles = tiles_of(self._compressed, self._plugins, self.floats(), x.device)
             if tiles is not None:
                 with torch.no_grad():
                     return convolve(self, self.replaces, self._shape, tiles, x)
@@ -121,12 +130,12 @@ class CodedLayer(nn.Module):
 
     def _linear(self, x: Tensor, bias: Tensor | None) -> Tensor | None:
         if self._is_plain_linear() and x.device.type == "cpu":
-            product = multiply(self._compressed, self._tensors(), self._plugins, x)
+            product = multiply(self._compressed, self.floats(), self._plugins, x)
             if product is not None:
                 return product if bias is None else product.add_(bias.detach())
         tiles = None
         if not self._multiplies_by_code():
-            tiles = tiles_of(self._compressed, self._plugins, self._tensors(), x.device)
+            tiles = tiles_of(self._compressed, self._plugins, self.floats(), x.device)
         if tiles is None or x.shape[-1:] != self._shape[1:]:
             return None
         with torch.no_grad():
@@ -140,7 +149,7 @@ class CodedLayer(nn.Module):
             PluginError: the method has others.
         """
         try:
-            return reconstruct(self._compressed, self._tensors(), self._plugins)
+            return reconstruct(self._compressed, self.floats(), self._plugins)
         except PluginError as error:
             raise PluginError(
                 f"torch cannot trace the decoding of {self._compressed.method}: trace the network "
@@ -150,7 +159,7 @@ class CodedLayer(nn.Module):
     def _shaped(self, matrix: Tensor) -> Tensor:
         return matrix.view(self._shape).to(self._dtype)
 
-    def _tensors(self) -> dict[str, Tensor]:
+    def floats(self) -> dict[str, Tensor]:
         """`params` in float32, by their names in `trainable`."""
         named = {name[1:].replace("/", "."): tensor for name, tensor in self.params.items()}
         return {name: tensor.float() for name, tensor in named.items()}

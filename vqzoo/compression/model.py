@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vqzoo.compression.layer import CompressedLayer, compress_layer
-from vqzoo.compression.plugin_calls import Statistics
+from vqzoo.compression.plugin_calls import InSequence, Statistics
 from vqzoo.compression.selection import LayerPlan
 from vqzoo.errors import NothingCompressed, PluginError
 from vqzoo.plugin.manager import Plugins
@@ -48,9 +48,10 @@ def compress_model(
         device: where to compute.
         progress: told of each layer.
         statistics: what calibration gathered, by layer; None without calibration. See
-            `compress_layer`.
+            `compress_layer`. Those that depend on the layers compressed before are closed at the
+            end.
         finished: what an earlier, interrupted call kept, by place in `plans`.
-        on_kept: called after each layer with its place in `plans` and what is kept of it.
+        on_kept: called after each layer with how many came before it and what is kept of it.
         keep_going: leave a layer dense if its plugin fails, and continue with the others.
         keep_going_option: how the user asks for that, for the error message.
 
@@ -107,40 +108,59 @@ def compress_each(
         PluginError: a plugin failed, and `keep_going` is off.
     """
     finished = finished or {}
-    kept: list[Kept] = []
+    kept: dict[int, Kept] = {}
     skipped: dict[str, str] = {}
-    for index, plan in enumerate(plans):
-        name = plan.layer.name
-        progress.layer_started(name, index, len(plans))
-        if index in finished:
-            kept.append(finished[index])
-        else:
-            if statistics is not None and name not in statistics:
-                progress.note(name, NOT_REACHED)
-            try:
-                compressed, decoded = compress_layer(
-                    model,
-                    plan,
-                    plugins,
-                    seed=seed,
-                    device=device,
-                    progress=progress,
-                    statistics=None if statistics is None else statistics.get(name),
-                )
-                kept.append(keep(index, compressed, decoded))
-            except SkipLayer as reason:
-                skipped[name] = str(reason)
-                progress.note(name, f"stays dense: {reason}")
-                continue
-            except PluginError as error:
-                if not keep_going:
-                    raise PluginError(f"{error} ({keep_going_option} leaves it dense)") from error
-                skipped[name] = f"failed: {error}"
-                progress.note(name, f"stays dense: {error}")
-                continue
-        if on_kept is not None:
-            on_kept(index, kept[-1])
-    return kept, skipped
+    in_sequence = statistics if isinstance(statistics, InSequence) else None
+    try:
+        for position, index in enumerate(_order(plans, in_sequence)):
+            plan = plans[index]
+            name = plan.layer.name
+            progress.layer_started(name, position, len(plans))
+            if index in finished:
+                kept[index] = finished[index]
+            else:
+                known = None if statistics is None else statistics.get(name)
+                if statistics is not None and known is None:
+                    progress.note(name, NOT_REACHED)
+                try:
+                    compressed, decoded = compress_layer(
+                        model,
+                        plan,
+                        plugins,
+                        seed=seed,
+                        device=device,
+                        progress=progress,
+                        statistics=known,
+                    )
+                    kept[index] = keep(index, compressed, decoded)
+                except SkipLayer as reason:
+                    skipped[name] = str(reason)
+                    progress.note(name, f"stays dense: {reason}")
+                    continue
+                except PluginError as error:
+                    if not keep_going:
+                        raise PluginError(
+                            f"{error} ({keep_going_option} leaves it dense)"
+                        ) from error
+                    skipped[name] = f"failed: {error}"
+                    progress.note(name, f"stays dense: {error}")
+                    continue
+                if in_sequence is not None:
+                    in_sequence.put(name, decoded)
+            if on_kept is not None:
+                on_kept(position, kept[index])
+    finally:
+        if in_sequence is not None:
+            in_sequence.close()
+    return [kept[index] for index in sorted(kept)], skipped
+
+
+def _order(plans: Sequence[LayerPlan], in_sequence: InSequence | None) -> Sequence[int]:
+    """The places of plans in the order in which they are compressed."""
+    if in_sequence is None:
+        return range(len(plans))
+    place = {name: at for at, name in enumerate(in_sequence.order)}
+    return sorted(range(len(plans)), key=lambda index: place[plans[index].layer.name])
 
 
 def nothing_compressed(plans: Sequence[LayerPlan], skipped: Mapping[str, str]) -> NothingCompressed:

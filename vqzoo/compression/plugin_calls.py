@@ -1,7 +1,8 @@
 """Calls into quantizers and transforms; whatever they return is checked before it is used."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,8 +18,8 @@ from vqzoo.compression.check import (
 )
 from vqzoo.compression.options import validate_options
 from vqzoo.errors import PluginError
-from vqzoo.plugin.code import Code, MethodCode
-from vqzoo.plugin.isolation import isolated, on_layer
+from vqzoo.plugin.code import Code, Indices, MethodCode
+from vqzoo.plugin.isolation import isolated, named, on_layer
 from vqzoo.plugin.manager import Plugins
 from vqzoo.plugin.method import LayerContext
 from vqzoo.plugin.quantizer import Quantizer
@@ -39,6 +40,26 @@ class Statistics:
 
     inputs: Tensor | None = None
     second_order: SecondOrder | None = None
+
+
+class InSequence(Mapping[str, Statistics]):
+    """Statistics that depend on the layers compressed before.
+
+    Whoever compresses asks for the statistics of each layer once, in `order`.
+
+    Attributes:
+        order: all layers, in the order in which they are to be compressed.
+    """
+
+    order: Sequence[str]
+
+    @abstractmethod
+    def put(self, name: str, matrix: Tensor) -> None:
+        """Take the decoded matrix of a layer, (m, n); it is not changed."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give up what asking for further layers would need."""
 
 
 def layer_context(
@@ -161,6 +182,56 @@ def quantize_matrix(
         code = entry.item.quantize(matrix, options, context)
         check_code(code, matrix_shape(matrix), entry.item, who)
     return MethodCode(plugins.method_name(entry), _as_stored(code))
+
+
+def reassigned(
+    compressed: MethodCode,
+    params: Mapping[str, Tensor],
+    gradient: Tensor,
+    curvature: Tensor,
+    share: float,
+    plugins: Plugins,
+) -> MethodCode | None:
+    """A code some of whose integers its method has changed; see `Method.reassign`.
+
+    Args:
+        compressed: a code without children.
+        params: its floats, which may differ from those in the code.
+        gradient: of the loss with respect to the matrix, (m, n).
+        curvature: of the loss, (m, n).
+        share: of the codes, that may change.
+        plugins: the installed methods.
+
+    Raises:
+        PluginError: the method failed, or changed something else.
+    """
+    entry = plugins.method(compressed.method)
+    who, code = named(entry), compressed.code
+    with isolated(who):
+        changed = entry.item.reassign(code, params, gradient, curvature, share)
+        if changed is None:
+            return None
+        check_code(changed, code.shape, entry.item, who)
+    if not _differ_in_integers_alone(code, changed):
+        raise PluginError(f"{who} changed more than the integers of a code")
+    return MethodCode(compressed.method, _as_stored(changed))
+
+
+def _differ_in_integers_alone(one: Code, other: Code) -> bool:
+    if one.facts != other.facts or one.children or other.children:
+        return False
+    if list(one.parts) != list(other.parts):
+        return False
+    for name, part in one.parts.items():
+        changed = other.parts[name]
+        if isinstance(part, Indices):
+            if not isinstance(changed, Indices) or part.cardinality != changed.cardinality:
+                return False
+            if part.values.shape != changed.values.shape:
+                return False
+        elif changed is not part:
+            return False
+    return True
 
 
 def decode_new(compressed: MethodCode, plugins: Plugins, layer: str) -> Tensor:

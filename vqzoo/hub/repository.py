@@ -29,6 +29,7 @@ from vqzoo.hub.errors import NO_TOKEN, hub_errors, invalid_name
 from vqzoo.models.sources import parse_hub_id
 from vqzoo.plugin.manager import installed_plugins
 from vqzoo.report.card import REPO_PLACEHOLDER, card_plots, render_card
+from vqzoo.report.costs.file import read_costs
 from vqzoo.report.record_file import read_record
 
 TAG = "vqzoo"
@@ -259,7 +260,8 @@ def _card(artifact: Artifact, repo: str) -> bytes:
     if path.is_file():
         text = path.read_text(encoding="utf-8")
     else:
-        text = render_card(artifact, read_record(artifact), installed_plugins())
+        record, costs = read_record(artifact), read_costs(artifact)
+        text = render_card(artifact, record, installed_plugins(), costs)
     return text.replace(REPO_PLACEHOLDER, repo).encode()
 
 

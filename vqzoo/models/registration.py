@@ -25,6 +25,7 @@ def register_models(plugins: Plugins | None = None) -> None:
     import vqzoo.models.alexnet
     import vqzoo.models.alexnet_mini
     import vqzoo.models.mobilenet_mini
+    import vqzoo.models.squeezenet
     import vqzoo.models.vit_mini  # noqa: F401
 
     plugins = installed_plugins() if plugins is None else plugins

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,11 @@ from vqzoo.budget.methods import check_sizes_are_open, default_methods
 from vqzoo.budget.settings import HELD_OUT_IMAGES
 from vqzoo.budget.task import Limit, Task
 from vqzoo.calibration.repair import Repaired, repair_with
-from vqzoo.calibration.statistics import layer_statistics
+from vqzoo.calibration.statistics import (
+    check_sequential,
+    layer_statistics,
+    sequential_statistics,
+)
 from vqzoo.compression.check import check_weights
 from vqzoo.compression.coded_layer import with_dense_weights
 from vqzoo.compression.folding import with_plain_weights
@@ -23,7 +28,7 @@ from vqzoo.compression.layer import CompressedLayer
 from vqzoo.compression.model import compress_model
 from vqzoo.compression.norms.folding import FoldedNorms, merge_norms
 from vqzoo.compression.norms.folding import fold_norms as fold_batch_norms
-from vqzoo.compression.plugin_calls import decode_new
+from vqzoo.compression.plugin_calls import Statistics, decode_new
 from vqzoo.compression.selection import plan_layers
 from vqzoo.compression.view import compressible_layers, copy_with_weights
 from vqzoo.data.batches import Batch, Data
@@ -61,6 +66,7 @@ def compress(
     transforms: Sequence[Choice] = (),
     fold_norms: bool = False,
     calibrate: str | Iterable[Any] | None = None,
+    sequential: bool = False,
     repair: str | Iterable[Any] | None = None,
     calibration_images: int = CALIBRATION_IMAGES,
     skip_unreadable: bool = False,
@@ -108,6 +114,8 @@ def compress(
         calibrate: weight errors by what they do to the network's answers on these images: a data
             specification as `vqzoo run --calibrate` takes it, or preprocessed batches such as a
             `torch.utils.data.DataLoader` gives (of images, or pairs of images and labels).
+        sequential: calibrate each layer on what it sees behind the layers compressed before it,
+            instead of what it sees in the dense network; under a budget, at the price found.
         repair: correct biases and batch norm statistics afterwards on these images, given in the
             same way; without labels.
         calibration_images: how many images either uses at most. Those of given batches are the
@@ -160,6 +168,12 @@ def compress(
     plans, skipped = plan_layers(
         compressible, selection, choice, rules, available, passed_over=passed_over
     )
+    if sequential:
+        if calibrate is None:
+            raise UsageError(
+                "sequential=True is about what layers see on calibration images: give calibrate="
+            )
+        check_sequential(plans, available, "sequential=True")
     check_weights(model, plans)
     held_out: Data | None = None
     if limit is None or limit.size is not None or limit.price is not None:
@@ -199,6 +213,7 @@ def compress(
             layout=layout,
             norms=None if norms is None else norms.layers,
             calibration=calibration,
+            sequential=sequential,
             repair=repair_data,
             held_out=held_out,
             keep_going=keep_going,
@@ -210,8 +225,19 @@ def compress(
             layer = finished[index] = candidate.compressed
             name = layer.layer.name
             matrices[name] = decode_new(layer.compressed, available, name)
-    statistics = None
-    if calibration is not None:
+    statistics: Mapping[str, Statistics] | None = None
+    if calibration is not None and sequential:
+        statistics = sequential_statistics(
+            model,
+            plans,
+            available,
+            calibration,
+            seed=seed,
+            device=where,
+            watcher=watcher,
+            finished={name: partial(matrices.__getitem__, name) for name in matrices},
+        )
+    elif calibration is not None:
         statistics = layer_statistics(
             model,
             plans,

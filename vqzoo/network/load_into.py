@@ -41,9 +41,10 @@ def load_into(
     as they are.
 
     Args:
-        model: a network with the keys, shapes and dtypes of the one that was compressed. What its
-            forward pass computes is not compared: an artifact of weights does not hold it. Of a
-            network in `DataParallel`, `torch.compile` and the like, the network inside is filled.
+        model: a network with the keys, shapes and dtypes of the one that was compressed; float32
+            tensors that the file stores as float16 are widened. What its forward pass computes is
+            not compared: an artifact of weights does not hold it. Of a network in `DataParallel`,
+            `torch.compile` and the like, the network inside is filled.
         folder: a folder that `vqzoo.save_weights` wrote, or any other artifact.
         mode: "decoded" fills the network's own layers. "codes" makes the compressed layers run from
             codes, as in `vqzoo.load`.
@@ -76,6 +77,7 @@ def load_into(
     with plugin_files(plugins):
         available = installed_plugins()
     values, codes = decoded_state(artifact, available, coded)
+    values = {key: tensor.to(state[key].dtype) for key, tensor in values.items()}
     check_shared_memory(state, values, shared)
     # From here on, nothing fails.
     with torch.no_grad():
@@ -110,12 +112,13 @@ def decoded_state(
 
 
 def _check_fit(artifact: Artifact, state: dict[str, Tensor]) -> None:
-    """Compare every key, shape and dtype.
+    """Compare every key, shape and dtype. A tensor that stays dense may be stored as float16 where
+    the network has float32.
 
     Raises:
         ArtifactError: names what is missing, what the network does not have, and what differs.
     """
-    stored = stored_tensors(artifact)
+    stored, layers = stored_tensors(artifact), artifact.metadata.layers.keys()
     expected = {key: (tuple(t.shape), element_type(t.dtype)) for key, t in state.items()}
     missing = [f"{key!r:.80}" for key in expected if key not in stored]
     unexpected = [f"{key!r:.80}" for key in stored if key not in expected]
@@ -123,7 +126,9 @@ def _check_fit(artifact: Artifact, state: dict[str, Tensor]) -> None:
         f"{key!r:.80} is {_described(stored[key])} in the artifact and {_described(value)} in the "
         "network"
         for key, value in expected.items()
-        if key in stored and stored[key] != value
+        if key in stored
+        and stored[key] != value
+        and not (key not in layers and _is_half_of(stored[key], value))
     ]
     problems = []
     if missing:
@@ -134,6 +139,14 @@ def _check_fit(artifact: Artifact, state: dict[str, Tensor]) -> None:
         problems.append(_listed(different))
     if problems:
         raise ArtifactError(f"{artifact.folder} does not fit the network: {'; '.join(problems)}")
+
+
+def _is_half_of(
+    stored: tuple[tuple[int, ...], ElementType], expected: tuple[tuple[int, ...], ElementType]
+) -> bool:
+    """Whether a tensor is stored as float16 in the place of float32."""
+    names = (stored[1].name, expected[1].name)
+    return stored[0] == expected[0] and names == ("float16", "float32")
 
 
 def _described(tensor: tuple[tuple[int, ...], ElementType]) -> str:

@@ -6,8 +6,9 @@ from torch import Tensor
 
 from vqzoo.artifact.folder import check_target, replacement_folder
 from vqzoo.artifact.reader import open_artifact, verify_checksum
-from vqzoo.artifact.schema import WEIGHTS_ONLY
+from vqzoo.artifact.schema import WEIGHTS_ONLY, Layout, Rest
 from vqzoo.artifact.writer import write_artifact
+from vqzoo.compression.rest import with_rounded_rest
 from vqzoo.errors import UsageError, VqzooError
 from vqzoo.network.compressed_model import CompressedModel, encoded_layers, method_label
 from vqzoo.network.load_into import decoded_state
@@ -17,21 +18,29 @@ from vqzoo.plugin.manager import Plugins, installed_plugins
 
 
 def save_weights(
-    small: CompressedModel, folder: str | Path, *, packing: str | None = None, force: bool = False
+    small: CompressedModel,
+    folder: str | Path,
+    *,
+    packing: str | None = None,
+    rest: Rest | None = None,
+    layout: Layout | None = None,
+    force: bool = False,
 ) -> None:
     """Write an artifact without an architecture, which `vqzoo.load_into` reads.
 
     For networks that timm cannot create: torchvision's, those with a head of your own, your own
     classes. The artifact cannot be published, and the commands that build networks refuse it.
 
-    The file is read back and decoded first: every tensor must be the one in `small.module`. The
-    folder appears whole or not at all.
+    The file is read back and decoded first: every tensor must be the one in `small.module`, rounded
+    where `rest` says so. The folder appears whole or not at all.
 
     Args:
         small: what `vqzoo.compress` or `vqzoo.finetune` returned.
         folder: the artifact's folder.
         packing: how codes become bytes: "bits", "huffman", "ans", "context", or a plugin's
             packing; None for that of each method, which is "bits" for most.
+        rest: how float32 tensors that stay dense are stored, as for `CompressedModel.save`.
+        layout: how the file is laid out, as there.
         force: replace an artifact that exists.
 
     Raises:
@@ -48,20 +57,26 @@ def save_weights(
         )
     target = Path(folder)
     check_target(target, "", force=force, option="force=True")
-    state = module_state(small.module)
+    rest, layout = rest or small.rest, layout or small.layout
+    module = small.module
     config = {"network": type(small.module).__name__}
     with plugin_files(small.plugin_files):
         plugins = installed_plugins()
         encoded = encoded_layers(small, packing, plugins)
+    if rest == "float16":
+        module = with_rounded_rest(module, [layer.key for layer in encoded]).module
+    state = module_state(module)
     with replacement_folder(target) as scratch:
         write_artifact(
             scratch,
-            small.module,
+            module,
             encoded,
             config,
             method=method_label(small),
             weights="in memory",
             features=[WEIGHTS_ONLY],
+            rest=rest,
+            layout=layout,
             norms=small.norms,
         )
         _prove(scratch, state, plugins)
@@ -77,7 +92,7 @@ def _prove(folder: Path, state: dict[str, Tensor], plugins: Plugins) -> None:
     verify_checksum(artifact)
     values, _ = decoded_state(artifact, plugins)
     for key, tensor in state.items():
-        if not same_values(tensor.detach().cpu(), values[key]):
+        if not same_values(tensor.detach().cpu(), values[key].to(tensor.dtype)):
             raise VqzooError(
                 f"nothing was saved: {key!r} is not what its codes decode to; was the network "
                 "changed after it was compressed?"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vqzoo.plugin.code import Code, Floats, Indices, MethodCode, index_bits, stored_bits
     from vqzoo.plugin.contract import CONTRACT_VERSION
+    from vqzoo.plugin.execution.engine import CallResources, Engine, WorkerLost
     from vqzoo.plugin.formats.importer import ImportedNetwork, Importer, ImportTarget
     from vqzoo.plugin.formats.weight_form import LookUp, TwoFactors, WeightForm
     from vqzoo.plugin.hookspecs import hookimpl
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "code": ("Code", "Floats", "Indices", "MethodCode", "index_bits", "stored_bits"),
     "contract": ("CONTRACT_VERSION",),
+    "execution.engine": ("CallResources", "Engine", "WorkerLost"),
     "formats.weight_form": ("LookUp", "TwoFactors", "WeightForm"),
     "hookspecs": ("hookimpl",),
     "formats.importer": ("ImportTarget", "ImportedNetwork", "Importer"),
@@ -37,7 +39,9 @@ _HOMES = {name: f"{__name__}.{module}" for module, names in _MODULES.items() for
 
 __all__ = [
     "CONTRACT_VERSION",
+    "CallResources",
     "Code",
+    "Engine",
     "Floats",
     "ImportTarget",
     "ImportedNetwork",
@@ -57,6 +61,7 @@ __all__ = [
     "Transform",
     "TwoFactors",
     "WeightForm",
+    "WorkerLost",
     "hookimpl",
     "index_bits",
     "stored_bits",

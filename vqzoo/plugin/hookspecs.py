@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 if TYPE_CHECKING:
+    from vqzoo.plugin.execution.engine import Engine
     from vqzoo.plugin.formats.importer import Importer
     from vqzoo.plugin.packing import Packing
     from vqzoo.plugin.quantizer import Quantizer
@@ -39,6 +40,11 @@ def vqzoo_packings() -> "Sequence[Packing]":  # type: ignore[empty-body]
 @hookspec
 def vqzoo_importers() -> "Sequence[Importer]":  # type: ignore[empty-body]
     """Return instances of the importers that this plugin provides."""
+
+
+@hookspec
+def vqzoo_executors() -> "Sequence[Engine]":  # type: ignore[empty-body]
+    """Return instances of the engines that this plugin provides."""
 
 
 @hookspec

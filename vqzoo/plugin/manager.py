@@ -19,6 +19,7 @@ import pluggy
 from vqzoo.errors import PluginWarning, UsageError, cause
 from vqzoo.plugin import hookspecs
 from vqzoo.plugin.contract import check_contract
+from vqzoo.plugin.execution.engine import Engine
 from vqzoo.plugin.files import (
     FILE_PREFIX,
     file_origin,
@@ -64,6 +65,7 @@ class Plugins:
     selectors: Registry[LayerSelector] = field(default_factory=lambda: Registry("layer selector"))
     packings: Registry[Packing] = field(default_factory=lambda: Registry("packing"))
     importers: Registry[Importer] = field(default_factory=lambda: Registry("importer"))
+    engines: Registry[Engine] = field(default_factory=lambda: Registry("executor"))
     statuses: list[PluginStatus] = field(default_factory=list)
     hooks: pluggy.PluginManager = field(default_factory=lambda: pluggy.PluginManager(GROUP))
 
@@ -85,7 +87,14 @@ class Plugins:
     @property
     def registries(self) -> tuple[Registry[Any], ...]:
         """One registry for each kind of item."""
-        return (self.quantizers, self.transforms, self.selectors, self.packings, self.importers)
+        return (
+            self.quantizers,
+            self.transforms,
+            self.selectors,
+            self.packings,
+            self.importers,
+            self.engines,
+        )
 
     def method(self, name: str) -> Registered[Any]:
         """The quantizer or transform called `name` or `distribution:name`.
@@ -219,6 +228,7 @@ def _register(plugins: Plugins, plugin: Any, origin: Origin) -> list[str]:
             (plugins.selectors, _provided(plugins, name, "vqzoo_layer_selectors", LayerSelector)),
             (plugins.packings, _provided(plugins, name, "vqzoo_packings", Packing)),
             (plugins.importers, _provided(plugins, name, "vqzoo_importers", Importer)),
+            (plugins.engines, _provided(plugins, name, "vqzoo_executors", Engine)),
         ]
     except BaseException:
         if plugins.hooks.has_plugin(name):  # pluggy keeps a plugin whose hooks it refused

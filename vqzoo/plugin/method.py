@@ -219,6 +219,38 @@ class Method(ABC):
         """Whether the method overrides `multiply`."""
         return type(self).multiply is not Method.multiply
 
+    def reassign(
+        self,
+        code: Code,
+        params: Mapping[str, Tensor],
+        gradient: Tensor,
+        curvature: Tensor,
+        share: float,
+    ) -> Code | None:
+        """Give a few codes other values, so that the loss of the network falls.
+
+        Override it if codes can change one by one: recovery then moves them, too (PV-tuning,
+        Malinovskii et al. 2024, arXiv 2405.14852). Near its values, the loss changes by about
+        Σ_ij G_ij δ_ij + ½ h_ij δ_ij² where the matrix changes by δ.
+
+        Args:
+            code: a code that has passed `check`.
+            params: as for `reconstruct`; without gradients.
+            gradient: G, (m, n) float32.
+            curvature: h, (m, n) float32, positive.
+            share: of the codes, that may change at most: those that promise most.
+
+        Returns:
+            The code with other integers, and nothing else changed; None, the default, if no change
+            promises to lower the loss.
+        """
+        return None
+
+    @property
+    def reassigns(self) -> bool:
+        """Whether the method overrides `reassign`."""
+        return type(self).reassign is not Method.reassign
+
     def trainable(self, code: Code) -> dict[str, Tensor]:
         """The parts that fine-tuning may change, float32, by name: all float parts by default."""
         return code.floats()

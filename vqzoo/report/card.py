@@ -10,10 +10,13 @@ from vqzoo.artifact.reader import Artifact, open_artifact
 from vqzoo.artifact.schema import BUDGET_PLOT_FILE, CARD_FILE, PLOT_FILE
 from vqzoo.plugin.manager import Plugins
 from vqzoo.report.budget_plot import draw_budget
-from vqzoo.report.card_figures import accuracy_section, costs_section, layers_section, size_section
+from vqzoo.report.card_figures import accuracy_section, layers_section, size_section
 from vqzoo.report.card_metadata import card_metadata, method_names, model_name, pretrained_cfg
 from vqzoo.report.card_origin import making_section, origin_section
 from vqzoo.report.card_plot import draw_bytes
+from vqzoo.report.costs.file import read_costs
+from vqzoo.report.costs.record import BenchRecord
+from vqzoo.report.costs.section import costs_section
 from vqzoo.report.formatting import count_of, megabytes
 from vqzoo.report.markdown import code, plain
 from vqzoo.report.record import Record
@@ -28,7 +31,7 @@ def write_card(folder: Path, plugins: Plugins) -> None:
     """Write README.md and its plots beside an artifact and its report.json."""
     artifact = open_artifact(folder)
     record = read_record(artifact)
-    write_text(folder / CARD_FILE, render_card(artifact, record, plugins))
+    write_text(folder / CARD_FILE, render_card(artifact, record, plugins, read_costs(artifact)))
     for name, draw in card_plots(artifact, record).items():
         with new_file(folder / name) as temporary:
             draw(temporary)
@@ -46,7 +49,12 @@ def card_plots(
     return plots
 
 
-def render_card(artifact: Artifact, record: Record | None, plugins: Plugins) -> str:
+def render_card(
+    artifact: Artifact,
+    record: Record | None,
+    plugins: Plugins,
+    bench: BenchRecord | None = None,
+) -> str:
     """The text of README.md.
 
     Args:
@@ -54,6 +62,7 @@ def render_card(artifact: Artifact, record: Record | None, plugins: Plugins) -> 
         record: the record of the run that made it. Without one the card leaves out what only a run
             knows (accuracy, errors, the command), or says that it is not known.
         plugins: the plugins in which the methods' sources are looked up.
+        bench: the benchmark of the artifact, if one was kept.
     """
     model = model_name(artifact, record)
     sections = [
@@ -64,7 +73,7 @@ def render_card(artifact: Artifact, record: Record | None, plugins: Plugins) -> 
         accuracy_section(record),
         layers_section(artifact, record),
         making_section(artifact, record),
-        costs_section(artifact),
+        costs_section(artifact, bench),
         origin_section(artifact, record, plugins),
     ]
     metadata = card_metadata(artifact, record, model).to_yaml(line_break="\n")

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from vqzoo.artifact.dtypes import BY_STORED_NAME
 from vqzoo.artifact.reader import Artifact
 from vqzoo.artifact.schema import PLOT_FILE, LayerEntry
 from vqzoo.compression.view import layer_name
@@ -127,21 +126,3 @@ def _reasons(skipped: Mapping[str, str]) -> str:
 
 def _names(names: Sequence[str]) -> str:
     return f"{len(names)} layers" if len(names) > 8 else ", ".join(code(name) for name in names)
-
-
-def costs_section(artifact: Artifact) -> str:
-    """Memory of the weights once decoded, and as stored."""
-    tensors = artifact.dense_tensors().values()
-    dense = sum(
-        4 * math.prod(t.shape) if BY_STORED_NAME[t.dtype].is_floating_point else t.nbytes
-        for t in tensors
-    )
-    decoded = dense + 4 * sum(math.prod(e.shape) for e in artifact.metadata.layers.values())
-    codes = sum(artifact.layer_bytes(key) for key in artifact.metadata.layers)
-    return (
-        "## Memory and speed\n\n"
-        "`vqzoo.load` decodes the weights, which gives an ordinary network: its weights take "
-        f"{megabytes(decoded)} of memory. Stored as codes, codebooks and dense tensors they take "
-        f"{megabytes(codes + sum(t.nbytes for t in tensors))}. No speed-up is claimed: none was "
-        "measured."
-    )

@@ -46,7 +46,8 @@ def _steps(record: Record) -> Iterator[str]:
     if record.calibration is not None:
         yield (
             "Methods that support calibration weighted errors by each layer's inputs on "
-            f"{plain(record.calibration.data)}."
+            f"{plain(record.calibration.data)}"
+            + (", behind the layers compressed before." if record.calibration.sequential else ".")
         )
     if record.budget is not None:
         yield _budget(record.budget) + _prediction(record)
@@ -110,10 +111,11 @@ def _repaired(repair: RepairRecord) -> str:
 
 def _recovery(recovery: RecoveryRecord) -> str:
     before, after = recovery.divergence.before, recovery.divergence.after
+    moved = "codes stayed fixed" if not recovery.codes else f"{recovery.codes:,} codes moved"
     return (
         "What is stored as floats learned the dense model's answers again, from "
-        f"{count_of(recovery.images, 'image')} of {plain(recovery.data)} without labels; codes "
-        f"stayed fixed. The divergence from the dense model on {recovery.held_out:,} images held "
+        f"{count_of(recovery.images, 'image')} of {plain(recovery.data)} without labels; "
+        f"{moved}. The divergence from the dense model on {recovery.held_out:,} images held "
         f"out was {nats(before)} before and {nats(after)} after."
     )
 

@@ -12,6 +12,9 @@ class CalibrationRecord(Block):
     """The images, without local folders."""
     images: Count | None
     """Number of images; null if unknown."""
+    sequential: bool = False
+    """Whether each layer was calibrated behind the layers compressed before it; absent where it was
+    not."""
 
 
 class Divergence(Block):
@@ -33,9 +36,10 @@ class RepairRecord(Block):
     biases: tuple[str, ...]
     """Layers whose biases were corrected."""
     norms: tuple[str, ...]
-    """Batch norms whose statistics were estimated again."""
+    """Batch norms whose statistics were moved."""
     divergence: Divergence
-    """Divergence from the dense network on these images."""
+    """Divergence from the dense network on the quarter of these images that was held out and
+    decided what to keep."""
 
 
 class RecoveryRecord(Block):
@@ -50,9 +54,13 @@ class RecoveryRecord(Block):
     biases: tuple[str, ...]
     """Layers whose biases were corrected at the start."""
     norms: tuple[str, ...]
-    """Batch norms whose statistics were estimated again at the start."""
+    """Batch norms whose statistics were moved at the start."""
+    blocks: tuple[str, ...] = ()
+    """Blocks that then learned what the dense network's blocks return, one after the other."""
     best_epoch: Count
     """The epoch whose values were kept; 0 for the values from before the first."""
+    codes: Count = 0
+    """How many codes had moved by then; those that moved twice count twice."""
     epochs: tuple[float | None, ...]
     """Divergence on the held-out images, in nats: before the first epoch, and after each; null if
     not finite."""

@@ -2,18 +2,22 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from torch import Tensor, nn
 
 from vqzoo.artifact.encode import EncodedLayer
 from vqzoo.artifact.file_size import network_bytes
-from vqzoo.calibration.statistics import layer_statistics
+from vqzoo.calibration.statistics import layer_statistics, sequential_statistics
+from vqzoo.compression.decode import decode
 from vqzoo.compression.encoded import encode_compressed
 from vqzoo.compression.layer import CompressedLayer
 from vqzoo.compression.model import compress_model
 from vqzoo.compression.norms.folding import merge_norms
 from vqzoo.compression.plugin_calls import Statistics
+from vqzoo.finetuning.encoded import code_of
 from vqzoo.models.arguments import required_features
+from vqzoo.plugin.manager import Plugins
 from vqzoo.progress import Watcher
 from vqzoo.report.layer_record import LayerRecord, layer_record
 from vqzoo.report.steps import FinetuningRecord, RecoveryRecord, RepairRecord, StageRecord
@@ -78,10 +82,10 @@ def compress_layers(
         save_layer(work, index, layer.encoded, layer.row)
         return layer
 
-    def notify(index: int, layer: KeptLayer) -> None:
+    def notify(position: int, layer: KeptLayer) -> None:
         # Observers are plugins: their contract is report.json's plain dict.
         row = layer.row.to_dict()
-        plugins.notify("vqzoo_layer_compressed", layer=row, done=index + 1, total=len(plans))
+        plugins.notify("vqzoo_layer_compressed", layer=row, done=position + 1, total=len(plans))
 
     layers, skipped = compress_model(
         prepared.opened.module,
@@ -91,7 +95,7 @@ def compress_layers(
         seed=prepared.recipe.seed,
         device=prepared.device,
         progress=watcher,
-        statistics=gather_statistics(prepared, [plans[i].layer.name for i in finished], watcher),
+        statistics=gather_statistics(prepared, finished, watcher),
         finished=finished,
         on_kept=notify,
         keep_going=keep_going,
@@ -123,19 +127,36 @@ def weights_file_bytes(
 
 
 def gather_statistics(
-    prepared: Prepared, finished: Sequence[str], watcher: Watcher
+    prepared: Prepared, finished: Mapping[int, KeptLayer], watcher: Watcher
 ) -> Mapping[str, Statistics] | None:
-    """What calibration says about layers not yet compressed; None if the run does not calibrate."""
+    """What calibration says about layers not yet compressed; None if the run does not calibrate.
+
+    Args:
+        prepared: the run.
+        finished: what is compressed already, by place in its plans.
+        watcher: receives progress.
+    """
     if prepared.calibration is None:
         return None
+    request = (prepared.opened.module, prepared.plans, prepared.plugins, prepared.calibration)
+    seed, device = prepared.recipe.seed, prepared.device
+    decoders = {
+        prepared.plans[index].layer.name: partial(_decoded, layer.encoded, prepared.plugins)
+        for index, layer in finished.items()
+    }
+    if prepared.recipe.sequential:
+        return sequential_statistics(
+            *request, seed=seed, device=device, watcher=watcher, finished=decoders
+        )
     return layer_statistics(
-        prepared.opened.module,
-        prepared.plans,
-        prepared.plugins,
-        prepared.calibration,
-        seed=prepared.recipe.seed,
-        device=prepared.device,
+        *request,
+        seed=seed,
+        device=device,
         watcher=watcher,
-        finished=finished,
+        finished=decoders,
         second_order_of_all=prepared.recipe.budget is not None,
     )
+
+
+def _decoded(layer: EncodedLayer, plugins: Plugins) -> Tensor:
+    return decode(code_of(layer, plugins), plugins)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from vqzoo.budget.methods import check_sizes_are_open
+from vqzoo.calibration.statistics import check_sequential
 from vqzoo.compression.check import check_weights
 from vqzoo.compression.folding import check_copies
 from vqzoo.compression.norms.folding import FoldedNorms, fold_norms
@@ -90,21 +91,8 @@ def prepare(
     plugins = installed_plugins()
     device = parse_device(recipe.device)
     recipe = _typed(with_budget_method(recipe, plugins, watcher), plugins)
-    opened = find_model(
-        recipe.model,
-        watcher,
-        weights=recipe.weights,
-        checkpoint=recipe.checkpoint,
-        model_args=recipe.model_args,
-        seed=recipe.seed,
-        fall_back=fall_back,
-    )
+    opened, norms = open_dense(recipe, watcher, fall_back=fall_back)
     recipe = with_budget_images(recipe, default_data(opened.name), watcher)
-    norms: FoldedNorms | None = None
-    if recipe.fold_norms:
-        with watcher.phase("folding batch norms"):
-            norms = fold_norms(opened.module)
-        opened = replace(opened, module=norms.module)
     layers, passed = compressible_layers(opened.module)
     rules = [(rule.layers, rule.choice()) for rule in recipe.rules]
     plans, skipped = plan_layers(
@@ -114,6 +102,8 @@ def prepare(
         check_copies(opened.module)
     if recipe.budget is not None:
         check_sizes_are_open(plans, plugins, recipe.budget)
+    if recipe.sequential:
+        check_sequential(plans, plugins, "--sequential")
     check_weights(opened.module, plans)
     with watcher.phase("opening the images"):
         data = open_measured_data(recipe, opened, watcher)
@@ -142,6 +132,31 @@ def prepare(
         target=target,
         norms=norms,
     )
+
+
+def open_dense(
+    recipe: Recipe, watcher: Watcher, *, fall_back: bool = True
+) -> tuple[OpenedModel, FoldedNorms | None]:
+    """The dense model of a recipe, and what was folded into its weights if the recipe folds norms.
+
+    Raises:
+        UsageError: there is no such model.
+        VqzooError: the weights are not available.
+    """
+    opened = find_model(
+        recipe.model,
+        watcher,
+        weights=recipe.weights,
+        checkpoint=recipe.checkpoint,
+        model_args=recipe.model_args,
+        seed=recipe.seed,
+        fall_back=fall_back,
+    )
+    if not recipe.fold_norms:
+        return opened, None
+    with watcher.phase("folding batch norms"):
+        norms = fold_norms(opened.module)
+    return replace(opened, module=norms.module), norms
 
 
 def open_measured_data(

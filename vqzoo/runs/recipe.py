@@ -201,6 +201,15 @@ class Recipe(BudgetSettings, BaseModel):
             write=public_data_name,
         ),
     ] = None
+    sequential: Annotated[
+        bool,
+        CommandOption(
+            "--sequential",
+            help="Calibrate each layer on what it sees behind the layers compressed before it, "
+            "instead of what it sees in the dense model. Under a budget, at the price found.",
+            panel="Calibration",
+        ),
+    ] = False
     repair: Annotated[
         str | None,
         CommandOption(

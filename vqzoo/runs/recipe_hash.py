@@ -17,7 +17,7 @@ def recipe_hash(recipe: Recipe, model: str, weights_sha256: str, plugins: Mappin
     reading = {"class_map", "skip_unreadable"}
     budget = set() if recipe.budget else BudgetSettings.model_fields.keys()
     unset = {name for name in ("rest", "layout") if getattr(recipe, name) is None}
-    unset |= {name for name in ("fold_norms", "recover") if not getattr(recipe, name)}
+    unset |= {name for name in ("fold_norms", "sequential", "recover") if not getattr(recipe, name)}
     left_out = {"checkpoint", "plugins", *reading, *budget, *unset}
     fields = recipe.model_dump(mode="json", exclude=left_out)
     fields |= reading_fields(recipe.class_map, recipe.skip_unreadable)

@@ -5,13 +5,13 @@ from pathlib import Path
 
 from vqzoo.artifact.folder import check_target
 from vqzoo.artifact.lock import folder_lock
+from vqzoo.calibration.second_order.kept import statistics_in
 from vqzoo.compression.norms.folding import FoldedNorms
 from vqzoo.data.batches import Data
 from vqzoo.finetuning.encoded import FinetuningTask
 from vqzoo.plugin.files import plugin_files
 from vqzoo.progress import Watcher
 from vqzoo.report.steps import CalibrationRecord, NormsRecord
-from vqzoo.runs.before_after import measure_baseline
 from vqzoo.runs.budget.choose import choose_layers
 from vqzoo.runs.command_line import canonical_command
 from vqzoo.runs.compress_layers import CompressedNetwork, compress_layers
@@ -20,6 +20,8 @@ from vqzoo.runs.corrections.repair import repair_network
 from vqzoo.runs.finish import FinishedRun, RunFacts, finish_run, unreadable_images
 from vqzoo.runs.prepare import Prepared, prepare
 from vqzoo.runs.recipe import Recipe, method_label
+from vqzoo.runs.shared.baseline import baseline_of
+from vqzoo.runs.shared.folders import statistics_folder
 from vqzoo.runs.stages import compress_in_stages
 from vqzoo.runs.workspace import Workspace, abandon_if_empty, finished_record, open_workspace
 
@@ -33,6 +35,7 @@ def run(
     reuse: bool = False,
     fall_back: bool = True,
     keep_going: bool = False,
+    shared: Path | None = None,
 ) -> FinishedRun:
     """Compress a model into an artifact, and measure the artifact read back from disk.
 
@@ -46,14 +49,16 @@ def run(
         reuse: return a finished folder as it is if the same request made it.
         fall_back: use an embedded relative of a model whose weights are not available.
         keep_going: leave a layer dense if its plugin fails, and continue.
+        shared: a folder that keeps the dense model's evaluation and second-order statistics for
+            other runs on the same model and images.
 
     Raises:
         UsageError: the recipe names something that does not exist or does not fit; nothing was
             written.
         VqzooError: the run failed.
     """
-    with plugin_files(recipe.plugins):
-        return _run(recipe, watcher, out, force, reuse, fall_back, keep_going)
+    with plugin_files(recipe.plugins), statistics_in(statistics_folder(shared)):
+        return _run(recipe, watcher, out, force, reuse, fall_back, keep_going, shared)
 
 
 def _run(
@@ -64,6 +69,7 @@ def _run(
     reuse: bool,
     fall_back: bool,
     keep_going: bool,
+    shared: Path | None,
 ) -> FinishedRun:
     started = time.perf_counter()
     prepared = prepare(recipe, watcher, out, fall_back=fall_back)
@@ -71,13 +77,15 @@ def _run(
         return FinishedRun(prepared.target, record)
     with folder_lock(prepared.target):
         check_target(prepared.target, prepared.digest, force=force)
-        return _execute(prepared, watcher, keep_going, started)
+        return _execute(prepared, watcher, keep_going, started, shared)
 
 
-def _execute(prepared: Prepared, watcher: Watcher, keep_going: bool, started: float) -> FinishedRun:
+def _execute(
+    prepared: Prepared, watcher: Watcher, keep_going: bool, started: float, shared: Path | None
+) -> FinishedRun:
     """Do the work of a run that nothing keeps from starting."""
     recipe, dense = prepared.recipe, prepared.opened
-    baseline = measure_baseline(dense.module, prepared.data, prepared.device, watcher)
+    baseline = baseline_of(recipe, dense, prepared.data, prepared.device, watcher, shared)
 
     compression_start = time.perf_counter()
     work = open_workspace(prepared.target, prepared.digest)
@@ -98,7 +106,7 @@ def _execute(prepared: Prepared, watcher: Watcher, keep_going: bool, started: fl
         seed=recipe.seed,
         digest=prepared.digest,
         command=canonical_command(recipe, dense.name),
-        calibration=_calibration_record(prepared.calibration),
+        calibration=_calibration_record(prepared.calibration, recipe.sequential),
         budget=budget,
         unreadable=unreadable_images(
             prepared.data, prepared.training, prepared.calibration, prepared.repair
@@ -113,8 +121,11 @@ def _execute(prepared: Prepared, watcher: Watcher, keep_going: bool, started: fl
     return finish_run(facts, network, baseline, work, prepared.plugins, watcher)
 
 
-def _calibration_record(data: Data | None) -> CalibrationRecord | None:
-    return None if data is None else CalibrationRecord(data=data.name, images=data.images)
+def _calibration_record(data: Data | None, sequential: bool) -> CalibrationRecord | None:
+    if data is None:
+        return None
+    record = CalibrationRecord(data=data.name, images=data.images)
+    return CalibrationRecord(**record.to_dict(), sequential=True) if sequential else record
 
 
 def _norms_record(norms: FoldedNorms | None) -> NormsRecord | None:
@@ -130,7 +141,7 @@ def _compress(
     settings, training = prepared.recipe.finetune, prepared.training
     if settings is None or training is None:
         network = compress_layers(prepared, work, watcher, keep_going)
-        return recover_network(prepared, repair_network(prepared, network, watcher), watcher)
+        return recover_network(prepared, repair_network(prepared, network, watcher), work, watcher)
     dense = prepared.opened.module
     task = FinetuningTask(dense, dense, training, settings, prepared.recipe.seed, prepared.device)
     return compress_in_stages(prepared, task, work, watcher, keep_going)

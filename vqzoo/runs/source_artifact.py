@@ -67,14 +67,33 @@ def open_dense_model(
         UsageError: its weights are not recorded, or differ from those that were compressed.
         VqzooError: its weights are not available.
     """
+    origin = artifact.block.weights if record is None else record.weights
+    if request.checkpoint is None and origin.startswith(IMPORTED):
+        name = _recorded_name(artifact) if record is None else record.model
+        return _imported_model(name, origin, module, request)
+    return recorded_dense_model(artifact, record, request.checkpoint, watcher)
+
+
+def recorded_dense_model(
+    artifact: Artifact, record: Record | None, checkpoint: Path | None, watcher: Watcher
+) -> OpenedModel:
+    """Open the network that was compressed, with the weights that the record names.
+
+    Args:
+        artifact: an artifact with an architecture.
+        record: its record, if there is one.
+        checkpoint: a file with the weights; None for those that timm has.
+        watcher: receives progress.
+
+    Raises:
+        UsageError: its weights are not recorded, or differ from those that were compressed.
+        VqzooError: its weights are not available.
+    """
     cfg = artifact.config.get("pretrained_cfg") or {}
-    name = f"{artifact.config['architecture']}.{cfg.get('tag') or ''}".rstrip(".")
-    origin, seed = artifact.block.weights, 0
+    name, origin, seed = _recorded_name(artifact), artifact.block.weights, 0
     if record is not None:
         name, origin, seed = record.model, record.weights, record.seed
-    if request.checkpoint is None and origin.startswith(IMPORTED):
-        return _imported_model(name, origin, module, request)
-    if request.checkpoint is None:
+    if checkpoint is None:
         if record is None and origin == "pretrained" and not cfg.get("tag"):
             raise UsageError(
                 f"the artifact does not record which weights of {name} were compressed: give "
@@ -89,7 +108,7 @@ def open_dense_model(
         name,
         watcher,
         weights="random" if origin == "random" else "pretrained",
-        checkpoint=request.checkpoint,
+        checkpoint=checkpoint,
         model_args={
             "num_classes": artifact.config["num_classes"],
             **artifact.config.get("model_args", {}),
@@ -103,6 +122,11 @@ def open_dense_model(
             "--checkpoint FILE with those"
         )
     return opened
+
+
+def _recorded_name(artifact: Artifact) -> str:
+    cfg = artifact.config.get("pretrained_cfg") or {}
+    return f"{artifact.config['architecture']}.{cfg.get('tag') or ''}".rstrip(".")
 
 
 def _imported_model(

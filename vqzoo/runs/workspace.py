@@ -84,6 +84,11 @@ def finetuning_checkpoint(work: Workspace) -> Path:
     return work.partial / _LAYERS / "finetuning.pt"
 
 
+def recovery_folder(work: Workspace) -> Path:
+    """The folder in which recovery saves its state after each step."""
+    return work.partial / _LAYERS
+
+
 def budget_file(work: Workspace) -> Path:
     """The file in which a run keeps the price that it found for its budget."""
     return work.partial / _LAYERS / "budget.json"

@@ -58,6 +58,36 @@ def read_zoo_recipe(path: Path) -> ZooRecipe:
     Raises:
         UsageError: the file cannot be read or is invalid; the message begins with file and line.
     """
+    fields, root = read_mapping(path, "a recipe is a mapping of fields such as model and method")
+    repo = fields.pop("repo", path.stem)
+    if not isinstance(repo, str) or not repo or "/" in repo:
+        line = line_of(root, ("repo",))
+        raise UsageError(f"{path}:{line}: repo: write a name without the organization")
+    try:
+        return ZooRecipe(path.stem, repo, Recipe(**fields))
+    except ValidationError as error:
+        place, text = first_problem(error)
+        raise UsageError(f"{path}:{line_of(root, place)}: {text}") from None
+
+
+def with_data(recipe: ZooRecipe, data: str | None) -> ZooRecipe:
+    """The recipe, measured on `data` where it names nothing itself."""
+    if data is None or recipe.recipe.data is not None:
+        return recipe
+    return replace(recipe, recipe=recipe.recipe.model_copy(update={"data": data}))
+
+
+def read_mapping(path: Path, form: str) -> tuple[dict[str, Any], yaml.Node]:
+    """The fields of a YAML file, and its root node, of which `line_of` tells the lines.
+
+    Args:
+        path: the file.
+        form: what the file should be, for the error message.
+
+    Raises:
+        UsageError: the file cannot be read, is not a mapping of texts to values, or gives a field
+            twice; the message begins with file and line.
+    """
     try:
         text = path.read_text(encoding="utf-8")
         root = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -72,26 +102,11 @@ def read_zoo_recipe(path: Path) -> ZooRecipe:
     except yaml.YAMLError as error:
         raise UsageError(f"{path}: this is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(fields, dict) or root is None:
-        raise UsageError(f"{path}:1: a recipe is a mapping of fields such as model and method")
+        raise UsageError(f"{path}:1: {form}")
     _refuse_duplicates(root, path)
-    repo = fields.pop("repo", path.stem)
-    if not isinstance(repo, str) or not repo or "/" in repo:
-        line = line_of(root, ("repo",))
-        raise UsageError(f"{path}:{line}: repo: write a name without the organization")
-    try:
-        return ZooRecipe(path.stem, repo, Recipe(**fields))
-    except ValidationError as error:
-        place, text = first_problem(error)
-        raise UsageError(f"{path}:{line_of(root, place)}: {text}") from None
-    except TypeError:
-        raise UsageError(f"{path}:1: field names must be text") from None
-
-
-def with_data(recipe: ZooRecipe, data: str | None) -> ZooRecipe:
-    """The recipe, measured on `data` where it names nothing itself."""
-    if data is None or recipe.recipe.data is not None:
-        return recipe
-    return replace(recipe, recipe=recipe.recipe.model_copy(update={"data": data}))
+    if not all(isinstance(name, str) for name in fields):
+        raise UsageError(f"{path}:1: field names must be text")
+    return fields, root
 
 
 def line_of(root: yaml.Node, place: Sequence[int | str]) -> int:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vqzoo.numerics.feedback.layer import DAMPING, even_weights
+from vqzoo.numerics.feedback.low_rank import products_with
 from vqzoo.numerics.feedback.refit import Decode, refit_codebooks
 
 
@@ -142,3 +143,33 @@ def test_centroids_without_codes_and_inputs_never_seen_stay() -> None:
     problem.hessian = (torch.zeros_like(problem.hessian[0]),)
     silent = problem.refit(in_float16)
     assert all(torch.equal(a, b) for a, b in zip(silent, problem.books, strict=True))
+
+
+def few_vectors(columns: int, vectors: int) -> Tensor:
+    """H of so many input vectors, some of them almost equal."""
+    generator = torch.Generator().manual_seed(4)
+    x = torch.randn(vectors, columns, generator=generator).relu()
+    x[1::2] = x[::2] + 1e-4 * x[1::2]
+    return x.mT @ x / vectors
+
+
+def test_a_product_with_h_of_few_vectors_takes_thin_factors() -> None:
+    hessian = (few_vectors(2304, 120)[None], few_vectors(70, 200)[None])
+    times, operations = products_with(hessian)
+    assert operations <= 2 * (2 * 2304 * 120 + 70**2)
+    matrix = torch.randn(5, 2374, generator=torch.Generator().manual_seed(5))
+    product, exact = times(matrix).double().numpy(), matrix.double().numpy()
+    dense = np.zeros((2374, 2374))
+    dense[:2304, :2304], dense[2304:, 2304:] = (block[0].double().numpy() for block in hessian)
+    expected = exact @ dense
+    # What is left out is semidefinite, with a trace of at most 1e-5 of that of H.
+    most = np.linalg.norm(exact, axis=1) * (2e-5 * dense.trace())
+    assert (np.linalg.norm(product - expected, axis=1) < most).all()
+
+
+def test_h_of_many_vectors_is_multiplied_by_as_it_is() -> None:
+    hessian = (few_vectors(2304, 1200)[None],)
+    times, operations = products_with(hessian)
+    assert operations == 2 * 2304**2
+    matrix = torch.randn(3, 2304, generator=torch.Generator().manual_seed(5))
+    torch.testing.assert_close(times(matrix), matrix @ hessian[0][0])

@@ -3,9 +3,11 @@
 import hashlib
 import os
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
+from uuid import uuid4
 
 import torch
 from safetensors import SafetensorError
@@ -25,6 +27,19 @@ from vqzoo.progress import Watcher
 KEPT_BYTES = 2 * HESSIAN_BYTES  # of all files together
 _FORM = 1  # of the statistics and their files; raise it when either changes
 
+_folder: ContextVar[Path | None] = ContextVar("statistics_folder", default=None)
+
+
+@contextmanager
+def statistics_in(folder: Path | None) -> Iterator[None]:
+    """Keep statistics in this folder inside the block, such as one that several machines share;
+    None changes nothing."""
+    token = _folder.set(folder or _folder.get())
+    try:
+        yield
+    finally:
+        _folder.reset(token)
+
 
 def kept_second_order(
     model: nn.Module,
@@ -35,7 +50,8 @@ def kept_second_order(
     device: torch.device,
     watcher: Watcher,
 ) -> dict[str, SecondOrder]:
-    """`second_order` on calibration data of known length, kept in `cache_folder`.
+    """`second_order` on calibration data of known length, kept in `cache_folder` or the folder of
+    an enclosing `statistics_in`.
 
     What is kept is found again by the hash of the network's structure and weights, of the
     preprocessed images, of the layers and of the seed. Files are written whole or not at all; the
@@ -51,11 +67,8 @@ def kept_second_order(
         watcher: receives progress.
     """
     assert data.images is not None
-    path = (
-        cache_folder()
-        / "second-order"
-        / f"{_digest(model, layers, data, seed, device)}.safetensors"
-    )
+    folder = _folder.get() or cache_folder() / "second-order"
+    path = folder / f"{_digest(model, layers, data, seed, device)}.safetensors"
     if (statistics := _load(path, layers)) is not None:
         return statistics
     with watcher.images(f"calibrating on {data.name}") as steps:
@@ -128,7 +141,7 @@ def _save(path: Path, statistics: Mapping[str, SecondOrder]) -> None:
         tensors |= {f"{name}/h{index}": block for index, block in enumerate(layer.hessian)}
     path.parent.mkdir(parents=True, exist_ok=True)
     # Of two processes that gather the same, each writes a file of its own; the last one stays.
-    mine = path.with_name(f"{path.stem}-{os.getpid()}{path.suffix}")
+    mine = path.with_name(f"{path.stem}-{uuid4().hex}{path.suffix}")
     write_tensors(mine, tensors, {})
     _mark_used(mine)
     mine.replace(path)

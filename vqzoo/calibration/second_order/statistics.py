@@ -33,8 +33,12 @@ _COPY = 1 << 24  # values of input vectors copied at a time: 64 MiB
 _IMAGES = 16 * 3 * 224 * 224  # values of input images differentiated at a time
 
 
-class _Sums:
-    """Running sums of one layer."""
+class LayerSums:
+    """Running sums of one layer.
+
+    Attributes:
+        positions: input vectors so far, those of each group.
+    """
 
     def __init__(self, layer: LayerInfo, width: int, device: torch.device) -> None:
         m, n = layer.matrix_shape
@@ -54,13 +58,24 @@ class _Sums:
             block = columns[:, start:stop]
             product.baddbmm_(block, block.mT)
 
+    def observe(self, module: nn.Module, x: Tensor, output: Tensor) -> None:
+        """Add the input vectors of one call of the layer, of which 64 MiB are copied at a time."""
+        n, positions = self.bounds[-1][1], output.numel() // len(self.gradients)
+        at_once = max(1, _COPY * len(x) // max(1, positions * n * self.groups))
+        for inputs, result in zip(x.split(at_once), output.split(at_once), strict=True):
+            self.add_inputs(input_vectors(module, inputs.float(), result))
+
     def add_gradients(self, gradients: Tensor, channel: int) -> None:
         """Add squared gradients with respect to the layer's outputs."""
         self.gradients += gradients.movedim(channel, 0).flatten(1).float().square().sum(1)
 
+    def hessian(self) -> tuple[Tensor, ...]:
+        """H on the CPU, as blocks; the sums are spent."""
+        return tuple(product.div_(self.positions).cpu() for product in self.products)
+
     def mean(self, samples: int) -> SecondOrder:
-        """The statistics; `samples` counts images times vectors v."""
-        hessian = tuple((product / self.positions).cpu() for product in self.products)
+        """The statistics; `samples` counts images times vectors v. The sums are spent."""
+        hessian = self.hessian()
         weights = (self.gradients / samples).float().cpu()
         return SecondOrder(hessian, weights if weights.any() else torch.ones_like(weights))
 
@@ -104,12 +119,12 @@ def second_order(
     if not layers:
         return {}
     width = block_width(layers, limit)
-    sums = {layer.name: _Sums(layer, width, device) for layer in layers}
+    sums = {layer.name: LayerSums(layer, width, device) for layer in layers}
     generator = torch.Generator().manual_seed(seed)
     done = 0
     with in_eval_mode(model, device), _only_activations(model), _observed(model, sums):
         for batch in batches:
-            for chunk in batch.images.split(_images_at_once(batch.images)):
+            for chunk in batch.images.split(images_at_once(batch.images)):
                 _backward_random(model, chunk.to(device), draws, generator)
                 done += len(chunk)
                 if progress is not None:
@@ -132,7 +147,8 @@ def _hessian_bytes(layer: LayerInfo, width: int) -> int:
     return 4 * layer.groups * (whole * width**2 + rest**2)
 
 
-def _images_at_once(images: Tensor) -> int:
+def images_at_once(images: Tensor) -> int:
+    """How many of the images go through the network at a time."""
     return max(1, _IMAGES // max(1, images[0].numel()))
 
 
@@ -163,7 +179,7 @@ def _only_activations(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _observed(model: nn.Module, sums: dict[str, _Sums]) -> Iterator[None]:
+def _observed(model: nn.Module, sums: dict[str, LayerSums]) -> Iterator[None]:
     """Hooks that add what the layers see, and the gradients that come back."""
     handles = [
         model.get_submodule(name).register_forward_hook(partial(_observe, total))
@@ -176,15 +192,12 @@ def _observed(model: nn.Module, sums: dict[str, _Sums]) -> Iterator[None]:
             handle.remove()
 
 
-def _observe(total: _Sums, module: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> None:
+def _observe(
+    total: LayerSums, module: nn.Module, arguments: tuple[Any, ...], output: Tensor
+) -> None:
     if not arguments:  # called by keyword
         return
-    x = arguments[0].detach()
-    n, positions = total.bounds[-1][1], output.numel() // len(total.gradients)
-    at_once = max(1, _COPY * len(x) // max(1, positions * n * total.groups))
-    outputs = output.detach()
-    for inputs, result in zip(x.split(at_once), outputs.split(at_once), strict=True):
-        total.add_inputs(input_vectors(module, inputs.float(), result))
+    total.observe(module, arguments[0].detach(), output.detach())
     channel = 1 if isinstance(module, Convolution) else -1
     if output.requires_grad:
         # A tensor's hook, not the module's: an activation may overwrite the output in place.

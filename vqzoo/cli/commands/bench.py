@@ -11,7 +11,7 @@ from vqzoo.errors import UsageError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from vqzoo.network.bench.record import BenchRecord, Latency
+    from vqzoo.report.costs.record import BenchRecord
 
 
 @command
@@ -28,6 +28,12 @@ def bench(
     repeats: Annotated[int, typer.Option(min=6, help="Timed passes at each batch size.")] = 20,
     threads: Threads = None,
     plugin: ArtifactPlugins = None,
+    save: Annotated[
+        bool,
+        typer.Option(
+            "--save", help="Keep the figures as bench.json in the folder; its card shows them."
+        ),
+    ] = False,
     json_: OnlyJson = False,
 ) -> None:
     """Measure what an artifact's network costs to run: load time, latency and memory on the CPU.
@@ -37,18 +43,20 @@ def bench(
     it decodes while it loads; onnx-codes: the same file, decoded at each pass. A latency is the
     median with its 95% confidence interval.
     """
-    import json
-    from dataclasses import asdict
-
     from vqzoo.cli.progress import TerminalWatcher
     from vqzoo.network.bench.bench import bench as measure
+    from vqzoo.network.bench.save import check_folder, save_costs
     from vqzoo.plugin.files import plugin_files
 
+    if save:
+        check_folder(artifact)
     sizes = _sizes(batches)
     with plugin_files(plugin or []), TerminalWatcher(stderr()) as watcher:
         record = measure(artifact, batches=sizes, repeats=repeats, threads=threads, watcher=watcher)
+        if save:
+            save_costs(record, artifact)
     if json_:
-        print(json.dumps(asdict(record), indent=2))
+        print(record.to_json())
         return
     console = stdout()
     console.print(_table(record))
@@ -66,7 +74,7 @@ def _sizes(text: str) -> list[int]:
 def _table(record: "BenchRecord") -> "Table":
     from rich.table import Table
 
-    from vqzoo.report.formatting import megabytes
+    from vqzoo.report.costs.section import runtime_cells
 
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("runtime", no_wrap=True)
@@ -74,24 +82,8 @@ def _table(record: "BenchRecord") -> "Table":
     for title in ("file", "load", "peak memory", *batches, "error"):
         table.add_column(title, justify="right")
     for runtime in record.runtimes:
-        peak = runtime.latencies[0].peak
-        table.add_row(
-            runtime.name,
-            megabytes(runtime.bytes),
-            f"{runtime.load:.2f} s",
-            "-" if peak is None else megabytes(peak),
-            *(_time(latency) for latency in runtime.latencies),
-            f"{runtime.error:.0e}" if runtime.error else "0",
-        )
+        table.add_row(runtime.name, *runtime_cells(runtime))
     return table
-
-
-def _time(latency: "Latency") -> str:
-    median, low, high = (
-        f"{1e3 * value:.3g}" if value < 1 else f"{1e3 * value:.0f}"
-        for value in (latency.median, latency.low, latency.high)
-    )
-    return f"{median} ms ({low}–{high})"
 
 
 def _notes(record: "BenchRecord") -> list[str]:

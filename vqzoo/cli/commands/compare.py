@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vqzoo.cli.commands.evaluate import Task
+from vqzoo.cli.commands.page.written import write_page_of
 from vqzoo.cli.declared import takes
-from vqzoo.cli.options import OnlyJson, Threads, need_epochs
+from vqzoo.cli.options import ExecutorName, OnlyJson, Threads, need_epochs
 from vqzoo.cli.terminal import command, print_text, stderr, stdout
 from vqzoo.errors import UsageError
 from vqzoo.runs.recipe import Recipe, split_selectors
@@ -61,6 +62,7 @@ def compare(
         bool,
         typer.Option("--force", help="Replace artifacts in that folder that differ."),
     ] = False,
+    executor: ExecutorName = None,
     threads: Threads = None,
     json_: OnlyJson = False,
 ) -> None:
@@ -68,9 +70,9 @@ def compare(
 
     Every point is an artifact on disk, read back and evaluated on the same images; ± is a 95%
     confidence interval of the paired difference from the dense model. The folder receives
-    compare.json and compare.png. With --calibrate or --finetune every point is made without and
-    with it, and the plot shows all curves. If a comparison is interrupted, run the same command
-    again to resume.
+    compare.json, compare.png and the page report.html (see `vqzoo report`). With --calibrate or
+    --finetune every point is made without and with it, and the plot shows all curves. If a
+    comparison is interrupted, run the same command again to resume.
 
     With --task retrieval the same artifacts are compared by mAP, into retrieval.json and
     retrieval.png; "asymmetric" means that the artifact's features search the dense model's
@@ -81,7 +83,9 @@ def compare(
     from vqzoo.comparison.accuracy import compare as compare_methods
     from vqzoo.comparison.plot import draw, draw_retrieval
     from vqzoo.comparison.retrieval import compare_by_retrieval
+    from vqzoo.execution.engines import started_executor
     from vqzoo.numerics.threads import use_threads
+    from vqzoo.plugin.execution.engine import CallResources
     from vqzoo.plugin.files import plugin_files
     from vqzoo.plugin.manager import installed_plugins
 
@@ -90,8 +94,8 @@ def compare(
     except ValueError:
         raise UsageError(f"--ratios {ratios}: write numbers joined by commas: 8,16,32") from None
     with plugin_files(fields.get("plugins", [])):
-        installed = installed_plugins().quantizers.names()
-    names = list(split_selectors([methods])) if methods else installed
+        plugins = installed_plugins()
+    names = list(split_selectors([methods])) if methods else plugins.quantizers.names()
     folder = out or Path(f"{model.replace('/', '-').replace(':', '-')}-compare")
     base = {"model": model, **fields}
     helped = "finetune" in fields or "calibrate" in fields
@@ -101,15 +105,21 @@ def compare(
             raise UsageError("--finetune goes with --task accuracy")
     picture = folder / ("compare.png" if task is Task.ACCURACY else "retrieval.png")
     comparison: Comparison | RetrievalComparison
-    with use_threads(threads), TerminalWatcher(stderr()) as watcher:
+    with (
+        use_threads(threads),
+        TerminalWatcher(stderr()) as watcher,
+        started_executor(executor, CallResources(threads), plugins) as started,
+    ):
+        how: dict[str, Any] = {"force": force, "executor": started}
         if task is Task.ACCURACY:
-            comparison = compare_methods(base, names, targets, watcher, folder, force=force)
+            comparison = compare_methods(base, names, targets, watcher, folder, **how)
             draw(comparison, picture)
             table, dense = _accuracy_table(comparison), comparison.dense_top1
         else:
-            comparison = compare_by_retrieval(base, names, targets, watcher, folder, force=force)
+            comparison = compare_by_retrieval(base, names, targets, watcher, folder, **how)
             draw_retrieval(comparison, picture)
             table, dense = _retrieval_table(comparison), comparison.dense_map
+    page = write_page_of(folder)
     if json_:
         print(json.dumps(asdict(comparison), indent=2))
         return
@@ -123,6 +133,8 @@ def compare(
         for method, ratio in largest_ratios(comparison, 1.0).items():
             print_text(console, f"{method}: up to {ratio:.1f}x with less than 1 point lost")
     print_text(console, f"plot: {picture}")
+    if page is not None:
+        print_text(console, f"page: {page}")
 
 
 def _accuracy_table(comparison: "Comparison") -> "Table":

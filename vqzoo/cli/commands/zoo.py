@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vqzoo.cli.options import Threads
+from vqzoo.cli.commands.page.written import write_page_of
+from vqzoo.cli.options import ExecutorName, Threads
 from vqzoo.cli.terminal import command, print_text, printable, stderr, stdout
 
 if TYPE_CHECKING:
@@ -52,15 +53,20 @@ def build(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only list the artifacts and their exact sizes.")
     ] = False,
+    executor: ExecutorName = None,
     threads: Threads = None,
 ) -> None:
     """Build many artifacts, one after another.
 
     Artifacts that are already finished are skipped (the hash of recipe and weights tells), and a
-    failure does not stop the rest. If a build is interrupted, run the same command again to resume.
+    failure does not stop the rest. The folder receives the page report.html, which shows all of
+    them (see `vqzoo report`). If a build is interrupted, run the same command again to resume.
     """
     from vqzoo.cli.progress import TerminalWatcher
+    from vqzoo.execution.engines import started_executor
     from vqzoo.numerics.threads import use_threads
+    from vqzoo.plugin.execution.engine import CallResources
+    from vqzoo.plugin.manager import installed_plugins
     from vqzoo.zoo.build import build as build_all
     from vqzoo.zoo.recipes import find_recipes, recipes_folder, with_data
 
@@ -69,9 +75,15 @@ def build(
     if dry_run:
         _print_plan(selected)
         return
-    with use_threads(threads), TerminalWatcher(stderr()) as watcher:
-        results = build_all(selected, watcher, out, push_to=push_to)
+    with (
+        use_threads(threads),
+        TerminalWatcher(stderr()) as watcher,
+        started_executor(executor, CallResources(threads), installed_plugins()) as started,
+    ):
+        results = build_all(selected, watcher, out, push_to=push_to, executor=started)
     _print_results(results)
+    if (page := write_page_of(out)) is not None:
+        print_text(stdout(), f"page: {page}")
     if any(result.state == "failed" for result in results):
         raise typer.Exit(1)
 

@@ -1,14 +1,15 @@
-"""The floats of a compressed network learn the dense network's answers on a few images.
+"""A compressed network learns the dense network's answers on a few images.
 
-The codes stay. What the loss is, ½ |Δz|² of centred logits z, is also what calibration weighs
-errors by: a thousand differences an image, where the divergence of confident answers says next to
-nothing about other images.
+Its floats are trained, and between epochs a few codes move. What the loss is, ½ |Δz|² of centred
+logits z, is also what calibration weighs errors by: a thousand differences an image, where the
+divergence of confident answers says next to nothing about other images.
 """
 
 import copy
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,15 +18,18 @@ from vqzoo.calibration.repair import Judge
 from vqzoo.data.batches import Data
 from vqzoo.data.seeds import epoch_generator
 from vqzoo.data.views import random_views
-from vqzoo.evaluation.answers import logits_of
+from vqzoo.finetuning.recovery.answers import centred
+from vqzoo.finetuning.recovery.moves import move_codes, moving_layers
+from vqzoo.finetuning.recovery.state import RecoveryState
 from vqzoo.finetuning.recovery.step_sizes import step_sizes
 from vqzoo.finetuning.student import Student, make_student, write_back
-from vqzoo.plugin.code import MethodCode
+from vqzoo.plugin.code import Indices, MethodCode
 from vqzoo.plugin.manager import Plugins
 from vqzoo.progress import Watcher
 
 EPOCHS = 8
 PATIENCE = 3  # epochs without a better one
+FIRST_PATIENCE = 2  # the same, where none is better than the start
 _BATCH = 16  # views in a step
 _BETAS = (0.9, 0.99)
 _SENSITIVITY_VIEWS = 64  # that step sizes are measured on
@@ -40,12 +44,14 @@ class Learned:
         codes: layer -> code, its floats rounded to their storage dtypes.
         best_epoch: the epoch that the values are from; 0 for the network as it was.
         divergence: as judged at the start, and after each epoch.
+        moved: how many codes moved up to the best epoch; those that moved twice count twice.
     """
 
     module: nn.Module
     codes: Mapping[str, MethodCode]
     best_epoch: int
     divergence: list[float]
+    moved: int
 
 
 def learn_answers(
@@ -59,11 +65,14 @@ def learn_answers(
     *,
     seed: int,
     device: torch.device,
+    state: RecoveryState,
+    fits: Callable[[Mapping[str, MethodCode]], bool],
 ) -> Learned:
     """Train the floats of the codes, norms and biases on random views of some images.
 
-    The network is judged at the start and after each epoch. The result is the best of these
-    networks; training ends early after some epochs without a better one.
+    The network is judged at the start and after each epoch. After an epoch, methods that can move
+    codes move a few of them, if that is better. The result is the best of these networks; training
+    ends early after some epochs without a better one.
 
     Args:
         model: the decoded network; it is not changed.
@@ -76,7 +85,8 @@ def learn_answers(
         seed: of the views. The same seed gives the same values on one machine with one number of
             threads.
         device: where to train.
-        stored: what storing a network makes of the tensors beside the codes.
+        state: where learning goes on after an interruption.
+        fits: whether codes take no more than they may.
 
     Raises:
         VqzooError: there is nothing to train, or the networks fail on the images.
@@ -86,26 +96,110 @@ def learn_answers(
     teacher = dense.to(device).eval()
     plain = copy.deepcopy(model).cpu().eval().requires_grad_(False)
 
+    def written() -> Mapping[str, MethodCode]:
+        plain.cpu()
+        return write_back(student, plain, codes, plugins)
+
     def measured() -> float:
-        write_back(student, plain, codes, plugins)
+        written()
         return judge(plain)
 
-    history, best, best_epoch = [measured()], student.snapshot(), 0
+    history, best, best_epoch, moved = [measured()], _Values.of(student), 0, [0]
     optimizer = _optimizer(student, teacher, images, device, seed)
     if optimizer is None:
         watcher.say("Recovery learns nothing: answers to the images are not finite.")
-        return Learned(plain.cpu(), write_back(student, plain, codes, plugins), 0, history)
-    for epoch in range(1, EPOCHS + 1):
-        _train_epoch(student, teacher, optimizer, images, device, watcher, epoch, seed)
-        history.append(measured())
-        watcher.say(f"recovery, epoch {epoch} of {EPOCHS}: KL {history[-1]:.4f} on held-out images")
-        if history[-1] < min(history[:-1]):
-            best, best_epoch = student.snapshot(), epoch
-        elif epoch - best_epoch >= PATIENCE:
+        return Learned(plain.cpu(), written(), 0, history, 0)
+    if (saved := state.load("epochs")) is not None:
+        _Values.read(saved["now"], student).restore(student)
+        best, best_epoch = _Values.read(saved["best"], student), saved["best_epoch"]
+        history, moved = saved["history"], saved["moved"]
+        optimizer.load_state_dict(saved["optimizer"])
+        watcher.say(f"Resuming recovery after epoch {len(history) - 1} of {EPOCHS}.")
+    moving = moving_layers(student, plugins)
+    for epoch in range(len(history), EPOCHS + 1):
+        if epoch - 1 - best_epoch >= (PATIENCE if best_epoch else FIRST_PATIENCE):
             break
-    student.restore(best)
-    kept = write_back(student, plain, codes, plugins)
-    return Learned(plain.cpu(), kept, best_epoch, history)
+        _train_epoch(student, teacher, optimizer, images, device, watcher, epoch, seed)
+        now, count = measured(), 0
+        if moving:
+            generator = epoch_generator(seed, EPOCHS + epoch)
+            with watcher.phase(f"recovery, epoch {epoch} of {EPOCHS}: moving codes"):
+                change = move_codes(
+                    student,
+                    moving,
+                    plain.to(device),
+                    teacher,
+                    _views(images, generator, device),
+                    now,
+                    measured,
+                    lambda: fits(written()),
+                    plugins,
+                    generator,
+                )
+            now, count = change.divergence, change.codes
+        history.append(now)
+        moved.append(moved[-1] + count)
+        text = f"; {count:,} codes moved" if count else ""
+        watcher.say(f"recovery, epoch {epoch} of {EPOCHS}: KL {now:.4f} on held-out images{text}")
+        if now < min(history[:-1]):
+            best, best_epoch = _Values.of(student), epoch
+        state.save(
+            "epochs",
+            {
+                "now": _Values.of(student).saved(),
+                "best": best.saved(),
+                "best_epoch": best_epoch,
+                "history": history,
+                "moved": moved,
+                "optimizer": optimizer.state_dict(),
+            },
+        )
+    best.restore(student)
+    kept = written()
+    return Learned(plain.cpu(), kept, best_epoch, history, moved[best_epoch])
+
+
+@dataclass(frozen=True)
+class _Values:
+    """Everything that recovery changes in a student.
+
+    Attributes:
+        tensors: its floats.
+        codes: layer -> code with the integers; the floats in it are not the student's.
+    """
+
+    tensors: dict[str, Tensor]
+    codes: dict[str, MethodCode]
+
+    @classmethod
+    def of(cls, student: Student) -> "_Values":
+        return cls(student.snapshot(), {name: one.codes for name, one in student.layers.items()})
+
+    def restore(self, student: Student) -> None:
+        student.restore(self.tensors)
+        for name, code in self.codes.items():
+            student.layers[name].change_codes(code)
+
+    def saved(self) -> dict[str, Any]:
+        """Tensors alone: floats by name, and integers by layer and part."""
+        integers = {
+            name: {n: p.values.cpu() for n, p in code.code.parts.items() if isinstance(p, Indices)}
+            for name, code in self.codes.items()
+        }
+        return {"tensors": self.tensors, "codes": integers}
+
+    @classmethod
+    def read(cls, saved: Mapping[str, Any], student: Student) -> "_Values":
+        """What `saved` has returned for the same student."""
+        codes: dict[str, MethodCode] = {}
+        for name, layer in student.layers.items():
+            code, parts = layer.codes.code, dict(layer.codes.code.parts)
+            for part, values in saved["codes"][name].items():
+                stored = parts[part]
+                assert isinstance(stored, Indices)
+                parts[part] = replace(stored, values=values.to(stored.values.device))
+            codes[name] = replace(layer.codes, code=replace(code, parts=parts))
+        return cls(saved["tensors"], codes)
 
 
 def _optimizer(
@@ -120,7 +214,9 @@ def _optimizer(
     loss = float(torch.stack(losses).sum()) / sum(map(len, views))
     if not math.isfinite(loss):
         return None
-    sizes = step_sizes(student.network, student.tensors, views, loss, generator)
+    sizes = step_sizes(
+        lambda batch: centred(student.network, batch), student.tensors, views, loss, generator
+    )
     groups = [
         {"params": [parameter], "lr": sizes[name], "first_lr": sizes[name]}
         for name, parameter in student.tensors.items()
@@ -172,6 +268,5 @@ def _views(
 def _loss(network: nn.Module, teacher: nn.Module, views: Tensor) -> Tensor:
     """½ |Δz|² of the centred logits, the mean over images."""
     with torch.no_grad():
-        targets = logits_of(teacher, views)
-    difference = logits_of(network, views) - targets
-    return (difference - difference.mean(1, keepdim=True)).square().sum(1).mean() / 2
+        targets = centred(teacher, views)
+    return (centred(network, views) - targets).square().sum(1).mean() / 2

@@ -17,19 +17,13 @@ import torch
 
 from vqzoo.data.model_input import input_size
 from vqzoo.errors import UsageError, VqzooError
-from vqzoo.network.bench.record import (
-    FEWEST_PASSES,
-    BenchRecord,
-    Latency,
-    Machine,
-    RuntimeRecord,
-    latency,
-)
+from vqzoo.network.bench.latency import FEWEST_PASSES, latency
 from vqzoo.network.export import dense, export, onnx
 from vqzoo.network.load import load, verified_artifact
 from vqzoo.numerics.threads import thread_count
 from vqzoo.plugin.files import files_in_use
 from vqzoo.progress import SilentWatcher, Watcher
+from vqzoo.report.costs.record import BenchRecord, Latency, Machine, RuntimeRecord
 
 MOST_IMAGES = 4096  # in a batch
 _WORKER = "vqzoo.network.bench.worker"
@@ -93,16 +87,17 @@ def bench(
     expected = np.array(results[0]["logits"])
     return BenchRecord(
         artifact=str(source),
+        artifact_bytes=artifact.block.bytes,
         machine=_machine(count),
         repeats=repeats,
         runtimes=tuple(
             RuntimeRecord(
-                runtime.name,
-                runtime.bytes,
-                result["load"],
-                result["imported"],
-                tuple(_latencies(sizes, result)),
-                _error(result["logits"], expected),
+                name=runtime.name,
+                bytes=runtime.bytes,
+                load=result["load"],
+                imported=result["imported"],
+                latencies=tuple(_latencies(sizes, result)),
+                error=_error(result["logits"], expected),
             )
             for runtime, result in zip(runtimes, results, strict=True)
         ),
@@ -180,7 +175,7 @@ def _error(logits: Sequence[float], expected: "np.ndarray[Any, Any]") -> float:
 def _machine(threads: int) -> Machine:
     names = ("vqzoo", "torch", "timm", "onnxruntime")
     packages = {name: version(name) for name in names if find_spec(name) is not None}
-    return Machine(_cpu(), threads, packages)
+    return Machine(cpu=_cpu(), threads=threads, packages=packages)
 
 
 def _cpu() -> str:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vqzoo.numerics.feedback.layer import DAMPING, even_weights, times_hessian
+from vqzoo.numerics.feedback.layer import DAMPING, even_weights
+from vqzoo.numerics.feedback.low_rank import products_with
 
 # Codebooks, and the rows that are needed (None for all) -> these rows of the decoded matrix.
 Decode = Callable[[Sequence[Tensor], Tensor | None], Tensor]
@@ -34,8 +35,8 @@ def refit_codebooks(
     Conjugate gradients, begun at the codebooks, multiply by the normal matrix as decoding, a
     product with H (in float32) and decoding's adjoint; their vectors and sums are float64. H is
     damped as for error feedback, and g is kept from extremes. The gradient is that of all rows; the
-    curvature of large layers is that of a sample. Takes the memory of about five matrices of the
-    weight's size.
+    curvature of large layers is that of a sample. Where H of a wide layer has a low rank, products
+    take factors of it. Takes the memory of about five matrices of the weight's size.
 
     Args:
         weight: (m, n) float32.
@@ -51,18 +52,19 @@ def refit_codebooks(
         Codebooks as stored that have a smaller loss, without damping; else those at hand.
     """
     rows = even_weights(row_weights)
+    metric = _Metric(hessian)
     with torch.enable_grad():
         variables = [book.detach().clone().requires_grad_() for book in codebooks]
         decoded = decode(variables, None)
     error = weight - decoded.detach()
-    gradient = _adjoint(decoded, variables, _weighted(error, hessian, rows))
+    gradient = _adjoint(decoded, variables, metric.weighted(error, rows))
     with torch.no_grad():
         ones = decode([torch.ones_like(book) for book in codebooks], None)
     # What squares of changes cost, products of different weights aside.
-    masses = _adjoint(decoded, variables, _by_diagonal(ones, hessian) * rows[:, None])
-    sample = _sample(hessian, rows, ones.square().mean(1), operations)
+    masses = _adjoint(decoded, variables, metric.by_diagonal(ones) * rows[:, None])
+    sample = _sample(metric, rows, ones.square().mean(1), operations)
     del decoded, ones
-    multiply = _normal_matrix(variables, decode, hessian, sample, masses)
+    multiply = _normal_matrix(variables, decode, metric, sample, masses)
     change = _solve(gradient, masses, multiply, steps)
     better = [
         rounded((book + part).float())
@@ -71,9 +73,33 @@ def refit_codebooks(
     with torch.no_grad():
         moved = [new - old for new, old in zip(better, codebooks, strict=True)]
         step = decode(moved, None)
-    product = times_hessian(step, hessian)
-    gain = ((2 * error - step) * product).sum(1, dtype=torch.float64) @ rows.double()
+    gain = ((2 * error - step) * metric.times(step)).sum(1, dtype=torch.float64) @ rows.double()
     return better if float(gain) > 0 else list(codebooks)
+
+
+class _Metric:
+    """H of a layer, and what error feedback adds to its diagonal.
+
+    Attributes:
+        groups: of rows.
+        times: M -> M H.
+        operations: what that takes for a row of M.
+    """
+
+    def __init__(self, hessian: Sequence[Tensor]) -> None:
+        self._diagonal = torch.cat([block.diagonal(dim1=1, dim2=2) for block in hessian], 1)
+        self._ridge = DAMPING * self._diagonal.mean(1, keepdim=True)
+        self.groups = len(self._diagonal)
+        self.times, self.operations = products_with(hessian)
+
+    def weighted(self, matrix: Tensor, rows: Tensor) -> Tensor:
+        """g (M H + δ M), δ being what error feedback adds to the diagonal of H."""
+        ridge = _of_rows(self._ridge, len(matrix))
+        return self.times(matrix).addcmul_(ridge, matrix).mul_(rows[:, None])
+
+    def by_diagonal(self, matrix: Tensor) -> Tensor:
+        """M diag(H + δI)."""
+        return matrix * _of_rows(self._diagonal + self._ridge, len(matrix))
 
 
 @dataclass(frozen=True)
@@ -87,7 +113,7 @@ class _Sample:
 def _normal_matrix(
     variables: Sequence[Tensor],
     decode: Decode,
-    hessian: Sequence[Tensor],
+    metric: _Metric,
     sample: _Sample,
     masses: Tensor,
 ) -> Callable[[Tensor], Tensor]:
@@ -101,13 +127,13 @@ def _normal_matrix(
     def sampled(change: Tensor) -> Tensor:
         with torch.no_grad():
             step = decode([part.float() for part in _parts(change, variables)], sample.rows)
-        return _adjoint(decoded, variables, _weighted(step, hessian, sample.weights))
+        return _adjoint(decoded, variables, metric.weighted(step, sample.weights))
 
     if sample.rows is None:
         return sampled
     with torch.no_grad():
         ones = decode([torch.ones_like(book) for book in variables], sample.rows)
-    some = _adjoint(decoded, variables, _by_diagonal(ones, hessian) * sample.weights[:, None])
+    some = _adjoint(decoded, variables, metric.by_diagonal(ones) * sample.weights[:, None])
     root = torch.where(some > 0, masses / some, 0.0).sqrt()
     alone = masses.where(some <= 0, 0.0)
     return lambda change: root * sampled(root * change) + alone * change
@@ -137,42 +163,25 @@ def _solve(
     return solution
 
 
-def _weighted(matrix: Tensor, hessian: Sequence[Tensor], rows: Tensor) -> Tensor:
-    """g (M H + δ M), δ being what error feedback adds to the diagonal of H."""
-    ridge = _of_rows(DAMPING * _diagonal(hessian).mean(1, keepdim=True), len(matrix))
-    return times_hessian(matrix, hessian).addcmul_(ridge, matrix).mul_(rows[:, None])
-
-
-def _by_diagonal(matrix: Tensor, hessian: Sequence[Tensor]) -> Tensor:
-    """M diag(H + δI)."""
-    diagonal = _diagonal(hessian)
-    return matrix * _of_rows(diagonal + DAMPING * diagonal.mean(1, keepdim=True), len(matrix))
-
-
-def _diagonal(hessian: Sequence[Tensor]) -> Tensor:
-    """The diagonals of the groups' H, (groups, n)."""
-    return torch.cat([block.diagonal(dim1=1, dim2=2) for block in hessian], 1)
-
-
 def _of_rows(by_group: Tensor, m: int) -> Tensor:
     """Values of groups for their rows: (groups, ...) as (m, ...), or (1, ...) of the only one."""
     groups = len(by_group)
     return by_group if groups == 1 else by_group.repeat_interleave(m // groups, 0)
 
 
-def _sample(hessian: Sequence[Tensor], rows: Tensor, energies: Tensor, operations: int) -> _Sample:
+def _sample(metric: _Metric, rows: Tensor, energies: Tensor, operations: int) -> _Sample:
     """As many rows as can be multiplied by H in so many operations.
 
     At least one of each group and equally many, drawn systematically in proportion to what errors
     cost in them; all rows if they are few enough.
 
     Args:
+        metric: of the layer.
         rows: g, (m,).
         energies: (m,): the mean square of what a codebook of ones decodes to.
     """
-    groups = len(hessian[0])
-    for_a_row = 2 * sum(block.shape[1] ** 2 for block in hessian)
-    count = max(1, operations // (for_a_row * groups))
+    groups = metric.groups
+    count = max(1, operations // (metric.operations * groups))
     height = len(rows) // groups
     if count >= height:
         return _Sample(None, rows)

@@ -104,6 +104,7 @@ def _task(prepared: Prepared, keep_going: bool) -> Task:
         layout=recipe.file_layout,
         norms=None if prepared.norms is None else prepared.norms.layers,
         calibration=prepared.calibration,
+        sequential=recipe.sequential,
         repair=prepared.repair,
         held_out=prepared.held_out if prepared.recipe.held_out else None,
         keep_going=keep_going,

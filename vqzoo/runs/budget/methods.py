@@ -48,8 +48,8 @@ def with_budget_images(recipe: Recipe, embedded: str | None, watcher: Watcher) -
         watcher: is told what is added.
 
     Raises:
-        UsageError: the budget is judged by held-out images, or the network is to recover, and
-            there are none.
+        UsageError: the budget is judged by held-out images, or the network is to recover or to be
+            calibrated behind compressed layers, and there are none.
     """
     wants = recipe.budget is not None or recipe.recover
     if wants and recipe.calibrate is None and embedded is not None:
@@ -66,5 +66,10 @@ def with_budget_images(recipe: Recipe, embedded: str | None, watcher: Watcher) -
         raise UsageError(
             "--recover learns from calibration images: give --calibrate imagefolder:PATH; a few "
             "hundred images will do, and no labels"
+        )
+    if recipe.sequential and recipe.calibrate in (None, NO_IMAGES):
+        raise UsageError(
+            "--sequential is about what layers see on calibration images: give --calibrate "
+            "imagefolder:PATH"
         )
     return recipe

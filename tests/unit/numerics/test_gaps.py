@@ -4,8 +4,9 @@ import numpy as np
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from vqzoo_deep_compression.gaps import gaps_of, positions_of
 from vqzoo_deep_compression.survivors import largest
+
+from vqzoo.numerics.coding.gaps import gaps_of, positions_of
 
 
 @given(

@@ -1,0 +1,116 @@
+"""The engine `ray` on two local nodes that Ray simulates: processes of their own, and one process
+for each call."""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, wait
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vqzoo.errors import VqzooWarning
+from vqzoo.plugin import CallResources
+from vqzoo.plugin.manager import installed_plugins
+from vqzoo.testing import check_engine
+
+ray = pytest.importorskip("ray")
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+NODE = "__import__('ray').get_runtime_context().get_node_id()"
+SLOW_NODE = f"__import__('time').sleep(0.3) or {NODE}"
+engine = installed_plugins().engines.get("ray").item
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    cluster.add_node(num_cpus=1)
+    try:
+        yield cluster
+    finally:
+        cluster.shutdown()
+
+
+@pytest.fixture
+def executor(cluster: Any) -> Iterator[Executor]:
+    executor = engine.start(cluster.address, CallResources(cpus=1))
+    try:
+        yield executor
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_it_keeps_the_contract(cluster: Any) -> None:
+    check_engine(engine, cluster.address)
+    assert not ray.is_initialized()
+
+
+def test_calls_run_on_both_nodes(executor: Executor) -> None:
+    calls = [executor.submit(eval, SLOW_NODE) for _ in range(8)]
+    assert len({call.result(60) for call in calls}) == 2
+
+
+def test_a_worker_that_is_killed_costs_nothing(executor: Executor, tmp_path: Path) -> None:
+    """The first attempt waits until its process is killed; the second returns."""
+    pid = tmp_path / "pid"
+    program = (
+        "import os, pathlib, time\n"
+        f"pid = pathlib.Path({str(pid)!r})\n"
+        "if not pid.exists():\n"
+        "    pid.with_suffix('.part').write_text(str(os.getpid()))\n"
+        "    pid.with_suffix('.part').rename(pid)\n"
+        "    time.sleep(600)\n"
+    )
+    call = executor.submit(exec, program)
+    others = [executor.submit(pow, i, 2) for i in range(20)]
+    until(pid.exists)
+    os.kill(int(pid.read_text()), signal.SIGKILL)
+    assert call.result(60) is None
+    assert [other.result(60) for other in others] == [i * i for i in range(20)]
+
+
+def test_nodes_come_and_go(cluster: Any, executor: Executor) -> None:
+    leaving = cluster.add_node(num_cpus=2)
+    calls = [executor.submit(eval, SLOW_NODE) for _ in range(24)]
+    until(lambda: any(call.done() and call.result() == leaving.node_id for call in calls))
+    cluster.remove_node(leaving, allow_graceful=False)
+    arriving = cluster.add_node(num_cpus=2)
+    nodes = [call.result(60) for call in calls]
+    more = [executor.submit(eval, SLOW_NODE) for _ in range(12)]
+    nodes += [call.result(60) for call in more]
+    assert len(nodes) == 36
+    assert {leaving.node_id, arriving.node_id} < set(nodes)
+    cluster.remove_node(arriving)
+
+
+def test_a_cancelled_future_cancels_its_task(executor: Executor, tmp_path: Path) -> None:
+    path = tmp_path / "beats"
+    beat = f"while True: open({str(path)!r}, 'a').write('.'); __import__('time').sleep(0.02)"
+    endless: Future[Any] = executor.submit(exec, beat)
+    until(path.exists)
+    assert endless.cancel()
+    ends = [executor.submit(pow, i, 2) for i in range(4)]  # more than the nodes run at once
+    assert not wait(ends, 60).not_done
+    size = path.stat().st_size
+    time.sleep(0.3)
+    assert path.stat().st_size == size
+
+
+def test_needs_that_no_node_has_are_told(cluster: Any) -> None:
+    with pytest.warns(VqzooWarning, match=r"has what one call needs \(CPU 1, GPU 0.5\)"):
+        executor = engine.start(cluster.address, CallResources(cpus=1, gpus=0.5))
+    waiting = executor.submit(pow, 2, 2)
+    executor.shutdown(cancel_futures=True)
+    assert waiting.cancelled()

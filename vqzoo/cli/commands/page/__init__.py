@@ -1,0 +1,1 @@
+"""`vqzoo report`, and the page that other commands write at their end."""

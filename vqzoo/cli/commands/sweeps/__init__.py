@@ -1,0 +1,1 @@
+"""Commands that run many cells, and show their results."""

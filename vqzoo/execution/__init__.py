@@ -1,0 +1,1 @@
+"""Cells: commands as units of work, on any executor."""

@@ -1,0 +1,1 @@
+"""Reconstruction of a compressed network block by block."""

@@ -1,0 +1,1 @@
+"""Contracts about where work runs."""

@@ -1,0 +1,1 @@
+"""What a network costs to run, as `vqzoo bench --save` keeps it beside an artifact."""

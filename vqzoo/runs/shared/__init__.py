@@ -1,0 +1,1 @@
+"""What runs on the same dense model and images share: it is computed once."""

@@ -1,0 +1,106 @@
+"""The dense model's evaluation: measured, or read from a folder that runs share."""
+
+import json
+import time
+from importlib.metadata import version
+from pathlib import Path
+from uuid import uuid4
+
+import numpy as np
+import torch
+
+from vqzoo.artifact.files import canonical_json, sha256_text
+from vqzoo.data.batches import Data
+from vqzoo.evaluation.accuracy import Evaluation
+from vqzoo.models.dense import OpenedModel
+from vqzoo.models.embedded import default_data
+from vqzoo.progress import Watcher
+from vqzoo.runs.before_after import Baseline, measure_baseline
+from vqzoo.runs.fields.reading import reading_fields
+from vqzoo.runs.recipe import Recipe
+from vqzoo.runs.shared.folders import evaluation_file
+
+
+def baseline_of(
+    recipe: Recipe,
+    dense: OpenedModel,
+    data: Data | None,
+    device: torch.device,
+    watcher: Watcher,
+    shared: Path | None,
+) -> Baseline:
+    """`measure_baseline`, once for all runs that share a folder, a dense model and its images.
+
+    Args:
+        recipe: the request, which names the images.
+        dense: the model; its batch norms are folded if the recipe folds them.
+        data: the images that the recipe names.
+        device: where to evaluate.
+        watcher: receives progress.
+        shared: the folder; None measures anew.
+    """
+    if shared is None or data is None or not data.labelled:
+        return measure_baseline(dense.module, data, device, watcher)
+    path = evaluation_file(shared, _digest(recipe, dense, device))
+    start = time.perf_counter()
+    if (evaluation := _load(path, data)) is not None:
+        return Baseline(dense.module, data, device, evaluation, time.perf_counter() - start)
+    baseline = measure_baseline(dense.module, data, device, watcher)
+    if baseline.evaluation is not None:
+        try:
+            _save(path, baseline.evaluation)
+        except OSError as error:
+            watcher.say(f"The dense model's evaluation cannot be kept: {error}")
+    return baseline
+
+
+def _digest(recipe: Recipe, dense: OpenedModel, device: torch.device) -> str:
+    """Hex sha256 of everything that the evaluation follows from."""
+    facts = {
+        "versions": [version(package) for package in ("vqzoo", "torch", "timm")],
+        "device": device.type,
+        "model": dense.name,
+        "network": str(dense.module),
+        "arguments": recipe.model_args,
+        "weights": dense.weights_sha256,
+        "folded": recipe.fold_norms,
+        "data": recipe.data or default_data(dense.name),
+        "images": recipe.images,
+        "reading": reading_fields(recipe.class_map, recipe.skip_unreadable),
+    }
+    return sha256_text(canonical_json(facts))
+
+
+def _load(path: Path, data: Data) -> Evaluation | None:
+    """What `_save` wrote; None if there is nothing, or only a damaged file."""
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        bits = np.frombuffer(bytes.fromhex(kept["correct"]), dtype=np.uint8)
+        correct = np.unpackbits(bits, count=kept["images"]).astype(bool)
+        return Evaluation(
+            data=kept["data"],
+            images=kept["images"],
+            top1=kept["top1"],
+            top5=kept["top5"],
+            correct=torch.from_numpy(correct),
+            labels=kept["labels"],
+            unreadable=data.unreadable,
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _save(path: Path, evaluation: Evaluation) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kept = {
+        "data": evaluation.data,
+        "images": evaluation.images,
+        "top1": evaluation.top1,
+        "top5": evaluation.top5,
+        "correct": np.packbits(evaluation.correct.numpy()).tobytes().hex(),
+        "labels": evaluation.labels,
+    }
+    # Of two processes that measure the same, each writes a file of its own; the last one stays.
+    mine = path.with_name(f"{path.stem}-{uuid4().hex}.tmp")
+    mine.write_text(canonical_json(kept), encoding="utf-8")
+    mine.replace(path)

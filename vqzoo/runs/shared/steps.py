@@ -1,0 +1,39 @@
+"""Compute what runs share before they start."""
+
+from pathlib import Path
+
+from vqzoo.calibration.second_order.kept import statistics_in
+from vqzoo.plugin.files import plugin_files
+from vqzoo.progress import Watcher
+from vqzoo.runs.compress_layers import gather_statistics
+from vqzoo.runs.prepare import open_dense, open_measured_data, parse_device, prepare
+from vqzoo.runs.recipe import Recipe
+from vqzoo.runs.shared.baseline import baseline_of
+from vqzoo.runs.shared.folders import statistics_folder
+
+
+def share_evaluation(
+    recipe: Recipe, watcher: Watcher, shared: Path, *, fall_back: bool = True
+) -> None:
+    """Evaluate the dense model of a recipe, unless the folder has its evaluation.
+
+    Raises:
+        VqzooError: the model, its weights or the images are not available.
+    """
+    with plugin_files(recipe.plugins):
+        dense, _ = open_dense(recipe, watcher, fall_back=fall_back)
+        data = open_measured_data(recipe, dense, watcher)
+        baseline_of(recipe, dense, data, parse_device(recipe.device), watcher, shared)
+
+
+def share_statistics(
+    recipe: Recipe, watcher: Watcher, shared: Path, *, fall_back: bool = True
+) -> None:
+    """Gather the second-order statistics of a recipe's layers, unless the folder has them.
+
+    Raises:
+        VqzooError: the model, its weights or the images are not available.
+    """
+    with plugin_files(recipe.plugins), statistics_in(statistics_folder(shared)):
+        prepared = prepare(recipe, watcher, None, fall_back=fall_back)
+        gather_statistics(prepared, {}, watcher)

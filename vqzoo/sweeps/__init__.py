@@ -1,0 +1,1 @@
+"""Sweeps: grids of cells, and the table of their results."""
