@@ -19,6 +19,7 @@ DISTRIBUTIONS = {
     "faiss": "faiss-cpu",
     "importlinter": "import-linter",
     "sklearn": "scikit-learn",
+    "vl_convert": "vl-convert-python",
     "yaml": "pyyaml",
 }
 # torch for CUDA brings triton along; vqzoo imports it only if it finds it.

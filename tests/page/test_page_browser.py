@@ -44,6 +44,7 @@ def open_page(browser: Any, folder: Path, **context: Any) -> tuple[Any, list[str
     file = folder.parent / "report.html"
     file.write_text(make_page([folder])[1])
     page = browser.new_context(**context).new_page()
+    page.set_default_timeout(120_000)  # machines are busy
     problems: list[str] = []
     page.on("console", lambda message: problems.append(message.text))
     page.on("pageerror", lambda error: problems.append(str(error)))

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import CELLS, GRID, Swept, sweep
+from sweeping import CELLS, GRID, Swept, sweep
 from typer.testing import CliRunner
 
 from vqzoo.artifact.files import sha256_file

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,6 +17,7 @@ from vqzoo.sweeps.check import NameCheck
 from vqzoo.zoo.recipes import line_of, read_mapping
 
 _Options = dict[str, OptionValue]
+Place = tuple[int | str, ...]  # of a value in the file: ("ratios", 1)
 # List of the grid -> field of a recipe.
 _AXES = {
     "models": "model",
@@ -82,7 +83,7 @@ class _Entry:
 
     field: str
     value: Any
-    place: tuple[int | str, ...]
+    place: Place
 
 
 def read_grid(path: Path) -> list[Recipe]:
@@ -101,7 +102,7 @@ def read_grid(path: Path) -> list[Recipe]:
         raise UsageError(_grid_problem(error, path, root)) from None
     check = NameCheck()
     recipes: dict[str, Recipe] = {}
-    for cell, places in [*_product(grid), *_included(grid)]:
+    for cell, places in chain(_product(grid), _included(grid)):
         try:
             recipe = Recipe(**cell)
         except ValidationError as error:
@@ -117,25 +118,30 @@ def read_grid(path: Path) -> list[Recipe]:
     return list(recipes.values())
 
 
-def _product(grid: Grid) -> Iterator[tuple[dict[str, Any], dict[str, tuple[int | str, ...]]]]:
+def _product(grid: Grid) -> Iterator[tuple[dict[str, Any], dict[str, Place]]]:
     """The fields of each cell of the product, and where each field stands in the file."""
-    common: dict[str, tuple[int | str, ...]] = {name: (name,) for name in grid.common}
+    common = _common_places(grid)
     outer = [_axis(grid, name) for name in ("models", "seeds", "layers")]
-    rates = [*_entries(grid, "ratios"), *_entries(grid, "sizes")]
-    for entries in product(*outer, _methods(grid), [(e,) for e in rates] or [()]):
+    rates = [*_axis(grid, "ratios"), *_axis(grid, "sizes")]
+    # A cell has a ratio or a size, or neither where both lists are empty.
+    rates = [rate for rate in rates if rate] or [()]
+    for entries in product(*outer, _methods(grid), rates):
         chosen = [entry for group in entries for entry in group]
         fields = grid.common | {entry.field: entry.value for entry in chosen}
         if not any(_matches(fields, excluded) for excluded in grid.exclude):
             yield fields, common | {entry.field: entry.place for entry in chosen}
 
 
-def _included(grid: Grid) -> Iterator[tuple[dict[str, Any], dict[str, tuple[int | str, ...]]]]:
+def _included(grid: Grid) -> Iterator[tuple[dict[str, Any], dict[str, Place]]]:
     for index, extra in enumerate(grid.include):
-        places = {name: ("include", index, name) for name in extra}
-        yield (
-            grid.common | extra,
-            {name: (name,) for name in grid.common} | places | {"": ("include", index)},
-        )
+        places = _common_places(grid)
+        places |= {name: ("include", index, name) for name in extra}
+        places[""] = ("include", index)
+        yield grid.common | extra, places
+
+
+def _common_places(grid: Grid) -> dict[str, Place]:
+    return {name: (name,) for name in grid.common}
 
 
 def _entries(grid: Grid, name: str) -> list[_Entry]:
@@ -179,9 +185,7 @@ def _equal(value: Any, pattern: Any) -> bool:
     return bool(value == pattern)
 
 
-def _place(
-    place: tuple[int | str, ...], places: Mapping[str, tuple[int | str, ...]]
-) -> tuple[int | str, ...]:
+def _place(place: Place, places: Mapping[str, Place]) -> Place:
     """Where a field of a cell stands in the file."""
     if place and place[0] in places:
         return (*places[str(place[0])], *place[1:])
