@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vqzoo.numerics.arrays import Floats, as_float32
 from vqzoo.numerics.decoding.packed import in_line
-from vqzoo.numerics.kernels.row_products import (
+from vqzoo.numerics.decoding.row_products import (
     TOGETHER,
     multiply_integers,
     multiply_integers_together,
