@@ -21,7 +21,7 @@ from vqzoo.plugin import WorkerLost
 from vqzoo_executors.calls import pickle_call, settle
 from vqzoo_executors.local_worker import work
 
-GRACE = 5.0  # seconds that a process has to clean up before it is killed
+GRACE = 20.0  # seconds that a process has to clean up before it is killed
 THREAD_LIMITS = (
     "OMP_NUM_THREADS",
     "MKL_NUM_THREADS",

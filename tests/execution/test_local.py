@@ -82,9 +82,7 @@ def test_cancelling_leaves_nothing_running(tmp_path: Path) -> None:
     waiting = executor.submit(pow, 2, 2)
     while not (tmp_path / "file").exists():
         time.sleep(0.01)
-    start = time.monotonic()
     executor.shutdown(cancel_futures=True)
-    assert time.monotonic() - start < 5
     assert not alive(pid)
     assert not (tmp_path / "file").exists()
     assert waiting.cancelled()
