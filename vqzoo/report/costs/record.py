@@ -24,7 +24,7 @@ class RuntimeRecord(Block):
     """One way of running the network, measured in a process of its own."""
 
     name: str
-    """"dense", "decoded", "codes", "pt2", "onnx", "onnx-codes" or "openvino"."""
+    """"dense", "decoded", "codes", "onnx" or "onnx-codes"."""
     bytes: Count
     """Of the file that holds the weights."""
     load: float
