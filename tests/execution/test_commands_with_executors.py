@@ -52,9 +52,9 @@ def test_a_zoo_has_the_same_artifacts_and_failures() -> None:
     Path("recipes/b.yaml").write_text(RECIPE.format("km") + "model_args: {depth: 900}\n")
     arguments = ("zoo", "build", "--recipes", "recipes")
     here = call(*arguments, "--out", "here")
-    there = call(*arguments, "--out", "there", *EXECUTOR)
-    assert there.exit_code == here.exit_code == 1
-    assert there.stdout.replace("there/", "here/") == here.stdout
-    assert set(artifacts("there")) == {"a", "c"}
-    assert artifacts("there") == artifacts("here")
-    assert "depth" in Path("there/b.log").read_text()
+    away = call(*arguments, "--out", "away", *EXECUTOR)
+    assert away.exit_code == here.exit_code == 1
+    assert away.stdout.replace("away/", "here/") == here.stdout
+    assert set(artifacts("away")) == {"a", "c"}
+    assert artifacts("away") == artifacts("here")
+    assert "depth" in Path("away/b.log").read_text()

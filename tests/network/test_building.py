@@ -72,7 +72,10 @@ def test_they_load(name: str, mode: Any, tmp_path: Path) -> None:
     network = vqzoo.load(tmp_path / "a", mode=mode)
     assert torch.equal(torch.get_rng_state(), before)
     x = torch.randn(2, 3, 8, 8)
-    assert torch.equal(network(x), small(x))
+    if mode == "decoded":
+        assert torch.equal(network(x), small(x))
+    else:  # sums in another order
+        torch.testing.assert_close(network(x), small(x), rtol=1e-5, atol=1e-6)
 
 
 def test_a_constructor_that_fails_everywhere_is_quoted(

@@ -68,7 +68,10 @@ def test_it_is_the_layer_that_it_replaces(name: str) -> None:
     assert isinstance(coded.weight, nn.Parameter)
     assert decoded.extra_repr() in coded.extra_repr()
     x = torch.randn(shape)
-    assert torch.equal(coded(x), decoded(x))
+    if name == "Linear":  # sums in another order
+        torch.testing.assert_close(coded(x), decoded(x), rtol=1e-5, atol=1e-6)
+    else:
+        assert torch.equal(coded(x), decoded(x))
     assert "weight" not in dict(coded.named_parameters())
 
 
@@ -120,7 +123,7 @@ def test_a_module_under_two_names_is_coded_under_both() -> None:
     expected = small(x)
     run_from_code(small.module, "0", small.layers[0].compressed, installed_plugins())
     assert isinstance(small.module[2], CodedLayer)
-    assert torch.equal(small(x), expected)
+    torch.testing.assert_close(small(x), expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("method", ["km", "svd"])

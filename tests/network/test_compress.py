@@ -154,7 +154,7 @@ def test_progress_tells_of_images_and_layers(mini: nn.Module) -> None:
         "classifier.4: calibration may change nothing: svd does not declare that it uses it",
         "classifier.4 0 of 1",
     ]
-    assert watcher.heard[-1] == "repairing on the images given 40 of 40"
+    assert watcher.heard[-1] == "repairing on the images given 18 of 18"
 
 
 FAILING = """

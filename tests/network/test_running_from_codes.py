@@ -113,8 +113,8 @@ def test_loading_never_takes_the_memory_of_the_dense_weights(tmp_path: Path) -> 
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    # Codes take a quarter, a byte each, and one layer is decoded at a time to be checked.
-    assert 0.2 * dense < int(done.stdout) < 0.6 * dense, int(done.stdout) / dense
+    # Codes of four bits take an eighth, and a few rows are decoded at a time to be checked.
+    assert 0.12 * dense < int(done.stdout) < 0.3 * dense, int(done.stdout) / dense
 
 
 def test_what_would_decode_to_nan_is_refused(

@@ -100,7 +100,7 @@ class Forgiving(Json):
 class Generous(Json):
     def read(self, path: Path, target: ImportTarget) -> ImportedNetwork:
         network = super().read(path, target)
-        extra = {k: torch.zeros(s) for k, s in target.shapes.items() if k.endswith("extra.weight")}
+        extra = {k: torch.zeros(s) for k, s in target.shapes.items() if "extra." in k}
         return ImportedNetwork(network.layers, {**network.tensors, **extra})
 
 
