@@ -151,9 +151,15 @@ def peak() -> int:
     return 1024 * getrusage(RUSAGE_SELF).ru_maxrss
 
 
-if __name__ == "__main__":
-    kind, *rest = sys.argv[1:]
+def main(kind: str, *rest: str) -> None:
+    """Run what the command line says."""
     if kind == "cells":
         compare_processes()
     else:
         run_empty_cells(int(rest[0]) if rest else 10_000, rest[1] if rest[1:] else "local:2")
+
+
+if __name__ == "__main__":
+    import sweep_scale  # workers of Ray import calls by their module, and have another __main__
+
+    sweep_scale.main(*sys.argv[1:])
