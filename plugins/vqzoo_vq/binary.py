@@ -13,6 +13,7 @@ from vqzoo.numerics.feedback.levels import Levels, feed_back_levels
 from vqzoo.plugin import Code, Floats, Indices, LayerContext, Options, Quantizer, SecondOrder
 from vqzoo.plugin.formats.packed_indices import PackedIndices, decode_table, multiply_table
 from vqzoo_vq.by_answers import best_row_scales, scale_sums, value_weights
+from vqzoo_vq.row_scale import scale_product
 
 _SIGNS = torch.tensor([-1.0, 1.0])
 
@@ -99,10 +100,7 @@ class Binary(Quantizer):
         """Look the signs up in registers, eight a byte."""
         codes = code.parts["codes"]
         assert isinstance(codes, Indices)
-        product = multiply_table(codes, _SIGNS, x)
-        if product is None or "scale" not in params:
-            return product
-        return product.mul_(params["scale"].detach())
+        return scale_product(multiply_table(codes, _SIGNS, x), params.get("scale"))
 
     def row_step(self, code: Code) -> int:
         """Any row."""

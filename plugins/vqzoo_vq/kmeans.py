@@ -38,6 +38,7 @@ from vqzoo_vq.row_scale import (
     row_scale_column,
     row_sizes,
     scale_layout,
+    scale_product,
     scale_rows,
 )
 
@@ -142,9 +143,7 @@ class ScalarKMeans(Quantizer):
         codes = code.parts["codes"]
         assert isinstance(codes, Indices)
         product = multiply_table(codes, params["codebook"], x)
-        if product is None or "scale" not in params:
-            return product
-        return product.mul_(params["scale"].detach())
+        return scale_product(product, params.get("scale"))
 
     def row_step(self, code: Code) -> int:
         """Any row."""

@@ -38,6 +38,7 @@ from vqzoo_vq.row_scale import (
     row_scale_column,
     row_sizes,
     scale_layout,
+    scale_product,
     scale_rows,
 )
 
@@ -173,7 +174,7 @@ class ProductQuantization(Quantizer):
         if code.facts["axis"] != "columns":
             return None
         out = multiply_blocks(code, params, x, _cut_of(code))
-        return out if out is None or "scale" not in params else out.mul_(params["scale"].detach())
+        return scale_product(out, params.get("scale"))
 
     def packing_axis(self, code: Code) -> int:
         """Across blocks, whose products are added, where columns are cut."""

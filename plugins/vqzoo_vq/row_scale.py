@@ -76,6 +76,18 @@ def row_scale_column(floats: Mapping[str, Tensor]) -> Tensor | None:
     return floats["scale"][:, None] if "scale" in floats else None
 
 
+def scale_product(product: Tensor | None, scales: Tensor | None) -> Tensor | None:
+    """The product x·Wᵀ with a matrix of scaled rows, from that without scales; in place.
+
+    Args:
+        product: (r, m), or None where there is none.
+        scales: (m,), or None for rows without scales.
+    """
+    if product is None or scales is None:
+        return product
+    return product.mul_(scales.detach())
+
+
 def scale_rows(matrix: Tensor, scales: Tensor | None) -> Tensor:
     """Multiply rows by their scales; in place unless a gradient is needed or torch traces."""
     if scales is None:

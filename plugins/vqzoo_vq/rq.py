@@ -34,6 +34,7 @@ from vqzoo_vq.row_scale import (
     fit_row_scale,
     row_sizes,
     scale_layout,
+    scale_product,
     scale_rows,
 )
 from vqzoo_vq.rq_feedback import feed_back_residuals
@@ -127,7 +128,7 @@ class ResidualQuantization(Quantizer):
     def multiply(self, code: Code, params: Mapping[str, Tensor], x: Tensor) -> Tensor | None:
         """Add up products with the centroids of every stage."""
         out = multiply_blocks(code, params, x, _cut_of(code))
-        return out if out is None or "scale" not in params else out.mul_(params["scale"].detach())
+        return scale_product(out, params.get("scale"))
 
     def packing_axis(self, code: Code) -> int:
         """Across blocks, whose products are added."""

@@ -1,8 +1,9 @@
 """Reads and writes report.json."""
 
 from pathlib import Path
+from typing import TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from vqzoo.artifact.files import write_text
 from vqzoo.artifact.header import strict_json
@@ -11,6 +12,8 @@ from vqzoo.artifact.schema import REPORT_FILE
 from vqzoo.compression.view import weight_key
 from vqzoo.errors import ArtifactError, invalid_field
 from vqzoo.report.record import Record
+
+Kept = TypeVar("Kept", bound=BaseModel)
 
 
 def write_record(record: Record, folder: Path) -> None:
@@ -25,11 +28,19 @@ def load_record(folder: Path) -> Record | None:
         ArtifactError: the file cannot be read, is not JSON, or lacks what a record must hold; the
             message names the field.
     """
-    path = folder / REPORT_FILE
+    return read_json(folder / REPORT_FILE, Record)
+
+
+def read_json(path: Path, kind: type[Kept]) -> Kept | None:
+    """What a JSON file beside an artifact holds; None if there is no such file.
+
+    Raises:
+        ArtifactError: see `load_record`.
+    """
     if not path.is_file():
         return None
     try:
-        return Record.model_validate(strict_json(path.read_bytes(), str(path)))
+        return kind.model_validate(strict_json(path.read_bytes(), str(path)))
     except OSError as error:
         raise ArtifactError(f"{path} cannot be read: {error.strerror}") from None
     except ValidationError as error:

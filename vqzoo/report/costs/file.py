@@ -2,14 +2,11 @@
 
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from vqzoo.artifact.files import write_text
-from vqzoo.artifact.header import strict_json
 from vqzoo.artifact.reader import Artifact
 from vqzoo.artifact.schema import BENCH_FILE
-from vqzoo.errors import ArtifactError, invalid_field
 from vqzoo.report.costs.record import BenchRecord
+from vqzoo.report.record_file import read_json
 
 
 def write_costs(record: BenchRecord, folder: Path) -> None:
@@ -25,15 +22,7 @@ def read_costs(artifact: Artifact) -> BenchRecord | None:
     Raises:
         ArtifactError: bench.json is malformed; the message names the field.
     """
-    path = artifact.folder / BENCH_FILE
-    if not path.is_file():
+    record = read_json(artifact.folder / BENCH_FILE, BenchRecord)
+    if record is None:
         return None
-    try:
-        record = BenchRecord.model_validate(strict_json(path.read_bytes(), str(path)))
-    except OSError as error:
-        raise ArtifactError(f"{path} cannot be read: {error.strerror}") from None
-    except ValidationError as error:
-        field = invalid_field(error)
-        where = f" at {field.name!r:.200}" if field.name else ""
-        raise ArtifactError(f"{path} is malformed{where}: {field.reason}") from None
     return record if record.artifact_bytes == artifact.block.bytes else None
