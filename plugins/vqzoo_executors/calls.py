@@ -2,20 +2,39 @@
 
 import pickle
 import traceback
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Executor, Future
+from threading import Lock
 from typing import Any
 
 from vqzoo.errors import cause
 
 
-def pickle_call(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
-    """A call for `answer`.
+class CallExecutor(Executor, ABC):
+    """Takes calls for `answer` until it is shut down. Subclasses set `_lock` and `_closed`."""
 
-    Raises:
-        PicklingError, AttributeError, TypeError: the call does not pickle.
-    """
-    return pickle.dumps((fn, args, kwargs))
+    _lock: Lock
+    _closed: bool
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
+        """See `Executor.submit`.
+
+        Raises:
+            RuntimeError: the executor is shut down.
+            PicklingError, AttributeError, TypeError: the call does not pickle.
+        """
+        call = pickle.dumps((fn, args, kwargs))
+        future: Future[Any] = Future()
+        with self._lock:
+            if self._closed:
+                raise RuntimeError("the executor is shut down")
+            self._take(future, call)
+        return future
+
+    @abstractmethod
+    def _take(self, future: "Future[Any]", call: bytes) -> None:
+        """Take a call that `settle` will complete, under the lock."""
 
 
 def answer(call: bytes, threads: int) -> bytes:

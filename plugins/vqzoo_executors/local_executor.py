@@ -8,8 +8,8 @@ processes of pebble share one pipe, and may die while they hold its lock.
 import atexit
 import os
 import signal
-from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future
+from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from multiprocessing import get_context
 from multiprocessing.connection import wait
@@ -18,7 +18,7 @@ from threading import Lock, Thread
 from typing import Any
 
 from vqzoo.plugin import WorkerLost
-from vqzoo_executors.calls import pickle_call, settle
+from vqzoo_executors.calls import CallExecutor, settle
 from vqzoo_executors.local_worker import work
 
 GRACE = 20.0  # seconds that a process has to clean up before it is killed
@@ -34,7 +34,7 @@ _starting = Lock()  # the environment belongs to all threads
 _Call = tuple["Future[Any]", bytes]
 
 
-class LocalExecutor(Executor):
+class LocalExecutor(CallExecutor):
     """Runs calls in processes, each with its share of the threads."""
 
     def __init__(self, processes: int, threads: int) -> None:
@@ -51,25 +51,13 @@ class LocalExecutor(Executor):
         self._closed = False
         atexit.register(self.shutdown, cancel_futures=True)
 
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
-        """See `Executor.submit`.
-
-        Raises:
-            RuntimeError: the executor is shut down.
-            PicklingError, AttributeError, TypeError: the call does not pickle.
-        """
-        call = pickle_call(fn, args, kwargs)
-        future: Future[Any] = Future()
-        with self._lock:
-            if self._closed:
-                raise RuntimeError("the executor is shut down")
-            self._calls.put((future, call))
-            if len(self._workers) < self._most:
-                worker = _Worker(self._threads)
-                thread = Thread(target=_serve, args=(worker, self._calls), daemon=True)
-                self._workers.append((worker, thread))
-                thread.start()
-        return future
+    def _take(self, future: "Future[Any]", call: bytes) -> None:
+        self._calls.put((future, call))
+        if len(self._workers) < self._most:
+            worker = _Worker(self._threads)
+            thread = Thread(target=_serve, args=(worker, self._calls), daemon=True)
+            self._workers.append((worker, thread))
+            thread.start()
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """See `Engine.start`."""

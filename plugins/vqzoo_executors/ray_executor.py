@@ -3,7 +3,7 @@
 import atexit
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import CancelledError, Executor, Future
+from concurrent.futures import CancelledError, Future
 from functools import partial
 from queue import SimpleQueue
 from threading import Lock, Thread
@@ -20,7 +20,7 @@ from ray.exceptions import (
 
 from vqzoo.errors import one_line
 from vqzoo.plugin import CallResources, WorkerLost
-from vqzoo_executors.calls import answer, pickle_call, settle
+from vqzoo_executors.calls import CallExecutor, answer, settle
 
 RETRIES = 2  # of a call whose worker or node was lost
 MOST_IN_FLIGHT = 2000  # calls that Ray knows of; what it keeps for each is several times the call
@@ -28,7 +28,7 @@ GRACE = 5.0  # seconds that a call has to clean up before its worker is killed
 LOST = (LocalRayletDiedError, NodeDiedError, OutOfMemoryError, WorkerCrashedError)
 
 
-class RayExecutor(Executor):
+class RayExecutor(CallExecutor):
     """Runs calls as tasks of the cluster that this process is connected to.
 
     One thread completes all futures and hands out the calls that wait. It is the only one that
@@ -54,19 +54,8 @@ class RayExecutor(Executor):
         atexit.register(self.shutdown, cancel_futures=True)
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
-        """See `Executor.submit`. A future that is cancelled in time cancels its task.
-
-        Raises:
-            RuntimeError: the executor is shut down.
-            PicklingError, AttributeError, TypeError: the call does not pickle.
-        """
-        call = pickle_call(fn, args, kwargs)
-        future: Future[Any] = Future()
-        with self._lock:
-            if self._closed:
-                raise RuntimeError("the executor is shut down")
-            self._waiting.append((future, call))
-            self._launch()
+        """See `CallExecutor.submit`. A future that is cancelled in time cancels its task."""
+        future = super().submit(fn, *args, **kwargs)
         future.add_done_callback(self._withdraw)
         return future
 
@@ -92,6 +81,10 @@ class RayExecutor(Executor):
             if self._disconnect:
                 self._disconnect = False
                 ray.shutdown()
+
+    def _take(self, future: "Future[Any]", call: bytes) -> None:
+        self._waiting.append((future, call))
+        self._launch()
 
     def _launch(self) -> None:
         """Hand calls to Ray, which runs them when it has the resources. Needs the lock."""

@@ -6,8 +6,7 @@ import pickle
 import shutil
 import time
 from collections import deque
-from collections.abc import Callable
-from concurrent.futures import Executor, Future
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock, Thread
@@ -17,7 +16,7 @@ import submitit
 
 from vqzoo.errors import VqzooError, one_line
 from vqzoo.plugin import WorkerLost
-from vqzoo_executors.calls import answer, pickle_call, settle
+from vqzoo_executors.calls import CallExecutor, answer, settle
 from vqzoo_executors.local_executor import THREAD_LIMITS
 
 CANCELLATION = 60.0  # seconds within which Slurm ends a job that is cancelled
@@ -79,7 +78,7 @@ class Pace:
 
 
 @dataclass
-class SlurmExecutor(Executor):
+class SlurmExecutor(CallExecutor):
     """Runs calls as jobs.
 
     One thread submits the calls that have come in since its last look, as a job array, and
@@ -98,7 +97,7 @@ class SlurmExecutor(Executor):
     pace: Pace
     _waiting: deque[tuple["Future[Any]", bytes]] = field(default_factory=deque)
     _running: dict["Future[Any]", _Running] = field(default_factory=dict)
-    _lock: Any = field(default_factory=Lock)
+    _lock: Lock = field(default_factory=Lock)
     _closed: bool = False
     _cancelled: bool = False
     _failed: bool = False
@@ -108,20 +107,8 @@ class SlurmExecutor(Executor):
         self._thread.start()
         atexit.register(self.shutdown, cancel_futures=True)
 
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
-        """See `Executor.submit`.
-
-        Raises:
-            RuntimeError: the executor is shut down.
-            PicklingError, AttributeError, TypeError: the call does not pickle.
-        """
-        call = pickle_call(fn, args, kwargs)
-        future: Future[Any] = Future()
-        with self._lock:
-            if self._closed:
-                raise RuntimeError("the executor is shut down")
-            self._waiting.append((future, call))
-        return future
+    def _take(self, future: "Future[Any]", call: bytes) -> None:
+        self._waiting.append((future, call))
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """See `Engine.start`."""
