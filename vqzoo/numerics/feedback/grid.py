@@ -94,7 +94,7 @@ def feed_back_grid(
             rates.row_classes[part], column_classes,
         )  # fmt: skip
         if grid.trellis:
-            feed_back_trellis(*common, NEXT, chosen)
+            feed_back_trellis(*common, chosen)
         else:
             feed_back_rows(*common, chosen)
         codes[part] = chosen[:, place]
