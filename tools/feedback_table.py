@@ -16,7 +16,7 @@ from vqzoo.calibration.second_order.statistics import second_order
 from vqzoo.compression.layer import compress_layer
 from vqzoo.compression.plugin_calls import Statistics
 from vqzoo.compression.selection import LayerPlan, MethodChoice
-from vqzoo.compression.view import compressible_layers
+from vqzoo.compression.view import compressible_layers, layer_weight
 from vqzoo.data.calibration_data import CALIBRATION_IMAGES, open_calibration_data
 from vqzoo.models.dense import find_model
 from vqzoo.numerics.feedback.layer import feedback_loss
@@ -93,8 +93,9 @@ def without_feedback(statistics: SecondOrder, width: int) -> SecondOrder:
 
 
 def _loss(measured: Measured, case: Case, layer: LayerInfo, statistics: SecondOrder) -> float:
+    weight = layer_weight(measured.model, layer.name)
     _, decoded = compress_layer(
-        measured.model,
+        weight,
         LayerPlan(layer, MethodChoice(case.method, case.options)),
         installed_plugins(),
         seed=0,
@@ -102,7 +103,6 @@ def _loss(measured: Measured, case: Case, layer: LayerInfo, statistics: SecondOr
         progress=SilentProgress(),
         statistics=Statistics(second_order=statistics),
     )
-    weight = measured.model.get_submodule(layer.name).get_parameter("weight").detach()
     truth = measured.statistics[layer.name]
     return feedback_loss(weight.flatten(1) - decoded, truth.hessian, truth.row_weights)
 

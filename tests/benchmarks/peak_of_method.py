@@ -16,7 +16,7 @@ from weights import weight
 
 from vqzoo.compression.layer import compress_layer
 from vqzoo.compression.selection import MethodChoice, plan_layers
-from vqzoo.compression.view import compressible_layers
+from vqzoo.compression.view import compressible_layers, layer_weight
 from vqzoo.plugin.manager import installed_plugins
 from vqzoo.progress import SilentProgress
 
@@ -27,7 +27,12 @@ def compress(model: nn.Module, method: str) -> None:
     plans, _ = plan_layers(layers, ["dense"], MethodChoice(method, {}, None, ()), [], plugins)
     for plan in plans:
         compress_layer(
-            model, plan, plugins, seed=0, device=torch.device("cpu"), progress=SilentProgress()
+            layer_weight(model, plan.layer.name),
+            plan,
+            plugins,
+            seed=0,
+            device=torch.device("cpu"),
+            progress=SilentProgress(),
         )
 
 

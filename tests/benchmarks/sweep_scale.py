@@ -18,8 +18,8 @@ from tempfile import TemporaryDirectory
 from threading import Event, Thread
 from typing import Any
 
+from vqzoo.calls.engines import started_executor
 from vqzoo.execution.cell import Cell, Outcome
-from vqzoo.execution.engines import started_executor
 from vqzoo.plugin import CallResources
 from vqzoo.plugin.manager import installed_plugins
 from vqzoo.progress import SilentWatcher

@@ -120,7 +120,7 @@ def test_what_a_built_in_method_declares_of_calibration_is_true(method: str) -> 
 
     def decoded(statistics: Statistics | None) -> Tensor:
         compressed, _ = compress_layer(
-            layer,
+            layer.weight,
             plan,
             PLUGINS,
             seed=0,

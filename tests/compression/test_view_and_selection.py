@@ -86,7 +86,7 @@ def test_a_row_is_an_output_channel_and_holds_its_filter(
 ) -> None:
     for layer in layers:
         weight = model.get_parameter(weight_key(layer.name)).detach()
-        matrix = weight_matrix(model, layer, torch.device("cpu"))
+        matrix = weight_matrix(weight, layer, torch.device("cpu"))
         assert matrix.shape == layer.matrix_shape
         assert matrix.is_contiguous()
         for channel in range(weight.shape[0]):
@@ -98,7 +98,7 @@ def test_a_row_is_an_output_channel_and_holds_its_filter(
 def test_the_matrix_is_float32_whatever_the_weight(dtype: torch.dtype) -> None:
     conv = nn.Conv2d(4, 6, 3).to(dtype).to(memory_format=torch.channels_last)
     (layer,), _ = compressible_layers(conv)
-    matrix = weight_matrix(conv, layer, torch.device("cpu"))
+    matrix = weight_matrix(conv.weight, layer, torch.device("cpu"))
     assert matrix.dtype == torch.float32
     assert torch.equal(matrix, conv.weight.detach().float().reshape(6, 36))
 

@@ -48,7 +48,7 @@ def cost(error: Tensor, known: SecondOrder) -> Tensor:
 def quantized(method: str, options: dict[str, Any], layer: nn.Module, known: SecondOrder) -> Code:
     chosen = MethodChoice(method, {**options, "scale": "none", "dtype": "float32"})
     compressed, _ = compress_layer(
-        layer,
+        layer.weight,
         LayerPlan(compressible_layers(layer)[0][0], chosen),
         PLUGINS,
         seed=0,

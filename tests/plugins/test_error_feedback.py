@@ -64,7 +64,7 @@ def compressed(
 ) -> tuple[CompressedLayer, Tensor]:
     plan = LayerPlan(compressible_layers(layer)[0][0], MethodChoice(method, options))
     return compress_layer(
-        layer,
+        layer.get_parameter("weight"),
         plan,
         PLUGINS,
         seed=0,

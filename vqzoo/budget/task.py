@@ -8,6 +8,7 @@ from torch import nn
 
 from vqzoo.artifact.schema import Layout, Rest
 from vqzoo.compression.selection import LayerPlan
+from vqzoo.compression.workers.pool import LayerWorkers
 from vqzoo.data.batches import Data
 from vqzoo.plugin.manager import Plugins
 
@@ -34,6 +35,7 @@ class Task:
         held_out: images that judge the network; a limit on its loss needs them.
         keep_going: leave a layer dense if its plugin fails, and continue.
         keep_going_option: how the user asks for that, for the error message.
+        workers: where layers are compressed; None for this process.
     """
 
     model: nn.Module
@@ -53,6 +55,7 @@ class Task:
     held_out: Data | None
     keep_going: bool
     keep_going_option: str
+    workers: LayerWorkers | None = None
 
 
 @dataclass(frozen=True)

@@ -3,53 +3,32 @@
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 from torch import Tensor, nn
 
-from vqzoo.artifact.encode import EncodedLayer
-from vqzoo.artifact.file_size import artifact_bytes, network_bytes
+from vqzoo.artifact.file_size import network_bytes
+from vqzoo.budget.candidate import Candidate, declared, make_candidate
 from vqzoo.budget.held_out import HeldOut
 from vqzoo.budget.hull import cheapest, cost
 from vqzoo.budget.ladder import RATIOS, Ladder, rungs
 from vqzoo.budget.methods import at_price, is_fixed, price_option
-from vqzoo.budget.prediction import predicted_loss
 from vqzoo.budget.task import Task
 from vqzoo.calibration.repair import repair_with
 from vqzoo.calibration.second_order.sequential import SequentialStatistics
 from vqzoo.calibration.statistics import layer_statistics
-from vqzoo.compression.encoded import encode_compressed
-from vqzoo.compression.layer import CompressedLayer
-from vqzoo.compression.model import NOT_REACHED, compress_each, nothing_compressed
+from vqzoo.compression.model import compress_each, nothing_compressed
 from vqzoo.compression.norms.folding import merge_norms
 from vqzoo.compression.plugin_calls import Statistics, decode_new
 from vqzoo.compression.rest import with_rounded_rest
 from vqzoo.compression.selection import LayerPlan, MethodChoice
-from vqzoo.compression.view import copy_with_weights, weight_key, weight_matrix
+from vqzoo.compression.view import copy_with_weights, weight_key
+from vqzoo.compression.work import NOT_REACHED
 from vqzoo.errors import PluginError
 from vqzoo.progress import Watcher
 from vqzoo.report.budget import HeldOutRecord, PriceStep
 
 _MOST_RUNGS = 6  # of a ladder, tried at a price beside methods that know it
-
-
-@dataclass(frozen=True, eq=False)
-class Candidate:
-    """One way to store a layer.
-
-    Attributes:
-        choice: the method and its options: what makes it again.
-        compressed: the codes.
-        encoded: the codes as the file holds them.
-        bits: what it adds to the file, its share of the header included.
-        loss: predicted, in squared logits.
-    """
-
-    choice: MethodChoice
-    compressed: CompressedLayer
-    encoded: EncodedLayer
-    bits: int
-    loss: float
 
 
 @dataclass(frozen=True)
@@ -273,59 +252,41 @@ class Trials:
         network, or behind the layers compressed before."""
         if not plans:
             return {}
-        task, places = self._task, list(plans)
-
-        def keep(
-            position: int, compressed: CompressedLayer, decoded: Tensor
-        ) -> tuple[int, Candidate]:
-            plan = plans[places[position]]
-            encoded = encode_compressed(task.model, compressed, task.packing, task.plugins)
-            statistics = (self._statistics or {}).get(plan.layer.name, Statistics())
-            weight = weight_matrix(task.model, plan.layer, decoded.device)
-            loss = predicted_loss(weight, decoded, statistics.second_order)
-            candidate = Candidate(plan.choice, compressed, encoded, _bits_in_file(encoded), loss)
-            return places[position], candidate
-
+        task = self._task
+        work = partial(
+            make_candidate,
+            plugins=task.plugins,
+            packing=task.packing,
+            seed=task.seed,
+            device=task.device,
+        )
         kept, skipped = compress_each(
             task.model,
             list(plans.values()),
-            task.plugins,
-            keep,
-            seed=task.seed,
-            device=task.device,
+            partial(work, judged_by=self._statistics) if in_sequence else work,
             progress=_WithoutNotes(self._watcher),
             statistics=(
-                self._statistics_behind(plans.values())
-                if in_sequence
-                else self._statistics_for(plans.values())
+                self._statistics_behind(plans.values()) if in_sequence else self._statistics
             ),
             keep_going=task.keep_going,
             keep_going_option=task.keep_going_option,
+            workers=task.workers,
         )
         self._skipped = skipped | self._skipped
-        return dict(kept)
-
-    def _statistics_for(self, plans: Collection[LayerPlan]) -> Mapping[str, Statistics] | None:
-        """What each plan's method declares that it uses, as without a budget."""
-        if self._statistics is None:
-            return None
-        shown: dict[str, Statistics] = {}
-        for plan in plans:
-            known = self._statistics.get(plan.layer.name)
-            if known is not None:
-                declared = self._task.plugins.quantizers.get(plan.choice.method).item.second_order
-                shown[plan.layer.name] = (
-                    Statistics(second_order=known.second_order)
-                    if declared
-                    else Statistics(inputs=known.inputs)
-                )
-        return shown
+        places = {plan.layer.name: index for index, plan in plans.items()}
+        return {places[layer.compressed.layer.name]: layer for layer in kept}
 
     def _statistics_behind(self, plans: Collection[LayerPlan]) -> SequentialStatistics:
-        """`_statistics_for`, with H behind the layers compressed before."""
-        task, dense = self._task, self._statistics_for(plans)
+        """What each plan's method declares that it uses, with H behind the layers compressed
+        before."""
+        task, known = self._task, self._statistics
         assert task.calibration is not None
-        assert dense is not None
+        assert known is not None
+        dense = {
+            plan.layer.name: declared(plan, known[plan.layer.name], task.plugins)
+            for plan in plans
+            if plan.layer.name in known
+        }
         return SequentialStatistics(
             task.model,
             [plan.layer for plan in plans],
@@ -387,8 +348,3 @@ def _statistics(task: Task, watcher: Watcher) -> Mapping[str, Statistics] | None
         watcher=watcher,
         second_order_of_all=True,
     )
-
-
-def _bits_in_file(layer: EncodedLayer) -> int:
-    """What a layer adds to a file: its tensors, and what the header says of them."""
-    return 8 * (artifact_bytes({}, {}, [layer]) - artifact_bytes({}, {}, []))

@@ -19,6 +19,16 @@ ExecutorName = Annotated[
         "executors. [dim]default: this process[/]",
     ),
 ]
+LayerExecutor = Annotated[
+    str | None,
+    typer.Option(
+        "--executor",
+        metavar="NAME[:ADDRESS]",
+        help="Compress layers side by side in other processes: local:N for N on this machine; "
+        "`vqzoo plugins` lists further executors. [dim]default: one after another, in this "
+        "process[/]",
+    ),
+]
 ArtifactPlugins = Annotated[
     list[Path] | None,
     typer.Option(

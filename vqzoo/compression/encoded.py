@@ -1,6 +1,6 @@
 """A compressed layer as a file will hold it."""
 
-from torch import nn
+import torch
 
 from vqzoo.artifact.encode import EncodedLayer, encode_layer
 from vqzoo.compression.layer import CompressedLayer
@@ -9,24 +9,23 @@ from vqzoo.plugin.manager import Plugins
 
 
 def encode_compressed(
-    model: nn.Module, layer: CompressedLayer, packing: str | None, plugins: Plugins
+    layer: CompressedLayer, dtype: torch.dtype, packing: str | None, plugins: Plugins
 ) -> EncodedLayer:
     """Pack the codes of a compressed layer.
 
     Args:
-        model: the network; the layer's weight has its dtype there.
         layer: the layer.
+        dtype: of the dense weight.
         packing: name of the packing for integer codes; None for that of each method.
         plugins: the plugins that provide methods and packings.
 
     Raises:
         PluginError: the packing failed, or is not lossless.
     """
-    key = weight_key(layer.layer.name)
     return encode_layer(
-        key,
+        weight_key(layer.layer.name),
         layer.layer.shape,
-        model.get_parameter(key).dtype,
+        dtype,
         layer.compressed,
         layer.options,
         packing,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vqzoo.compression.check import check_code_count, check_options, check_paper_bits
 from vqzoo.compression.extremes import (
@@ -27,7 +27,7 @@ from vqzoo.compression.plugin_calls import (
     wrap,
 )
 from vqzoo.compression.selection import LayerPlan, TransformChoice
-from vqzoo.compression.view import weight_key, weight_matrix
+from vqzoo.compression.view import weight_matrix
 from vqzoo.plugin.code import Code, MethodCode, stored_bits
 from vqzoo.plugin.isolation import isolated, on_layer
 from vqzoo.plugin.manager import Plugins
@@ -79,7 +79,7 @@ class _AppliedTransform:
 
 
 def compress_layer(
-    model: nn.Module,
+    original: Tensor,
     plan: LayerPlan,
     plugins: Plugins,
     *,
@@ -91,7 +91,7 @@ def compress_layer(
     """Compress one layer.
 
     Args:
-        model: holds the weight; it is not changed.
+        original: the layer's weight as the network has it; it is not changed.
         plan: the layer and the choice made for it.
         plugins: the installed methods.
         seed: the run's.
@@ -132,8 +132,7 @@ def compress_layer(
         progress=progress.layer_step,
         statistics=statistics,
     )
-    original = model.get_parameter(weight_key(layer.name))
-    weight = weight_matrix(model, layer, device)
+    weight = weight_matrix(original, layer, device)
     check_range(original, weight)
     with extremes_stay_dense(weight):
         matrix, applied = _apply_transforms(plugins, choice.transforms, weight, context)

@@ -135,11 +135,16 @@ def _unusual(weight: Tensor) -> str | None:
     return None if weight.dtype in _DTYPES else str(weight.dtype).removeprefix("torch.")
 
 
-def weight_matrix(model: nn.Module, layer: LayerInfo, device: torch.device) -> Tensor:
+def weight_matrix(weight: Tensor, layer: LayerInfo, device: torch.device) -> Tensor:
     """The weight of `layer` as a contiguous float32 (m, n) matrix on `device`, not copied if it is
     one."""
-    weight = model.get_parameter(weight_key(layer.name)).detach()
-    return weight.to(device, torch.float32).reshape(layer.matrix_shape).contiguous()
+    matrix = weight.detach().to(device, torch.float32)
+    return matrix.reshape(layer.matrix_shape).contiguous()
+
+
+def layer_weight(model: nn.Module, layer: str) -> Tensor:
+    """The weight of a layer, without gradients and not copied."""
+    return model.get_parameter(weight_key(layer)).detach()
 
 
 def is_parameter(layer: str) -> bool:

@@ -1,1 +1,1 @@
-"""Cells: commands as units of work, on any executor."""
+"""Cells: commands as units of work."""

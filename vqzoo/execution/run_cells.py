@@ -4,9 +4,9 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, Future
 from typing import Any
 
+from vqzoo.calls.schedule import run_calls
 from vqzoo.errors import cause
 from vqzoo.execution.cell import Cell, Outcome, run_cell
-from vqzoo.execution.schedule import run_calls
 from vqzoo.execution.shared_steps import with_shared_steps
 from vqzoo.plugin.manager import Plugins
 from vqzoo.progress import Watcher

@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from vqzoo.artifact.files import canonical_json, sha256_text
+from vqzoo.calls.schedule import Call
 from vqzoo.execution.cell import Cell, work_on_cell
 from vqzoo.execution.log import log_to
-from vqzoo.execution.schedule import Call
 from vqzoo.plugin.manager import Plugins
 from vqzoo.plugin.text import parse_methods
 from vqzoo.runs.fields.rules import Rule

@@ -24,13 +24,14 @@ from vqzoo.calibration.statistics import (
 from vqzoo.compression.check import check_weights
 from vqzoo.compression.coded_layer import with_dense_weights
 from vqzoo.compression.folding import with_plain_weights
-from vqzoo.compression.layer import CompressedLayer
+from vqzoo.compression.layer import CompressedLayer, compress_layer
 from vqzoo.compression.model import compress_model
 from vqzoo.compression.norms.folding import FoldedNorms, merge_norms
 from vqzoo.compression.norms.folding import fold_norms as fold_batch_norms
 from vqzoo.compression.plugin_calls import Statistics, decode_new
 from vqzoo.compression.selection import plan_layers
 from vqzoo.compression.view import compressible_layers, copy_with_weights
+from vqzoo.compression.work import LayerInput
 from vqzoo.data.batches import Batch, Data
 from vqzoo.data.calibration_data import (
     CALIBRATION_IMAGES,
@@ -250,17 +251,24 @@ def compress(
             second_order_of_all=limit is not None,
         )
 
-    def keep(index: int, layer: CompressedLayer, decoded: Tensor) -> CompressedLayer:
-        matrices[layer.layer.name] = decoded
-        return layer
+    def work(layer: LayerInput) -> tuple[CompressedLayer, Tensor]:
+        compressed, decoded = compress_layer(
+            layer.weight,
+            layer.plan,
+            available,
+            seed=seed,
+            device=where,
+            progress=layer.progress,
+            statistics=layer.statistics,
+        )
+        matrices[layer.plan.layer.name] = decoded
+        return compressed, decoded
 
     compressed, failed = compress_model(
         model,
         plans,
         available,
-        keep,
-        seed=seed,
-        device=where,
+        work,
         progress=watcher,
         statistics=statistics,
         finished=finished,

@@ -15,6 +15,7 @@ from vqzoo.compression.encoded import encode_compressed
 from vqzoo.compression.layer import CompressedLayer
 from vqzoo.compression.measures.coverage import Coverage, account
 from vqzoo.compression.rest import with_rounded_rest
+from vqzoo.compression.view import layer_weight
 from vqzoo.models.arguments import required_features
 from vqzoo.models.timm_config import timm_config
 from vqzoo.network.load import load
@@ -161,7 +162,12 @@ def encoded_layers(
     small: CompressedModel, packing: str | None, plugins: Plugins
 ) -> list[EncodedLayer]:
     """The compressed layers as a file holds them, their codes packed by `packing`."""
-    return [encode_compressed(small.module, layer, packing, plugins) for layer in small.layers]
+    return [
+        encode_compressed(
+            layer, layer_weight(small.module, layer.layer.name).dtype, packing, plugins
+        )
+        for layer in small.layers
+    ]
 
 
 def method_label(small: CompressedModel) -> str:

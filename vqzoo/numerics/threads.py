@@ -13,6 +13,7 @@ from threading import Thread
 from typing import Generic, TypeVar
 
 import torch
+from threadpoolctl import threadpool_limits
 
 Progress = Callable[[int, int], None]
 """Called as progress(done, total)."""
@@ -68,6 +69,18 @@ def one_torch_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+@contextmanager
+def one_thread_each() -> Iterator[None]:
+    """Make torch's operators, BLAS and LAPACK use one thread each within the block; `run_tasks`
+    still uses them all.
+
+    Factorizations and sums round by the number of threads that they are cut for. Within the block,
+    results do not depend on it.
+    """
+    with one_torch_thread(), threadpool_limits(1, user_api="blas"):
+        yield
 
 
 def run_tasks(

@@ -1,9 +1,11 @@
-"""The layers of a run: compressed one by one, and kept as they are finished."""
+"""The layers of a run: compressed, and kept as they are finished."""
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from functools import partial
 
+import torch
 from torch import Tensor, nn
 
 from vqzoo.artifact.encode import EncodedLayer
@@ -11,10 +13,12 @@ from vqzoo.artifact.file_size import network_bytes
 from vqzoo.calibration.statistics import layer_statistics, sequential_statistics
 from vqzoo.compression.decode import decode
 from vqzoo.compression.encoded import encode_compressed
-from vqzoo.compression.layer import CompressedLayer
+from vqzoo.compression.layer import compress_layer
 from vqzoo.compression.model import compress_model
 from vqzoo.compression.norms.folding import merge_norms
 from vqzoo.compression.plugin_calls import Statistics
+from vqzoo.compression.work import LayerInput
+from vqzoo.compression.workers.pool import LayerWorkers
 from vqzoo.finetuning.encoded import code_of
 from vqzoo.models.arguments import required_features
 from vqzoo.plugin.manager import Plugins
@@ -22,7 +26,7 @@ from vqzoo.progress import Watcher
 from vqzoo.report.layer_record import LayerRecord, layer_record
 from vqzoo.report.steps import FinetuningRecord, RecoveryRecord, RepairRecord, StageRecord
 from vqzoo.runs.prepare import Prepared
-from vqzoo.runs.workspace import Workspace, save_layer, saved_layer
+from vqzoo.runs.workspace import Workspace, in_flight_folder, save_layer, saved_layer
 
 
 @dataclass(frozen=True)
@@ -61,13 +65,18 @@ class KeptLayer:
 
 
 def compress_layers(
-    prepared: Prepared, work: Workspace, watcher: Watcher, keep_going: bool
+    prepared: Prepared,
+    work: Workspace,
+    watcher: Watcher,
+    keep_going: bool,
+    executor: Executor | None,
 ) -> CompressedNetwork:
     """Compress every planned layer but those that an interrupted run has finished.
 
     Raises:
         NothingCompressed: no layer could be compressed.
         PluginError: a plugin failed, and `keep_going` is off.
+        VqzooError: a worker of the executor died.
     """
     if work.resumed:
         watcher.say(f"Resuming {work.partial}.")
@@ -75,31 +84,31 @@ def compress_layers(
     saved = [saved_layer(work, index) for index in range(len(plans))]
     finished = {i: KeptLayer(*layer) for i, layer in enumerate(saved) if layer is not None}
 
-    def keep(index: int, compressed: CompressedLayer, decoded: Tensor) -> KeptLayer:
-        module, packing = prepared.opened.module, prepared.recipe.packing
-        encoded = encode_compressed(module, compressed, packing, plugins)
-        layer = KeptLayer(encoded, layer_record(compressed, encoded))
-        save_layer(work, index, layer.encoded, layer.row)
-        return layer
-
-    def notify(position: int, layer: KeptLayer) -> None:
+    def take(index: int, before: int, layer: KeptLayer) -> None:
+        if index not in finished:
+            save_layer(work, index, layer.encoded, layer.row)
         # Observers are plugins: their contract is report.json's plain dict.
         row = layer.row.to_dict()
-        plugins.notify("vqzoo_layer_compressed", layer=row, done=position + 1, total=len(plans))
+        plugins.notify("vqzoo_layer_compressed", layer=row, done=before + 1, total=len(plans))
 
     layers, skipped = compress_model(
         prepared.opened.module,
         plans,
         plugins,
-        keep,
-        seed=prepared.recipe.seed,
-        device=prepared.device,
+        partial(
+            _compress_and_encode,
+            plugins=plugins,
+            packing=prepared.recipe.packing,
+            seed=prepared.recipe.seed,
+            device=prepared.device,
+        ),
         progress=watcher,
         statistics=gather_statistics(prepared, finished, watcher),
         finished=finished,
-        on_kept=notify,
+        on_kept=take,
         keep_going=keep_going,
         keep_going_option="--keep-going",
+        workers=layer_workers(work, executor),
     )
     return CompressedNetwork(
         prepared.opened.module,
@@ -107,6 +116,27 @@ def compress_layers(
         [layer.row for layer in layers],
         prepared.skipped | skipped,
     )
+
+
+def layer_workers(work: Workspace, executor: Executor | None) -> LayerWorkers | None:
+    """Where the layers of a run are compressed; None for this process."""
+    return None if executor is None else LayerWorkers(executor, in_flight_folder(work))
+
+
+def _compress_and_encode(
+    layer: LayerInput, *, plugins: Plugins, packing: str | None, seed: int, device: torch.device
+) -> tuple[KeptLayer, Tensor]:
+    compressed, decoded = compress_layer(
+        layer.weight,
+        layer.plan,
+        plugins,
+        seed=seed,
+        device=device,
+        progress=layer.progress,
+        statistics=layer.statistics,
+    )
+    encoded = encode_compressed(compressed, layer.weight.dtype, packing, plugins)
+    return KeptLayer(encoded, layer_record(compressed, encoded)), decoded
 
 
 def weights_file_bytes(

@@ -1,6 +1,7 @@
 """One run: compress a model as a recipe says."""
 
 import time
+from concurrent.futures import Executor
 from pathlib import Path
 
 from vqzoo.artifact.folder import check_target
@@ -8,6 +9,7 @@ from vqzoo.artifact.lock import folder_lock
 from vqzoo.calibration.second_order.kept import statistics_in
 from vqzoo.compression.norms.folding import FoldedNorms
 from vqzoo.data.batches import Data
+from vqzoo.errors import UsageError
 from vqzoo.finetuning.encoded import FinetuningTask
 from vqzoo.plugin.files import plugin_files
 from vqzoo.progress import Watcher
@@ -18,7 +20,7 @@ from vqzoo.runs.compress_layers import CompressedNetwork, compress_layers
 from vqzoo.runs.corrections.recover import recover_network
 from vqzoo.runs.corrections.repair import repair_network
 from vqzoo.runs.finish import FinishedRun, RunFacts, finish_run, unreadable_images
-from vqzoo.runs.prepare import Prepared, prepare
+from vqzoo.runs.prepare import Prepared, parse_device, prepare
 from vqzoo.runs.recipe import Recipe, method_label
 from vqzoo.runs.shared.baseline import baseline_of
 from vqzoo.runs.shared.folders import statistics_folder
@@ -36,6 +38,7 @@ def run(
     fall_back: bool = True,
     keep_going: bool = False,
     shared: Path | None = None,
+    executor: Executor | None = None,
 ) -> FinishedRun:
     """Compress a model into an artifact, and measure the artifact read back from disk.
 
@@ -51,14 +54,35 @@ def run(
         keep_going: leave a layer dense if its plugin fails, and continue.
         shared: a folder that keeps the dense model's evaluation and second-order statistics for
             other runs on the same model and images.
+        executor: compresses the layers, several at a time, into the same artifact; None compresses
+            them one after the other in this process.
 
     Raises:
-        UsageError: the recipe names something that does not exist or does not fit; nothing was
-            written.
+        UsageError: the recipe names something that does not exist or does not fit, or its layers
+            cannot be compressed side by side; nothing was written.
         VqzooError: the run failed.
     """
+    if executor is not None:
+        check_layers_are_independent(recipe)
     with plugin_files(recipe.plugins), statistics_in(statistics_folder(shared)):
-        return _run(recipe, watcher, out, force, reuse, fall_back, keep_going, shared)
+        return _run(recipe, watcher, out, force, reuse, fall_back, keep_going, shared, executor)
+
+
+def check_layers_are_independent(recipe: Recipe) -> None:
+    """Refuse an executor for a recipe whose layers cannot be compressed side by side.
+
+    Raises:
+        UsageError: says what to leave out.
+    """
+    if recipe.sequential and recipe.budget is None:
+        raise UsageError(
+            "--sequential compresses each layer behind those before it, so that no two can be "
+            "compressed at a time: leave out --executor or --sequential"
+        )
+    if parse_device(recipe.device).type != "cpu":
+        raise UsageError(
+            f"--executor compresses layers on CPUs: leave it out, or --device {recipe.device}"
+        )
 
 
 def _run(
@@ -70,6 +94,7 @@ def _run(
     fall_back: bool,
     keep_going: bool,
     shared: Path | None,
+    executor: Executor | None,
 ) -> FinishedRun:
     started = time.perf_counter()
     prepared = prepare(recipe, watcher, out, fall_back=fall_back)
@@ -77,11 +102,16 @@ def _run(
         return FinishedRun(prepared.target, record)
     with folder_lock(prepared.target):
         check_target(prepared.target, prepared.digest, force=force)
-        return _execute(prepared, watcher, keep_going, started, shared)
+        return _execute(prepared, watcher, keep_going, started, shared, executor)
 
 
 def _execute(
-    prepared: Prepared, watcher: Watcher, keep_going: bool, started: float, shared: Path | None
+    prepared: Prepared,
+    watcher: Watcher,
+    keep_going: bool,
+    started: float,
+    shared: Path | None,
+    executor: Executor | None,
 ) -> FinishedRun:
     """Do the work of a run that nothing keeps from starting."""
     recipe, dense = prepared.recipe, prepared.opened
@@ -90,8 +120,8 @@ def _execute(
     compression_start = time.perf_counter()
     work = open_workspace(prepared.target, prepared.digest)
     try:
-        prepared, budget = choose_layers(prepared, work, watcher, keep_going)
-        network = _compress(prepared, work, watcher, keep_going)
+        prepared, budget = choose_layers(prepared, work, watcher, keep_going, executor)
+        network = _compress(prepared, work, watcher, keep_going, executor)
     except BaseException:
         abandon_if_empty(work)
         raise
@@ -135,13 +165,17 @@ def _norms_record(norms: FoldedNorms | None) -> NormsRecord | None:
 
 
 def _compress(
-    prepared: Prepared, work: Workspace, watcher: Watcher, keep_going: bool
+    prepared: Prepared,
+    work: Workspace,
+    watcher: Watcher,
+    keep_going: bool,
+    executor: Executor | None,
 ) -> CompressedNetwork:
     """Compress, then fine-tune, repair or recover if the recipe asks for it."""
     settings, training = prepared.recipe.finetune, prepared.training
     if settings is None or training is None:
-        network = compress_layers(prepared, work, watcher, keep_going)
+        network = compress_layers(prepared, work, watcher, keep_going, executor)
         return recover_network(prepared, repair_network(prepared, network, watcher), work, watcher)
     dense = prepared.opened.module
     task = FinetuningTask(dense, dense, training, settings, prepared.recipe.seed, prepared.device)
-    return compress_in_stages(prepared, task, work, watcher, keep_going)
+    return compress_in_stages(prepared, task, work, watcher, keep_going, executor)

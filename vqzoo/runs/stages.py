@@ -6,6 +6,7 @@ Dally 2016, arXiv 1510.00149, prune, retrain, then share weights and retrain.
 
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import replace
 from typing import Any
 
@@ -31,7 +32,12 @@ from vqzoo.runs.workspace import Workspace, finetuning_checkpoint, stage_workspa
 
 
 def compress_in_stages(
-    prepared: Prepared, task: FinetuningTask, work: Workspace, watcher: Watcher, keep_going: bool
+    prepared: Prepared,
+    task: FinetuningTask,
+    work: Workspace,
+    watcher: Watcher,
+    keep_going: bool,
+    executor: Executor | None,
 ) -> CompressedNetwork:
     """Compress and fine-tune, each stage starting from the decoded network of the one before.
 
@@ -57,7 +63,7 @@ def compress_in_stages(
             watcher.say(f"Resuming {work.partial}.")
         if len(stage_plans) > 1:
             watcher.say(f"stage {index + 1} of {len(stage_plans)}: {_methods(plans)}")
-        network = compress_layers(stage, stage_work, watcher, keep_going)
+        network = compress_layers(stage, stage_work, watcher, keep_going, executor)
         start = time.perf_counter()
         finetuned = finetune_layers(
             module,

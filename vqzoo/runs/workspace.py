@@ -21,6 +21,7 @@ from vqzoo.report.record import Record
 from vqzoo.report.record_file import load_record
 
 _LAYERS = "layers"
+_IN_FLIGHT = "in-flight"
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ def open_workspace(target: Path, digest: str) -> Workspace:
     partial = partial_folder(target)
     if partial.exists() and request_digest(partial) != digest:
         shutil.rmtree(partial)
+    shutil.rmtree(partial / _IN_FLIGHT, ignore_errors=True)  # of a call that was killed
     (partial / _LAYERS).mkdir(parents=True, exist_ok=True)
     resumed = any((partial / _LAYERS).rglob("*.safetensors"))
     write_text(partial / REQUEST_FILE, json.dumps({"sha256": digest}))
@@ -87,6 +89,11 @@ def finetuning_checkpoint(work: Workspace) -> Path:
 def recovery_folder(work: Workspace) -> Path:
     """The folder in which recovery saves its state after each step."""
     return work.partial / _LAYERS
+
+
+def in_flight_folder(work: Workspace) -> Path:
+    """The folder of weights and statistics that wait for workers or are with them."""
+    return work.partial / _IN_FLIGHT
 
 
 def budget_file(work: Workspace) -> Path:

@@ -78,12 +78,12 @@ def compare(
     retrieval.png; "asymmetric" means that the artifact's features search the dense model's
     database.
     """
+    from vqzoo.calls.engines import started_executor
     from vqzoo.cli.progress import TerminalWatcher
     from vqzoo.comparison.accuracy import Comparison, largest_ratios
     from vqzoo.comparison.accuracy import compare as compare_methods
     from vqzoo.comparison.plot import draw, draw_retrieval
     from vqzoo.comparison.retrieval import compare_by_retrieval
-    from vqzoo.execution.engines import started_executor
     from vqzoo.numerics.threads import use_threads
     from vqzoo.plugin.execution.engine import CallResources
     from vqzoo.plugin.files import plugin_files

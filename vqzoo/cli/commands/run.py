@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from vqzoo.cli.declared import takes
-from vqzoo.cli.options import Force, OnlyRecord, Threads, need_epochs
+from vqzoo.cli.options import Force, LayerExecutor, OnlyRecord, Threads, need_epochs
 from vqzoo.cli.terminal import command, printable, stderr, stdout
 from vqzoo.errors import UsageError
 from vqzoo.runs.recipe import Recipe, make_recipe, read_recipe
@@ -33,6 +33,7 @@ def run(
         typer.Option(help="The artifact's folder. [dim]default: <model>-<method>-<hash>[/]"),
     ] = None,
     force: Force = False,
+    executor: LayerExecutor = None,
     threads: Threads = None,
     keep_going: Annotated[
         bool, typer.Option("--keep-going", help="If a plugin fails on a layer, leave it dense.")
@@ -63,11 +64,18 @@ def run(
 
     vqzoo run alexnet_mini.fmnist -m pq --ratio 64 --finetune 20
 
+    vqzoo run vit_large_patch16_224 -m pq --executor local:4
+
     If a run is interrupted, run the same command again to resume.
     """
+    from vqzoo.calls.engines import started_executor
     from vqzoo.cli.progress import TerminalWatcher
     from vqzoo.cli.tables import print_record, print_stages, warn_of_low_coverage
     from vqzoo.numerics.threads import use_threads
+    from vqzoo.plugin.execution.engine import CallResources
+    from vqzoo.plugin.files import plugin_files
+    from vqzoo.plugin.manager import installed_plugins
+    from vqzoo.runs.run import check_layers_are_independent
     from vqzoo.runs.run import run as run_recipe
 
     if model is not None:
@@ -82,7 +90,15 @@ def run(
         if request.plugins:
             raise UsageError("what a plugin file makes is not published: leave out --push")
         check_push(push, request.weights)
-    with use_threads(threads), TerminalWatcher(stderr()) as watcher:
+    with plugin_files(request.plugins):
+        plugins = installed_plugins()
+    if executor is not None:
+        check_layers_are_independent(request)
+    with (
+        use_threads(threads),
+        TerminalWatcher(stderr()) as watcher,
+        started_executor(executor, CallResources(), plugins) as started,
+    ):
         finished = run_recipe(
             request,
             watcher,
@@ -91,6 +107,7 @@ def run(
             reuse=push is not None and not force,
             fall_back=push is None,
             keep_going=keep_going,
+            executor=started,
         )
     warn_of_low_coverage(finished.record)
     if json_:

@@ -62,8 +62,8 @@ def build(
     failure does not stop the rest. The folder receives the page report.html, which shows all of
     them (see `vqzoo report`). If a build is interrupted, run the same command again to resume.
     """
+    from vqzoo.calls.engines import started_executor
     from vqzoo.cli.progress import TerminalWatcher
-    from vqzoo.execution.engines import started_executor
     from vqzoo.numerics.threads import use_threads
     from vqzoo.plugin.execution.engine import CallResources
     from vqzoo.plugin.manager import installed_plugins

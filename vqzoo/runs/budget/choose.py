@@ -1,5 +1,6 @@
 """Choose a run's price and methods under its budget, once: resuming keeps them."""
 
+from concurrent.futures import Executor
 from dataclasses import replace
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -9,11 +10,13 @@ from vqzoo.budget.choose import choose
 from vqzoo.budget.settings import BudgetSettings
 from vqzoo.budget.task import Limit, Task
 from vqzoo.budget.trials import Trial
+from vqzoo.compression.workers.pool import LayerWorkers
 from vqzoo.models.arguments import required_features
 from vqzoo.progress import Watcher
 from vqzoo.report.block import Options
 from vqzoo.report.budget import BudgetRecord
 from vqzoo.report.layer_record import layer_record
+from vqzoo.runs.compress_layers import layer_workers
 from vqzoo.runs.prepare import Prepared
 from vqzoo.runs.workspace import Workspace, budget_file, save_layer
 
@@ -37,7 +40,11 @@ class _SavedBudget(BaseModel):
 
 
 def choose_layers(
-    prepared: Prepared, work: Workspace, watcher: Watcher, keep_going: bool
+    prepared: Prepared,
+    work: Workspace,
+    watcher: Watcher,
+    keep_going: bool,
+    executor: Executor | None,
 ) -> tuple[Prepared, BudgetRecord | None]:
     """Search the price of a bit that keeps the recipe's budget, and each layer's method at it.
 
@@ -57,7 +64,8 @@ def choose_layers(
         return prepared, None
     budget = _saved(work)
     if budget is None:
-        chosen = choose(_task(prepared, keep_going), _limit(prepared.recipe), watcher)
+        task = _task(prepared, keep_going, layer_workers(work, executor))
+        chosen = choose(task, _limit(prepared.recipe), watcher)
         budget = _SavedBudget(record=chosen.record, choices=_choices(prepared, chosen.trial))
         write_text(budget_file(work), budget.model_dump_json())
         for index, layer in chosen.trial.layers.items():
@@ -89,7 +97,7 @@ def _saved(work: Workspace) -> _SavedBudget | None:
         return None
 
 
-def _task(prepared: Prepared, keep_going: bool) -> Task:
+def _task(prepared: Prepared, keep_going: bool, workers: LayerWorkers | None) -> Task:
     recipe = prepared.recipe
     return Task(
         model=prepared.opened.module,
@@ -109,6 +117,7 @@ def _task(prepared: Prepared, keep_going: bool) -> Task:
         held_out=prepared.held_out if prepared.recipe.held_out else None,
         keep_going=keep_going,
         keep_going_option="--keep-going",
+        workers=workers,
     )
 
 

@@ -62,8 +62,8 @@ def sweep(
 
     If a sweep is interrupted, run the same command again: only cells that are missing run.
     """
+    from vqzoo.calls.engines import find_engine, started_executor
     from vqzoo.cli.progress import TerminalWatcher
-    from vqzoo.execution.engines import find_engine, started_executor
     from vqzoo.plugin.execution.engine import CallResources
     from vqzoo.plugin.manager import installed_plugins
     from vqzoo.sweeps.grid import read_grid

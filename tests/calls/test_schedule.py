@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from vqzoo.execution.schedule import Call, run_calls
+from vqzoo.calls.schedule import Call, run_calls
 
 HISTORY: list[str] = []
 LOCK = Lock()

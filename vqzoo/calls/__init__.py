@@ -1,0 +1,1 @@
+"""Calls on executors: from `--executor` to workers, and how calls reach them."""

@@ -1,0 +1,1 @@
+"""Layers that are compressed in other processes, several at a time."""
