@@ -1,6 +1,6 @@
 """Products of rows of a matrix, decoded a few at a time, with a few columns.
 
-The columns are gathered into panels once (`kernels.panels`), as the product's kernel reads them;
+The columns are gathered into panels once, in the order in which the product's kernel reads them;
 those of a convolution's inputs straight from the maps. torch's own products copy their operands
 anew for every few rows.
 """
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vqzoo.numerics.arrays import Floats, Ints
 from vqzoo.numerics.kernels.lines import LINE
-from vqzoo.numerics.kernels.panels import (
+from vqzoo.numerics.kernels.products.panels import (
     ROWS,
     gather_panels,
     multiply_narrow_panel,
