@@ -21,9 +21,9 @@ from vqzoo.runs.finish import FinishedRun, RunFacts, finish_run, unreadable_imag
 from vqzoo.runs.prepare import Prepared, prepare
 from vqzoo.runs.recipe import Recipe, method_label
 from vqzoo.runs.shared.baseline import baseline_of
-from vqzoo.runs.shared.folders import statistics_folder
 from vqzoo.runs.stages import compress_in_stages
 from vqzoo.runs.workspace import Workspace, abandon_if_empty, finished_record, open_workspace
+from vqzoo.storage.shared import SharedFolder
 
 
 def run(
@@ -35,7 +35,7 @@ def run(
     reuse: bool = False,
     fall_back: bool = True,
     keep_going: bool = False,
-    shared: Path | None = None,
+    shared: SharedFolder | None = None,
 ) -> FinishedRun:
     """Compress a model into an artifact, and measure the artifact read back from disk.
 
@@ -57,7 +57,7 @@ def run(
             written.
         VqzooError: the run failed.
     """
-    with plugin_files(recipe.plugins), statistics_in(statistics_folder(shared)):
+    with plugin_files(recipe.plugins), statistics_in(shared):
         return _run(recipe, watcher, out, force, reuse, fall_back, keep_going, shared)
 
 
@@ -69,7 +69,7 @@ def _run(
     reuse: bool,
     fall_back: bool,
     keep_going: bool,
-    shared: Path | None,
+    shared: SharedFolder | None,
 ) -> FinishedRun:
     started = time.perf_counter()
     prepared = prepare(recipe, watcher, out, fall_back=fall_back)
@@ -81,7 +81,11 @@ def _run(
 
 
 def _execute(
-    prepared: Prepared, watcher: Watcher, keep_going: bool, started: float, shared: Path | None
+    prepared: Prepared,
+    watcher: Watcher,
+    keep_going: bool,
+    started: float,
+    shared: SharedFolder | None,
 ) -> FinishedRun:
     """Do the work of a run that nothing keeps from starting."""
     recipe, dense = prepared.recipe, prepared.opened
