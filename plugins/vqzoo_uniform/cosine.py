@@ -63,9 +63,9 @@ def read_kernel(text: object) -> tuple[int, ...]:
 
 def cosine_basis(sides: Sequence[int]) -> Tensor:
     """B: (taps, taps) float64, a row for each frequency; frequencies and taps in C order."""
-    basis = np.ones((1, 1))
+    basis: Doubles = np.ones((1, 1))
     for side in sides:
-        basis = np.kron(basis, _cosines(side))
+        basis = np.kron(basis, _cosines(side)).astype(np.float64)
     return torch.from_numpy(basis)
 
 

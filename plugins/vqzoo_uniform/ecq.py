@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -85,6 +86,17 @@ class _Metric:
         """D - ρ in the matrix's order of columns, (groups, n) float64."""
         blocks = [part.free_metric[:, part.place] for part in self.eliminations]
         return np.asarray(torch.cat(blocks, 1).numpy())
+
+    @property
+    def parts(self) -> list[slice]:
+        """The columns of each block."""
+        stops = np.cumsum([len(part.order) for part in self.eliminations]).tolist()
+        return [slice(start, stop) for start, stop in pairwise([0, *stops])]
+
+    def shrunk(self, matrix: Tensor) -> Tensor:
+        """A matrix (m, n) as feedback begins with it, block by block."""
+        blocks = zip(self.eliminations, self.parts, strict=True)
+        return torch.cat([one.shrunk(matrix[:, part]) for one, part in blocks], 1)
 
 
 class EntropyConstrained(Quantizer):
@@ -235,12 +247,13 @@ def _quantize(weight: Tensor, options: EntropyConstrainedOptions, context: Layer
     reach = min(int(float(sizes.max()) * _GROWTH) + 2, _MAX_REACH)
     rates = laplacian(float(sizes.mean()), m, n, reach)
     grid = Grid(row_steps, column_steps, reach, options.trellis)
-    codes = _feed_back(matrix, metric, grid, options.price, rates)
+    shrunk = metric.shrunk(matrix)
+    codes = _feed_back(shrunk, metric, grid, options.price, rates)
     reach = int(np.abs(codes).max())
     if reach > 0:
         rates = observed(codes, reach, options.trellis)
         grid = Grid(row_steps, column_steps, reach, options.trellis)
-        codes = _feed_back(matrix, metric, grid, options.price, rates)
+        codes = _feed_back(shrunk, metric, grid, options.price, rates)
         reach = int(np.abs(codes).max())
     exponents = np.concatenate([steps.rows, steps.columns])
     parts: dict[str, Indices | Floats] = {
@@ -285,16 +298,13 @@ def _ridge(block: Tensor, matrix: Tensor, row_weights: NDArray[np.float64], pric
 
 
 def _feed_back(
-    matrix: Tensor, metric: _Metric, grid: Grid, price: float, rates: Rates
+    shrunk: Tensor, metric: _Metric, grid: Grid, price: float, rates: Rates
 ) -> NDArray[np.int32]:
     """The codes of a matrix, block by block: errors do not cross from one to the next."""
-    codes = np.empty(tuple(matrix.shape), np.int32)
-    start = 0
-    for elimination in metric.eliminations:
-        part = slice(start, start + len(elimination.order))
-        start = part.stop
+    codes = np.empty(tuple(shrunk.shape), np.int32)
+    for elimination, part in zip(metric.eliminations, metric.parts, strict=True):
         codes[:, part] = feed_back_grid(
-            matrix[:, part],
+            shrunk[:, part],
             elimination,
             Grid(grid.row_steps, grid.column_steps[part], grid.reach, grid.trellis),
             metric.row_weights,
