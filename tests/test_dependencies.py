@@ -31,7 +31,7 @@ EXTRAS = {
     "plugins": ("onnx", "coreml", "ray", "slurm"),
     "tools": (),
     "docs": ("docs", "observe"),
-    "tests": ("test", "browser", "coreml", "ray", "openvino", "slurm", "observe"),
+    "tests": ("test", "browser", "coreml", "ray", "openvino", "slurm", "observe", "cluster-test"),
     "tests/benchmarks": ("test", "cuda-bench", "codec-bench", "ray"),
 }
 

@@ -115,6 +115,12 @@ def at_ratio(method: str) -> Callable[[argparse.Namespace, str], Small]:
     return make
 
 
+def at_density(arguments: argparse.Namespace, density: str) -> Small:
+    """Deep Compression without retraining; a ratio would leave nothing of the smallest layers."""
+    options = {"density": float(density)}
+    return by_run(arguments, {"method": "deep-compression", "options": options, "packing": "ans"})
+
+
 def at_size(arguments: argparse.Namespace, size: str) -> Small:
     """The whole network under one budget, by what vqzoo chooses."""
     return by_run(arguments, {"size": size, "fold_norms": arguments.fold_norms})
@@ -126,7 +132,7 @@ CURVES = {
     "pq": Curve("pq, ratio {}", ("6", "8", "12", "16"), at_ratio("pq")),
     "rq": Curve("rq, ratio {}", ("6", "8", "12", "16"), at_ratio("rq")),
     "deep-compression": Curve(
-        "Deep Compression, ratio {}", ("8", "12", "16", "24"), at_ratio("deep-compression")
+        "Deep Compression, density {}", ("0.5", "0.35", "0.25", "0.15"), at_density
     ),
     "size": Curve("`--size {}`", (), at_size),
     "nncodec": Curve(

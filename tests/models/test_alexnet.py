@@ -7,7 +7,7 @@ import timm
 import torch
 from torch import nn
 
-from vqzoo.models import alexnet, alexnet_mini  # noqa: F401
+from vqzoo.models.architectures import alexnet, alexnet_mini  # noqa: F401
 from vqzoo.models.embedded import weights_file
 
 torchvision_models = pytest.importorskip("torchvision.models")

@@ -6,7 +6,7 @@ import pytest
 import timm
 import torch
 
-from vqzoo.models import squeezenet  # noqa: F401
+from vqzoo.models.architectures import squeezenet  # noqa: F401
 
 torchvision_models = pytest.importorskip("torchvision.models")
 

@@ -18,12 +18,12 @@ from vqzoo.network.export import export
 IMAGES = torch.randn(5, 1, 28, 28, generator=torch.Generator().manual_seed(2))
 # A method for each layer; together they have codes of 1 to 12 bits, children and several parts.
 METHODS = {
-    "features.0": ("km", {"k": 8}),
+    "features.0": ("ecq", {"price": 1e-5, "transform": "cosine"}),
     "features.4": ("rq", {"d": 4, "k": 16, "stages": 2}),
     "features.8": ("deep-compression", {}),
     "features.11": ("diba", {"k": 16}),
     "features.14": ("prune", {}),
-    "classifier.1": ("ecq", {"price": 1e-7}),
+    "classifier.1": ("km", {"k": 8}),
     "classifier.4": ("pq", {"d": 6, "k": 4096}),
     "classifier.6": ("binary", {}),
 }

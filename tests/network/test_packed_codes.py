@@ -5,6 +5,7 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -14,9 +15,12 @@ from torch import Tensor, nn
 import vqzoo
 from vqzoo.compression.coded_layer import CodedLayer, run_from_code
 from vqzoo.compression.products.packed import packed, unpacked
+from vqzoo.numerics.decoding import decode, scalar_product
+from vqzoo.numerics.decoding.decode import decode_scalar
 from vqzoo.numerics.decoding.packed import decode_packed, pack, unpack, width_of
 from vqzoo.numerics.decoding.product import multiply_residual
 from vqzoo.numerics.decoding.scalar_product import multiply_scalars
+from vqzoo.numerics.kernels.products.byte_tables import HAS_BYTE_TABLES, byte_planes, is_exact
 from vqzoo.numerics.threads import use_threads
 from vqzoo.plugin.formats.packed_indices import PackedIndices
 from vqzoo.plugin.manager import installed_plugins
@@ -105,6 +109,46 @@ def test_products_and_decoding_of_scalars(m: int, n: int, k: int, inputs: int, g
         assert torch.equal(multiply_scalars(x, held, width, table, zero), product)
     if width < 8:
         assert torch.equal(decode_packed(held, width, table, torch.empty(m, n)), matrix)
+
+
+@pytest.mark.parametrize("in_registers", [True, False])
+@pytest.mark.parametrize("k", [2, 16, 100, 256])
+@pytest.mark.parametrize("grid", [True, False])
+def test_products_and_decoding_of_long_rows(
+    k: int, grid: bool, in_registers: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows longer than what the caches hold of inputs, with and without look-ups of bytes."""
+    for module in (scalar_product, decode):
+        monkeypatch.setattr(module, "HAS_BYTE_TABLES", HAS_BYTE_TABLES and in_registers)
+    m, n, zero = 7, 3501, k // 2 if grid else None
+    random = torch.Generator().manual_seed(k)
+    codes = torch.randint(0, k, (m, n), generator=random).to(torch.uint8)
+    table = torch.arange(k).float() - k // 2 if grid else torch.randn(k, generator=random)
+    width, x = width_of(k), torch.randn(5, n, generator=random)
+    matrix = table[codes.long()]
+    held = codes if width == 8 else pack(codes, width, 1)
+    limit = x.double().abs() @ matrix.double().abs().T
+    for inputs in (1, 5):
+        product = multiply_scalars(x[:inputs], held, width, table, zero)
+        expected = x[:inputs].double() @ matrix.double().T
+        assert ((product - expected).abs() <= 1e-5 * limit[:inputs]).all()
+    half = table.half()
+    assert torch.equal(decode_scalar(codes, half, torch.empty(m, n)), half.float()[codes.long()])
+    assert torch.equal(decode_scalar(codes, table, torch.empty(m, n)), matrix)
+    if k < 256:
+        codes[-1, -1] = k
+        with pytest.raises(ValueError, match="out of range"):
+            decode_scalar(codes, half, torch.empty(m, n))
+
+
+@pytest.mark.parametrize("value", [1e-45, 3.4028235e38, -3.4028235e38, 1 / 3, -65504.0])
+def test_tables_of_bytes_round_to_16_bits(value: float) -> None:
+    table = np.array([value], np.float32)
+    planes = byte_planes(table).reshape(3, 256).astype(np.uint32)
+    held = (planes[0] << 8 | planes[1] << 16 | planes[2] << 24).view(np.float32)
+    assert abs(held[0] - table[0]) <= 2.0**-16 * abs(table[0]) + 2.0**-140
+    assert is_exact(table) == (held[0] == table[0])
+    assert not held[1:].any()
 
 
 @settings(max_examples=40, deadline=None)

@@ -26,7 +26,7 @@ SIZES = [
 ]
 
 
-@pytest.mark.parametrize("inputs", [1, 3, 16, 17, 40])
+@pytest.mark.parametrize("inputs", [1, 2, 8, 17, 65])
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
 def test_products_agree_with_the_looked_up_matrix(
     sizes: tuple[int, int, int, int, int], inputs: int
@@ -40,7 +40,7 @@ def test_products_agree_with_the_looked_up_matrix(
     expected = x.double() @ torch.cat(blocks, 1).double().T
     narrow = codes.to(torch.uint8 if k <= 256 else torch.int32)
     product = multiply_pq(x, narrow, codebooks)
-    if inputs > 32 or k > 256 or 2 * k > m:
+    if inputs > 64 or k > 256 or 2 * k > m:
         assert product is None  # decoding is faster
         return
     assert product is not None
@@ -98,7 +98,7 @@ def test_a_layer_multiplies_without_its_weight(
 def test_rows_that_are_cut_are_decoded() -> None:
     decoded, layer = coded(d=4, k=16, axis="rows")
     x = torch.randn(3, 66)
-    assert torch.equal(layer(x), decoded(x))
+    torch.testing.assert_close(layer(x), decoded(x), rtol=1e-5, atol=1e-5)
 
 
 def test_what_needs_torch_still_has_it() -> None:

@@ -28,6 +28,7 @@ METHODS = {
     "rtn": {"format": "int4"},
     "deep-compression": {},
     "svd": {"rank": 4},
+    "ecq": {"price": 1e-3, "transform": "cosine"},
 }
 
 

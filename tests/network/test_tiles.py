@@ -25,6 +25,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "rtn tensor": {"format": "int8", "per": "tensor"},
     "rtn half": {"format": "fp16"},
     "ecq": {"price": 1e-3},
+    "ecq cosine": {"price": 1e-3, "transform": "cosine"},
     "ecq plain": {"price": 1e-3, "trellis": False},
     "svd": {"rank": 3},
     "diba": {"k": 8},
@@ -73,7 +74,7 @@ def test_linear_layers(method: str, shape: tuple[int, ...], most_rows: list[int]
     most_rows[0] = 0
     x = torch.randn(shape)
     assert_close(coded(x), decoded(x))
-    assert most_rows[0] <= (128 if method == "ecq" else 3)
+    assert most_rows[0] <= (128 if method in ("ecq", "ecq cosine") else 3)
     with torch.inference_mode():
         assert_close(coded(x), decoded(x))
 

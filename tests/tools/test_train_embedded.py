@@ -23,7 +23,7 @@ from tools.train_embedded import main
 from vqzoo.data import fmnist
 from vqzoo.data.augment import augment
 from vqzoo.data.fmnist import LabelledImages
-from vqzoo.models.alexnet_mini import alexnet_mini
+from vqzoo.models.architectures.alexnet_mini import alexnet_mini
 from vqzoo.models.registration import register_models
 
 

@@ -51,10 +51,17 @@ def _build(
         for child, inner in entry.children.items()
     }
     code = Code(entry.shape, parts, entry.facts, children)
+    item = plugins.method(method).item
     try:
-        plugins.method(method).item.check(code)
+        item.check(code)
+        needed = item.version_of(code)
     except Exception as error:  # a plugin's code on untrusted data
         raise ArtifactError(f"{key!r}: {one_line(error)}") from error
+    if needed != entry.method_version:
+        raise ArtifactError(
+            f"{key!r} holds a code of version {needed} of {entry.method}, and declares version "
+            f"{entry.method_version!r:.40}"
+        )
     return MethodCode(method, code)
 
 
@@ -72,7 +79,7 @@ def _installed_method(key: str, entry: CodeEntry, plugins: "Plugins") -> str:
             registered = plugins.method(name)
         except UsageError:
             continue
-        if registered.item.version != entry.method_version:
+        if entry.method_version not in (registered.item.version, *registered.item.earlier):
             raise ArtifactError(
                 f"{key!r} was compressed by version {entry.method_version!r:.40} of "
                 f"{registered.name}; version {registered.item.version} is installed"

@@ -154,7 +154,7 @@ def _encode_code(
             }
     return {
         "method": method.name,
-        "method_version": method.item.version,
+        "method_version": method.item.version_of(code),
         "plugin": method.origin.distribution,
         "plugin_version": method.origin.version,
         "shape": list(code.shape),

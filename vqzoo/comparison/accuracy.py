@@ -18,6 +18,7 @@ from vqzoo.plugin.manager import installed_plugins
 from vqzoo.progress import Watcher
 from vqzoo.report.record import Record
 from vqzoo.runs.recipe import Recipe, make_recipe
+from vqzoo.storage.shared import SharedFolder
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def compare(
         VqzooError: a run failed.
     """
     out.mkdir(parents=True, exist_ok=True)
-    shared = None if executor is None else out / "shared"
+    shared = None if executor is None else SharedFolder(out / "shared")
     cells: dict[str, tuple[Cell, str]] = {}
     for method, (suffix, fields) in product(methods, _variants(base).items()):
         label = method + suffix
@@ -137,7 +138,7 @@ def compare(
     return comparison
 
 
-def _cell(name: str, recipe: Recipe, out: Path, shared: Path | None, force: bool) -> Cell:
+def _cell(name: str, recipe: Recipe, out: Path, shared: SharedFolder | None, force: bool) -> Cell:
     """The cell of a point, "pq, calibrated at 8x"."""
     folder = name.replace(" at ", "-").replace(":", "-").replace(", ", "-")
     log = out / "logs" / f"{folder}.log"

@@ -3,21 +3,28 @@
 import gc
 import os
 import pickle
+import shutil
 import time
 import traceback
-from contextlib import chdir
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import chdir, contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from vqzoo.artifact.schema import REPORT_FILE
+from vqzoo.artifact.files import cache_folder, sha256_text
+from vqzoo.artifact.schema import CONFIG_FILE, REPORT_FILE
 from vqzoo.errors import VqzooError, cause
-from vqzoo.execution.log import log_to
+from vqzoo.execution.log import LogWatcher, log_to
 from vqzoo.plugin.execution.engine import WorkerLost
 from vqzoo.progress import Watcher
 from vqzoo.report.record import Record
 from vqzoo.runs.command_line import canonical_command
 from vqzoo.runs.recipe import Recipe
 from vqzoo.runs.run import run
+from vqzoo.storage.shared import SharedFolder
+from vqzoo.storage.store import Store
+
+RECORD_BYTES = 64 << 20  # of a record in a store
 
 
 @dataclass(frozen=True)
@@ -30,6 +37,8 @@ class Cell:
         folder: the artifact's folder. A finished one is kept if the same request made it.
         log: the file for what a run would print; only cells in other processes write it.
         shared: see `vqzoo.runs.run.run`.
+        store: where the folder and the log go, by these names; a worker then keeps them, and what
+            is shared, in its cache until they are there. None leaves them in their places.
         force: replace a finished folder of another request.
         fall_back: use an embedded relative of a model whose weights are not available.
         directory: what the recipe's paths are relative to.
@@ -39,10 +48,11 @@ class Cell:
     recipe: Recipe
     folder: Path
     log: Path
-    shared: Path | None = None
+    shared: SharedFolder | None = None
     force: bool = False
     fall_back: bool = True
     directory: Path = field(default_factory=Path.cwd)
+    store: Store | None = None
 
 
 @dataclass(frozen=True)
@@ -94,9 +104,9 @@ def run_cell(cell: Cell, watcher: Watcher) -> Outcome:
 
 def work_on_cell(cell: Cell) -> Outcome:
     """Run a cell in a process that executes calls; what it says goes to its log."""
-    with chdir(cell.directory), log_to(cell.log, os.getpid()) as log:
+    with at_work(cell) as (here, log):
         log.say(canonical_command(cell.recipe, cell.recipe.model))
-        outcome = run_cell(cell, log)
+        outcome = run_cell(here, log) if cell.store is None else _run_for_store(cell, here, log)
         if outcome.error is not None:
             log.say(f"failed: {outcome.reason}")
             if not isinstance(outcome.error, VqzooError):
@@ -104,6 +114,55 @@ def work_on_cell(cell: Cell) -> Outcome:
             return Outcome(error=_portable(outcome.error), seconds=outcome.seconds)
         log.say("finished by an earlier call" if outcome.existing else "finished")
         return outcome
+
+
+@contextmanager
+def at_work(cell: Cell) -> Iterator[tuple[Cell, LogWatcher]]:
+    """Be where a cell's paths are those of its driver; what the block says goes to the cell's log.
+
+    Yields:
+        The cell, with folders of this machine if it belongs to a store, and its log. The log is in
+        the store behind the block, unless that fails.
+    """
+    here = _on_this_machine(cell)
+    with chdir(here.directory), log_to(here.log, os.getpid()) as log:
+        yield here, log
+    if cell.store is not None:
+        cell.store.put(here.log, cell.log.as_posix())
+        here.log.unlink()
+
+
+def _on_this_machine(cell: Cell) -> Cell:
+    if cell.store is None:
+        return cell
+    cache = cache_folder().resolve()
+    home = cache / "sweeps" / sha256_text(cell.store.url)[:16]
+    shared = cell.shared and replace(cell.shared, folder=cache)
+    directory = cell.directory if cell.directory.is_dir() else Path.cwd()
+    return replace(
+        cell, folder=home / cell.folder, log=home / cell.log, shared=shared, directory=directory
+    )
+
+
+def _run_for_store(cell: Cell, here: Cell, watcher: Watcher) -> Outcome:
+    """Run a cell on this machine, unless the store has its record, and upload what comes of it."""
+    assert cell.store is not None
+    name = cell.folder.as_posix()
+    try:
+        # Where the record is damaged or another request's, the run replaces the folder.
+        known = all(
+            cell.store.fetch(f"{name}/{file}", here.folder / file, RECORD_BYTES)
+            for file in (CONFIG_FILE, REPORT_FILE)
+        )
+        outcome = run_cell(replace(here, force=True), watcher)
+        if outcome.error is None:
+            if not (known and outcome.existing):
+                watcher.say(f"uploading to {cell.store.url}/{name}")
+                cell.store.put_folder(here.folder, name, last=[REPORT_FILE])
+            shutil.rmtree(here.folder)
+    except VqzooError as error:
+        return Outcome(error=error)
+    return outcome
 
 
 def _portable(error: Exception) -> Exception:

@@ -1,15 +1,12 @@
 """What cells share: calls that compute it once, before the cells that need it."""
 
-import os
 from collections.abc import Sequence
-from contextlib import chdir
 from dataclasses import replace
 from typing import Any
 
 from vqzoo.artifact.files import canonical_json, sha256_text
 from vqzoo.calls.schedule import Call
-from vqzoo.execution.cell import Cell, work_on_cell
-from vqzoo.execution.log import log_to
+from vqzoo.execution.cell import Cell, at_work, work_on_cell
 from vqzoo.plugin.manager import Plugins
 from vqzoo.plugin.text import parse_methods
 from vqzoo.runs.fields.rules import Rule
@@ -40,16 +37,16 @@ def with_shared_steps(cells: Sequence[Cell], plugins: Plugins) -> list[Call]:
 
 def evaluate_for_cells(cell: Cell) -> None:
     """Evaluate the dense network of a cell for all that share it."""
-    assert cell.shared is not None
-    with chdir(cell.directory), log_to(cell.log, os.getpid()) as log:
-        share_evaluation(cell.recipe, log, cell.shared, fall_back=cell.fall_back)
+    with at_work(cell) as (here, log):
+        assert here.shared is not None
+        share_evaluation(cell.recipe, log, here.shared, fall_back=cell.fall_back)
 
 
 def gather_for_cells(cell: Cell) -> None:
     """Gather the second-order statistics of a cell's network for all that share them."""
-    assert cell.shared is not None
-    with chdir(cell.directory), log_to(cell.log, os.getpid()) as log:
-        share_statistics(cell.recipe, log, cell.shared, fall_back=cell.fall_back)
+    with at_work(cell) as (here, log):
+        assert here.shared is not None
+        share_statistics(cell.recipe, log, here.shared, fall_back=cell.fall_back)
 
 
 def _steps(cell: Cell, plugins: Plugins) -> list[Call]:

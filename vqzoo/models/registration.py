@@ -22,11 +22,11 @@ def register_models(plugins: Plugins | None = None) -> None:
         >>> vqzoo.register_models()
         >>> model = timm.create_model("alexnet_mini.fmnist", pretrained=True)
     """
-    import vqzoo.models.alexnet
-    import vqzoo.models.alexnet_mini
-    import vqzoo.models.mobilenet_mini
-    import vqzoo.models.squeezenet
-    import vqzoo.models.vit_mini  # noqa: F401
+    import vqzoo.models.architectures.alexnet
+    import vqzoo.models.architectures.alexnet_mini
+    import vqzoo.models.architectures.mobilenet_mini
+    import vqzoo.models.architectures.squeezenet
+    import vqzoo.models.architectures.vit_mini  # noqa: F401
 
     plugins = installed_plugins() if plugins is None else plugins
     if id(plugins) not in _registered:

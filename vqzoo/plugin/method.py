@@ -71,8 +71,9 @@ class Method(ABC):
 
     Attributes:
         name: what users type and artifacts record, of a-z, 0-9, - and _.
-        version: of the form in which codes are stored; raise it when old artifacts need another
-            decoder.
+        version: of the form in which codes are stored; raise it when older readers would misread
+            them.
+        earlier: versions that the method still decodes. Artifacts of any other are refused by name.
         summary: one line for `vqzoo methods`.
         source: the paper and equation.
         packing: the name of the packing that the method's codes are made for; runs that name none
@@ -82,6 +83,7 @@ class Method(ABC):
 
     name: ClassVar[str]
     version: ClassVar[str] = "1"
+    earlier: ClassVar[tuple[str, ...]] = ()
     summary: ClassVar[str] = ""
     source: ClassVar[str] = ""
     packing: ClassVar[str] = "bits"
@@ -111,6 +113,15 @@ class Method(ABC):
         Raises:
             ValueError: parts or facts are missing or do not fit `code.shape`.
         """
+
+    def version_of(self, code: Code) -> str:
+        """The version that a reader needs for this code: `version`, or one of `earlier` if the code
+        has nothing that is new since then.
+
+        Args:
+            code: a code that has passed `check`.
+        """
+        return self.version
 
     def decode(self, code: Code, params: Mapping[str, Tensor], out: Tensor | None = None) -> Tensor:
         """Rebuild the matrix without gradients: the fast path of `reconstruct`.

@@ -23,9 +23,9 @@ from vqzoo.runs.finish import FinishedRun, RunFacts, finish_run, unreadable_imag
 from vqzoo.runs.prepare import Prepared, parse_device, prepare
 from vqzoo.runs.recipe import Recipe, method_label
 from vqzoo.runs.shared.baseline import baseline_of
-from vqzoo.runs.shared.folders import statistics_folder
 from vqzoo.runs.stages import compress_in_stages
 from vqzoo.runs.workspace import Workspace, abandon_if_empty, finished_record, open_workspace
+from vqzoo.storage.shared import SharedFolder
 
 
 def run(
@@ -37,7 +37,7 @@ def run(
     reuse: bool = False,
     fall_back: bool = True,
     keep_going: bool = False,
-    shared: Path | None = None,
+    shared: SharedFolder | None = None,
     executor: Executor | None = None,
 ) -> FinishedRun:
     """Compress a model into an artifact, and measure the artifact read back from disk.
@@ -64,7 +64,7 @@ def run(
     """
     if executor is not None:
         check_layers_are_independent(recipe)
-    with plugin_files(recipe.plugins), statistics_in(statistics_folder(shared)):
+    with plugin_files(recipe.plugins), statistics_in(shared):
         return _run(recipe, watcher, out, force, reuse, fall_back, keep_going, shared, executor)
 
 
@@ -93,7 +93,7 @@ def _run(
     reuse: bool,
     fall_back: bool,
     keep_going: bool,
-    shared: Path | None,
+    shared: SharedFolder | None,
     executor: Executor | None,
 ) -> FinishedRun:
     started = time.perf_counter()
@@ -110,7 +110,7 @@ def _execute(
     watcher: Watcher,
     keep_going: bool,
     started: float,
-    shared: Path | None,
+    shared: SharedFolder | None,
     executor: Executor | None,
 ) -> FinishedRun:
     """Do the work of a run that nothing keeps from starting."""

@@ -8,7 +8,9 @@ from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from vqzoo.errors import VqzooError
+from pydantic import TypeAdapter, ValidationError
+
+from vqzoo.errors import VqzooError, invalid_field
 
 RESULTS_FILE = "results.sqlite"
 _BETWEEN_COMMITS = 1.0  # seconds; what a crash loses is found again by the cells' folders
@@ -76,13 +78,15 @@ class Row:
 
 
 COLUMNS = tuple(field.name for field in fields(Row))
+_ROW = TypeAdapter(Row)
 
 
 class Results:
     """The rows of a sweep."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, name: str) -> None:
         self._connection = connection
+        self._name = name
         self._committed = time.monotonic()
 
     def write(self, row: Row) -> None:
@@ -110,6 +114,9 @@ class Results:
 
         Args:
             conditions: column, operator of SQL, value.
+
+        Raises:
+            VqzooError: a row holds something else than a sweep writes.
         """
         clauses = [f"{column} {operator} ?" for column, operator, _ in conditions]
         where = f"WHERE {' AND '.join(clauses)} " if clauses else ""
@@ -118,31 +125,41 @@ class Results:
             "ORDER BY model, layers, method, options, file_bytes IS NULL, file_bytes, seed, cell",
             [value for *_, value in conditions],
         )
-        return [Row(*row) for row in selected]
+        try:
+            return [_ROW.validate_python(dict(zip(COLUMNS, row, strict=True))) for row in selected]
+        except ValidationError as error:
+            field = invalid_field(error)
+            raise VqzooError(
+                f"{self._name} is damaged at {field.name}: {field.reason}; delete it, and "
+                "`vqzoo sweep` writes it anew"
+            ) from None
 
 
 @contextmanager
-def open_results(folder: Path, *, create: bool = False) -> Iterator[Results]:
+def open_results(
+    folder: Path, *, create: bool = False, shown: str | None = None
+) -> Iterator[Results]:
     """The results in a sweep's folder; what is written is kept, however the block ends.
+
+    Args:
+        folder: the folder.
+        create: make an empty table if there is none.
+        shown: what to call the folder in messages.
 
     Raises:
         VqzooError: the folder has no results, or a file that is none.
     """
-    path = folder / RESULTS_FILE
+    path, name = folder / RESULTS_FILE, f"{shown or folder}/{RESULTS_FILE}"
     if not create and not path.is_file():
         raise VqzooError(f"{folder} has no {RESULTS_FILE}: `vqzoo sweep` writes it")
     if create:
         folder.mkdir(parents=True, exist_ok=True)
     connection = sqlite3.connect(path)
     try:
-        if create:
-            connection.execute(_schema())
-        names = [column[1] for column in connection.execute("PRAGMA table_info(cells)")]
-        if tuple(names) != COLUMNS:
-            raise VqzooError(f"{path} is of another version of vqzoo: choose another --out")
-        yield Results(connection)
+        _check(connection, name, create=create)
+        yield Results(connection, name)
     except sqlite3.DatabaseError as error:
-        raise VqzooError(f"{path} cannot be used: {error}") from None
+        raise VqzooError(f"{name} cannot be used: {error}") from None
     finally:
         connection.commit()
         connection.close()
@@ -155,10 +172,25 @@ def column_kind(name: str) -> type:
     return next((kind for kind in (int, float) if kind in kinds), str)
 
 
+def _check(connection: sqlite3.Connection, name: str, *, create: bool) -> None:
+    """Refuse a file with anything but the table: views, triggers and the like run when it is read.
+
+    Raises:
+        VqzooError: the file is another one.
+    """
+    connection.execute("PRAGMA trusted_schema = OFF")
+    contents = connection.execute("SELECT type, sql FROM sqlite_master WHERE sql IS NOT NULL")
+    found = contents.fetchmany(2)
+    if not found and create:
+        connection.execute(_schema())
+    elif found != [("table", _schema())]:
+        raise VqzooError(f"{name} is of another version of vqzoo: choose another --out")
+
+
 def _schema() -> str:
     kinds = {float: "REAL", int: "INTEGER", str: "TEXT"}
     columns = [
         f"{name} {kinds[column_kind(name)]}" + (" PRIMARY KEY" if name == "cell" else "")
         for name in COLUMNS
     ]
-    return f"CREATE TABLE IF NOT EXISTS cells ({', '.join(columns)})"
+    return f"CREATE TABLE cells ({', '.join(columns)})"

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from vqzoo.artifact.files import sha256_file
-from vqzoo.artifact.lock import folder_lock
-from vqzoo.artifact.schema import REPORT_FILE
 from vqzoo.execution.cell import Cell, Outcome
 from vqzoo.execution.run_cells import run_cells
 from vqzoo.plugin.files import plugin_files
@@ -18,7 +16,18 @@ from vqzoo.progress import Watcher
 from vqzoo.report.record import Record
 from vqzoo.runs.recipe import Recipe
 from vqzoo.runs.recipe_hash import recipe_hash
-from vqzoo.sweeps.results import Results, Row, open_results
+from vqzoo.storage.shared import SharedFolder
+from vqzoo.storage.store import Store
+from vqzoo.sweeps.place import (
+    CELLS,
+    LOGS,
+    SHARED,
+    Place,
+    finished_cells,
+    open_table,
+    place_lock,
+)
+from vqzoo.sweeps.results import Results, Row
 
 
 @dataclass(frozen=True)
@@ -36,8 +45,10 @@ class SweepResult:
     left: int
 
 
-def sweep_cells(recipes: Sequence[Recipe], out: Path) -> list[Cell]:
+def sweep_cells(recipes: Sequence[Recipe], out: Place) -> list[Cell]:
     """The cells of recipes; each is named by the hash of its request, and so is its folder."""
+    store = out if isinstance(out, Store) else None
+    base = out.resolve() if isinstance(out, Path) else Path()
     versions: dict[tuple[Path, ...], dict[str, str]] = {}
     cells: dict[str, Cell] = {}
     for recipe in recipes:
@@ -50,25 +61,29 @@ def sweep_cells(recipes: Sequence[Recipe], out: Path) -> list[Cell]:
         cells[digest] = Cell(
             name=digest,
             recipe=recipe,
-            folder=out.resolve() / "cells" / digest,
-            log=out.resolve() / "logs" / f"{digest}.log",
-            shared=out.resolve() / "shared",
+            folder=base / CELLS / digest,
+            log=base / LOGS / f"{digest}.log",
+            shared=SharedFolder(base / SHARED, None if store is None else store.below(SHARED)),
             fall_back=False,
+            store=store,
         )
     return list(cells.values())
 
 
 def missing_cells(
-    cells: Sequence[Cell], results: Results, *, retry_failed: bool = False
+    cells: Sequence[Cell], out: Place, results: Results, *, retry_failed: bool = False
 ) -> list[Cell]:
     """The cells that have neither finished nor, unless these are retried, failed."""
-    states = results.states()
-    return [cell for cell in cells if not _is_settled(cell, states.get(cell.name), retry_failed)]
+    states, finished = results.states(), finished_cells(out, cells)
+    settled = {name for name, state in states.items() if state == "done"} & finished
+    if not retry_failed:
+        settled |= {name for name, state in states.items() if state == "failed"}
+    return [cell for cell in cells if cell.name not in settled]
 
 
 def sweep(
     cells: Sequence[Cell],
-    out: Path,
+    out: Place,
     executor: Executor,
     watcher: Watcher,
     *,
@@ -79,7 +94,7 @@ def sweep(
 
     Args:
         cells: of `sweep_cells`.
-        out: the folder for artifacts, logs, what cells share, and results.
+        out: the folder or URL for artifacts, logs, what cells share, and results.
         executor: runs the cells.
         watcher: receives progress and failures.
         limit: run at most this many cells.
@@ -88,10 +103,10 @@ def sweep(
     Raises:
         VqzooError: another process sweeps into the folder.
     """
-    with folder_lock(out), open_results(out, create=True) as results:
-        missing = missing_cells(cells, results, retry_failed=retry_failed)[:limit]
+    with place_lock(out), open_table(out, create=True) as results:
+        missing = missing_cells(cells, out, results, retry_failed=retry_failed)[:limit]
         for cell, outcome in run_cells(missing, executor, _plugins(cells), watcher):
-            row = _row(cell, outcome, out.resolve())
+            row = _row(cell, outcome)
             results.write(row)
             if outcome.error is not None:
                 watcher.say(f"{describe(row)} failed: {row.reason}")
@@ -111,15 +126,15 @@ def describe(row: Row) -> str:
     return " ".join(word for word in words if word)
 
 
-def new_row(cell: Cell, out: Path) -> Row:
+def new_row(cell: Cell) -> Row:
     """The row of a cell that has not run."""
     recipe = cell.recipe
     return Row(
         cell=cell.name,
         state="failed",
         reason=None,
-        folder=str(cell.folder.relative_to(out)),
-        log=str(cell.log.relative_to(out)),
+        folder=f"{CELLS}/{cell.folder.name}",
+        log=f"{LOGS}/{cell.log.name}",
         model=recipe.model,
         method=recipe.method or recipe.label,
         options=" ".join(f"{name}={value}" for name, value in sorted(recipe.options.items())),
@@ -142,14 +157,8 @@ def _plugins(cells: Sequence[Cell]) -> Plugins:
         return installed_plugins()
 
 
-def _is_settled(cell: Cell, state: str | None, retry_failed: bool) -> bool:
-    if state == "failed":
-        return not retry_failed
-    return state == "done" and (cell.folder / REPORT_FILE).is_file()
-
-
-def _row(cell: Cell, outcome: Outcome, out: Path) -> Row:
-    row = new_row(cell, out)
+def _row(cell: Cell, outcome: Outcome) -> Row:
+    row = new_row(cell)
     facts: dict[str, Any] = {"seconds": None if outcome.existing else round(outcome.seconds, 3)}
     if outcome.record is None:
         facts |= {"state": "failed", "reason": outcome.reason}

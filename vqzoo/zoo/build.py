@@ -14,6 +14,7 @@ from vqzoo.hub.repository import check_push, push
 from vqzoo.plugin.execution.engine import WorkerLost
 from vqzoo.plugin.manager import Plugins, installed_plugins
 from vqzoo.progress import Watcher
+from vqzoo.storage.shared import SharedFolder
 from vqzoo.zoo.expected_size import ExpectedSize, SizeUnknownError, expected_size
 from vqzoo.zoo.recipes import ZooRecipe
 
@@ -74,7 +75,7 @@ def build(
         f"[{index + 1}/{len(recipes)}] {recipe.name}": recipe
         for index, recipe in enumerate(recipes)
     }
-    shared = None if executor is None else out / ".shared"
+    shared = None if executor is None else SharedFolder(out / ".shared")
     waiting = [_cell(name, recipe, out, shared) for name, recipe in cells.items()]
     results: dict[str, Built] = {}
     for cell, outcome in run_cells(waiting, executor, installed_plugins(), watcher):
@@ -83,11 +84,11 @@ def build(
             watcher.say(f"{result.name} failed: {result.detail}")
         results[cell.name] = result
     if shared is not None:
-        shutil.rmtree(shared, ignore_errors=True)
+        shutil.rmtree(shared.folder, ignore_errors=True)
     return [results[name] for name in cells]
 
 
-def _cell(name: str, recipe: ZooRecipe, out: Path, shared: Path | None) -> Cell:
+def _cell(name: str, recipe: ZooRecipe, out: Path, shared: SharedFolder | None) -> Cell:
     return Cell(
         name=name,
         recipe=recipe.recipe,

@@ -140,9 +140,10 @@ def test_the_choice_leaves_out_what_a_ridge_asks_for_small_codes() -> None:
     """One column: the cheapest by the definition, on weights that are not shrunk."""
     values, price, step = np.linspace(-4, 4, 200), 0.2, 0.7
     rates = laplacian(0.8, 200, 1, 9)
+    elimination = eliminate([torch.full((1, 1, 1), 2.0)], 0.0, ridge=torch.tensor([3.0]))
     codes = feed_back_grid(
-        torch.from_numpy(values[:, None]).float(),
-        eliminate([torch.full((1, 1, 1), 2.0)], 0.0, ridge=torch.tensor([3.0])),
+        elimination.shrunk(torch.from_numpy(values[:, None]).float()),
+        elimination,
         Grid(np.full(200, step, np.float32), np.ones(1, np.float32), 9, trellis=False),
         np.full(200, 1.5),
         price,
@@ -161,10 +162,10 @@ def test_a_ridge_lowers_error_and_bits_together_at_low_rates(trellis: bool) -> N
 
     def cost(share: float) -> float:
         ridge = torch.tensor([share * price / np.log(2)])  # of normal weights of variance 1
+        elimination = eliminate([HESSIAN], 0.01, ridge=ridge)
         codes = feed_back_grid(
-            WEIGHT, eliminate([HESSIAN], 0.01, ridge=ridge), grid(step, trellis), np.ones(150),
-            price, rates,
-        )  # fmt: skip
+            elimination.shrunk(WEIGHT), elimination, grid(step, trellis), np.ones(150), price, rates
+        )
         values = levels(torch.from_numpy(codes + 60), 60, trellis) * step
         return 0.5 * loss(values) + price * float(center[codes + 60].sum())
 

@@ -23,22 +23,23 @@ from vqzoo.errors import VqzooError
 from vqzoo.plugin.second_order import SecondOrder
 from vqzoo.plugin.selector import LayerInfo
 from vqzoo.progress import Watcher
+from vqzoo.storage.shared import SharedFolder
 
 KEPT_BYTES = 2 * HESSIAN_BYTES  # of all files together
 _FORM = 1  # of the statistics and their files; raise it when either changes
 
-_folder: ContextVar[Path | None] = ContextVar("statistics_folder", default=None)
+_shared: ContextVar[SharedFolder | None] = ContextVar("statistics_folder", default=None)
 
 
 @contextmanager
-def statistics_in(folder: Path | None) -> Iterator[None]:
+def statistics_in(shared: SharedFolder | None) -> Iterator[None]:
     """Keep statistics in this folder inside the block, such as one that several machines share;
     None changes nothing."""
-    token = _folder.set(folder or _folder.get())
+    token = _shared.set(shared or _shared.get())
     try:
         yield
     finally:
-        _folder.reset(token)
+        _shared.reset(token)
 
 
 def kept_second_order(
@@ -67,8 +68,9 @@ def kept_second_order(
         watcher: receives progress.
     """
     assert data.images is not None
-    folder = _folder.get() or cache_folder() / "second-order"
-    path = folder / f"{_digest(model, layers, data, seed, device)}.safetensors"
+    shared = _shared.get() or SharedFolder(cache_folder())
+    name = f"second-order/{_digest(model, layers, data, seed, device)}.safetensors"
+    path = shared.find(name, KEPT_BYTES)
     if (statistics := _load(path, layers)) is not None:
         return statistics
     with watcher.images(f"calibrating on {data.name}") as steps:
@@ -77,6 +79,7 @@ def kept_second_order(
         )
     try:
         _save(path, statistics)
+        shared.publish(name)
     except (OSError, VqzooError) as error:
         watcher.say(f"Calibration cannot be kept for the next run: {error}")
     return statistics

@@ -6,7 +6,8 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vqzoo.compression.products.tiles import TILE, Tiles
+from vqzoo.compression.products.small_maps import convolve_small
+from vqzoo.compression.products.tiles import TILE, Tiles, takes_columns
 
 _CONVOLUTIONS: dict[type[nn.Module], Callable[..., Tensor]] = {
     nn.Conv1d: F.conv1d,
@@ -38,6 +39,10 @@ def convolve(
     axis = x.dim() - len(shape) + 1  # of the channels
     if axis not in (0, 1) or x.shape[axis] != shape[1] * layer.groups:
         return None
+    if layer.groups == 1 and takes_columns(x):
+        answer = convolve_small(layer, shape, tiles, x if axis else x[None])
+        if answer is not None:
+            return answer if axis else answer[0]
     convolution, padding, bias = _CONVOLUTIONS[_base(kind)], layer.padding, layer.bias
     if layer.padding_mode != "zeros":
         x = F.pad(x, layer._reversed_padding_repeated_twice, mode=layer.padding_mode)

@@ -4,17 +4,26 @@ import math
 from collections.abc import Mapping
 from threading import local
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from vqzoo.compression.decode import decode_rows, row_step, with_floats
+from vqzoo.numerics.arrays import Ints
+from vqzoo.numerics.decoding.panel_product import (
+    TOGETHER,
+    Panels,
+    as_columns,
+    gathered,
+    multiply_rows,
+)
 from vqzoo.numerics.threads import one_torch_thread, run_tasks
 from vqzoo.plugin.code import MethodCode
 from vqzoo.plugin.manager import Plugins
 
 TILE = 1 << 18  # weights that are decoded at a time, 1 MiB of float32
-_FEW = 32  # inputs of a product that takes less time than decoding
+FEW_COLUMNS = 512  # of inputs, whose products are best taken from panels
 
 
 class Tiles:
@@ -54,6 +63,9 @@ class Tiles:
         m, n = self.shape
         unit = math.lcm(unit, self.step)
         height = max(1, TILE // n // unit) * unit
+        best = math.lcm(unit, TOGETHER)
+        if height > best:
+            height -= height % best
         return [(start, min(start + height, m)) for start in range(0, m, height)]
 
     def decode(self, start: int, stop: int) -> Tensor:
@@ -75,22 +87,43 @@ class Tiles:
         Returns:
             (r, m), of the same dtype, to which W is rounded, too.
         """
+        if takes_columns(x) and 0 < len(x) <= FEW_COLUMNS and x.is_contiguous():
+            rows: Ints = np.arange(x.shape[1])
+            columns: Ints = np.arange(len(x)) * x.shape[1]
+            products = self.multiply_columns(gathered(x, rows, columns), bias)
+            return products.T.contiguous()
         out = x.new_empty(len(x), self.shape[0])
+        for start, stop in self.spans():
+            decoded = self.decode(start, stop).to(x.dtype)
+            shift = None if bias is None else bias[start:stop]
+            out[:, start:stop] = F.linear(x, decoded, shift)
+        return out
+
+    def multiply_columns(self, panels: Panels, bias: Tensor | None = None) -> Tensor:
+        """W·X + bias, the tiles shared out among threads.
+
+        Args:
+            panels: X, (n, count).
+            bias: (m,), float32.
+
+        Returns:
+            (m, count), float32.
+        """
+        out = panels.products(self.shape[0])
 
         def work(span: tuple[int, int]) -> None:
             with torch.no_grad():  # each thread has a mode of its own
-                rows = self.decode(*span).to(x.dtype)
-                shift = None if bias is None else bias[slice(*span)]
-                out[:, slice(*span)] = F.linear(x, rows, shift)
+                multiply_rows(self.decode(*span), panels, out, span[0])
 
-        spans = self.spans()
-        if len(x) > _FEW or x.device.type != "cpu" or len(spans) == 1:
-            for span in spans:
-                work(span)
-        else:
-            with one_torch_thread():
-                run_tasks(work, spans)
-        return out
+        with one_torch_thread():
+            run_tasks(work, self.spans())
+        products = as_columns(out, panels.count)
+        return products.contiguous() if bias is None else products + bias.detach()[:, None]
+
+
+def takes_columns(x: Tensor) -> bool:
+    """Whether products with x can be taken from panels."""
+    return x.device.type == "cpu" and x.dtype == torch.float32
 
 
 def tiles_of(

@@ -5,7 +5,6 @@ logits z, is also what calibration weighs errors by: a thousand differences an i
 divergence of confident answers says next to nothing about other images.
 """
 
-import copy
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -22,7 +21,8 @@ from vqzoo.finetuning.recovery.answers import centred
 from vqzoo.finetuning.recovery.moves import move_codes, moving_layers
 from vqzoo.finetuning.recovery.state import RecoveryState
 from vqzoo.finetuning.recovery.step_sizes import step_sizes
-from vqzoo.finetuning.student import Student, make_student, write_back
+from vqzoo.finetuning.recovery.trainee import make_trainee
+from vqzoo.finetuning.student import Student
 from vqzoo.plugin.code import Indices, MethodCode
 from vqzoo.plugin.manager import Plugins
 from vqzoo.progress import Watcher
@@ -91,24 +91,14 @@ def learn_answers(
     Raises:
         VqzooError: there is nothing to train, or the networks fail on the images.
     """
-    student = make_student(model, codes, plugins, "all")
-    student.network.to(device)
+    trainee = make_trainee(model, codes, plugins, judge, device)
+    student = trainee.student
     teacher = dense.to(device).eval()
-    plain = copy.deepcopy(model).cpu().eval().requires_grad_(False)
-
-    def written() -> Mapping[str, MethodCode]:
-        plain.cpu()
-        return write_back(student, plain, codes, plugins)
-
-    def measured() -> float:
-        written()
-        return judge(plain)
-
-    history, best, best_epoch, moved = [measured()], _Values.of(student), 0, [0]
+    history, best, best_epoch, moved = [trainee.divergence()], _Values.of(student), 0, [0]
     optimizer = _optimizer(student, teacher, images, device, seed)
     if optimizer is None:
         watcher.say("Recovery learns nothing: answers to the images are not finite.")
-        return Learned(plain.cpu(), written(), 0, history, 0)
+        return Learned(trainee.decoded, trainee.write(), 0, history, 0)
     if (saved := state.load("epochs")) is not None:
         _Values.read(saved["now"], student).restore(student)
         best, best_epoch = _Values.read(saved["best"], student), saved["best_epoch"]
@@ -120,19 +110,19 @@ def learn_answers(
         if epoch - 1 - best_epoch >= (PATIENCE if best_epoch else FIRST_PATIENCE):
             break
         _train_epoch(student, teacher, optimizer, images, device, watcher, epoch, seed)
-        now, count = measured(), 0
+        now, count = trainee.divergence(), 0
         if moving:
             generator = epoch_generator(seed, EPOCHS + epoch)
             with watcher.phase(f"recovery, epoch {epoch} of {EPOCHS}: moving codes"):
                 change = move_codes(
                     student,
                     moving,
-                    plain.to(device),
+                    trainee.decoded.to(device),
                     teacher,
                     _views(images, generator, device),
                     now,
-                    measured,
-                    lambda: fits(written()),
+                    trainee.divergence,
+                    lambda: fits(trainee.write()),
                     plugins,
                     generator,
                 )
@@ -155,8 +145,8 @@ def learn_answers(
             },
         )
     best.restore(student)
-    kept = written()
-    return Learned(plain.cpu(), kept, best_epoch, history, moved[best_epoch])
+    kept = trainee.write()
+    return Learned(trainee.decoded, kept, best_epoch, history, moved[best_epoch])
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,13 @@ from vqzoo.numerics.accelerated.torch_decode import (
     decode_scalars_on_device,
 )
 from vqzoo.numerics.arrays import Floats, as_float32, narrow_and_wide
+from vqzoo.numerics.decoding.byte_rows import decode_bytes
 from vqzoo.numerics.kernels.decode_kernels import BAND, decode_blocks, decode_values
+from vqzoo.numerics.kernels.products.byte_tables import HAS_BYTE_TABLES, byte_planes, is_exact
 from vqzoo.numerics.threads import run_tasks
 
 _VALUES = 1 << 21  # values a task
+_BYTES = 256  # different codes of eight bits
 _LINE_BYTES = 64  # of the cache
 _STREAMED = 1 << 22  # bytes of a matrix that is written past the caches; smaller ones are read soon
 
@@ -142,8 +145,15 @@ def _decode_scalars(codes: Tensor, centroids: Tensor, out: Tensor) -> Tensor:
     values: Floats = as_float32(centroids)
     target = out.detach().view(-1).numpy()
 
+    looks_up = HAS_BYTE_TABLES and len(narrow) > 0 and len(values) <= _BYTES and is_exact(values)
+    planes = byte_planes(values) if looks_up else None
+
     def work(start: int) -> bool:
-        return decode_values(narrow, wide, start, min(start + _VALUES, len(target)), values, target)
+        stop = min(start + _VALUES, len(target))
+        if planes is None:
+            return decode_values(narrow, wide, start, stop, values, target)
+        decode_bytes(narrow, start, stop, planes, values, target)
+        return bool(narrow[start:stop].max() < len(values))
 
     _refuse_unknown(run_tasks(work, range(0, len(target), _VALUES)), len(values))
     return out

@@ -17,12 +17,20 @@ from torch import Tensor
 from vqzoo.numerics.arrays import Floats, NarrowCodes, as_float32
 from vqzoo.numerics.compiled import compiled
 from vqzoo.numerics.decoding.packed import run_length
-from vqzoo.numerics.kernels.lines import LINE, add_lines, code_at, load_line, store_line
+from vqzoo.numerics.kernels.lines import code_at
+from vqzoo.numerics.kernels.products.octets import (
+    OCTET,
+    add_octets,
+    add_times,
+    load_octet,
+    spread_octet,
+    store_octet,
+)
 from vqzoo.numerics.threads import run_tasks
 
-_TOGETHER = LINE  # inputs that share the reading of codes
-_ALONE = 8  # inputs that take less time one by one
-_MOST = 32  # inputs of a product by tables; more are faster by decoding
+_TOGETHER = OCTET  # inputs that share the reading of codes
+_ALONE = 1  # inputs that take less time one by one
+_MOST = 8 * _TOGETHER  # inputs of a product by tables; more are faster by decoding
 _ENTRIES = 256  # of a table: no code of 8 bits is beyond it
 _ADDITIONS = 1 << 21  # a task
 _LITTLE_ENDIAN = sys.byteorder == "little"
@@ -120,7 +128,7 @@ def _by_tables(x: Floats, codes: NarrowCodes, centroids: Floats, sizes: _Sizes) 
         if lanes == 1:
             _add_one(columns.reshape(-1), codes, words, *book, *span, sums)
         else:
-            _add_several(columns.reshape(-1), codes, *book, *span, sums)
+            _add_several(columns.reshape(-1), codes, words, *book, *span, sums)
         return sums
 
     sums, *rest = run_tasks(work, range(0, sizes.lines, width))
@@ -234,71 +242,86 @@ def _add_one(  # type: ignore[no-untyped-def]
 
 
 @compiled(fastmath=True)
-def _fill_lines(x, block, centroids, shared, stages, k, d, table, to):  # type: ignore[no-untyped-def]
-    """`_fill` for `_TOGETHER` inputs: entries are lines, centroids (k, d) always."""
-    book = (block % stages if shared else block) * k * d
+def _fill_octets(x, block, centroids, shared, stages, k, d, table, to):  # type: ignore[no-untyped-def]
+    """`_fill` for `_TOGETHER` inputs: entries are octets, centroids (k, d) always."""
+    at = block // stages * d
+    source = (block % stages if shared else block) * k * d
     for c in range(k):
-        entry = to + c * LINE
-        for lane in range(LINE):
-            table[entry + lane] = np.float32(0)
+        total = spread_octet(np.float32(0))
         for dim in range(d):
-            value = centroids[book + c * d + dim]
-            at = (block // stages * d + dim) * LINE
-            for lane in range(LINE):
-                table[entry + lane] += value * x[at + lane]
+            value = centroids[np.uint64(source + dim)]
+            total = add_times(total, value, load_octet(x, (at + dim) * OCTET))
+        store_octet(total, table, to + c * OCTET)
+        source += d
 
 
 @compiled(fastmath=True)
-def _fill_line_sums(  # type: ignore[no-untyped-def]
+def _fill_octet_sums(  # type: ignore[no-untyped-def]
     x, line, lines, blocks, centroids, shared, stages, k, d, width, part, table, to
 ):
     """`_fill_sums` for `_TOGETHER` inputs."""
-    size, entries = 1, 1 << width
-    for lane in range(LINE):
-        table[to + lane] = np.float32(0)
+    size, entries, none = 1, 1 << width, spread_octet(np.float32(0))
+    store_octet(none, table, to)
     for slot in range(8 // width):
         block = slot * lines + line
-        for i in range(entries * LINE):
-            part[i] = np.float32(0)
+        for entry in range(entries):
+            store_octet(none, part, entry * OCTET)
         if block < blocks:
-            _fill_lines(x, block, centroids, shared, stages, k, d, part, 0)
+            _fill_octets(x, block, centroids, shared, stages, k, d, part, 0)
         for entry in range(entries - 1, -1, -1):
-            value = load_line(part, entry * LINE)
+            value = load_octet(part, entry * OCTET)
             for i in range(size):
-                total = add_lines(load_line(table, to + i * LINE), value)
-                store_line(total, table, to + (entry * size + i) * LINE)
+                total = add_octets(load_octet(table, to + i * OCTET), value)
+                store_octet(total, table, to + (entry * size + i) * OCTET)
         size *= entries
 
 
 @compiled(fastmath=True)
+def _add_four_octets(words, at, stride, table, sums):  # type: ignore[no-untyped-def]
+    """`_add_four` for `_TOGETHER` inputs."""
+    byte, shift, scale = np.uint64(255), np.uint64(8), np.uint64(OCTET)
+    one, two = np.uint64(_ENTRIES * OCTET), np.uint64(2 * _ENTRIES * OCTET)
+    three, to = np.uint64(3 * _ENTRIES * OCTET), 0
+    for word in range(stride):
+        a, b = words[np.uint64(at + word)], words[np.uint64(at + stride + word)]
+        c, e = words[np.uint64(at + 2 * stride + word)], words[np.uint64(at + 3 * stride + word)]
+        for _ in range(8):
+            low = load_octet(table, (a & byte) * scale)
+            low = add_octets(low, load_octet(table, one + (b & byte) * scale))
+            high = load_octet(table, two + (c & byte) * scale)
+            high = add_octets(high, load_octet(table, three + (e & byte) * scale))
+            total = add_octets(load_octet(sums, to), add_octets(low, high))
+            store_octet(total, sums, to)
+            a, b, c, e = a >> shift, b >> shift, c >> shift, e >> shift
+            to += OCTET
+
+
+@compiled(fastmath=True)
 def _add_several(  # type: ignore[no-untyped-def]
-    x, codes, centroids, shared, stages, k, d, width, blocks, lines, m, start, stop, sums
+    x, codes, words, centroids, shared, stages, k, d, width, blocks, lines, m, start, stop, sums
 ):
     """Add to sums (m, `_TOGETHER`) the products of as many inputs with lines of the codes."""
-    table = np.zeros(2 * _ENTRIES * LINE, np.float32)
-    part = np.zeros(_ENTRIES * LINE, np.float32)
-    second = _ENTRIES * LINE
+    table = np.zeros(_GROUP * _ENTRIES * OCTET, np.float32)
+    part = np.zeros(_ENTRIES * OCTET, np.float32)
     line = start
     while line < stop:
-        together = min(2, stop - line)
+        together = min(_GROUP, stop - line)
         for place in range(together):
-            to = place * second
+            to = place * _ENTRIES * OCTET
             if width < 8:
-                _fill_line_sums(
+                _fill_octet_sums(
                     x, line + place, lines, blocks, centroids, shared, stages, k, d, width, part,
                     table, to,
                 )  # fmt: skip
             else:
-                _fill_lines(x, line + place, centroids, shared, stages, k, d, table, to)
-        a = line * m
-        if together == 2:
-            for row in range(m):
-                low = load_line(table, code_at(codes, a + row) * LINE)
-                high = load_line(table, second + code_at(codes, a + m + row) * LINE)
-                total = add_lines(load_line(sums, row * LINE), add_lines(low, high))
-                store_line(total, sums, row * LINE)
+                _fill_octets(x, line + place, centroids, shared, stages, k, d, table, to)
+        if together == _GROUP and words.shape[0] > 0:
+            _add_four_octets(words, line * m // 8, m // 8, table, sums)
         else:
-            for row in range(m):
-                only = load_line(table, code_at(codes, a + row) * LINE)
-                store_line(add_lines(load_line(sums, row * LINE), only), sums, row * LINE)
+            for place in range(together):
+                at, to = (line + place) * m, place * _ENTRIES
+                for row in range(m):
+                    entry = load_octet(table, (to + code_at(codes, at + row)) * OCTET)
+                    total = add_octets(load_octet(sums, row * OCTET), entry)
+                    store_octet(total, sums, row * OCTET)
         line += together

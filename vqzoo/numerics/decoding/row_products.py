@@ -17,9 +17,25 @@ from vqzoo.numerics.kernels.code_lines import (
     spread_line,
     sum_line,
 )
+from vqzoo.numerics.kernels.codegen import prefetch
 from vqzoo.numerics.kernels.lines import LINE, add_lines, load_line, store_line
 
 TOGETHER = 4  # inputs that share the unpacking of codes
+BLOCK = 1536  # values of each of them that stay in the nearest cache while all rows meet them
+AHEAD = 4096  # bytes of codes that are fetched before they are used
+ROWS_AHEAD = 3  # the same in rows, where blocks of columns meet all rows
+
+
+@compiled()
+def add_sums(a, b, c, d, out, row, is_first):  # type: ignore[no-untyped-def]
+    """Add the sums of four lines to a row of out (m, 4), flat; the first ones are put there."""
+    at = 4 * row
+    if is_first:
+        out[at], out[at + 1], out[at + 2], out[at + 3] = 0, 0, 0, 0
+    out[at] += sum_line(a)
+    out[at + 1] += sum_line(b)
+    out[at + 2] += sum_line(c)
+    out[at + 3] += sum_line(d)
 
 
 @compiled()
@@ -38,6 +54,7 @@ def multiply_packed(packed, width, run, table, x, start, stop, out):  # type: ig
         a, b, c, d = none, none, none, none
         if width == 4:
             for j in range(0, run - LINE, 2 * LINE):
+                prefetch(packed, at + j + AHEAD)
                 first, second = load_codes(packed, at + j), load_codes(packed, at + j + LINE)
                 low, high = bits_of(first, 0, 15), bits_of(first, 4, 15)
                 a = multiply_add(look_up_line(values, low), load_line(x, j), a)
@@ -53,6 +70,7 @@ def multiply_packed(packed, width, run, table, x, start, stop, out):  # type: ig
                 b = multiply_add(look_up_line(values, high), load_line(x, run + j), b)
         else:
             for j in range(0, run, LINE):
+                prefetch(packed, at + j + AHEAD)
                 codes = load_codes(packed, at + j)
                 for first in range(0, 8, 4 * width):
                     to = first // width * run + j
@@ -71,24 +89,24 @@ def multiply_packed(packed, width, run, table, x, start, stop, out):  # type: ig
 def multiply_packed_together(packed, width, run, table, x, start, stop, out):  # type: ignore[no-untyped-def]
     """`multiply_packed` of four inputs: x (4, 8 / width · run), out (m, 4), both flat."""
     values, mask, none = load_line(table, 0), (1 << width) - 1, spread_line(np.float32(0))
-    size = 8 // width * run
-    for row in range(start, stop):
-        at = row * run
-        a, b, c, d = none, none, none, none
-        for j in range(0, run, LINE):
-            codes = load_codes(packed, at + j)
-            to = j
-            for first in range(0, 8, width):
-                value = look_up_line(values, bits_of(codes, first, mask))
-                a = multiply_add(value, load_line(x, to), a)
-                b = multiply_add(value, load_line(x, size + to), b)
-                c = multiply_add(value, load_line(x, 2 * size + to), c)
-                d = multiply_add(value, load_line(x, 3 * size + to), d)
-                to += run
-        out[4 * row] = sum_line(a)
-        out[4 * row + 1] = sum_line(b)
-        out[4 * row + 2] = sum_line(c)
-        out[4 * row + 3] = sum_line(d)
+    size, step = 8 // width * run, BLOCK * width // 8 // LINE * LINE
+    for start_of_block in range(0, run, step):
+        end_of_block = min(start_of_block + step, run)
+        for row in range(start, stop):
+            at = row * run
+            a, b, c, d = none, none, none, none
+            for j in range(start_of_block, end_of_block, LINE):
+                prefetch(packed, at + ROWS_AHEAD * run + j)
+                codes = load_codes(packed, at + j)
+                to = j
+                for first in range(0, 8, width):
+                    value = look_up_line(values, bits_of(codes, first, mask))
+                    a = multiply_add(value, load_line(x, to), a)
+                    b = multiply_add(value, load_line(x, size + to), b)
+                    c = multiply_add(value, load_line(x, 2 * size + to), c)
+                    d = multiply_add(value, load_line(x, 3 * size + to), d)
+                    to += run
+            add_sums(a, b, c, d, out, row, start_of_block == 0)
 
 
 @compiled()
@@ -108,6 +126,7 @@ def multiply_integers(codes, n, zero, x, start, stop, out):  # type: ignore[no-u
         a, b, c, d = none, none, none, none
         unrolled = whole // (4 * LINE) * (4 * LINE)
         for j in range(0, unrolled, 4 * LINE):
+            prefetch(codes, at + j + AHEAD)
             first = add_lines(as_line(load_codes(codes, at + j)), shift)
             a = multiply_add(first, load_line(x, j), a)
             second = add_lines(as_line(load_codes(codes, at + j + LINE)), shift)
@@ -131,21 +150,22 @@ def multiply_integers_together(codes, n, zero, x, start, stop, out):  # type: ig
     """`multiply_integers` of four inputs: x (4, n), out (m, 4), both flat."""
     none, shift = spread_line(np.float32(0)), spread_line(-zero)
     whole = n // LINE * LINE
+    for start_of_block in range(0, max(n, 1), BLOCK):
+        end_of_block = min(start_of_block + BLOCK, whole)
+        for row in range(start, stop):
+            at = row * n
+            a, b, c, d = none, none, none, none
+            for j in range(start_of_block, end_of_block, LINE):
+                prefetch(codes, at + ROWS_AHEAD * n + j)
+                value = add_lines(as_line(load_codes(codes, at + j)), shift)
+                a = multiply_add(value, load_line(x, j), a)
+                b = multiply_add(value, load_line(x, n + j), b)
+                c = multiply_add(value, load_line(x, 2 * n + j), c)
+                d = multiply_add(value, load_line(x, 3 * n + j), d)
+            add_sums(a, b, c, d, out, row, start_of_block == 0)
     for row in range(start, stop):
-        at = row * n
-        a, b, c, d = none, none, none, none
-        for j in range(0, whole, LINE):
-            value = add_lines(as_line(load_codes(codes, at + j)), shift)
-            a = multiply_add(value, load_line(x, j), a)
-            b = multiply_add(value, load_line(x, n + j), b)
-            c = multiply_add(value, load_line(x, 2 * n + j), c)
-            d = multiply_add(value, load_line(x, 3 * n + j), d)
-        out[4 * row] = sum_line(a)
-        out[4 * row + 1] = sum_line(b)
-        out[4 * row + 2] = sum_line(c)
-        out[4 * row + 3] = sum_line(d)
         for j in range(whole, n):
-            value = np.float32(codes[at + j]) - zero
+            value = np.float32(codes[row * n + j]) - zero
             for i in range(4):
                 out[4 * row + i] += value * x[i * n + j]
 

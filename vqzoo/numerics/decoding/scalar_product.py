@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from vqzoo.numerics.arrays import Floats, as_float32
+from vqzoo.numerics.decoding.byte_rows import multiply_bytes, multiply_bytes_together
 from vqzoo.numerics.decoding.packed import in_line
 from vqzoo.numerics.decoding.row_products import (
     TOGETHER,
@@ -19,10 +20,11 @@ from vqzoo.numerics.decoding.row_products import (
     multiply_table,
     multiply_table_together,
 )
+from vqzoo.numerics.kernels.products.byte_tables import HAS_BYTE_TABLES, byte_planes
 from vqzoo.numerics.threads import run_tasks
 
-MOST_INPUTS = 8  # with more, decoding some rows at a time is faster
-_SEVERAL = 3  # inputs for which codes are unpacked together; fewer take less time one by one
+MOST_INPUTS = 32  # with more, decoding some rows at a time is faster
+_SEVERAL = 2  # inputs for which codes are unpacked together; fewer take less time one by one
 _WEIGHTS = 1 << 22  # a task
 
 
@@ -49,6 +51,8 @@ def multiply_scalars(
     height = max(1, _WEIGHTS // max(1, length))
     result = np.empty((len(x), m), np.float32)
     values = in_line(table) if width < 8 else as_float32(table)
+    looks_up = HAS_BYTE_TABLES and width == 8 and zero is None
+    planes = byte_planes(values) if looks_up else None
 
     def multiply(together: int, part: Floats, out: Floats) -> None:
         def work(start: int) -> None:
@@ -59,6 +63,9 @@ def multiply_scalars(
             elif zero is not None:
                 kernel = multiply_integers_together if together > 1 else multiply_integers
                 kernel(flat, length, np.float32(zero), part, start, stop, out)
+            elif planes is not None:
+                kernel = multiply_bytes_together if together > 1 else multiply_bytes
+                kernel(flat, length, planes, values, part, start, stop, out)
             else:
                 kernel = multiply_table_together if together > 1 else multiply_table
                 kernel(flat, length, values, part, start, stop, out)
@@ -73,7 +80,7 @@ def multiply_scalars(
             continue
         padded = np.zeros((TOGETHER, length), np.float32)
         padded[: len(part)] = part
-        by_columns = width == 8 and zero is None
+        by_columns = width == 8 and zero is None and planes is None
         out = np.empty((m, TOGETHER), np.float32)
         together = np.ascontiguousarray(padded.T) if by_columns else padded
         multiply(TOGETHER, together.reshape(-1), out.reshape(-1))

@@ -41,7 +41,7 @@ class Grid:
 
 
 def feed_back_grid(
-    matrix: Tensor,
+    shrunk: Tensor,
     elimination: Elimination,
     grid: Grid,
     row_weights: NDArray[np.float64],
@@ -52,11 +52,12 @@ def feed_back_grid(
     """Quantize a matrix at the least cost of errors and bits, column by column.
 
     Each code is chosen at the cost ½ g_i D_j e² + price·bits, and its error is pushed into the
-    columns to come. A trellis weighs whole walks down a column. With a ridge, rows begin shrunk,
-    and the choice leaves it out of the cost: bits are counted already (see `elimination`).
+    columns to come. A trellis weighs whole walks down a column. With a ridge, the choice leaves it
+    out of the cost: bits are counted already (see `elimination`).
 
     Args:
-        matrix: (m, n) float32; the first m / groups rows belong to the first group.
+        shrunk: what `elimination.shrunk` makes of the matrix, (m, n) float32; the first m / groups
+            rows belong to the first group.
         elimination: of H.
         grid: where codes lie.
         row_weights: g, (m,).
@@ -67,7 +68,7 @@ def feed_back_grid(
     Returns:
         (m, n) int32, columns in the matrix's own order.
     """
-    weights = as_float32(elimination.shrunk(matrix))
+    weights = as_float32(shrunk)
     order, place = elimination.order.cpu().numpy(), elimination.place.cpu().numpy()
     factors = elimination.factor.cpu().numpy()
     m, n = weights.shape
@@ -94,7 +95,7 @@ def feed_back_grid(
             rates.row_classes[part], column_classes,
         )  # fmt: skip
         if grid.trellis:
-            feed_back_trellis(*common, NEXT, chosen)
+            feed_back_trellis(*common, chosen)
         else:
             feed_back_rows(*common, chosen)
         codes[part] = chosen[:, place]

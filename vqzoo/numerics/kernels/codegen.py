@@ -5,6 +5,7 @@ from typing import Any
 
 from llvmlite import ir  # type: ignore[import-untyped]
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 
@@ -49,3 +50,23 @@ def load_word(typing_context: Any, stream: Any, at: Any) -> Any:
         return value if sys.byteorder == "little" else builder.bswap(value)
 
     return types.uint64(stream, types.intp), generate
+
+
+@intrinsic
+def prefetch(typing_context: Any, source: Any, at: Any) -> Any:
+    """Have the byte at position `at` of a contiguous uint8 array fetched into the caches, where the
+    processor can; `at` may lie behind the array."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        byte, number = ir.IntType(8), ir.IntType(32)
+        place = address(context, builder, signature.args[0], args[0], args[1], byte)
+        function = cgutils.get_or_insert_function(
+            builder.module,
+            ir.FunctionType(ir.VoidType(), [byte.as_pointer(), number, number, number]),
+            "llvm.prefetch.p0",
+        )
+        read, keep, data = (ir.Constant(number, value) for value in (0, 3, 1))
+        builder.call(function, (place, read, keep, data))
+        return context.get_dummy_value()
+
+    return types.void(source, types.intp), generate

@@ -11,6 +11,7 @@ import torch
 
 from vqzoo.artifact.files import canonical_json, sha256_text
 from vqzoo.data.batches import Data
+from vqzoo.errors import VqzooError
 from vqzoo.evaluation.accuracy import Evaluation
 from vqzoo.models.dense import OpenedModel
 from vqzoo.models.embedded import default_data
@@ -18,7 +19,9 @@ from vqzoo.progress import Watcher
 from vqzoo.runs.before_after import Baseline, measure_baseline
 from vqzoo.runs.fields.reading import reading_fields
 from vqzoo.runs.recipe import Recipe
-from vqzoo.runs.shared.folders import evaluation_file
+from vqzoo.storage.shared import SharedFolder
+
+_MOST_BYTES = 64 << 20  # of an evaluation's file
 
 
 def baseline_of(
@@ -27,7 +30,7 @@ def baseline_of(
     data: Data | None,
     device: torch.device,
     watcher: Watcher,
-    shared: Path | None,
+    shared: SharedFolder | None,
 ) -> Baseline:
     """`measure_baseline`, once for all runs that share a folder, a dense model and its images.
 
@@ -41,15 +44,17 @@ def baseline_of(
     """
     if shared is None or data is None or not data.labelled:
         return measure_baseline(dense.module, data, device, watcher)
-    path = evaluation_file(shared, _digest(recipe, dense, device))
+    name = f"dense/{_digest(recipe, dense, device)}.json"
     start = time.perf_counter()
+    path = shared.find(name, _MOST_BYTES)
     if (evaluation := _load(path, data)) is not None:
         return Baseline(dense.module, data, device, evaluation, time.perf_counter() - start)
     baseline = measure_baseline(dense.module, data, device, watcher)
     if baseline.evaluation is not None:
         try:
             _save(path, baseline.evaluation)
-        except OSError as error:
+            shared.publish(name)
+        except (OSError, VqzooError) as error:
             watcher.say(f"The dense model's evaluation cannot be kept: {error}")
     return baseline
 
@@ -76,6 +81,8 @@ def _load(path: Path, data: Data) -> Evaluation | None:
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
         bits = np.frombuffer(bytes.fromhex(kept["correct"]), dtype=np.uint8)
+        if len(bits) != -(-kept["images"] // 8):
+            return None
         correct = np.unpackbits(bits, count=kept["images"]).astype(bool)
         return Evaluation(
             data=kept["data"],

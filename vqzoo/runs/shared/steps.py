@@ -1,7 +1,5 @@
 """Compute what runs share before they start."""
 
-from pathlib import Path
-
 from vqzoo.calibration.second_order.kept import statistics_in
 from vqzoo.plugin.files import plugin_files
 from vqzoo.progress import Watcher
@@ -9,11 +7,11 @@ from vqzoo.runs.compress_layers import gather_statistics
 from vqzoo.runs.prepare import open_dense, open_measured_data, parse_device, prepare
 from vqzoo.runs.recipe import Recipe
 from vqzoo.runs.shared.baseline import baseline_of
-from vqzoo.runs.shared.folders import statistics_folder
+from vqzoo.storage.shared import SharedFolder
 
 
 def share_evaluation(
-    recipe: Recipe, watcher: Watcher, shared: Path, *, fall_back: bool = True
+    recipe: Recipe, watcher: Watcher, shared: SharedFolder, *, fall_back: bool = True
 ) -> None:
     """Evaluate the dense model of a recipe, unless the folder has its evaluation.
 
@@ -27,13 +25,13 @@ def share_evaluation(
 
 
 def share_statistics(
-    recipe: Recipe, watcher: Watcher, shared: Path, *, fall_back: bool = True
+    recipe: Recipe, watcher: Watcher, shared: SharedFolder, *, fall_back: bool = True
 ) -> None:
     """Gather the second-order statistics of a recipe's layers, unless the folder has them.
 
     Raises:
         VqzooError: the model, its weights or the images are not available.
     """
-    with plugin_files(recipe.plugins), statistics_in(statistics_folder(shared)):
+    with plugin_files(recipe.plugins), statistics_in(shared):
         prepared = prepare(recipe, watcher, None, fall_back=fall_back)
         gather_statistics(prepared, {}, watcher)

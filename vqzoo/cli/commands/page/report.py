@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 @command
 def report(
     folders: Annotated[
-        list[Path],
+        list[str],
         typer.Argument(
             metavar="FOLDER...",
-            help="Artifacts, or folders of them: what `vqzoo run`, `compare` or `zoo build` wrote.",
+            help="Artifacts, or folders of them: what `vqzoo run`, `compare`, `zoo build` or "
+            "`sweep` wrote; or URLs of such folders: s3://bucket/sweep.",
             show_default=False,
         ),
     ],
@@ -74,6 +75,7 @@ def report(
     from vqzoo.cli.progress import TerminalWatcher
     from vqzoo.numerics.threads import use_threads
     from vqzoo.page.examples import ExampleOptions
+    from vqzoo.page.local_copies import local_folders
     from vqzoo.page.write import PAGE_FILE, check_page_target, make_page, save_page
     from vqzoo.plugin.files import plugin_files
     from vqzoo.report.formatting import count_of
@@ -85,15 +87,28 @@ def report(
     target = out if serve else out or Path(PAGE_FILE)
     if target is not None:
         check_page_target(target)
-    with plugin_files(plugin or []), use_threads(threads), TerminalWatcher(stderr()) as watcher:
-        collection, text = make_page(folders, examples=options, watcher=watcher)
+    with (
+        plugin_files(plugin or []),
+        use_threads(threads),
+        local_folders(folders, weights=examples is not None) as local,
+        TerminalWatcher(stderr()) as watcher,
+    ):
+        collection, text = make_page(local, examples=options, watcher=watcher)
     for problem in collection.problems:
         print_text(stderr(), printable(f"{problem.name} is left out: {problem.reason}"))
     if target is not None:
         save_page(text, target)
         print_text(stdout(), f"{target}: {count_of(len(collection.runs), 'artifact')}")
     if serve:  # examples take long to make, so those pages stay as they are
-        _serve((lambda: text) if options else (lambda: make_page(folders)[1]), port)
+        _serve((lambda: text) if options else (lambda: _page_of(folders)), port)
+
+
+def _page_of(folders: list[str]) -> str:
+    from vqzoo.page.local_copies import local_folders
+    from vqzoo.page.write import make_page
+
+    with local_folders(folders) as local:
+        return make_page(local)[1]
 
 
 def _check_options(

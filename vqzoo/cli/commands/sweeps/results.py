@@ -5,7 +5,6 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -21,7 +20,8 @@ if TYPE_CHECKING:
 @command
 def results(
     folder: Annotated[
-        Path, typer.Argument(metavar="DIR", help="The folder of a sweep.", show_default=False)
+        str,
+        typer.Argument(metavar="DIR", help="The folder or URL of a sweep.", show_default=False),
     ],
     where: Annotated[
         list[str] | None,
@@ -44,7 +44,8 @@ def results(
 ) -> None:
     """Show the results of a sweep: a row for each cell that has finished or failed."""
     from vqzoo.sweeps.pareto import pareto_front
-    from vqzoo.sweeps.results import COLUMNS, open_results
+    from vqzoo.sweeps.place import open_table, parse_place
+    from vqzoo.sweeps.results import COLUMNS
     from vqzoo.sweeps.where import parse_condition
 
     if csv_ and json_:
@@ -52,7 +53,7 @@ def results(
     conditions = [parse_condition(text) for text in where or []]
     if model is not None:
         conditions.append(("model", "GLOB", model))
-    with open_results(folder) as table:
+    with open_table(parse_place(folder)) as table:
         rows = table.rows(conditions)
     if pareto:
         rows = pareto_front(rows)

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vqzoo.cli.commands.page.written import write_page_of
+from vqzoo.cli.commands.page.written import write_page_at, write_page_of
 from vqzoo.cli.terminal import command, print_text, printable, stderr, stdout
 
 if TYPE_CHECKING:
     from vqzoo.execution.cell import Cell
+    from vqzoo.sweeps.place import Place
     from vqzoo.sweeps.sweep import SweepResult
 
 _LISTED = 50
@@ -22,7 +23,13 @@ def sweep(
         Path, typer.Argument(metavar="GRID.yaml", help="The grid.", show_default=False)
     ],
     out: Annotated[
-        Path, typer.Option(help="The folder for artifacts, logs and results.", show_default=False)
+        str,
+        typer.Option(
+            metavar="DIR",
+            help="The folder for artifacts, logs and results, or a URL that fsspec can write: "
+            "s3://bucket/sweep.",
+            show_default=False,
+        ),
     ],
     executor: Annotated[
         str,
@@ -67,15 +74,17 @@ def sweep(
     from vqzoo.plugin.execution.engine import CallResources
     from vqzoo.plugin.manager import installed_plugins
     from vqzoo.sweeps.grid import read_grid
+    from vqzoo.sweeps.place import parse_place
     from vqzoo.sweeps.sweep import sweep as run_sweep
     from vqzoo.sweeps.sweep import sweep_cells
 
     plugins = installed_plugins()
     find_engine(executor, plugins)
     memory_bytes = None if memory is None else _bytes(memory)
-    cells = sweep_cells(read_grid(grid), out)
+    place = parse_place(out)
+    cells = sweep_cells(read_grid(grid), place)
     if dry_run:
-        _print_plan(cells, out, limit, retry_failed)
+        _print_plan(cells, place, limit, retry_failed)
         return
     resources = CallResources(threads, gpus, memory_bytes)
     with (
@@ -83,9 +92,12 @@ def sweep(
         started_executor(executor, resources, plugins) as started,
     ):
         assert started is not None
-        result = run_sweep(cells, out, started, watcher, limit=limit, retry_failed=retry_failed)
+        result = run_sweep(cells, place, started, watcher, limit=limit, retry_failed=retry_failed)
     _print_result(result, out)
-    if result.done and (page := write_page_of(out)) is not None:
+    page = None
+    if result.done:
+        page = write_page_of(place) if isinstance(place, Path) else write_page_at(place)
+    if page is not None:
         print_text(stdout(), f"page: {page}")
     if result.failed:
         raise typer.Exit(1)
@@ -101,13 +113,13 @@ def _bytes(text: str) -> int:
         raise UsageError(f"--memory {text}: {error}") from None
 
 
-def _print_result(result: "SweepResult", out: Path) -> None:
+def _print_result(result: "SweepResult", out: str) -> None:
     from vqzoo.report.formatting import count_of
     from vqzoo.sweeps.sweep import describe
 
     console = stdout()
     for row in result.failed:
-        text = f"{describe(row)} failed: {row.reason} (log: {out / row.log})"
+        text = f"{describe(row)} failed: {row.reason} (log: {out}/{row.log})"
         print_text(console, printable(text))
     total = result.done + len(result.failed) + result.left
     parts = [f"{result.done} done"]
@@ -117,23 +129,25 @@ def _print_result(result: "SweepResult", out: Path) -> None:
     print_text(console, f"results: vqzoo results {out}")
 
 
-def _print_plan(cells: "Sequence[Cell]", out: Path, limit: int | None, retry_failed: bool) -> None:
+def _print_plan(
+    cells: "Sequence[Cell]", place: "Place", limit: int | None, retry_failed: bool
+) -> None:
     from vqzoo.cli.tables import plain_table
     from vqzoo.report.formatting import count_of
+    from vqzoo.sweeps.place import has_table, open_table
     from vqzoo.sweeps.plan import expected_seconds, plan_cells
-    from vqzoo.sweeps.results import RESULTS_FILE, open_results
     from vqzoo.sweeps.sweep import describe, missing_cells, new_row
 
     times: Mapping[tuple[str, str], float] = {}
     missing = list(cells)
-    if (out / RESULTS_FILE).is_file():
-        with open_results(out) as results:
+    if has_table(place):
+        with open_table(place) as results:
             times = results.seconds()
-            missing = missing_cells(cells, results, retry_failed=retry_failed)
+            missing = missing_cells(cells, place, results, retry_failed=retry_failed)
     to_run = missing[:limit]
     table = plain_table("cell", "request", "file bytes", numbers=("time",))
     for planned in plan_cells(to_run[:_LISTED], times):
-        row = new_row(planned.cell, out.resolve())
+        row = new_row(planned.cell)
         time = "?" if planned.seconds is None else f"{planned.seconds:.0f} s"
         table.add_row(row.cell[:8], printable(describe(row)), planned.size, time)
     console = stdout()

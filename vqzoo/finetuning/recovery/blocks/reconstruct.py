@@ -5,7 +5,6 @@ its targets the outputs of the dense one, and errors of the outputs count by wha
 answers. Here all floats of the block are trained, and codes stay.
 """
 
-import copy
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -21,7 +20,8 @@ from vqzoo.finetuning.recovery.blocks.activations import Pairs, collect_pairs, o
 from vqzoo.finetuning.recovery.blocks.units import find_units, tensors_of
 from vqzoo.finetuning.recovery.state import RecoveryState
 from vqzoo.finetuning.recovery.step_sizes import step_sizes
-from vqzoo.finetuning.student import Student, make_student, write_back
+from vqzoo.finetuning.recovery.trainee import make_trainee
+from vqzoo.finetuning.student import Student
 from vqzoo.plugin.code import MethodCode
 from vqzoo.plugin.manager import Plugins
 from vqzoo.progress import TrainingSteps, Watcher
@@ -92,22 +92,16 @@ def reconstruct_blocks(
     Raises:
         VqzooError: there is nothing to train, or the networks fail on the images.
     """
-    student = make_student(model, codes, plugins, "all")
-    student.network.to(device)
+    trainee = make_trainee(model, codes, plugins, judge, device)
+    student = trainee.student
     teacher = dense.to(device).eval()
-    plain = copy.deepcopy(model).cpu().eval().requires_grad_(False)
-
-    def measured() -> float:
-        write_back(student, plain, codes, plugins)
-        return judge(plain)
-
     probe = next(iter(images)).images[:2].to(device)
     units = find_units(student.network, list(student.layers), probe)
     saved = state.load("blocks")
     if saved is None:
         tried: list[str] = []
         kept: list[str] = []
-        least = measured()
+        least = trainee.divergence()
     else:
         student.restore(saved["tensors"])
         tried, kept, least = saved["tried"], saved["kept"], saved["divergence"]
@@ -133,7 +127,7 @@ def reconstruct_blocks(
             student.restore(
                 {name: torch.lerp(before[name], learned[name], share) for name in learned}
             )
-            if (now := measured()) < least:
+            if (now := trainee.divergence()) < least:
                 least, best = now, student.snapshot()
                 kept.append(unit)
                 break
@@ -143,8 +137,8 @@ def reconstruct_blocks(
             f"{title}: KL {least:.4f} on held-out images" + ("" if unit in kept else ", not kept")
         )
         state.save("blocks", {"tensors": best, "tried": tried, "kept": kept, "divergence": least})
-    final = write_back(student, plain, codes, plugins)
-    return Reconstructed(plain.cpu(), final, tried, kept, least)
+    final = trainee.write()
+    return Reconstructed(trainee.decoded, final, tried, kept, least)
 
 
 @dataclass(frozen=True)

@@ -157,9 +157,7 @@ def _shares(spread: Doubles, number: int) -> Codes:
 
 def _gather(histograms: Ints, classes: Codes, number: int) -> Ints:
     """Sums of the histograms of each class."""
-    counts = np.zeros((number, *histograms.shape[1:]), np.int64)
-    np.add.at(counts, classes, histograms)
-    return counts
+    return np.stack([histograms[classes == one].sum(0) for one in range(number)])
 
 
 def _nearest(histograms: Ints, classes: Codes, number: int) -> Codes:

@@ -3,9 +3,9 @@
 import numpy as np
 
 from vqzoo.numerics.compiled import compiled
+from vqzoo.numerics.kernels.vectors import LANES, add, broadcast, load, multiply, store, subtract
 
 BLOCK = 32  # columns whose errors reach the columns behind the block together
-_TILE = 512  # columns that are updated at a time: they stay in the L1 cache
 
 
 @compiled()
@@ -62,22 +62,56 @@ def feed_back_rows(  # type: ignore[no-untyped-def]
 
 @compiled()
 def push(rows, factors, groups, errors, start, stop):  # type: ignore[no-untyped-def]
-    """Take the errors of columns `start` to `stop`, divided by U_jj, from the columns behind."""
-    n = rows.shape[1]
-    for left in range(stop, n, _TILE):
-        right = min(left + _TILE, n)
-        for i in range(rows.shape[0]):
-            row, factor = rows[i], factors[groups[i]]
-            j = start
-            while j + 4 <= stop:
-                e0, e1 = errors[i, j - start], errors[i, j - start + 1]
-                e2, e3 = errors[i, j - start + 2], errors[i, j - start + 3]
-                for k in range(left, right):
-                    near = e0 * factor[j, k] + e1 * factor[j + 1, k]
-                    row[k] -= near + (e2 * factor[j + 2, k] + e3 * factor[j + 3, k])
-                j += 4
-            while j < stop:
-                error = errors[i, j - start]
-                for k in range(left, right):
-                    row[k] -= error * factor[j, k]
-                j += 1
+    """Take the errors of columns `start` to `stop`, divided by U_jj, from the columns behind.
+
+    Sums have one order, so that codes do not depend on the width of the processor's vectors.
+    """
+    r, n = rows.shape
+    width = stop - start
+    block = np.empty((width, LANES), np.float32)
+    whole = stop + (n - stop) // LANES * LANES
+    for left in range(stop, whole, LANES):
+        group = -1
+        for i in range(r):
+            if groups[i] != group:
+                group = groups[i]
+                block[:] = factors[group, start:stop, left : left + LANES]
+            _push_vector(rows, i * n + left, block, errors, i * errors.shape[1], width)
+    for i in range(r):
+        _push_rest(rows[i, whole:], factors[groups[i], start:stop, whole:], errors[i])
+
+
+@compiled()
+def _push_vector(rows, at, block, errors, first, width):  # type: ignore[no-untyped-def]
+    """`push` for `LANES` columns of a row from flat position `at`; its errors begin at `first`."""
+    values = load(rows, at)
+    j = 0
+    while j + 4 <= width:
+        near = multiply(broadcast(errors, first + j), load(block, j * LANES))
+        second = multiply(broadcast(errors, first + j + 1), load(block, (j + 1) * LANES))
+        far = multiply(broadcast(errors, first + j + 2), load(block, (j + 2) * LANES))
+        last = multiply(broadcast(errors, first + j + 3), load(block, (j + 3) * LANES))
+        values = subtract(values, add(add(near, second), add(far, last)))
+        j += 4
+    while j < width:
+        change = multiply(broadcast(errors, first + j), load(block, j * LANES))
+        values = subtract(values, change)
+        j += 1
+    store(rows, at, values)
+
+
+@compiled()
+def _push_rest(row, factor, errors):  # type: ignore[no-untyped-def]
+    """`push` for the columns of a row that fill no vector."""
+    width = len(factor)
+    j = 0
+    while j + 4 <= width:
+        for k in range(len(row)):
+            near = errors[j] * factor[j, k] + errors[j + 1] * factor[j + 1, k]
+            far = errors[j + 2] * factor[j + 2, k] + errors[j + 3] * factor[j + 3, k]
+            row[k] -= near + far
+        j += 4
+    while j < width:
+        for k in range(len(row)):
+            row[k] -= errors[j] * factor[j, k]
+        j += 1

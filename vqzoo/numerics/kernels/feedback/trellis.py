@@ -17,6 +17,10 @@ SEGMENT = 128
 # NEXT[state][parity of the code]; odd states use the odd levels.
 NEXT = np.array([[0, 2], [7, 5], [1, 3], [6, 4], [2, 0], [5, 7], [3, 1], [4, 6]], np.int32)
 _STATES = 8
+# A walk comes into each state from _BEFORE[state] by a code of parity _PARITY[state], or from the
+# state 4 beyond by the other parity.
+_BEFORE = np.array([0, 2, 0, 2, 3, 1, 3, 1], np.int32)
+_PARITY = np.array([0, 0, 1, 1, 1, 1, 0, 0], np.int32)
 _FAR = np.float32(1e30)
 
 
@@ -54,56 +58,103 @@ def _offer(x, cost, prices, reach, codes, costs):  # type: ignore[no-untyped-def
 
 
 @compiled()
+def _cheaper(one, other, beyond, state):  # type: ignore[no-untyped-def]
+    """The lesser of two costs; notes whether it is the other."""
+    beyond[state] = other < one
+    return other if other < one else one
+
+
+@compiled()
+def _advance(walks, costs, beyond):  # type: ignore[no-untyped-def]
+    """Costs of the cheapest walks into all states, above the least of them.
+
+    Written out for the states of `NEXT`, so that costs stay in registers.
+
+    Args:
+        walks: eight float32: such costs before this code.
+        costs: (2, 2) float32: of a code for each quantizer and parity.
+        beyond: (8,) bool, written: which of the two walks into each state is the cheaper one.
+    """
+    s0, s1, s2, s3, s4, s5, s6, s7 = walks
+    even0, even1, odd0, odd1 = costs[0, 0], costs[0, 1], costs[1, 0], costs[1, 1]
+    t0 = _cheaper(s0 + even0, s4 + even1, beyond, 0)
+    t1 = _cheaper(s2 + even0, s6 + even1, beyond, 1)
+    t2 = _cheaper(s0 + even1, s4 + even0, beyond, 2)
+    t3 = _cheaper(s2 + even1, s6 + even0, beyond, 3)
+    t4 = _cheaper(s3 + odd1, s7 + odd0, beyond, 4)
+    t5 = _cheaper(s1 + odd1, s5 + odd0, beyond, 5)
+    t6 = _cheaper(s3 + odd0, s7 + odd1, beyond, 6)
+    t7 = _cheaper(s1 + odd0, s5 + odd1, beyond, 7)
+    least = min(min(min(t0, t1), min(t2, t3)), min(min(t4, t5), min(t6, t7)))
+    return (
+        min(t0 - least, _FAR), min(t1 - least, _FAR), min(t2 - least, _FAR), min(t3 - least, _FAR),
+        min(t4 - least, _FAR), min(t5 - least, _FAR), min(t6 - least, _FAR), min(t7 - least, _FAR),
+    )  # fmt: skip
+
+
+@compiled()
+def _cheapest(walks):  # type: ignore[no-untyped-def]
+    state = 0
+    for other in range(_STATES):
+        if walks[other] < walks[state]:
+            state = other
+    return state
+
+
+@compiled()
 def feed_back_trellis(  # type: ignore[no-untyped-def]
     rows, factors, groups, row_steps, column_steps, row_costs, column_costs, stretch, bits,
-    row_classes, column_classes, following, codes,
+    row_classes, column_classes, codes,
 ):  # fmt: skip
     """Quantize at most `SEGMENT` rows, changing them; see `feed_back_rows`.
 
     Args:
         bits: (row classes, column classes, 2, 2·reach + 1), for even and odd levels.
-        following: `NEXT`.
     """
     r, n = rows.shape
     reach = bits.shape[3] // 2
-    errors = np.empty((r, BLOCK), np.float32)
-    so_far, then = np.empty(_STATES, np.float32), np.empty(_STATES, np.float32)
-    best, costs = np.zeros((2, 2), np.int32), np.empty((2, 2), np.float32)
-    came_by = np.zeros((r, _STATES), np.int32)
-    came_from = np.zeros((r, _STATES), np.int32)
+    # Transposed: what happens to a column happens to all of its rows at once.
+    values, errors = np.empty((BLOCK, r), np.float32), np.empty((BLOCK, r), np.float32)
+    best, costs = np.zeros((r, 2, 2), np.int32), np.empty((2, 2), np.float32)
+    beyond = np.empty((r, _STATES), np.bool_)
     for start in range(0, n, BLOCK):
         stop = min(start + BLOCK, n)
+        for i in range(r):
+            for j in range(start, stop):
+                values[j - start, i] = rows[i, j]
         for j in range(start, stop):
-            so_far[:] = _FAR
-            so_far[0] = 0
+            column = values[j - start]
+            _catch_up(column, errors, factors, groups, start, j)
+            walks = (np.float32(0), _FAR, _FAR, _FAR, _FAR, _FAR, _FAR, _FAR)
             for i in range(r):
-                x = stretch[groups[i], j] * rows[i, j] / (row_steps[i] * column_steps[j])
+                x = stretch[groups[i], j] * column[i] / (row_steps[i] * column_steps[j])
                 table = bits[row_classes[i], column_classes[j]]
-                _offer(x, row_costs[i] * column_costs[groups[i], j], table, reach, best, costs)
-                then[:] = _FAR
-                for state in range(_STATES):
-                    for parity in range(2):
-                        total = so_far[state] + costs[state & 1, parity]
-                        target = following[state, parity]
-                        if total < then[target]:
-                            then[target] = total
-                            came_by[i, target] = best[state & 1, parity]
-                            came_from[i, target] = state
-                least = then.min()
-                for state in range(_STATES):
-                    so_far[state] = min(then[state] - least, _FAR)
-            state = so_far.argmin()
+                _offer(x, row_costs[i] * column_costs[groups[i], j], table, reach, best[i], costs)
+                walks = _advance(walks, costs, beyond[i])
+            state = _cheapest(walks)
             for i in range(r - 1, -1, -1):
-                code = came_by[i, state]
-                state = came_from[i, state]
+                other = int(beyond[i, state])
+                parity = _PARITY[state] ^ other
+                state = _BEFORE[state] + 4 * other
+                code = best[i, state & 1, parity]
                 codes[i, j] = code
-                factor = factors[groups[i]]
                 level = _level(code, state & 1) * (row_steps[i] * column_steps[j])
-                error = (rows[i, j] - level) / factor[j, j]
-                errors[i, j - start] = error
-                for k in range(j + 1, stop):
-                    rows[i, k] -= error * factor[j, k]
-        push(rows, factors, groups, errors, start, stop)
+                errors[j - start, i] = (column[i] - level) / factors[groups[i], j, j]
+        push(rows, factors, groups, errors[: stop - start].T.copy(), start, stop)
+
+
+@compiled()
+def _catch_up(column, errors, factors, groups, start, j):  # type: ignore[no-untyped-def]
+    """Take the errors of the columns from `start` on from column j."""
+    for k in range(start, j):
+        before = errors[k - start]
+        if groups[0] == groups[-1]:
+            factor = factors[groups[0], k, j]
+            for i in range(len(column)):
+                column[i] -= before[i] * factor
+        else:
+            for i in range(len(column)):
+                column[i] -= before[i] * factors[groups[i], k, j]
 
 
 @compiled()

@@ -16,6 +16,8 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
+from vqzoo.models.architectures.plain import PlainNetwork
+
 _STEM = 96
 # Outputs of the squeezing layer and of each expanding layer, and whether a max pool comes before.
 _FIRES = (
@@ -46,7 +48,7 @@ class Fire(nn.Module):
         return torch.cat([self.expand1x1(x), self.expand3x3(x)], 1).relu()
 
 
-class SqueezeNet(nn.Module):
+class SqueezeNet(PlainNetwork):
     """A convolution and eight Fire modules (`features`), and a 1x1 convolution (`classifier`).
 
     Args:
@@ -62,6 +64,8 @@ class SqueezeNet(nn.Module):
         ValueError: `global_pool` is not supported.
     """
 
+    last = 1
+
     def __init__(
         self,
         head_padding: int = 0,
@@ -72,8 +76,7 @@ class SqueezeNet(nn.Module):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__()
-        _check_pool(global_pool)
+        super().__init__(global_pool)
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
         self.in_chans = in_chans
         self.head_padding = head_padding
@@ -118,45 +121,9 @@ class SqueezeNet(nn.Module):
         if isinstance(self.classifier[1], nn.Conv2d):
             nn.init.normal_(self.classifier[1].weight, std=0.01)
 
-    @torch.jit.ignore
-    def group_matcher(self, coarse: bool = False) -> dict[str, str]:
-        """Group parameters as timm does, for layer-wise learning rates."""
-        return {"stem": r"^features\.0", "blocks": r"^features\.(\d+)"}
-
-    @torch.jit.ignore
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Refuse gradient checkpointing, which nothing here implements."""
-        if enable:
-            raise ValueError("SqueezeNet has no gradient checkpointing")
-
-    @torch.jit.ignore
-    def get_classifier(self) -> nn.Module:
-        """The last convolution; an Identity if `num_classes` is 0."""
-        return self.classifier[1]
-
-    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Replace the last layer by a new one with `num_classes` outputs; 0 leaves it out."""
-        _check_pool(global_pool)
-        weight = self.features[0].weight
-        self.num_classes = num_classes
-        self.classifier[1] = self._last_layer(device=weight.device, dtype=weight.dtype)
-
-    def forward_features(self, x: Tensor) -> Tensor:
-        """Map images (N, in_chans, H, W) to feature maps (N, num_features, h, w)."""
-        return self.features(x)
-
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Map feature maps to logits (N, num_classes), or to their means (N, num_features)."""
         return x.mean((2, 3)) if pre_logits else self.classifier(x).flatten(1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map images (N, in_chans, H, W) to logits (N, num_classes)."""
-        return self.forward_head(self.forward_features(x))
-
-
-def _check_pool(global_pool: str | None) -> None:
-    if global_pool not in (None, "", "avg"):
-        raise ValueError(f"SqueezeNet supports global_pool='avg' only, not {global_pool!r}")
 
 
 def _create(variant: str, head_padding: int, pretrained: bool, **kwargs: Any) -> SqueezeNet:

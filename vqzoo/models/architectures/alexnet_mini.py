@@ -10,7 +10,7 @@ from typing import Any
 
 from timm.models import generate_default_cfgs, register_model
 
-from vqzoo.models.alexnet import AlexNet, AlexNetSpec, ConvSpec, create_alexnet
+from vqzoo.models.architectures.alexnet import AlexNet, AlexNetSpec, ConvSpec, create_alexnet
 from vqzoo.models.embedded import fmnist_config
 
 # AlexNet's five convolutions and three dense layers, with kernels and widths for 28x28 images. The

@@ -17,6 +17,8 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
+from vqzoo.models.architectures.plain import PlainNetwork
+
 
 @dataclass(frozen=True)
 class ConvSpec:
@@ -62,7 +64,7 @@ ALEXNET = AlexNetSpec(
 )
 
 
-class AlexNet(nn.Module):
+class AlexNet(PlainNetwork):
     """Convolutions (`features`), a pooled grid (`avgpool`), three dense layers (`classifier`).
 
     Args:
@@ -78,6 +80,8 @@ class AlexNet(nn.Module):
         ValueError: `global_pool` is not supported.
     """
 
+    last = 6
+
     def __init__(
         self,
         spec: AlexNetSpec = ALEXNET,
@@ -88,8 +92,7 @@ class AlexNet(nn.Module):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__()
-        _check_pool(global_pool)
+        super().__init__(global_pool)
         self.num_classes = num_classes
         self.in_chans = in_chans
         self.drop_rate = drop_rate
@@ -135,7 +138,7 @@ class AlexNet(nn.Module):
             nn.Dropout(drop_rate),
             nn.Linear(spec.hidden, spec.hidden, **factory),
             nn.ReLU(inplace=True),
-            _last_layer(spec.hidden, num_classes, **factory),
+            self._last_layer(**factory),
         )
         self._initialize_weights()
 
@@ -146,56 +149,19 @@ class AlexNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        if isinstance(self.classifier[-1], nn.Linear):
-            nn.init.normal_(self.classifier[-1].weight, std=0.01)
+        if isinstance(self.get_classifier(), nn.Linear):
+            nn.init.normal_(self.get_classifier().weight, std=0.01)
 
-    @torch.jit.ignore
-    def group_matcher(self, coarse: bool = False) -> dict[str, str]:
-        """Group parameters as timm does, for layer-wise learning rates."""
-        return {"stem": r"^features\.0", "blocks": r"^features\.(\d+)"}
-
-    @torch.jit.ignore
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Refuse gradient checkpointing, which would save little in five convolutions."""
-        if enable:
-            raise ValueError("AlexNet has no gradient checkpointing")
-
-    @torch.jit.ignore
-    def get_classifier(self) -> nn.Module:
-        """The last dense layer; an Identity if `num_classes` is 0."""
-        return self.classifier[-1]
-
-    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Replace the last layer by a new one with `num_classes` outputs; 0 leaves it out."""
-        _check_pool(global_pool)
-        weight = self.classifier[1].weight
-        self.num_classes = num_classes
-        self.classifier[-1] = _last_layer(
-            self.head_hidden_size, num_classes, device=weight.device, dtype=weight.dtype
-        )
-
-    def forward_features(self, x: Tensor) -> Tensor:
-        """Map images (N, in_chans, H, W) to feature maps (N, num_features, h, w)."""
-        return self.features(x)
+    def _last_layer(self, **factory: Any) -> nn.Module:
+        if self.num_classes <= 0:
+            return nn.Identity()
+        return nn.Linear(self.head_hidden_size, self.num_classes, **factory)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Map feature maps to logits (N, num_classes), or to features (N, hidden)."""
         x = torch.flatten(self.avgpool(x), 1)
         x = self.classifier[:-1](x)
         return x if pre_logits else self.classifier[-1](x)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map images (N, in_chans, H, W) to logits (N, num_classes)."""
-        return self.forward_head(self.forward_features(x))
-
-
-def _check_pool(global_pool: str | None) -> None:
-    if global_pool not in (None, "", "avg"):
-        raise ValueError(f"AlexNet supports global_pool='avg' only, not {global_pool!r}")
-
-
-def _last_layer(hidden: int, num_classes: int, **factory: Any) -> nn.Module:
-    return nn.Linear(hidden, num_classes, **factory) if num_classes > 0 else nn.Identity()
 
 
 def create_alexnet(variant: str, spec: AlexNetSpec, pretrained: bool, **kwargs: Any) -> AlexNet:

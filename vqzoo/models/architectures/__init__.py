@@ -1,0 +1,1 @@
+"""Architectures that importing their modules registers with timm."""

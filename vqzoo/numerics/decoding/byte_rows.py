@@ -1,0 +1,107 @@
+"""`row_products` of codes of eight bits, where the processor looks up bytes in registers."""
+
+import numpy as np
+
+from vqzoo.numerics.compiled import compiled
+from vqzoo.numerics.decoding.row_products import AHEAD, BLOCK, ROWS_AHEAD, add_sums
+from vqzoo.numerics.kernels.code_lines import multiply_add, spread_line, sum_line
+from vqzoo.numerics.kernels.codegen import prefetch
+from vqzoo.numerics.kernels.lines import LINE, add_lines, load_line, store_line
+from vqzoo.numerics.kernels.products.byte_tables import (
+    CODES,
+    first_quarter,
+    fourth_quarter,
+    in_quarters,
+    load_bytes,
+    look_up_bytes,
+    second_quarter,
+    third_quarter,
+)
+
+_TABLE = 256  # entries
+
+
+@compiled()
+def multiply_bytes(codes, n, planes, table, x, start, stop, out):  # type: ignore[no-untyped-def]
+    """out[i] = the sum over j of table[codes[i, j]]·x[j], for rows start to stop - 1.
+
+    Args:
+        codes: flat, (m, n) uint8.
+        planes: `byte_planes` of the table.
+        table: float32.
+        x: (n,).
+        out: (m,).
+    """
+    none, whole = spread_line(np.float32(0)), n // CODES * CODES
+    for row in range(start, stop):
+        at = row * n
+        a, b, c, d = none, none, none, none
+        for j in range(0, whole, CODES):
+            prefetch(codes, at + j + AHEAD)
+            part = in_quarters(load_bytes(codes, at + j))
+            low = look_up_bytes(planes, 0, part)
+            middle = look_up_bytes(planes, _TABLE, part)
+            high = look_up_bytes(planes, 2 * _TABLE, part)
+            a = multiply_add(first_quarter(low, middle, high), load_line(x, j), a)
+            b = multiply_add(second_quarter(low, middle, high), load_line(x, j + LINE), b)
+            c = multiply_add(third_quarter(low, middle, high), load_line(x, j + 2 * LINE), c)
+            d = multiply_add(fourth_quarter(low, middle, high), load_line(x, j + 3 * LINE), d)
+        total = sum_line(add_lines(add_lines(a, b), add_lines(c, d)))
+        for j in range(whole, n):
+            total += table[np.uint64(codes[np.uint64(at + j)])] * x[np.uint64(j)]
+        out[row] = total
+
+
+@compiled()
+def multiply_bytes_together(codes, n, planes, table, x, start, stop, out):  # type: ignore[no-untyped-def]
+    """`multiply_bytes` of four inputs: x (4, n), out (m, 4), both flat."""
+    none, whole = spread_line(np.float32(0)), n // CODES * CODES
+    for start_of_block in range(0, max(n, 1), BLOCK):
+        end_of_block = min(start_of_block + BLOCK, whole)
+        for row in range(start, stop):
+            at = row * n
+            a, b, c, d = none, none, none, none
+            for j in range(start_of_block, end_of_block, CODES):
+                prefetch(codes, at + ROWS_AHEAD * n + j)
+                part = in_quarters(load_bytes(codes, at + j))
+                low = look_up_bytes(planes, 0, part)
+                middle = look_up_bytes(planes, _TABLE, part)
+                high = look_up_bytes(planes, 2 * _TABLE, part)
+                one, two = first_quarter(low, middle, high), second_quarter(low, middle, high)
+                three, four = third_quarter(low, middle, high), fourth_quarter(low, middle, high)
+                a = _added(one, two, three, four, x, j, a)
+                b = _added(one, two, three, four, x, n + j, b)
+                c = _added(one, two, three, four, x, 2 * n + j, c)
+                d = _added(one, two, three, four, x, 3 * n + j, d)
+            add_sums(a, b, c, d, out, row, start_of_block == 0)
+    for row in range(start, stop):
+        for j in range(whole, n):
+            value = table[np.uint64(codes[np.uint64(row * n + j)])]
+            for i in range(4):
+                out[4 * row + i] += value * x[i * n + j]
+
+
+@compiled()
+def _added(one, two, three, four, x, at, total):  # type: ignore[no-untyped-def]
+    """total + four lines of values times those of x from position `at` on."""
+    total = multiply_add(one, load_line(x, at), total)
+    total = multiply_add(two, load_line(x, at + LINE), total)
+    total = multiply_add(three, load_line(x, at + 2 * LINE), total)
+    return multiply_add(four, load_line(x, at + 3 * LINE), total)
+
+
+@compiled()
+def decode_bytes(codes, start, stop, planes, table, out):  # type: ignore[no-untyped-def]
+    """out[start:stop] = table[codes[start:stop]] of uint8 codes, with a table that `is_exact`."""
+    whole = start + (stop - start) // CODES * CODES
+    for at in range(start, whole, CODES):
+        part = in_quarters(load_bytes(codes, at))
+        low = look_up_bytes(planes, 0, part)
+        middle = look_up_bytes(planes, _TABLE, part)
+        high = look_up_bytes(planes, 2 * _TABLE, part)
+        store_line(first_quarter(low, middle, high), out, at)
+        store_line(second_quarter(low, middle, high), out, at + LINE)
+        store_line(third_quarter(low, middle, high), out, at + 2 * LINE)
+        store_line(fourth_quarter(low, middle, high), out, at + 3 * LINE)
+    for i in range(whole, stop):
+        out[np.uint64(i)] = table[np.uint64(codes[np.uint64(i)])]

@@ -1,0 +1,1 @@
+"""Pieces of the loops that multiply by codes: look-ups, octets, panels."""
