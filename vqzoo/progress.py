@@ -12,7 +12,8 @@ class Progress(Protocol):
     """Progress callbacks for the loop over layers."""
 
     def layer_started(self, name: str, index: int, total: int) -> None:
-        """Layer `name` begins; it is number `index` (from 0) of `total`."""
+        """Layer `name` begins; it is number `index` (from 0) of `total`. Where several are
+        compressed at a time, `index` of them have ended, and `name` is one that is under way."""
 
     def layer_step(self, done: int, total: int) -> None:
         """`done` of `total` steps of the current layer are complete."""

@@ -83,3 +83,35 @@ def test_calls_are_taken_as_others_finish() -> None:
         assert taken <= finished + 5
     assert executor.most <= 5
     assert finished == 100
+
+
+def test_large_calls_count_for_several() -> None:
+    executor = Counting()
+    calls = [Call(str(number), note, str(number), size=2) for number in range(20)]
+    waiting = run_calls(calls, executor, in_flight=9)
+    finished = [call.key for call, _ in waiting]
+    assert len(finished) == 20
+    assert executor.most == 5
+
+
+class Holding(Executor):
+    """Finishes the first call, and starts no other."""
+
+    def __init__(self) -> None:
+        self.futures: list[Future[Any]] = []
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        self.futures.append(future)
+        if len(self.futures) == 3:
+            self.futures[0].set_result(None)
+        return future
+
+
+def test_stopping_early_cancels_what_has_not_started() -> None:
+    executor = Holding()
+    running = run_calls([Call(str(number), note, str(number)) for number in range(9)], executor)
+    first, _ = next(running)
+    assert first.key == "0"
+    running.close()
+    assert [future.cancelled() for future in executor.futures] == [False, True, True]

@@ -14,9 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from threadpoolctl import threadpool_limits
+from torch import nn
 
+import vqzoo
 from vqzoo.artifact.schema import CONFIG_FILE, WEIGHTS_FILE
 from vqzoo.errors import PluginError, UsageError, VqzooError
+from vqzoo.numerics.threads import use_threads
 from vqzoo.plugin import CallResources
 from vqzoo.plugin.manager import installed_plugins
 from vqzoo.progress import SilentWatcher
@@ -242,6 +247,19 @@ def test_ctrl_c_leaves_nothing_running_and_another_number_of_workers_resumes(
     assert len(list(tmp_path.glob("*.pid"))) == 15
     run(make_recipe(half), SilentWatcher(), out=tmp_path / "whole")
     assert result(tmp_path / "out") == result(tmp_path / "whole")
+
+
+def test_codes_do_not_depend_on_the_number_of_threads() -> None:
+    """LAPACK, by which `svd` factorizes, rounds by it."""
+    torch.manual_seed(0)
+    layer = nn.Linear(768, 768)
+    factors = []
+    for threads in (1, 2, 3):
+        with use_threads(threads), threadpool_limits(threads):
+            (small,) = vqzoo.compress(layer, "svd", layers="all", rank=256).layers
+        factors.append(small.compressed.code.floats()["left"])
+    assert torch.equal(factors[1], factors[0])
+    assert torch.equal(factors[2], factors[0])
 
 
 class Weighing(Executor):

@@ -1,4 +1,4 @@
-"""The contract of an engine: it runs the cells of a sweep, on this machine or on others."""
+"""The contract of an engine: it runs cells of a sweep, or layers of a run, here or elsewhere."""
 
 from abc import ABC, abstractmethod
 from concurrent.futures import BrokenExecutor, Executor
