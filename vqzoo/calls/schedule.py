@@ -48,7 +48,7 @@ def run_calls(
     try:
         for call in calls:
             schedule.add(call)
-            while schedule.size >= in_flight:
+            while schedule.size >= in_flight or schedule.has_finished:
                 yield schedule.next_finished()
         while schedule.pending:
             yield schedule.next_finished()
@@ -74,6 +74,10 @@ class _Schedule:
                 self._count(need, 1)
                 self._submit(need)
         self._submit_or_hold(call)
+
+    @property
+    def has_finished(self) -> bool:
+        return not self._finished.empty()
 
     def next_finished(self) -> tuple[Call, "Future[Any]"]:
         call, future = self._finished.get()

@@ -21,7 +21,7 @@ from vqzoo.errors import PluginError, VqzooError, one_line
 from vqzoo.plugin.method import SkipLayer
 from vqzoo.progress import Progress
 
-IN_FLIGHT_BYTES = 2**31  # of files for calls that run or wait
+IN_FLIGHT_BYTES = 2**30  # of files for calls that run or wait
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def compress_by_workers(
     """Compress layers side by side, the largest first, and yield what becomes of each as it ends.
 
     Calls hold no weights. A layer's file is written when its turn comes, and deleted when its call
-    has ended; all files together take 2 GiB and one layer at most.
+    has ended; all files together take at most 1 GiB and one layer.
 
     Args:
         model: holds the weights.
