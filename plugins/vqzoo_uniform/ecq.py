@@ -21,7 +21,7 @@ from vqzoo.numerics.feedback.layer import DAMPING, ROW_FLOOR, feedback_loss
 from vqzoo.numerics.feedback.rates import Rates, laplacian, observed
 from vqzoo.numerics.kernels.feedback.trellis import SEGMENT
 from vqzoo.plugin import Code, Floats, Indices, LayerContext, Options, Quantizer
-from vqzoo.plugin.formats.packed_indices import MOST_INPUTS, multiply_table
+from vqzoo.plugin.formats.packed_indices import multiply_table
 from vqzoo.plugin.second_order import assumed_row_weight, known_or_assumed
 from vqzoo_uniform.cosine import (
     coding_gain,
@@ -194,7 +194,7 @@ class EntropyConstrained(Quantizer):
         """Multiply by the integers of a plain grid, between the steps of columns and of rows."""
         codes = code.parts["codes"]
         assert isinstance(codes, Indices)
-        if code.facts["trellis"] or "kernel" in code.facts or len(x) > MOST_INPUTS:
+        if code.facts["trellis"] or "kernel" in code.facts:
             return None
         rows, columns = _factors(code, params["step"].detach())
         reach = codes.cardinality // 2

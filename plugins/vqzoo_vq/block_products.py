@@ -25,7 +25,7 @@ def multiply_blocks(
     for suffix, (blocks, d) in zip(shape.suffixes, shape.widths, strict=True):
         part, codebooks = code.parts["codes" + suffix], params["codebook" + suffix]
         assert isinstance(part, Indices)
-        if isinstance(part, PackedIndices) and part.width < 8:
+        if isinstance(part, PackedIndices):
             codes, width = part.packed, part.width
         else:
             codes, width = part.values, 8

@@ -20,6 +20,7 @@ MODELS = ("alexnet_mini.fmnist", "resnet50", "vit_base_patch16_224")
 
 def measure(name: str) -> None:
     """Print a line for each mode."""
+    vqzoo.register_models()
     model = timm.create_model(name, pretrained="." in name).eval()
     dense = sum(parameter.nbytes for parameter in model.parameters()) / 1e6
     with tempfile.TemporaryDirectory() as folder:

@@ -71,6 +71,7 @@ def mobile(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         file.stat().st_size for file in exported.files if file.name != "config.json"
     )
     assert exported.written.dense == ()
+    assert exported.bytes <= 1.1 * exported.artifact_bytes
     check = exported.written.check
     assert check is not None
     assert (check.compared, check.error <= check.tolerance) == ("weights", True)
@@ -173,6 +174,10 @@ def test_a_package_of_km_and_pq_is_as_small_as_the_artifact(
     assert record["error"] <= record["tolerance"]
     assert "dense" not in record
     assert "WARNING" not in done.stderr
+    vqzoo("export", "artifact", "--to", "coreml", "--out", "again")
+    for file in record["files"]:
+        again = tmp_path / file.replace("o/", "again/", 1)
+        assert (tmp_path / file).read_bytes() == again.read_bytes()
 
 
 def test_dense_weights_are_float16(tmp_path: Path, made: Path) -> None:

@@ -22,6 +22,9 @@ SIZES = [
     (6, 520, 200, 8, 1),
     (5, 9, 16, 2, 1),
     (5, 700, 300, 2, 1),
+    (5, 700, 3000, 2, 1),
+    (70, 1000, 256, 4, 1),
+    (50, 1000, 1100, 6, 1),
     (1, 40, 4, 1, 1),
 ]
 
@@ -40,7 +43,8 @@ def test_products_agree_with_the_looked_up_matrix(
     expected = x.double() @ torch.cat(blocks, 1).double().T
     narrow = codes.to(torch.uint8 if k <= 256 else torch.int32)
     product = multiply_pq(x, narrow, codebooks)
-    if inputs > 64 or k > 256 or 2 * k > m:
+    small = m * s * d <= 1 << 18
+    if inputs > (8 if small else 64) or k * d > 8 * m:
         assert product is None  # decoding is faster
         return
     assert product is not None

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vqzoo.compression.decode import decode_rows, row_step, with_floats
+from vqzoo.compression.decode import decode, decode_rows, row_step, with_floats
 from vqzoo.numerics.arrays import Ints
 from vqzoo.numerics.decoding.panel_product import (
     TOGETHER,
@@ -75,6 +75,8 @@ class Tiles:
         buffer = getattr(self._buffers, "rows", None)
         if buffer is None or len(buffer) < height:
             buffer = self._buffers.rows = torch.empty(height, n, device=self._device)
+        if height == self.shape[0]:
+            return decode(self._code, self._plugins, buffer[:height])
         return decode_rows(self._code, self._plugins, start, stop, buffer[:height])
 
     def multiply(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -87,7 +89,8 @@ class Tiles:
         Returns:
             (r, m), of the same dtype, to which W is rounded, too.
         """
-        if takes_columns(x) and 0 < len(x) <= FEW_COLUMNS and x.is_contiguous():
+        takes = takes_columns(x) and len(self.spans()) > 1
+        if takes and 0 < len(x) <= FEW_COLUMNS and x.is_contiguous():
             rows: Ints = np.arange(x.shape[1])
             columns: Ints = np.arange(len(x)) * x.shape[1]
             products = self.multiply_columns(gathered(x, rows, columns), bias)

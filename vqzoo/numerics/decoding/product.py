@@ -9,12 +9,14 @@ multiplications. Codes of few bits that share a byte share an entry, too: a tabl
 
 import sys
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from vqzoo.numerics.arrays import Floats, NarrowCodes, as_float32
+from vqzoo.numerics.arrays import Floats, as_float32
 from vqzoo.numerics.compiled import compiled
 from vqzoo.numerics.decoding.packed import run_length
 from vqzoo.numerics.kernels.lines import code_at
@@ -31,7 +33,9 @@ from vqzoo.numerics.threads import run_tasks
 _TOGETHER = OCTET  # inputs that share the reading of codes
 _ALONE = 1  # inputs that take less time one by one
 _MOST = 8 * _TOGETHER  # inputs of a product by tables; more are faster by decoding
-_ENTRIES = 256  # of a table: no code of 8 bits is beyond it
+_ENTRIES = 256  # of a table of codes of at most 8 bits
+_FILLED = 8  # multiplications for a table in place of each row's addition
+_SMALL = 1 << 18  # weights that are decoded sooner than multiplied by more than a few inputs
 _ADDITIONS = 1 << 21  # a task
 _LITTLE_ENDIAN = sys.byteorder == "little"
 _GROUP = 4  # blocks whose tables are in the nearest cache together
@@ -61,6 +65,11 @@ class _Sizes:
     width: int
     shared: bool
 
+    @property
+    def entries(self) -> int:
+        """Of a table: a power of two, so that no code is beyond it."""
+        return max(_ENTRIES, 1 << (self.k - 1).bit_length())
+
 
 def multiply_pq(x: Tensor, codes: Tensor, codebooks: Tensor, width: int = 8) -> Tensor | None:
     """x·Wᵀ of the matrix that `decode_pq` would decode; see `multiply_residual`.
@@ -82,7 +91,7 @@ def multiply_residual(x: Tensor, codes: Tensor, codebooks: Tensor, width: int = 
         codes: (s, stages, m), uint8 or int32, below k; or, if width is not 8, packed along blocks,
             see `decoding.packed`.
         codebooks: (s, stages, k, d), or (1, stages, k, d) where all blocks share them; float.
-        width: bits of a code in memory: 1, 2, 4 or 8.
+        width: bits of a code in memory: 1, 2, 4, 8 or 16.
 
     Returns:
         (r, m), float32, the same with any number of threads; None where decoding W is faster.
@@ -99,28 +108,40 @@ def multiply_residual(x: Tensor, codes: Tensor, codebooks: Tensor, width: int = 
             f"inputs of shape {tuple(x.shape)} do not fit codes of shape {tuple(codes.shape)} and "
             f"codebooks of shape {tuple(codebooks.shape)}"
         )
-    entries = k if width >= 8 else _ENTRIES
-    if codes.dtype != torch.uint8 or len(x) > _MOST or 2 * entries > m:
-        return None
-    flat, centroids = codes.contiguous().view(-1).numpy(), as_float32(codebooks)
     sizes = _Sizes(s * stages, lines * stages, stages, m, k, d, width, books == 1)
+    if not _takes(len(x), sizes):
+        return None
+    array = codes.contiguous().view(-1).numpy()
+    flat = array.view(np.uint16) if array.dtype == np.int16 else array
+    centroids = as_float32(codebooks)
     parts = x.split(1 if len(x) <= _ALONE else _TOGETHER)
     rows = [_by_tables(as_float32(part), flat, centroids, sizes) for part in parts]
     return torch.from_numpy(np.concatenate(rows)) if rows else x.new_empty(0, m)
 
 
-def _by_tables(x: Floats, codes: NarrowCodes, centroids: Floats, sizes: _Sizes) -> Floats:
+def _takes(inputs: int, sizes: _Sizes) -> bool:
+    """Whether tables take less time than decoding."""
+    filling = sizes.entries if sizes.width < 8 else sizes.k * sizes.d
+    if filling > _FILLED * sizes.m:
+        return False
+    weights = sizes.m * sizes.blocks * sizes.d
+    return inputs <= (_MOST if weights > _SMALL else _TOGETHER)
+
+
+def _by_tables(x: Floats, codes: NDArray[Any], centroids: Floats, sizes: _Sizes) -> Floats:
     """The products of at most `_TOGETHER` inputs, (r, m)."""
     count, m, k = len(x), sizes.m, sizes.k
     lanes = 1 if count == 1 else _TOGETHER
     # An input is a column, so that a centroid meets all of them at once.
     columns = np.zeros((x.shape[1], lanes), np.float32)
     columns[:, :count] = x.T
-    words = codes[: len(codes) if m % 8 == 0 and _LITTLE_ENDIAN else 0].view(np.uint64)
+    by_words = codes.dtype == np.uint8 and m % 8 == 0 and _LITTLE_ENDIAN
+    words = codes[: len(codes) if by_words else 0].view(np.uint64)
     if lanes == 1 and sizes.shared:
         centroids = np.ascontiguousarray(centroids.swapaxes(2, 3))
     width = max(_GROUP, _ADDITIONS // (m * _GROUP) * _GROUP)
-    book = (centroids.reshape(-1), sizes.shared, sizes.stages, k, sizes.d, sizes.width)
+    books = (centroids.reshape(-1), sizes.shared, sizes.stages, k, sizes.d)
+    book = (*books, sizes.width, sizes.entries)
 
     def work(start: int) -> Floats:
         sums = np.zeros(m * lanes, np.float32)
@@ -209,7 +230,22 @@ def _fill_sums(  # type: ignore[no-untyped-def]
 
 @compiled(fastmath=True)
 def _add_one(  # type: ignore[no-untyped-def]
-    x, codes, words, centroids, shared, stages, k, d, width, blocks, lines, m, start, stop, sums
+    x,
+    codes,
+    words,
+    centroids,
+    shared,
+    stages,
+    k,
+    d,
+    width,
+    entries,
+    blocks,
+    lines,
+    m,
+    start,
+    stop,
+    sums,
 ):
     """Add to sums (m,) the products of an input with lines start to stop - 1 of the codes.
 
@@ -217,12 +253,12 @@ def _add_one(  # type: ignore[no-untyped-def]
         words: the codes, eight bytes a word, or empty where m is no multiple of 8.
         centroids: flat, (k, d) for each block and stage, or (d, k) for each stage if shared.
     """
-    table, part = np.zeros(_GROUP * _ENTRIES, np.float32), np.zeros(_ENTRIES, np.float32)
-    line = start
+    table, part = np.zeros(_GROUP * entries, np.float32), np.zeros(_ENTRIES, np.float32)
+    line, mask = start, entries - 1
     while line < stop:
         together = min(_GROUP, stop - line)
         for place in range(together):
-            to = place * _ENTRIES
+            to = place * entries
             if width < 8:
                 _fill_sums(
                     x, line + place, lines, blocks, centroids, shared, stages, k, d, width, part,
@@ -234,9 +270,9 @@ def _add_one(  # type: ignore[no-untyped-def]
             _add_four(words, line * m // 8, m // 8, table, sums)
         else:
             for place in range(together):
-                at, to = (line + place) * m, place * _ENTRIES
+                at, to = (line + place) * m, place * entries
                 for row in range(m):
-                    entry = np.uint64(to + code_at(codes, at + row))
+                    entry = np.uint64(to + (code_at(codes, at + row) & mask))
                     sums[np.uint64(row)] += table[entry]
         line += together
 
@@ -298,16 +334,31 @@ def _add_four_octets(words, at, stride, table, sums):  # type: ignore[no-untyped
 
 @compiled(fastmath=True)
 def _add_several(  # type: ignore[no-untyped-def]
-    x, codes, words, centroids, shared, stages, k, d, width, blocks, lines, m, start, stop, sums
+    x,
+    codes,
+    words,
+    centroids,
+    shared,
+    stages,
+    k,
+    d,
+    width,
+    entries,
+    blocks,
+    lines,
+    m,
+    start,
+    stop,
+    sums,
 ):
     """Add to sums (m, `_TOGETHER`) the products of as many inputs with lines of the codes."""
-    table = np.zeros(_GROUP * _ENTRIES * OCTET, np.float32)
+    table = np.zeros(_GROUP * entries * OCTET, np.float32)
     part = np.zeros(_ENTRIES * OCTET, np.float32)
-    line = start
+    line, mask = start, entries - 1
     while line < stop:
         together = min(_GROUP, stop - line)
         for place in range(together):
-            to = place * _ENTRIES * OCTET
+            to = place * entries * OCTET
             if width < 8:
                 _fill_octet_sums(
                     x, line + place, lines, blocks, centroids, shared, stages, k, d, width, part,
@@ -319,9 +370,9 @@ def _add_several(  # type: ignore[no-untyped-def]
             _add_four_octets(words, line * m // 8, m // 8, table, sums)
         else:
             for place in range(together):
-                at, to = (line + place) * m, place * _ENTRIES
+                at, to = (line + place) * m, place * entries
                 for row in range(m):
-                    entry = load_octet(table, (to + code_at(codes, at + row)) * OCTET)
+                    entry = load_octet(table, (to + (code_at(codes, at + row) & mask)) * OCTET)
                     total = add_octets(load_octet(sums, row * OCTET), entry)
                     store_octet(total, sums, row * OCTET)
         line += together

@@ -23,9 +23,15 @@ from vqzoo.numerics.decoding.row_products import (
 from vqzoo.numerics.kernels.products.byte_tables import HAS_BYTE_TABLES, byte_planes
 from vqzoo.numerics.threads import run_tasks
 
-MOST_INPUTS = 32  # with more, decoding some rows at a time is faster
+_MOST = 32  # inputs; with more, decoding some rows at a time is faster
+_SMALL = 1 << 18  # weights that are decoded sooner than multiplied by more than a few inputs
 _SEVERAL = 2  # inputs for which codes are unpacked together; fewer take less time one by one
 _WEIGHTS = 1 << 22  # a task
+
+
+def takes_inputs(inputs: int, weights: int) -> bool:
+    """Whether products with scalar codes take less time than decoding."""
+    return inputs <= (_MOST if weights > _SMALL else TOGETHER)
 
 
 def multiply_scalars(
@@ -34,7 +40,7 @@ def multiply_scalars(
     """x·Wᵀ with W = table[codes].
 
     Args:
-        x: (r, n), float32 on the CPU; with more than `MOST_INPUTS` inputs there are faster ways.
+        x: (r, n), float32 on the CPU; see `takes_inputs`.
         codes: (m, n), uint8, if width is 8; or packed along rows, see `decoding.packed`.
         width: bits of a code, 1, 2, 4 or 8.
         table: (k,), float; codes are below k.

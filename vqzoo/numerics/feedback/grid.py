@@ -19,7 +19,7 @@ from vqzoo.numerics.tracing import is_traced
 _MAX_COST = (
     1e15  # bits that a step of error is worth: far beyond any code's, and squares fit float32
 )
-_ROWS = 32  # a task, without a trellis: they share what the cache holds of U
+_ROWS = 64  # a task, without a trellis: they share what the cache holds of U
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,7 @@ def load_line(typing_context: Any, source: Any, at: Any) -> Any:
 
 @intrinsic
 def code_at(typing_context: Any, codes: Any, at: Any) -> Any:
-    """codes[at] of a contiguous uint8 or int32 array, with at >= 0 and codes >= 0.
+    """codes[at] of a contiguous uint8, uint16 or int32 array, with at >= 0 and codes >= 0.
 
     numba's own indexing checks for negative indices, which costs as much as the rest.
     """

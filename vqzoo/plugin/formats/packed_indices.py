@@ -8,7 +8,7 @@ from torch import Tensor
 
 from vqzoo.numerics.decoding.decode import decode_scalar
 from vqzoo.numerics.decoding.packed import decode_packed, pack, unpack, width_of
-from vqzoo.numerics.decoding.scalar_product import MOST_INPUTS, multiply_scalars
+from vqzoo.numerics.decoding.scalar_product import multiply_scalars, takes_inputs
 from vqzoo.plugin.code import Indices
 
 
@@ -89,8 +89,8 @@ def multiply_table(
     Returns:
         (r, m); None where decoding W is faster, or codes have more than 8 bits.
     """
-    if len(x) > MOST_INPUTS or part.cardinality > 256:
+    width = part.width if isinstance(part, PackedIndices) else 8
+    held = part.packed if isinstance(part, PackedIndices) else part.values
+    if part.cardinality > 256 or not takes_inputs(len(x), len(held) * x.shape[1]):
         return None
-    if isinstance(part, PackedIndices):
-        return multiply_scalars(x, part.packed, part.width, table, zero)
-    return multiply_scalars(x, part.values, 8, table, zero)
+    return multiply_scalars(x, held, width, table, zero)

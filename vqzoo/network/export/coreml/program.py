@@ -1,5 +1,6 @@
 """A traced network as a program of Core ML, and its weights as operations that decode them."""
 
+import json
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
@@ -7,14 +8,18 @@ from contextlib import contextmanager, redirect_stderr
 from io import StringIO
 from pathlib import Path
 from typing import Any
+from uuid import NAMESPACE_URL, uuid5
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from vqzoo.artifact.files import write_text
 from vqzoo.errors import VqzooError, one_line
+from vqzoo.network.export.coreml.blobs import inline_small_arrays
 from vqzoo.network.export.coreml.palette import Palette
+from vqzoo.network.export.coreml.text import shorten
 
 # They would change the weights, or give two of them one name.
 _LEFT_OUT = {
@@ -24,6 +29,8 @@ _LEFT_OUT = {
     "common::const_deduplication",
 }
 _LOGGER = "coremltools"
+_TEXT = "com.apple.CoreML/model.mlmodel"
+_WEIGHTS = "com.apple.CoreML/weights/weight.bin"
 
 
 def program_of(model: nn.Module, images: Tensor) -> Any:
@@ -110,8 +117,26 @@ def save_program(program: Any, path: Path) -> None:
         # For `vqzoo import`: scales times tables are the artifact's weights in float32.
         model.user_defined_metadata["vqzoo.scales"] = "float32"
         model.save(str(path))
+    _compact(path)
     for file in path.rglob("*.*"):
         file.chmod(0o644)  # coremltools keeps the program from other users
+
+
+def _compact(path: Path) -> None:
+    """Write a package again, in fewer bytes, and the same for the same network."""
+    from coremltools.proto import Model_pb2
+
+    text, weights = path / "Data" / _TEXT, path / "Data" / _WEIGHTS
+    model = Model_pb2.Model.FromString(text.read_bytes())
+    weights.write_bytes(inline_small_arrays(model, weights.read_bytes()))
+    shorten(model)
+    text.write_bytes(model.SerializeToString(deterministic=True))
+    manifest = json.loads((path / "Manifest.json").read_text(encoding="utf-8"))
+    entries = manifest["itemInfoEntries"]
+    names = {key: str(uuid5(NAMESPACE_URL, entry["path"])) for key, entry in entries.items()}
+    manifest["itemInfoEntries"] = {names[key]: entry for key, entry in entries.items()}
+    manifest["rootModelIdentifier"] = names[manifest["rootModelIdentifier"]]
+    write_text(path / "Manifest.json", json.dumps(manifest, indent=4, sort_keys=True) + "\n")
 
 
 def saved_constants(path: Path) -> dict[str, NDArray[np.float32]]:
