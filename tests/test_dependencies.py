@@ -27,11 +27,11 @@ DISTRIBUTIONS = {
 BROUGHT_BY_TORCH = {"triton"}
 # Folder -> the extras whose packages it may import besides the dependencies.
 EXTRAS = {
-    "vqzoo": ("onnx", "coreml", "report", "openvino"),
+    "vqzoo": ("onnx", "coreml", "report", "openvino", "executorch"),
     "plugins": ("onnx", "coreml", "ray", "slurm"),
     "tools": (),
     "docs": ("docs", "observe"),
-    "tests": ("test", "browser", "coreml", "ray", "openvino", "slurm", "observe"),
+    "tests": ("test", "browser", "coreml", "ray", "openvino", "executorch", "slurm", "observe"),
     "tests/benchmarks": ("test", "cuda-bench", "codec-bench", "ray"),
 }
 
