@@ -75,7 +75,7 @@ def run(
     from vqzoo.plugin.execution.engine import CallResources
     from vqzoo.plugin.files import plugin_files
     from vqzoo.plugin.manager import installed_plugins
-    from vqzoo.runs.run import check_layers_are_independent
+    from vqzoo.runs.run import check_side_by_side
     from vqzoo.runs.run import run as run_recipe
 
     if model is not None:
@@ -93,7 +93,7 @@ def run(
     with plugin_files(request.plugins):
         plugins = installed_plugins()
     if executor is not None:
-        check_layers_are_independent(request)
+        check_side_by_side(request)
     with (
         use_threads(threads),
         TerminalWatcher(stderr()) as watcher,
