@@ -27,11 +27,21 @@ DISTRIBUTIONS = {
 BROUGHT_BY_TORCH = {"triton"}
 # Folder -> the extras whose packages it may import besides the dependencies.
 EXTRAS = {
-    "vqzoo": ("onnx", "coreml", "report", "openvino"),
+    "vqzoo": ("onnx", "coreml", "report", "openvino", "executorch"),
     "plugins": ("onnx", "coreml", "ray", "slurm"),
     "tools": (),
     "docs": ("docs", "observe"),
-    "tests": ("test", "browser", "coreml", "ray", "openvino", "slurm", "observe", "cluster-test"),
+    "tests": (
+        "test",
+        "browser",
+        "coreml",
+        "ray",
+        "openvino",
+        "executorch",
+        "slurm",
+        "observe",
+        "cluster-test",
+    ),  # fmt: skip
     "tests/benchmarks": ("test", "cuda-bench", "codec-bench", "ray"),
 }
 

@@ -44,6 +44,7 @@ class RoundToNearest(Quantizer):
     """W ≈ s · q with integers |q| <= 2^(b-1) - 1 and s = max |w| / (2^(b-1) - 1)."""
 
     name = "rtn"
+    multiply_devices = ("cpu", "cuda")
     summary = "round to nearest: fp16, or int8..int2 with a scale per tensor, row or group"
     source = "Jacob et al. 2018, arXiv 1712.05877, section 2.1 (symmetric, zero point 0)"
     Options = RoundToNearestOptions

@@ -30,6 +30,7 @@ class Binary(Quantizer):
     """W ≈ s · sign(W), with sign(0) = 1."""
 
     name = "binary"
+    multiply_devices = ("cpu", "cuda")
     summary = "the sign of every weight, with a scale for the layer or for each row"
     source = "Gong et al. 2014, arXiv 1412.6115, section 3.2; scales: Rastegari et al. 2016, eq. 6"
     Options = BinaryOptions

@@ -58,6 +58,7 @@ class ScalarKMeans(Quantizer):
     """W[i, j] ≈ s_i · c[code[i, j]]."""
 
     name = "km"
+    multiply_devices = ("cpu", "cuda")
     summary = "scalar k-means: one codebook of k values for all weights of a layer"
     source = "Gong et al. 2014, arXiv 1412.6115, section 3.2.1"
     Options = ScalarKMeansOptions

@@ -60,6 +60,7 @@ class ProductQuantization(Quantizer):
     """Each sub-vector of length d becomes the nearest of k centroids."""
 
     name = "pq"
+    multiply_devices = ("cpu", "cuda")
     summary = "product quantization: k-means on sub-vectors of length d"
     source = (
         "Gong et al. 2014, arXiv 1412.6115, section 3.2.2; "

@@ -57,6 +57,7 @@ class ResidualQuantization(Quantizer):
     """Each sub-vector becomes a sum of centroids, one from the codebook of each stage."""
 
     name = "rq"
+    multiply_devices = ("cpu", "cuda")
     summary = "residual quantization: sums of centroids from several codebooks"
     source = (
         "Gong et al. 2014, arXiv 1412.6115, section 3.2.3; "

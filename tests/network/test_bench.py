@@ -40,8 +40,9 @@ def test_the_modes_are_measured_and_onnx_is_left_out_with_a_reason(
     record = json.loads(done.stdout)
     names = [runtime["name"] for runtime in record["runtimes"]]
     assert names == ["dense", "decoded", "codes", "pt2"]
-    assert set(record["left_out"]) == {"onnx", "onnx-codes", "openvino"}
+    assert set(record["left_out"]) == {"onnx", "onnx-codes", "pte", "openvino"}
     assert "vqzoo[onnx]" in record["left_out"]["onnx"]
+    assert "vqzoo[executorch]" in record["left_out"]["pte"]
     assert record["machine"]["threads"] == 1
     dense, decoded, codes, program = record["runtimes"]
     file = (artifact / "vqzoo.safetensors").stat().st_size

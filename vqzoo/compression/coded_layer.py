@@ -25,6 +25,7 @@ from vqzoo.numerics.tracing import holds_values, is_recorded, is_traced, outside
 from vqzoo.plugin.code import MethodCode
 from vqzoo.plugin.manager import Plugins
 
+_HALVES = (torch.float16, torch.bfloat16)
 # Of the largest weight: devices round a product of factors differently.
 _SAME_WEIGHT = 1e-5
 
@@ -36,8 +37,8 @@ class CodedLayer(nn.Module):
     `CodedLayer` and of the class that it had. It keeps its forward pass, attributes and hooks. Its
     state dict is that of the dense layer.
 
-    A Linear multiplies with its method's `multiply`, on the CPU and without gradients, or with its
-    `apply`, if the method overrides them. Otherwise it, and a convolution, decodes a few rows of
+    A Linear multiplies with its method's `multiply`, without gradients, or with its `apply`, if the
+    method overrides them. Otherwise it, and a convolution, decodes a few rows of
     its weight at a time, without gradients and if the method can. Any other layer runs its forward
     pass with a weight that is decoded when the pass reads it.
 
@@ -129,10 +130,11 @@ class CodedLayer(nn.Module):
         return None
 
     def _linear(self, x: Tensor, bias: Tensor | None) -> Tensor | None:
-        if self._is_plain_linear() and x.device.type == "cpu":
-            product = multiply(self._compressed, self.floats(), self._plugins, x)
+        if x.dtype == torch.float32 or (x.device.type != "cpu" and x.dtype in _HALVES):
+            product = multiply(self._compressed, self.floats(), self._plugins, x.float())
             if product is not None:
-                return product if bias is None else product.add_(bias.detach())
+                product = product if bias is None else product.add_(bias.detach())
+                return product.to(x.dtype)
         tiles = None
         if not self._multiplies_by_code():
             tiles = tiles_of(self._compressed, self._plugins, self.floats(), x.device)

@@ -86,13 +86,15 @@ def multiply(
         compressed: the code of an (m, n) matrix, without children.
         params: replacements for any of the tensors of `trainable`, by name.
         plugins: the installed methods.
-        x: float32 on the CPU, (..., n).
+        x: float32, (..., n), on the device of the code.
 
     Returns:
-        x·Wᵀ, (..., m); None where the method has no such product, or the code has children.
+        x·Wᵀ, (..., m); None where the method has no such product on this device, or the code has
+        children.
     """
     code, entry = compressed.code, plugins.method(compressed.method)
-    if code.children or not entry.item.multiplies or x.shape[-1] != code.shape[1]:
+    multiplies = entry.item.multiplies and x.device.type in entry.item.multiply_devices
+    if code.children or not multiplies or x.shape[-1] != code.shape[1]:
         return None
     merged = code.floats() | dict(params)
     with isolated(named(entry)):

@@ -78,6 +78,7 @@ class Method(ABC):
         source: the paper and equation.
         packing: the name of the packing that the method's codes are made for; runs that name none
             use it.
+        multiply_devices: torch's types of the devices on which `multiply` works.
         Options: the class of the method's options.
     """
 
@@ -87,6 +88,7 @@ class Method(ABC):
     summary: ClassVar[str] = ""
     source: ClassVar[str] = ""
     packing: ClassVar[str] = "bits"
+    multiply_devices: ClassVar[tuple[str, ...]] = ("cpu",)
     Options: ClassVar[type[Options]] = Options
 
     @abstractmethod
@@ -180,12 +182,13 @@ class Method(ABC):
         """Multiply by the matrix without gradients, x·Wᵀ: what `decode` is to `reconstruct`.
 
         Override it if codes can be multiplied by without rebuilding the whole matrix. Networks that
-        run from codes on the CPU call it for plain Linear layers whose `params` are frozen.
+        run from codes call it for plain Linear layers whose `params` are frozen, on the devices of
+        `multiply_devices`.
 
         Args:
             code: a code that has passed `check`.
             params: as for `reconstruct`.
-            x: float32 on the CPU, contiguous, (r, n).
+            x: float32, contiguous, (r, n), on the device of the code.
 
         Returns:
             float32, (r, m); None, the default, to have the matrix decoded instead.

@@ -6,13 +6,26 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from vqzoo.numerics.accelerated import triton_decode
+from vqzoo.numerics.accelerated import triton_decode, triton_products
 from vqzoo.numerics.accelerated import triton_kernels as kernels
 
 _POINTS = ["i64", "i64", "i32"]  # strides
 
 
-ONE = ("n", "k", "m", "columns", "point_stride", "dim_stride", "row_stride", "book_stride")
+ONE = (
+    "run",
+    "lines",
+    "blocks",
+    "depth",
+    "n",
+    "k",
+    "m",
+    "columns",
+    "point_stride",
+    "dim_stride",
+    "row_stride",
+    "book_stride",
+)
 
 
 def build(kernel: Any, signature: list[str], constants: dict[str, Any], capability: int) -> None:
@@ -71,6 +84,36 @@ def decode_blocks(d: int, books: str, codes: str, capability: int) -> None:
     )
 
 
+def multiply(width: int, inputs: int, books: str, capability: int) -> None:
+    codes = "*i16" if width == 16 else "*u8"
+    if width <= 8:
+        build(
+            triton_products.multiply_scalars_kernel,
+            [codes, "*fp32", "*fp32", "*fp32", "i32", "i32", "i32", "fp32"],
+            {
+                "WIDTH": width,
+                "GRID": width == 4,
+                "INPUTS": inputs,
+                "ROWS": 64 // inputs,
+                "BYTES": triton_products.BYTES,
+            },
+            capability,
+        )
+    build(
+        triton_products.multiply_blocks_kernel,
+        [codes, books, "*fp32", "*fp32", "i32", "i32", "i32", "i32", "i32", "i32"],
+        {
+            "D": 4,
+            "STAGES": 2,
+            "WIDTH": width,
+            "INPUTS": inputs,
+            "ROWS": triton_products.ROWS,
+            "LINES": triton_products.LINES,
+        },
+        capability,
+    )
+
+
 if __name__ == "__main__":
     for d, points, codes, capability in (
         (4, "*fp32", "*u8", 80),
@@ -79,3 +122,6 @@ if __name__ == "__main__":
         nearest(d, points, codes, capability)
         add_up(d, points, codes, capability, upper=d == 4)
         decode_blocks(d, points, codes, capability)
+        multiply(4, 1, points, capability)
+        multiply(8, 8, points, capability)
+        multiply(16, 2, points, capability)

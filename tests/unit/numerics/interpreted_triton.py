@@ -4,7 +4,10 @@
 triton is first imported.
 """
 
+import copy
+import importlib
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,13 +16,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from vqzoo.numerics.accelerated import torch_kernels, triton_decode, triton_kernels
+import vqzoo
+from vqzoo.compression.coded_layer import run_from_code
+from vqzoo.compression.products.packed import packed
+from vqzoo.numerics.accelerated import (
+    products,
+    torch_kernels,
+    triton_decode,
+    triton_kernels,
+    triton_products,
+)
 from vqzoo.numerics.accelerated.accelerators import Kernels
 from vqzoo.numerics.accelerated.scaled_points import ScaledPoints, center_points
 from vqzoo.numerics.accelerated.torch_kernels import ALL, SQUARES, Part
 from vqzoo.numerics.accelerated.torch_kmeans import assign_torch, train_torch
 from vqzoo.numerics.clustering.kmeans import Clusters, assign, kmeans
 from vqzoo.numerics.decoding.decode import decode_residual
+from vqzoo.numerics.decoding.packed import pack, width_of
+from vqzoo.plugin.formats import packed_indices
+from vqzoo.plugin.manager import installed_plugins
 
 TRITON = Kernels(triton_kernels.nearest, triton_kernels.add_up)
 DTYPES = st.sampled_from([torch.float32, torch.float16, torch.bfloat16])
@@ -206,3 +221,107 @@ def test_decoding_equals_that_of_the_cpu(
     expected = decode_residual(codes, codebooks, torch.empty(m, s * d))
     assert out[:, 1 : s * d + 1].equal(expected)
     assert bool(out[:, [0, -2, -1]].isnan().all())
+
+
+@settings(max_examples=12)
+@given(
+    m=st.integers(1, 40),
+    n=st.integers(1, 300),
+    k=st.sampled_from([1, 2, 3, 4, 15, 16, 17, 256]),
+    inputs=st.integers(1, 8),
+    grid=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_products_with_scalars_are_those_of_numpy(
+    m: int, n: int, k: int, inputs: int, grid: bool, seed: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    codes = torch.randint(0, k, (m, n), generator=generator).to(torch.uint8)
+    table = torch.arange(k).float() - k // 2 if grid else draw(k, seed=seed)
+    x, width = draw(inputs, n, seed=seed + 1), width_of(k)
+    held = codes if width == 8 else pack(codes, width, 1)
+    zero = k // 2 if grid else None
+    product = triton_products.multiply_scalars(x, held, width, table, zero)
+    expected = x.double().numpy() @ table.double().numpy()[codes.numpy()].T
+    assert product.shape == expected.shape
+    assert np.abs(product.numpy() - expected).max() <= 1e-5 * max(np.abs(expected).max(), 1)
+
+
+@settings(max_examples=12)
+@given(
+    s=st.integers(1, 40),
+    stages=st.integers(1, 2),
+    m=st.integers(1, 90),
+    d=st.integers(1, 5),
+    k=st.sampled_from([1, 2, 4, 16, 200, 300]),
+    inputs=st.integers(1, 8),
+    shared=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_products_with_blocks_are_those_of_numpy(
+    s: int, stages: int, m: int, d: int, k: int, inputs: int, shared: bool, seed: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    codes = torch.randint(0, k, (s, stages, m), generator=generator)
+    books = draw(1 if shared else s, stages, k, d, seed=seed)
+    x, width = draw(inputs, s * d, seed=seed + 1), width_of(k)
+    held = codes.to(torch.uint8) if width == 8 else pack(codes, width, 0)
+    product = triton_products.multiply_residual(x, held, books, width)
+    narrow = codes.to(torch.uint8 if k <= 256 else torch.int32)
+    matrix = decode_residual(narrow, books, torch.empty(m, s * d)).double().numpy()
+    expected = x.double().numpy() @ matrix.T
+    assert product.shape == expected.shape
+    assert np.abs(product.numpy() - expected).max() <= 1e-5 * max(np.abs(expected).max(), 1)
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("km", {"k": 16}),
+        ("km", {"k": 100}),
+        ("pq", {"k": 16, "d": 4}),
+        ("rq", {"k": 16, "d": 4}),
+        ("binary", {}),
+        ("rtn", {"format": "int4"}),
+        ("rtn", {"format": "int8"}),
+    ],
+    ids=str,
+)
+def test_layers_multiply_by_the_kernels(
+    method: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the layer to the kernels, as on CUDA: the device's type alone is another one here."""
+    torch.manual_seed(0)
+    small = vqzoo.compress(torch.nn.Linear(66, 40), method, layers="all", **options)
+    decoded, plugins = copy.deepcopy(small.module), installed_plugins()
+    code = packed(small.layers[0].compressed, plugins)
+    item = plugins.method(method).item
+    assert "cuda" in item.multiply_devices
+    calls = []
+
+    def scalars(x: Tensor, codes: Tensor, width: int, table: Tensor, zero: int | None) -> Tensor:
+        calls.append("scalars")
+        return triton_products.multiply_scalars(x, codes, width, table, zero)
+
+    monkeypatch.setattr(packed_indices, "multiply_scalars", scalars)
+    monkeypatch.setattr(packed_indices, "takes_inputs", lambda *_: True)
+
+    def residual(x: Tensor, codes: Tensor, codebooks: Tensor, width: int = 8) -> Tensor:
+        calls.append("residual")
+        return triton_products.multiply_residual(x, codes, codebooks, width)
+
+    blocks = importlib.import_module("vqzoo_vq.block_products")
+    monkeypatch.setattr(blocks, "multiply_residual", residual)
+    layer = run_from_code(small.module, "", code, plugins)
+    x = torch.randn(3, 66)
+    with torch.no_grad():
+        torch.testing.assert_close(layer(x), decoded(x), rtol=1e-4, atol=1e-5)
+    assert calls
+
+
+def test_products_on_a_device_are_left_to_decoding_without_triton() -> None:
+    x, codes = torch.zeros(1, 8), torch.zeros(4, 8, dtype=torch.uint8)
+    assert products.multiply_scalars_on_device(x, codes, 8, torch.zeros(4), None) is None
+    books = torch.zeros(1, 1, 4, 2)
+    blocks = torch.zeros(4, 1, 8, dtype=torch.uint8)
+    assert products.multiply_residual_on_device(x, blocks, books, 8) is None

@@ -22,7 +22,8 @@ def export(
         ),
     ],
     to: Annotated[
-        str, typer.Option(help="onnx, web, pt2, openvino, coreml or dense.", show_default=False)
+        str,
+        typer.Option(help="onnx, web, pt2, pte, openvino, coreml or dense.", show_default=False),
     ],
     out: Annotated[
         Path | None, typer.Option(help="The folder to write. [dim]default: <artifact>-<to>[/]")
@@ -42,9 +43,10 @@ def export(
 
     onnx: one file for any batch size, in standard operators, checked in onnxruntime. web: a
     static folder with a page that classifies pictures in the browser, onnxruntime-web beside it.
-    pt2: a program of torch.export, which torch runs without vqzoo and timm. openvino: model.xml
-    and model.bin, OpenVINO's IR, for any batch size. coreml: an .mlpackage for one image, for iOS
-    18 and macOS 15, whose weights are checked, as nothing here runs it.
+    pt2: a program of torch.export, which torch runs without vqzoo and timm. pte: a program of
+    ExecuTorch for one image, with XNNPACK for what it takes. openvino: model.xml and model.bin,
+    OpenVINO's IR, for any batch size. coreml: an .mlpackage for one image, for iOS 18 and
+    macOS 15, whose weights are checked, as nothing here runs it.
     dense: a folder for [bold]timm.create_model('local-dir:DIR', pretrained=True)[/]; AlexNet's
     model.safetensors is also a state dict for torchvision.
     """
@@ -65,6 +67,8 @@ def export(
     print(f"{megabytes(exported.bytes)}, {share:.2f} times the artifact")
     for weight in exported.written.dense:
         print(f"{weight.key} is dense, {megabytes(weight.bytes)}: {weight.reason}")
+    for note in exported.written.notes:
+        print(note)
     if check is not None:
         print(
             f"In {check.runtime}, {check.compared} differ from the artifact's by at most "

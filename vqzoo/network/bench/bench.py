@@ -18,7 +18,9 @@ import torch
 from vqzoo.data.model_input import input_size
 from vqzoo.errors import UsageError, VqzooError
 from vqzoo.network.bench.latency import FEWEST_PASSES, latency
-from vqzoo.network.export import dense, export, onnx, openvino, program
+from vqzoo.network.export import dense, export, onnx, program
+from vqzoo.network.export.formats import FORMATS
+from vqzoo.network.export.pte import write as pte
 from vqzoo.network.load import load, verified_artifact
 from vqzoo.numerics.threads import thread_count
 from vqzoo.plugin.files import files_in_use
@@ -26,11 +28,12 @@ from vqzoo.progress import SilentWatcher, Watcher
 from vqzoo.report.costs.record import BenchRecord, Latency, Machine, RuntimeRecord
 
 MOST_IMAGES = 4096  # in a batch
-# Formats of `vqzoo export`: the file that is loaded, the packages it takes, and the runtimes.
+# Formats of `vqzoo export`: the file that is loaded, and the runtimes.
 _EXPORTED = {
-    "pt2": (program.FILE, (), ("pt2",)),
-    "onnx": (onnx.FILE, onnx.PACKAGES, ("onnx", "onnx-codes")),
-    "openvino": ("model.xml", openvino.PACKAGES, ("openvino",)),
+    "pt2": (program.FILE, ("pt2",)),
+    "onnx": (onnx.FILE, ("onnx", "onnx-codes")),
+    "pte": (pte.FILE, ("pte",)),
+    "openvino": ("model.xml", ("openvino",)),
 }
 _WORKER = "vqzoo.network.bench.worker"
 
@@ -57,7 +60,8 @@ def bench(
     Each runtime has a new process: "dense" is timm's network with decoded weights from
     `vqzoo export --to dense`; "decoded" and "codes" are the modes of `vqzoo.load`; "pt2" is torch
     on a program of torch.export; "onnx" and "onnx-codes" are onnxruntime on ONNX with codes, with
-    constants folded at load, and not; "openvino" is OpenVINO.
+    constants folded at load, and not; "pte" is ExecuTorch, one image after another; "openvino" is
+    OpenVINO.
 
     Args:
         source: an artifact's folder or repository.
@@ -121,9 +125,10 @@ def _runtimes(
     yield _Runtime("dense", parent / "dense", (parent / "dense" / dense.FILE).stat().st_size)
     yield _Runtime("decoded", artifact, weights.stat().st_size)
     yield _Runtime("codes", artifact, weights.stat().st_size)
-    for name, (file, packages, kinds) in _EXPORTED.items():
+    for name, (file, kinds) in _EXPORTED.items():
+        packages, extra = FORMATS[name].packages, FORMATS[name].extra
         missing = [package for package in packages if find_spec(package) is None]
-        reason = f"{', '.join(missing)} not installed: pip install 'vqzoo[{name}]'"
+        reason = f"{', '.join(missing)} not installed: pip install 'vqzoo[{extra}]'"
         if not missing:
             try:
                 exported = export(artifact, name, parent / name, watcher=watcher)
@@ -180,7 +185,7 @@ def _error(logits: Sequence[float], expected: "np.ndarray[Any, Any]") -> float:
 
 
 def _machine(threads: int) -> Machine:
-    names = ("vqzoo", "torch", "timm", "onnxruntime", "openvino")
+    names = ("vqzoo", "torch", "timm", "onnxruntime", "executorch", "openvino")
     packages = {name: version(name) for name in names if find_spec(name) is not None}
     return Machine(cpu=_cpu(), threads=threads, packages=packages)
 

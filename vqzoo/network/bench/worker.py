@@ -142,6 +142,22 @@ def _program(task: dict[str, Any]) -> Callable[[], Run]:
     return lambda: _torch(torch.export.load(task["path"]).module())
 
 
+def _pte(task: dict[str, Any]) -> Callable[[], Run]:
+    import torch
+    from executorch.extension.pybindings.portable_lib import _unsafe_reset_threadpool
+
+    from vqzoo.network.export.pte.run import load_program
+
+    torch.set_num_threads(task["threads"])
+    _unsafe_reset_threadpool(task["threads"])  # unsafe once a program is loaded
+
+    def load() -> Run:
+        run = load_program(Path(task["path"]))
+        return lambda images: run(torch.from_numpy(images)).numpy()
+
+    return load
+
+
 def _openvino(task: dict[str, Any]) -> Callable[[], Run]:
     import openvino
 
@@ -162,6 +178,7 @@ _LOADERS: dict[str, Callable[[dict[str, Any]], Callable[[], Run]]] = {
     "pt2": _program,
     "onnx": _onnx,
     "onnx-codes": _onnx,
+    "pte": _pte,
     "openvino": _openvino,
 }
 

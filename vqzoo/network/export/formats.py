@@ -18,6 +18,7 @@ from vqzoo.network.build import build_with_codes
 from vqzoo.network.export import dense, onnx, openvino, program
 from vqzoo.network.export.coreml import package
 from vqzoo.network.export.packed_weight import decode_in_graph
+from vqzoo.network.export.pte import write as pte
 from vqzoo.network.export.record import Exported, Weights, Written
 from vqzoo.network.export.web import folder as web
 from vqzoo.network.load import verified_artifact
@@ -51,6 +52,7 @@ FORMATS = {
     "onnx": _Format(onnx.FILE, onnx.write_onnx, ("codes", "dense"), "onnx", onnx.PACKAGES),
     "web": _Format(web.FILE, web.write_web, ("codes", "dense"), "onnx", onnx.PACKAGES),
     "pt2": _Format(program.FILE, program.write_program, ("codes", "dense")),
+    "pte": _Format(pte.FILE, pte.write_pte, ("codes", "dense"), "executorch", pte.PACKAGES),
     "openvino": _Format(
         openvino.FILES, openvino.write_openvino, ("codes", "dense"), "openvino", openvino.PACKAGES
     ),
@@ -77,7 +79,8 @@ def export(
             timm's); for AlexNet, its model.safetensors is torchvision's state dict too. "onnx"
             writes model.onnx, "pt2" a program of torch.export; both take any batch size. "web"
             writes a static page that classifies pictures in the browser, "coreml" a Core ML
-            package for one image, "openvino" OpenVINO's model.xml and model.bin.
+            package for one image, "pte" a program of ExecuTorch for one image, "openvino"
+            OpenVINO's model.xml and model.bin.
         out: a folder that does not exist or is empty.
         weights: "codes" stores packed codes, which the network decodes by its own operations;
             "dense" stores decoded weights. The default is "codes" where the format has them.

@@ -9,10 +9,9 @@ from vqzoo.errors import VqzooError, one_line
 from vqzoo.network.export.compare import TOLERANCE, compare, example_images
 from vqzoo.network.export.halves import store_halves
 from vqzoo.network.export.record import Written
+from vqzoo.network.export.traces import remove_traces
 
 FILE = "model.pt2"
-# Of each operation: where in the source it stands. It takes more space than small networks do.
-_TRACES = ("stack_trace", "nn_module_stack", "source_fn_stack", "from_node", "torch_fn")
 
 
 def write_program(model: nn.Module, dense: nn.Module, folder: Path) -> Written:
@@ -37,9 +36,7 @@ def write_program(model: nn.Module, dense: nn.Module, folder: Path) -> Written:
         )
     except Exception as error:
         raise VqzooError(f"torch cannot export this network: {one_line(error)}") from error
-    for node in program.graph.nodes:
-        for trace in _TRACES:
-            node.meta.pop(trace, None)
+    remove_traces(program)
     torch.export.save(program, folder / FILE)
     run = torch.export.load(folder / FILE).module()
     check = compare(run, dense, f"torch {torch.__version__}", FILE, TOLERANCE)

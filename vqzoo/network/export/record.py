@@ -49,11 +49,13 @@ class Written:
         check: None where the artifact's weights are copied bit by bit.
         facts: versions and the like, for the record.
         dense: compressed weights that are written dense.
+        notes: sentences for people, on what the file does in its runtime.
     """
 
     check: Check | None = None
     facts: tuple[tuple[str, int | str | float], ...] = ()
     dense: tuple[DenseWeight, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class Exported:
     """An exported network.
 
     Attributes:
-        format: "dense", "onnx", "web", "pt2", "openvino" or "coreml".
+        format: "dense", "onnx", "web", "pt2", "pte", "openvino" or "coreml".
         weights: whether the weights are "codes", decoded by the network itself, or "dense".
         files: the files of the folder, sorted.
         bytes: of the file that holds the network.

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vqzoo.numerics.accelerated.products import multiply_residual_on_device
 from vqzoo.numerics.arrays import Floats, as_float32
 from vqzoo.numerics.compiled import compiled
 from vqzoo.numerics.decoding.packed import run_length
@@ -87,7 +88,7 @@ def multiply_residual(x: Tensor, codes: Tensor, codebooks: Tensor, width: int = 
     """x·Wᵀ of the matrix that `decode_residual` would decode.
 
     Args:
-        x: (r, s·d), float32 on the CPU.
+        x: (r, s·d), float32; everything is on its device.
         codes: (s, stages, m), uint8 or int32, below k; or, if width is not 8, packed along blocks,
             see `decoding.packed`.
         codebooks: (s, stages, k, d), or (1, stages, k, d) where all blocks share them; float.
@@ -108,6 +109,8 @@ def multiply_residual(x: Tensor, codes: Tensor, codebooks: Tensor, width: int = 
             f"inputs of shape {tuple(x.shape)} do not fit codes of shape {tuple(codes.shape)} and "
             f"codebooks of shape {tuple(codebooks.shape)}"
         )
+    if x.device.type != "cpu":
+        return multiply_residual_on_device(x, codes, codebooks, width)
     sizes = _Sizes(s * stages, lines * stages, stages, m, k, d, width, books == 1)
     if not _takes(len(x), sizes):
         return None

@@ -3,10 +3,19 @@
 import sys
 from typing import Any
 
-from llvmlite import ir  # type: ignore[import-untyped]
+import llvmlite.binding as llvm  # type: ignore[import-untyped]
+from llvmlite import ir
 from numba import types
-from numba.core import cgutils
+from numba.core import cgutils, config
 from numba.extending import intrinsic
+
+
+def compiles_for(feature: str) -> bool:
+    """Whether kernels may use a feature of the processor, by LLVM's name: it has it, or
+    `NUMBA_CPU_FEATURES`, where that is set, lists it."""
+    if config.CPU_FEATURES is not None:
+        return f"+{feature}" in config.CPU_FEATURES.split(",")
+    return bool(llvm.get_host_cpu_features().get(feature, False))
 
 
 def address(context: Any, builder: Any, array_type: Any, array: Any, index: Any, to: Any) -> Any:

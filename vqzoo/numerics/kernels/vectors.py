@@ -7,17 +7,16 @@ is `LANES` wide, several hardware registers, which LLVM splits it into.
 
 from typing import Any
 
-import llvmlite.binding as llvm  # type: ignore[import-untyped]
-from llvmlite import ir
+from llvmlite import ir  # type: ignore[import-untyped]
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
 
-from vqzoo.numerics.kernels.codegen import address, fold, spread
+from vqzoo.numerics.kernels.codegen import address, compiles_for, fold, spread
 
 # Four AVX-512 registers, or two AVX ones, or four NEON ones: four accumulators of this width
 # still fit the register file.
-LANES: int = 64 if llvm.get_host_cpu_features().get("avx512f", False) else 16
+LANES: int = 64 if compiles_for("avx512f") else 16
 
 FLOATS = ir.VectorType(ir.FloatType(), LANES)
 INTS = ir.VectorType(ir.IntType(32), LANES)

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vqzoo.numerics.accelerated.products import multiply_scalars_on_device
 from vqzoo.numerics.decoding.decode import decode_scalar
 from vqzoo.numerics.decoding.packed import decode_packed, pack, unpack, width_of
 from vqzoo.numerics.decoding.scalar_product import multiply_scalars, takes_inputs
@@ -91,6 +92,8 @@ def multiply_table(
     """
     width = part.width if isinstance(part, PackedIndices) else 8
     held = part.packed if isinstance(part, PackedIndices) else part.values
+    if part.cardinality <= 256 and x.device.type != "cpu":
+        return multiply_scalars_on_device(x, held, width, table, zero)
     if part.cardinality > 256 or not takes_inputs(len(x), len(held) * x.shape[1]):
         return None
     return multiply_scalars(x, held, width, table, zero)

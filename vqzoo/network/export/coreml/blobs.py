@@ -1,8 +1,8 @@
 """weight.bin of an ML program without its small arrays, which the program takes in.
 
-It has version 2 of Core ML's blob storage: a header of 64 bytes (the number of arrays, the version),
-and for each array a description of 64 bytes (a sentinel, the type, the number of bytes, where they
-start), and the bytes themselves, all at multiples of 64.
+It has version 2 of Core ML's blob storage: a header of 64 bytes (the number of arrays, the
+version), and for each array a description of 64 bytes (a sentinel, the type, the number of bytes,
+where they start), and the bytes themselves, all at multiples of 64.
 """
 
 import struct

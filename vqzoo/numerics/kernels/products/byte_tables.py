@@ -7,15 +7,14 @@ to 16 bits of precision, and is exact for values that were float16 or bfloat16.
 
 from typing import Any
 
-import llvmlite.binding as llvm  # type: ignore[import-untyped]
 import numpy as np
-from llvmlite import ir
+from llvmlite import ir  # type: ignore[import-untyped]
 from numba import types
-from numba.core import cgutils, config
+from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
 
 from vqzoo.numerics.arrays import Bytes, Floats
-from vqzoo.numerics.kernels.codegen import address
+from vqzoo.numerics.kernels.codegen import address, compiles_for
 from vqzoo.numerics.kernels.lines import LINE, line
 
 CODES = 64  # that are looked up at once
@@ -23,11 +22,7 @@ PLANES = 3  # bytes of a float that are looked up
 _ENTRIES = 256
 _LARGEST = 0x7F7FFFFF  # the bits of the largest float
 
-HAS_BYTE_TABLES: bool = (
-    llvm.get_host_cpu_features().get("avx512vbmi", False)
-    and not config.CPU_NAME
-    and not config.CPU_FEATURES
-)
+HAS_BYTE_TABLES: bool = compiles_for("avx512vbmi")
 """Whether kernels are compiled for a processor with these instructions."""
 
 _BYTE = ir.IntType(8)

@@ -1,0 +1,1 @@
+"""ExecuTorch programs (.pte), with XNNPACK for what it takes."""
