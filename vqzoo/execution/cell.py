@@ -7,6 +7,7 @@ import shutil
 import time
 import traceback
 from collections.abc import Iterator
+from concurrent.futures import Executor
 from contextlib import chdir, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from vqzoo.progress import Watcher
 from vqzoo.report.record import Record
 from vqzoo.runs.command_line import canonical_command
 from vqzoo.runs.recipe import Recipe
-from vqzoo.runs.run import run
+from vqzoo.runs.run import run, why_one_by_one
 from vqzoo.storage.shared import SharedFolder
 from vqzoo.storage.store import Store
 
@@ -81,8 +82,9 @@ class Outcome:
         return text if expected else cause(self.error)
 
 
-def run_cell(cell: Cell, watcher: Watcher) -> Outcome:
-    """Run a cell in this process; an error becomes its outcome."""
+def run_cell(cell: Cell, watcher: Watcher, executor: Executor | None = None) -> Outcome:
+    """Run a cell in this process, and its layers by an executor if there is one; an error becomes
+    its outcome."""
     start, before = time.perf_counter(), _stamp(cell.folder)
     try:
         finished = run(
@@ -93,6 +95,7 @@ def run_cell(cell: Cell, watcher: Watcher) -> Outcome:
             force=cell.force,
             fall_back=cell.fall_back,
             shared=cell.shared,
+            executor=executor,
         )
         existing = _stamp(cell.folder) == before
         return Outcome(finished.record, None, existing, time.perf_counter() - start)
@@ -102,11 +105,22 @@ def run_cell(cell: Cell, watcher: Watcher) -> Outcome:
         gc.collect()  # the network is gone before the next one comes
 
 
-def work_on_cell(cell: Cell) -> Outcome:
-    """Run a cell in a process that executes calls; what it says goes to its log."""
+def work_on_cell(cell: Cell, executor: Executor | None = None) -> Outcome:
+    """Run a cell where calls are executed; what it says goes to its log.
+
+    Args:
+        cell: the cell.
+        executor: compresses the cell's layers side by side if they do not depend on each other.
+    """
     with at_work(cell) as (here, log):
         log.say(canonical_command(cell.recipe, cell.recipe.model))
-        outcome = run_cell(here, log) if cell.store is None else _run_for_store(cell, here, log)
+        if executor is not None and (reason := why_one_by_one(cell.recipe)) is not None:
+            log.say(f"layers one after another: {reason}")
+            executor = None
+        if cell.store is None:
+            outcome = run_cell(here, log, executor)
+        else:
+            outcome = _run_for_store(cell, here, log, executor)
         if outcome.error is not None:
             log.say(f"failed: {outcome.reason}")
             if not isinstance(outcome.error, VqzooError):
@@ -144,7 +158,7 @@ def _on_this_machine(cell: Cell) -> Cell:
     )
 
 
-def _run_for_store(cell: Cell, here: Cell, watcher: Watcher) -> Outcome:
+def _run_for_store(cell: Cell, here: Cell, watcher: Watcher, executor: Executor | None) -> Outcome:
     """Run a cell on this machine, unless the store has its record, and upload what comes of it."""
     assert cell.store is not None
     name = cell.folder.as_posix()
@@ -154,7 +168,7 @@ def _run_for_store(cell: Cell, here: Cell, watcher: Watcher) -> Outcome:
             cell.store.fetch(f"{name}/{file}", here.folder / file, RECORD_BYTES)
             for file in (CONFIG_FILE, REPORT_FILE)
         )
-        outcome = run_cell(replace(here, force=True), watcher)
+        outcome = run_cell(replace(here, force=True), watcher, executor)
         if outcome.error is None:
             if not (known and outcome.existing):
                 watcher.say(f"uploading to {cell.store.url}/{name}")

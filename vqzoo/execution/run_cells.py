@@ -6,14 +6,19 @@ from typing import Any
 
 from vqzoo.calls.schedule import run_calls
 from vqzoo.errors import cause
-from vqzoo.execution.cell import Cell, Outcome, run_cell
+from vqzoo.execution.cell import Cell, Outcome, run_cell, work_on_cell
 from vqzoo.execution.shared_steps import with_shared_steps
 from vqzoo.plugin.manager import Plugins
 from vqzoo.progress import Watcher
 
 
 def run_cells(
-    cells: Sequence[Cell], executor: Executor | None, plugins: Plugins, watcher: Watcher
+    cells: Sequence[Cell],
+    executor: Executor | None,
+    plugins: Plugins,
+    watcher: Watcher,
+    *,
+    by_layer: bool = False,
 ) -> Iterator[tuple[Cell, Outcome]]:
     """Run cells, and yield each with its outcome as it finishes.
 
@@ -22,6 +27,8 @@ def run_cells(
         executor: runs them; None runs one after another in this process.
         plugins: the installed plugins.
         watcher: receives the progress: of the runs in this process, or of the cells.
+        by_layer: run one cell after another, each in this process with its layers side by side on
+            the executor.
     """
     if executor is None:
         for cell in cells:
@@ -32,6 +39,12 @@ def run_cells(
     done = 0
     with watcher.images("cells") as show:
         show(0, len(cells))
+        if by_layer:
+            for cell in cells:
+                yield cell, work_on_cell(cell, executor)
+                done += 1
+                show(done, len(cells))
+            return
         for call, future in run_calls(with_shared_steps(cells, plugins), executor):
             if call.key in named:
                 yield named[call.key], _outcome(future)

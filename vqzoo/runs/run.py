@@ -64,26 +64,28 @@ def run(
         VqzooError: the run failed.
     """
     if executor is not None:
-        check_layers_are_independent(recipe)
+        check_side_by_side(recipe)
     with plugin_files(recipe.plugins), shared_by_runs(shared):
         return _run(recipe, watcher, out, force, reuse, fall_back, keep_going, shared, executor)
 
 
-def check_layers_are_independent(recipe: Recipe) -> None:
+def why_one_by_one(recipe: Recipe) -> str | None:
+    """Why the layers of a recipe cannot be compressed side by side; None if they can."""
+    if recipe.sequential and recipe.budget is None:
+        return "--sequential compresses each layer behind those before it"
+    if parse_device(recipe.device).type != "cpu":
+        return f"executors compress layers on CPUs, not on --device {recipe.device}"
+    return None
+
+
+def check_side_by_side(recipe: Recipe) -> None:
     """Refuse an executor for a recipe whose layers cannot be compressed side by side.
 
     Raises:
-        UsageError: says what to leave out.
+        UsageError: says why.
     """
-    if recipe.sequential and recipe.budget is None:
-        raise UsageError(
-            "--sequential compresses each layer behind those before it, so that no two can be "
-            "compressed at a time: leave out --executor or --sequential"
-        )
-    if parse_device(recipe.device).type != "cpu":
-        raise UsageError(
-            f"--executor compresses layers on CPUs: leave it out, or --device {recipe.device}"
-        )
+    if (reason := why_one_by_one(recipe)) is not None:
+        raise UsageError(f"--executor cannot be used: {reason}; leave out one of the two")
 
 
 def _run(

@@ -89,6 +89,7 @@ def sweep(
     *,
     limit: int | None = None,
     retry_failed: bool = False,
+    by_layer: bool = False,
 ) -> SweepResult:
     """Run the missing cells of a grid, and write a row for each into the results in `out`.
 
@@ -99,13 +100,15 @@ def sweep(
         watcher: receives progress and failures.
         limit: run at most this many cells.
         retry_failed: run cells again that failed in an earlier call.
+        by_layer: run one cell after another, and the layers of each side by side.
 
     Raises:
         VqzooError: another process sweeps into the folder.
     """
     with place_lock(out), open_table(out, create=True) as results:
         missing = missing_cells(cells, out, results, retry_failed=retry_failed)[:limit]
-        for cell, outcome in run_cells(missing, executor, _plugins(cells), watcher):
+        ran = run_cells(missing, executor, _plugins(cells), watcher, by_layer=by_layer)
+        for cell, outcome in ran:
             row = _row(cell, outcome)
             results.write(row)
             if outcome.error is not None:

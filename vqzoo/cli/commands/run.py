@@ -126,9 +126,9 @@ def _started(name: str | None, request: Recipe) -> Iterator[Executor | None]:
     from vqzoo.plugin.execution.engine import CallResources
     from vqzoo.plugin.files import plugin_files
     from vqzoo.plugin.manager import installed_plugins
-    from vqzoo.runs.run import check_layers_are_independent
+    from vqzoo.runs.run import check_side_by_side
 
-    check_layers_are_independent(request)
+    check_side_by_side(request)
     with plugin_files(request.plugins):
         plugins = installed_plugins()
     with started_executor(name, CallResources(), plugins) as executor:

@@ -40,6 +40,14 @@ def sweep(
             show_default=False,
         ),
     ] = "local:1",
+    by_layer: Annotated[
+        bool,
+        typer.Option(
+            "--by-layer",
+            help="Run one cell after another, and the layers of each side by side: for few, large "
+            "networks.",
+        ),
+    ] = False,
     limit: Annotated[
         int | None, typer.Option(min=0, help="Run at most so many cells. [dim]default: all[/]")
     ] = None,
@@ -92,7 +100,15 @@ def sweep(
         started_executor(executor, resources, plugins) as started,
     ):
         assert started is not None
-        result = run_sweep(cells, place, started, watcher, limit=limit, retry_failed=retry_failed)
+        result = run_sweep(
+            cells,
+            place,
+            started,
+            watcher,
+            limit=limit,
+            retry_failed=retry_failed,
+            by_layer=by_layer,
+        )
     _print_result(result, out)
     page = None
     if result.done:
