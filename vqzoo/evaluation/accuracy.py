@@ -146,6 +146,7 @@ def agreement(
     batch_size: int | None = None,
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
+    answers: Tensor | None = None,
 ) -> Agreement:
     """Compare two networks on the same images, without labels.
 
@@ -159,6 +160,7 @@ def agreement(
         batch_size: images per batch.
         device: where to run both networks.
         progress: called after each batch.
+        answers: what `answers_of` gave for the dense network, which then does not run.
 
     Raises:
         UsageError: `open_data` refuses the data, the networks differ in their classes, or one
@@ -174,7 +176,11 @@ def agreement(
     with evaluating(dense, device), evaluating(compressed, device):
         for x, _ in _counted(opened, progress):
             x = x.to(device)
-            p, q = logits_of(dense, x).double(), logits_of(compressed, x).double()
+            if answers is None:
+                p = logits_of(dense, x).double()
+            else:
+                p, answers = answers[: len(x)].to(device).double(), answers[len(x) :]
+            q = logits_of(compressed, x).double()
             if p.shape != q.shape:
                 raise UsageError(
                     f"models of {p.shape[1]} and of {q.shape[1]} classes cannot be compared"
@@ -192,6 +198,26 @@ def agreement(
         kl=float(torch.cat(divergence).mean()),
         logit_change=float(torch.cat(changes).mean()),
     )
+
+
+def answers_of(
+    network: nn.Module,
+    data: Data,
+    *,
+    device: torch.device | str = "cpu",
+    progress: Progress | None = None,
+) -> Tensor:
+    """The logits of a network for all images of its data: (images, classes), on the CPU.
+
+    Raises:
+        UsageError: the network returns something else than logits.
+        VqzooError: the data cannot be read, or the network fails on the images.
+    """
+    network = as_network(network)
+    with evaluating(network, device):
+        return torch.cat(
+            [logits_of(network, x.to(device)).cpu() for x, _ in _counted(data, progress)]
+        )
 
 
 def paired_difference(a: Evaluation, b: Evaluation) -> PairedDifference:

@@ -149,9 +149,9 @@ def at_work(cell: Cell) -> Iterator[tuple[Cell, LogWatcher]]:
 def _on_this_machine(cell: Cell) -> Cell:
     if cell.store is None:
         return cell
-    cache = cache_folder().resolve()
-    home = cache / "sweeps" / sha256_text(cell.store.url)[:16]
-    shared = cell.shared and replace(cell.shared, folder=cache)
+    # Evaluations are found by the path of their images: what is shared belongs to one sweep.
+    home = cache_folder().resolve() / "sweeps" / sha256_text(cell.store.url)[:16]
+    shared = cell.shared and replace(cell.shared, folder=home / cell.shared.folder)
     directory = cell.directory if cell.directory.is_dir() else Path.cwd()
     return replace(
         cell, folder=home / cell.folder, log=home / cell.log, shared=shared, directory=directory

@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from vqzoo.data.evaluation_data import Data
 from vqzoo.evaluation.accuracy import Evaluation, agreement, evaluate
@@ -27,6 +27,7 @@ class Baseline:
         device: where to evaluate.
         evaluation: its accuracy; None without labelled images.
         seconds: time that the evaluation took.
+        answers: its logits for the images, (images, classes), where they are known already.
     """
 
     network: nn.Module
@@ -34,6 +35,7 @@ class Baseline:
     device: torch.device
     evaluation: Evaluation | None
     seconds: float
+    answers: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,14 @@ def measure_against(
     if data is not None and (agree or accuracy is None):
         with watcher.images("comparing with the dense model") as steps:
             alike = agreement_record(
-                agreement(baseline.network, compressed, data, device=device, progress=steps)
+                agreement(
+                    baseline.network,
+                    compressed,
+                    data,
+                    device=device,
+                    progress=steps,
+                    answers=baseline.answers,
+                )
             )
     return BeforeAfter(accuracy, alike, baseline.seconds + time.perf_counter() - start)
 

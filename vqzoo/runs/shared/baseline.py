@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from uuid import uuid4
@@ -19,6 +20,7 @@ from vqzoo.progress import Watcher
 from vqzoo.runs.before_after import Baseline, measure_baseline
 from vqzoo.runs.fields.reading import reading_fields
 from vqzoo.runs.recipe import Recipe
+from vqzoo.runs.shared.answers import known_answers
 from vqzoo.storage.shared import SharedFolder
 
 _MOST_BYTES = 64 << 20  # of an evaluation's file
@@ -42,10 +44,27 @@ def baseline_of(
         watcher: receives progress.
         shared: the folder; None measures anew.
     """
-    if shared is None or data is None or not data.labelled:
+    if shared is None or data is None:
         return measure_baseline(dense.module, data, device, watcher)
-    name = f"dense/{_digest(recipe, dense, device)}.json"
-    start = time.perf_counter()
+    digest, start = _digest(recipe, dense, device), time.perf_counter()
+    baseline = _measured(digest, dense, data, device, watcher, shared)
+    if data.images is None or (data.labelled and recipe.budget is None):
+        return baseline
+    answers = known_answers(digest, dense.module, data, device, watcher, shared)
+    return replace(baseline, answers=answers, seconds=time.perf_counter() - start)
+
+
+def _measured(
+    digest: str,
+    dense: OpenedModel,
+    data: Data,
+    device: torch.device,
+    watcher: Watcher,
+    shared: SharedFolder,
+) -> Baseline:
+    if not data.labelled:
+        return measure_baseline(dense.module, data, device, watcher)
+    name, start = f"dense/{digest}.json", time.perf_counter()
     path = shared.find(name, _MOST_BYTES)
     if (evaluation := _load(path, data)) is not None:
         return Baseline(dense.module, data, device, evaluation, time.perf_counter() - start)

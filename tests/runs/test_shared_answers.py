@@ -1,0 +1,82 @@
+"""Runs that share a folder ask the dense network once, and come to the same figures."""
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.numpy import save_file
+
+from vqzoo.progress import SilentWatcher, Steps
+from vqzoo.report.measured import AgreementRecord
+from vqzoo.runs.recipe import make_recipe
+from vqzoo.runs.run import run
+from vqzoo.storage.shared import SharedFolder
+from vqzoo.storage.store import Store
+
+
+class Heard(SilentWatcher):
+    """Remembers what goes over images."""
+
+    def __init__(self) -> None:
+        self.passes: list[str] = []
+
+    def images(self, text: str) -> AbstractContextManager[Steps]:
+        self.passes.append(text)
+        return super().images(text)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("images")
+    random = np.random.default_rng(5)
+    for index in range(6):
+        pixels = random.integers(256, size=(170, 180, 3)).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / f"{index}.png")
+    return folder
+
+
+def agreement_of(
+    data: Path, folder: Path, shared: SharedFolder | None, **fields: Any
+) -> tuple[AgreementRecord, list[str]]:
+    recipe = make_recipe(
+        {"model": "test_resnet", "weights": "random", "method": "km", "options": {"k": 4},
+         "layers": ["fc"], "data": f"imagefolder:{data}", **fields}
+    )  # fmt: skip
+    heard = Heard()
+    record = run(recipe, heard, out=folder, shared=shared).record
+    assert record.agreement is not None
+    return record.agreement, heard.passes
+
+
+def test_answers_to_images_without_labels_are_computed_once(images: Path, tmp_path: Path) -> None:
+    store = Store(f"file://{tmp_path}/store")
+    here, there = SharedFolder(tmp_path / "here", store), SharedFolder(tmp_path / "there", store)
+    plain, _ = agreement_of(images, tmp_path / "plain", None)
+    first, passes = agreement_of(images, tmp_path / "first", here)
+    assert passes == ["asking the dense model", "comparing with the dense model"]
+    second, passes = agreement_of(images, tmp_path / "second", here)
+    assert passes == ["comparing with the dense model"]
+    third, passes = agreement_of(images, tmp_path / "third", there)  # another machine
+    assert passes == ["comparing with the dense model"]
+    assert plain == first == second == third
+    _, passes = agreement_of(images, tmp_path / "fewer", here, images=5)
+    assert passes[0] == "asking the dense model"
+
+
+@pytest.mark.parametrize("damage", ["truncated", "other"])
+def test_damaged_answers_are_computed_anew(damage: str, images: Path, tmp_path: Path) -> None:
+    shared = SharedFolder(tmp_path / "shared")
+    first, _ = agreement_of(images, tmp_path / "first", shared)
+    (file,) = (tmp_path / "shared/answers").iterdir()
+    good = file.read_bytes()
+    if damage == "truncated":
+        file.write_bytes(good[:-3])
+    else:
+        save_file({"logits": np.zeros((5, 1000), np.float32)}, file)
+    second, passes = agreement_of(images, tmp_path / "second", shared)
+    assert passes[0] == "asking the dense model"
+    assert second == first
+    assert file.read_bytes() == good
