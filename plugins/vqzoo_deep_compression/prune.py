@@ -12,8 +12,10 @@ from vqzoo_deep_compression.survivors import (
     PruningOptions,
     count_survivors,
     gaps_part,
+    rows_at_a_time,
     scatter,
     survivors,
+    survivors_in_rows,
 )
 
 
@@ -72,3 +74,11 @@ class Prune(Quantizer):
     def decode(self, code: Code, params: Mapping[str, Tensor], out: Tensor | None = None) -> Tensor:
         """The same, written to `out`."""
         return scatter(code, params["values"].reshape(-1), out)
+
+    def row_step(self, code: Code) -> int:
+        """An eighth of the rows."""
+        return rows_at_a_time(code)
+
+    def rows(self, code: Code, start: int, stop: int) -> Code:
+        """The survivors in these rows."""
+        return survivors_in_rows(code, start, stop, "values")

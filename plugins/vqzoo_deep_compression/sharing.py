@@ -19,8 +19,10 @@ from vqzoo_deep_compression.survivors import (
     PruningOptions,
     count_survivors,
     gaps_part,
+    rows_at_a_time,
     scatter,
     survivors,
+    survivors_in_rows,
 )
 
 CONV_BITS, DENSE_BITS = 8, 5
@@ -98,6 +100,14 @@ class DeepCompression(Quantizer):
         codes, codebook = code.indices("codes"), params["codebook"]
         values = decode_scalar(codes[None], codebook, codebook.new_empty(1, len(codes)))[0]
         return scatter(code, values, out)
+
+    def row_step(self, code: Code) -> int:
+        """An eighth of the rows."""
+        return rows_at_a_time(code)
+
+    def rows(self, code: Code, start: int, stop: int) -> Code:
+        """The survivors in these rows."""
+        return survivors_in_rows(code, start, stop, "codes")
 
     def stages(self, options: DeepCompressionOptions) -> Sequence[tuple[str, Mapping[str, Any]]]:
         """Prune and retrain before values are shared (the paper's section 2)."""

@@ -1,16 +1,18 @@
 """The choice of the weights that survive pruning, and their positions."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from vqzoo.numerics.coding.gaps import gaps_of, positions_of
+from vqzoo.numerics.coding.gaps import gaps_of, positions_of, stretch_of
 from vqzoo.plugin import Code, Indices, Options, SkipLayer
 
 CONV_DENSITY, DENSE_DENSITY = 0.35, 0.1
+_PARTS = 8  # of a matrix, that are decoded one after another: finding each takes a pass over gaps
 DENSE_KINDS = ("linear", "attention")  # of layers; all others are treated as convolutions
 
 
@@ -110,3 +112,20 @@ def scatter(code: Code, values: Tensor, out: Tensor | None = None) -> Tensor:
         return flat.scatter(0, positions, values).view(code.shape)
     out.zero_().view(-1)[positions] = values
     return out
+
+
+def rows_at_a_time(code: Code) -> int:
+    """The rows in each part of a matrix."""
+    return -(-code.shape[0] // _PARTS)
+
+
+def survivors_in_rows(code: Code, start: int, stop: int, name: str) -> Code:
+    """The code of rows `start` to `stop` - 1, whose survivors have their values, or codes of these,
+    in part `name`."""
+    gaps, n = code.require_indices("gaps", (-1,)), code.shape[1]
+    stretch = stretch_of(gaps.values, gaps.bits, start * n, stop * n)
+    parts = {
+        "gaps": gaps_part(stretch.positions, gaps.bits).to(gaps.values.device),
+        name: code.parts[name].narrow(0, stretch.first, stretch.last),
+    }
+    return replace(code, shape=(stop - start, n), parts={**code.parts, **parts})

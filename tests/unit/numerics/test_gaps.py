@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from vqzoo_deep_compression.survivors import largest
 
-from vqzoo.numerics.coding.gaps import gaps_of, positions_of
+from vqzoo.numerics.coding.gaps import gaps_of, positions_of, stretch_of
 
 
 @given(
@@ -18,6 +18,24 @@ def test_gaps_decode_to_the_positions(positions: list[int], bits: int) -> None:
     assert positions_of(gaps, bits).tolist() == positions
     if len(gaps):
         assert 0 <= int(gaps.min()) <= int(gaps.max()) < 1 << bits
+
+
+@given(
+    st.sets(st.integers(0, 500), max_size=60).map(sorted),
+    st.integers(1, 8),
+    st.integers(0, 510),
+    st.integers(0, 510),
+)
+def test_a_stretch_has_the_positions_in_it(
+    positions: list[int], bits: int, start: int, stop: int
+) -> None:
+    start, stop = min(start, stop), max(start, stop)
+    gaps = gaps_of(torch.tensor(positions, dtype=torch.int64), bits)
+    stretch = stretch_of(gaps, bits, start, stop)
+    inside = [position for position in positions if start <= position < stop]
+    assert stretch.positions.tolist() == [position - start for position in inside]
+    assert stretch.last - stretch.first == len(inside)
+    assert positions[stretch.first : stretch.last] == inside
 
 
 @given(st.sets(st.integers(0, 500), max_size=40).map(sorted), st.integers(1, 8))
