@@ -41,7 +41,7 @@ EXTRAS = {
         "slurm",
         "observe",
         "cluster-test",
-    ),  # fmt: skip
+    ),
     "tests/benchmarks": ("test", "cuda-bench", "codec-bench", "ray"),
 }
 

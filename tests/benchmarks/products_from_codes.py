@@ -20,7 +20,7 @@ from vqzoo.plugin import Code, Floats, Indices, MethodCode
 from vqzoo.plugin.manager import installed_plugins
 
 LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], tuple[int, ...]]] = {
-    "fc6": (lambda: nn.Linear(9216, 4096), (9216,), (1, 2, 3, 8, 16, 24)),
+    "fc6": (lambda: nn.Linear(9216, 4096), (9216,), (1, 2, 8, 16)),
     "vit_b.fc1": (lambda: nn.Linear(768, 3072), (197, 768), (1,)),
     "resnet50.1x1": (lambda: nn.Conv2d(1024, 2048, 1), (1024, 7, 7), (1, 8)),
     "resnet50.3x3": (lambda: nn.Conv2d(512, 512, 3, padding=1), (512, 7, 7), (1, 8)),

@@ -21,7 +21,7 @@ from vqzoo.runs.run import run
 from vqzoo.testing import check_engine
 
 ray = pytest.importorskip("ray")
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 NODE = "__import__('ray').get_runtime_context().get_node_id()"
 SLOW_NODE = f"__import__('time').sleep(0.3) or {NODE}"
@@ -32,14 +32,16 @@ engine = installed_plugins().engines.get("ray").item
 def cluster() -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
-    cluster = Cluster(
-        initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False}
-    )
-    cluster.add_node(num_cpus=1)
-    try:
-        yield cluster
-    finally:
-        cluster.shutdown()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_worker_niceness", "0")  # else workers starve on a busy machine
+        cluster = Cluster(
+            initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False}
+        )
+        cluster.add_node(num_cpus=1)
+        try:
+            yield cluster
+        finally:
+            cluster.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -100,12 +102,18 @@ def test_a_worker_that_is_killed_costs_nothing(executor: Executor, tmp_path: Pat
 
 def test_nodes_come_and_go(cluster: Any, executor: Executor) -> None:
     leaving = cluster.add_node(num_cpus=2)
-    calls = [executor.submit(eval, SLOW_NODE) for _ in range(24)]
-    until(lambda: any(call.done() and call.result() == leaving.node_id for call in calls))
+    calls: list[Future[Any]] = []
+
+    def one_has_run_on_the_node() -> bool:
+        """How soon a new node takes calls is the scheduler's affair: some always wait for one."""
+        while sum(not call.done() for call in calls) < 12:
+            calls.append(executor.submit(eval, SLOW_NODE))
+        return any(call.done() and call.result() == leaving.node_id for call in calls)
+
+    until(one_has_run_on_the_node)
     cluster.remove_node(leaving, allow_graceful=False)
     arriving = cluster.add_node(num_cpus=2)
     nodes = [call.result(300) for call in calls]
-    assert len(nodes) == 24
     assert leaving.node_id in nodes
     run_until(executor, lambda seen: arriving.node_id in seen)
     cluster.remove_node(arriving)
@@ -130,9 +138,14 @@ def test_a_cancelled_future_cancels_its_task(executor: Executor, tmp_path: Path)
     assert endless.cancel()
     ends = [executor.submit(pow, i, 2) for i in range(4)]  # more than the nodes run at once
     assert not wait(ends, 300).not_done
+    until(lambda: stands(path))
+
+
+def stands(path: Path) -> bool:
+    """Whether nobody writes a file: for 50 times as long as there is between two beats."""
     size = path.stat().st_size
-    time.sleep(0.3)
-    assert path.stat().st_size == size
+    time.sleep(1)
+    return path.stat().st_size == size
 
 
 def test_needs_that_no_node_has_are_told(cluster: Any) -> None:

@@ -14,7 +14,7 @@ from vqzoo.plugin.manager import installed_plugins
 from vqzoo.testing import check_engine
 
 pytest.importorskip("submitit")
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 engine = installed_plugins().engines.get("slurm").item
 
@@ -96,7 +96,9 @@ def test_ctrl_c_cancels_jobs(slurm: Path, tmp_path: Path) -> None:
     executor = engine.start(f"gpu,folder={tmp_path}/files", CallResources(cpus=1))
     path = tmp_path / "begun"
     endless = executor.submit(exec, f"open({str(path)!r}, 'x'); __import__('time').sleep(600)")
+    deadline = time.monotonic() + 300
     while not path.exists():
+        assert time.monotonic() < deadline
         time.sleep(0.05)
     executor.shutdown(cancel_futures=True)
     assert isinstance(endless.exception(), WorkerLost)

@@ -3,6 +3,7 @@
 import http.client
 import json
 import re
+import shutil
 import threading
 from html.parser import HTMLParser
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from records import HOSTILE, write_report, write_reports
 
+from vqzoo.artifact.files import sha256_file
 from vqzoo.errors import ArtifactError, UsageError
 from vqzoo.page import library
 from vqzoo.page.serve import page_server
@@ -112,6 +114,39 @@ def test_damaged_artifacts_are_named_and_left_out(
     assert data_of(page.path.read_text())["problems"] == [[p.name, p.reason] for p in page.problems]
     with pytest.raises(ArtifactError, match="malformed at 'weights'"):
         write_page([runs / "less"], tmp_path / "report.html")
+
+
+def test_figures_of_retrieval_are_those_beside_the_artifacts(
+    tmp_path: Path, made: Path, record: dict[str, Any]
+) -> None:
+    runs = tmp_path / "runs"
+    for name in ("pq-8x", "pq-16x"):
+        shutil.copytree(made, runs / name)
+    point = {
+        "method": "pq", "ratio_layers": 8.0, "ratio_file": 6.0, "map": 90.5, "change": -0.25,
+        "ci95": 0.125, "asymmetric_map": 90.0, "asymmetric_change": -0.75, "asymmetric_ci95": 0.25,
+        "folder": "pq-8x", "sha256": sha256_file(made / "vqzoo.safetensors"),
+    }  # fmt: skip
+    other = {**point, "folder": "pq-16x", "sha256": "0" * 64}  # of a file that was replaced
+    comparison = {"data": "fmnist", "queries": 2500, "dense_map": 90.75, "points": [point, other]}
+    (runs / "retrieval.json").write_text(json.dumps(comparison))
+    page = write_page([runs], tmp_path / "report.html")
+    first, second = data_of(page.path.read_text())["runs"][::-1]
+    assert (first["name"], second["name"]) == ("pq-8x", "pq-16x")
+    assert (first["map"], first["dense_map"], first["map_lost"]) == (90.5, 90.75, 0.25)
+    assert (first["across_map"], first["across_lost"], first["across_ci95"]) == (90.0, 0.75, 0.25)
+    assert first["map_on"] == "2,500 queries of fmnist"
+    assert {key: None for key in first if "map" in key} == {
+        k: second[k] for k in first if "map" in k
+    }
+    (runs / "retrieval.json").write_text(
+        json.dumps({**comparison, "points": [{"folder": HOSTILE}]})
+    )
+    page = write_page([runs], tmp_path / "report.html")
+    assert page.runs == 2
+    (problem,) = page.problems
+    assert problem.name == "runs/retrieval.json"
+    assert "malformed at 'points.0" in problem.reason
 
 
 def test_a_record_of_another_weights_file_is_left_out(tmp_path: Path, artifact: Path) -> None:

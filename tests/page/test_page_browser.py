@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from records import HOSTILE, write_report, write_reports
 
+from vqzoo.artifact.files import sha256_file
 from vqzoo.page.write import make_page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -65,6 +66,32 @@ def rows(page: Any, column: str = "Folder") -> list[str]:
             row => row.children[titles.indexOf(title)].textContent);
     }"""
     return page.evaluate(script, column)
+
+
+def test_figures_of_retrieval_have_an_axis_and_columns(
+    browser: Any, made: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(made, tmp_path / "runs/pq-8x")
+    shutil.copytree(made, tmp_path / "runs/other")
+    point = {
+        "map": 90.5, "change": -0.25, "ci95": 0.125, "asymmetric_map": 90.0, "folder": "pq-8x",
+        "asymmetric_change": -0.75, "asymmetric_ci95": 0.25,
+        "sha256": sha256_file(made / "vqzoo.safetensors"),
+    }  # fmt: skip
+    comparison = {"data": "fmnist", "queries": 2500, "dense_map": 90.75, "points": [point]}
+    (tmp_path / "runs/retrieval.json").write_text(json.dumps(comparison))
+    page, problems = open_page(browser, tmp_path / "runs")
+    page.wait_for_selector("#runs tbody tr")
+    assert sorted(rows(page, "mAP lost")) == ["0.25 ± 0.13", "–"]
+    page.select_option("#y", "map_lost")
+    page.wait_for_function(f"document.querySelectorAll('{POINTS}').length === 1")
+    page.goto(page.url + "#artifact-1")
+    page.wait_for_selector("#details-title")
+    text = page.locator("#details dl.facts").inner_text()
+    assert "90.50%, dense 90.75%; lost 0.25 ± 0.13" in text
+    assert "90.00%; lost 0.75 ± 0.25" in text
+    page.context.close()
+    assert problems == []
 
 
 def test_the_chart_and_the_tables_show_every_run(page: Any) -> None:

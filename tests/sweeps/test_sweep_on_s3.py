@@ -12,7 +12,7 @@ from vqzoo.cli.main import app
 
 pytest.importorskip("s3fs")
 moto_server = pytest.importorskip("moto.server")
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 GRID = """
 models: [mobilenet_mini.fmnist]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from vqzoo.budget.methods import is_fixed, price_option
-from vqzoo.budget.search import Question, last_within
+from vqzoo.budget.search import MOST, Question, last_within
 from vqzoo.budget.task import Limit, Task
 from vqzoo.budget.trials import Trial, Trials
 from vqzoo.compression.selection import LayerPlan
@@ -21,6 +21,7 @@ _SIZE_SHARE = 0.01  # of the size that a file may stay below it
 _LOSS_SHARE = 0.05  # of the loss on held-out images that a network may stay below it
 _DROP_NOISE = 0.1  # points of top-1 below which differences mean nothing
 _LOW_RATE_SLOPE = 0.35  # of ln(size) over -ln(price)
+_MOST_FINETUNED = 5  # networks that are fine-tuned in a search
 _FIRST_PRICE = 1e-6  # where no method has a default
 
 
@@ -115,7 +116,11 @@ class _Search:
     def in_sequence(self, price: float, chosen: Trial) -> Trial:
         """Try a price with the methods of a trial and statistics behind compressed layers, and tell
         the user."""
-        return self._tried(self.trials.in_sequence(price, chosen), "layer behind layer, ")
+        return self._tried(self.trials.again(price, chosen), "layer behind layer, ")
+
+    def finetuned(self, price: float, chosen: Trial) -> Trial:
+        """Try a price with the methods of a trial and fine-tuning, and tell the user."""
+        return self._tried(self.trials.again(price, chosen, finetune=True), "fine-tuned, ")
 
     def _tried(self, trial: Trial, how: str = "") -> Trial:
         self.steps.append(trial.step)
@@ -127,8 +132,8 @@ class _Search:
         text = megabytes(trial.step.bytes)
         if held_out is not None:
             text += f", KL {nats(held_out.kl)}"
-            if held_out.drop is not None:
-                text += f", {-held_out.drop:+.2f} points"
+            if held_out.drop_bound is not None:
+                text += f", up to {held_out.drop_bound:.2f} points lost"
         if len(trial.methods) > 1:
             text += f" ({methods_text(trial.methods)})"
         return text
@@ -209,6 +214,12 @@ def _of_loss(search: _Search) -> tuple[Trial, str | None]:
     if task.sequential and best is not None:
         at = partial(search.in_sequence, chosen=best)
         best = _smallest_that_keeps(search, at, best.step.price, None)
+    if task.finetune is not None and best is not None:
+        at = partial(search.finetuned, chosen=best)
+        tuned = _smallest_that_keeps(search, at, best.step.price, None, most=_MOST_FINETUNED)
+        if tuned is not None:
+            return tuned, None
+        return best, "Fine-tuned networks did not keep the limit: this one did before fine-tuning."
     if best is None:
         least = min(search.steps, key=lambda step: _gap(search.limit, step))
         raise UsageError(
@@ -221,7 +232,11 @@ def _of_loss(search: _Search) -> tuple[Trial, str | None]:
 
 
 def _smallest_that_keeps(
-    search: _Search, at: Callable[[float], Trial], first: float, known: Trial | None
+    search: _Search,
+    at: Callable[[float], Trial],
+    first: float,
+    known: Trial | None,
+    most: int = MOST,
 ) -> Trial | None:
     """The smallest of the files that keep the limit, of those that a phase of the search tries and
     the one that is known.
@@ -231,6 +246,7 @@ def _smallest_that_keeps(
         at: tries a price.
         first: the price to begin with.
         known: a trial that may be the answer.
+        most: prices to try.
     """
     best, sizes = known, dict[float, int]()
 
@@ -253,6 +269,7 @@ def _smallest_that_keeps(
         first=start,
         slope=1.0,
         near=-math.log(1 - _LOSS_SHARE),
+        most=most,
     )
     last_within(question, gap_at, enough)
     return best
@@ -274,9 +291,9 @@ def _gap(limit: Limit, step: PriceStep) -> float:
         kl = step.held_out.kl
         return math.inf if kl is None else math.log(max(kl, 1e-300) / limit.max_kl)
     assert limit.max_drop is not None
-    assert step.held_out.drop is not None
+    assert step.held_out.drop_bound is not None
     # Logarithms, as losses are powers of the price; noise around 0 is levelled.
-    drop = max(step.held_out.drop, 0.0)
+    drop = max(step.held_out.drop_bound, 0.0)
     return math.log((drop + _DROP_NOISE) / (limit.max_drop + _DROP_NOISE))
 
 
@@ -284,7 +301,7 @@ def _loss_text(limit: Limit, step: PriceStep) -> str:
     assert step.held_out is not None
     if limit.max_kl is not None:
         return "answers" if step.held_out.kl is None else f"{step.held_out.kl:.3g} nats"
-    return f"{step.held_out.drop:.2f} points of top-1"
+    return f"up to {step.held_out.drop_bound:.2f} points of top-1"
 
 
 def _open_weights(task: Task) -> int:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from vqzoo.data.batches import Data
 from vqzoo.evaluation.accuracy import evaluating
 from vqzoo.evaluation.answers import logits_of
+from vqzoo.evaluation.expected_drop import expected_drop, fitted_sharpness
 from vqzoo.evaluation.statistics import paired_points
 from vqzoo.progress import Steps, Watcher
 from vqzoo.report.budget import HeldOutRecord
@@ -28,22 +29,28 @@ class HeldOut:
         self._device = device
         self._watcher = watcher
         self._dense, self._labels = self._answers(dense, "answers of the dense model")
+        self._sharpness = (
+            None if self._labels is None else fitted_sharpness(self._dense, self._labels)
+        )
 
     def judge(self, network: nn.Module) -> HeldOutRecord:
         """How far a network's answers are from the dense network's."""
         answers, _ = self._answers(network, "judging on held-out images")
         kl = F.kl_div(answers, self._dense, reduction="batchmean", log_target=True)
-        drop = ci95 = None
-        if self._labels is not None:
+        drop = ci95 = expected = None
+        if self._labels is not None and self._sharpness is not None:
             before, after = (self._correct(a, self._labels) for a in (self._dense, answers))
             paired = paired_points(after, before)
             drop, ci95 = paired.points, paired.half_width
+            expected = expected_drop(self._dense, answers, self._sharpness)
         return HeldOutRecord(
             data=self.data.name,
             images=len(answers),
             kl=max(float(kl), 0.0) if math.isfinite(kl) else None,
             drop=drop,
             ci95=ci95,
+            expected_drop=None if expected is None else expected.points,
+            drop_bound=None if expected is None else expected.bound,
         )
 
     def _answers(self, network: nn.Module, text: str) -> tuple[Tensor, Tensor | None]:

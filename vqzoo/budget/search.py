@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-_MOST = 24  # measurements
+MOST = 24  # measurements
 _NARROWEST = 1e-4  # bracket, of logarithms of prices
 _LEAST_STEP, _LARGEST_STEP = 0.05, math.log(1e4)
 
@@ -27,6 +27,7 @@ class Question:
         first: where to begin.
         slope: of the gap, a guess for the second place.
         near: how far below 0 the gap of an answer may be.
+        most: measurements.
     """
 
     low: float
@@ -34,6 +35,7 @@ class Question:
     first: float
     slope: float
     near: float
+    most: int = MOST
 
 
 def last_within(
@@ -57,7 +59,7 @@ def last_within(
     before: Point | None = None
     one_side = 0  # measurements in a row on the same side of the limit
     place: float | None = min(max(question.first, question.low), question.high)
-    for _ in range(_MOST):
+    for _ in range(question.most):
         assert place is not None
         point = Point(place, gap_at(place))
         same = before is not None and (before.gap <= 0) == (point.gap <= 0)

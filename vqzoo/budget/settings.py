@@ -9,7 +9,7 @@ from vqzoo.budget.file_size import parse_size, size_field
 from vqzoo.command_options import CommandOption
 
 BUDGET_REST: Rest = "float16"  # how a file under a budget stores what stays dense, by default
-HELD_OUT_IMAGES = 2000
+HELD_OUT_IMAGES = 5000
 
 _PANEL = "Budget: one price of a bit for the whole network"
 # The fields that choose the price, and their options; a recipe has at most one of them.
@@ -51,8 +51,8 @@ class BudgetSettings(BaseModel):
         Field(ge=0, lt=100),
         CommandOption(
             "--max-drop",
-            help="The smallest file that loses at most so many points of top-1, on labelled images "
-            "held out of calibration.",
+            help="The smallest file that loses at most so many points of top-1, with 95% "
+            "confidence, by labelled images held out of calibration.",
             panel=_PANEL,
         ),
     ] = None
@@ -94,7 +94,7 @@ class BudgetSettings(BaseModel):
         return self
 
     def check_beside(self, *, ratio: bool, finetune: bool) -> None:
-        """Refuse a budget beside a ratio, or one that is judged before fine-tuning.
+        """Refuse a budget beside a ratio, or a number of held-out images beside fine-tuning.
 
         Raises:
             ValueError: says what to do.
@@ -103,10 +103,10 @@ class BudgetSettings(BaseModel):
             raise ValueError(
                 f"{self.budget} and --ratio both choose what layers are made of: give one"
             )
-        if self.held_out and finetune:
+        if finetune and "held_out_images" in self.model_fields_set:
             raise ValueError(
-                f"{self.budget} judges a network before it is fine-tuned: fine-tune with --size "
-                "or --lambda"
+                f"{self.budget} beside fine-tuning is measured on the images that validate "
+                "fine-tuning: leave held_out_images out"
             )
 
     @property

@@ -1,6 +1,6 @@
 """What is compressed under a budget, and what the budget is."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +10,7 @@ from vqzoo.artifact.schema import Layout, Rest
 from vqzoo.compression.selection import LayerPlan
 from vqzoo.compression.workers.pool import LayerWorkers
 from vqzoo.data.batches import Data
+from vqzoo.plugin.code import MethodCode
 from vqzoo.plugin.manager import Plugins
 
 
@@ -33,6 +34,8 @@ class Task:
         sequential: gather H behind the layers compressed before, at the price that is found.
         repair: images to repair the network with before it is judged, if any.
         held_out: images that judge the network; a limit on its loss needs them.
+        finetune: given a price and the code of each layer at it, fine-tunes the network and returns
+            it decoded; None if what is judged is not fine-tuned.
         keep_going: leave a layer dense if its plugin fails, and continue.
         keep_going_option: how the user asks for that, for the error message.
         workers: where layers are compressed; None for this process.
@@ -53,6 +56,7 @@ class Task:
     sequential: bool
     repair: Data | None
     held_out: Data | None
+    finetune: Callable[[float, Mapping[str, MethodCode]], nn.Module] | None
     keep_going: bool
     keep_going_option: str
     workers: LayerWorkers | None = None

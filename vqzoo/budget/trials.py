@@ -5,28 +5,23 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
-from torch import Tensor, nn
-
 from vqzoo.artifact.file_size import network_bytes
 from vqzoo.budget.candidate import Candidate, declared, make_candidate
-from vqzoo.budget.held_out import HeldOut
 from vqzoo.budget.hull import cheapest, cost
+from vqzoo.budget.judge import Judge
 from vqzoo.budget.ladder import RATIOS, Ladder, rungs
 from vqzoo.budget.methods import at_price, is_fixed, price_option
 from vqzoo.budget.task import Task
-from vqzoo.calibration.repair import repair_with
 from vqzoo.calibration.second_order.sequential import SequentialStatistics
 from vqzoo.calibration.statistics import layer_statistics
 from vqzoo.compression.model import compress_each, nothing_compressed
 from vqzoo.compression.norms.folding import merge_norms
-from vqzoo.compression.plugin_calls import Statistics, decode_new
-from vqzoo.compression.rest import with_rounded_rest
+from vqzoo.compression.plugin_calls import Statistics
 from vqzoo.compression.selection import LayerPlan, MethodChoice
-from vqzoo.compression.view import copy_with_weights, weight_key
 from vqzoo.compression.work import NOT_REACHED
 from vqzoo.errors import PluginError
 from vqzoo.progress import Watcher
-from vqzoo.report.budget import HeldOutRecord, PriceStep
+from vqzoo.report.budget import PriceStep
 
 _MOST_RUNGS = 6  # of a ladder, tried at a price beside methods that know it
 
@@ -75,9 +70,7 @@ class Trials:
         self._fixed: dict[int, Candidate] = {}
         self._skipped: dict[str, str] = {}
         self._ladders: dict[tuple[int, str], Ladder] = {}
-        self._held_out: HeldOut | None = None
-        if task.held_out is not None:
-            self._held_out = HeldOut(task.model, task.held_out, task.device, watcher)
+        self._judge = Judge(task, watcher)
 
     @property
     def has_ladders(self) -> bool:
@@ -123,13 +116,15 @@ class Trials:
                     changed = True
         return self._trial(price, layers) if trial is None or changed else trial
 
-    def in_sequence(self, price: float, trial: Trial) -> Trial:
-        """The network at a price with each layer's method in a trial, each layer calibrated behind
-        the compressed ones before it; losses are predicted as without that.
+    def again(self, price: float, trial: Trial, *, finetune: bool = False) -> Trial:
+        """The network at a price with each layer's method in a trial. If the task is sequential,
+        each layer is calibrated behind the compressed ones before it; losses are predicted as
+        without that.
 
         Args:
             price: what methods that know the price get.
             trial: the methods; options of those that know no price stay.
+            finetune: whether to fine-tune the network before it is judged.
 
         Raises:
             NothingCompressed: no layer could be compressed.
@@ -142,22 +137,32 @@ class Trials:
             if option is not None and not is_fixed(plan.choice, self._task.plugins):
                 choice = replace(choice, options={**choice.options, option: price})
             plans[index] = replace(plan, choice=choice)
-        return self._trial(price, self._compress(plans, in_sequence=True))
+        layers = self._compress(plans, in_sequence=self._task.sequential)
+        return self._trial(price, layers, finetune=finetune)
 
-    def _trial(self, price: float, layers: Mapping[int, Candidate]) -> Trial:
+    def _trial(
+        self, price: float, layers: Mapping[int, Candidate], *, finetune: bool = False
+    ) -> Trial:
         task = self._task
         if not layers:
             raise nothing_compressed(task.plans, self._skipped)
         layers = {index: layers[index] for index in sorted(layers)}
         encoded = [layer.encoded for layer in layers.values()]
-        model = task.model if task.norms is None else merge_norms(task.model)
+        codes = {one.compressed.layer.name: one.compressed.compressed for one in layers.values()}
+        finetuned = None
+        if finetune:
+            assert task.finetune is not None
+            finetuned = task.finetune(price, codes)
+        model = task.model if finetuned is None else finetuned
+        if task.norms is not None:
+            model = merge_norms(model)
         step = PriceStep(
             price=price,
             bytes=network_bytes(model, encoded, task.rest, task.features, task.layout, task.norms),
             predicted_loss=(
                 None if self._statistics is None else sum(layer.loss for layer in layers.values())
             ),
-            held_out=self._judge(layers),
+            held_out=self._judge.judge(codes, finetuned),
         )
         open_bytes = sum(
             layer.encoded.nbytes for index, layer in layers.items() if index not in self._fixed
@@ -296,31 +301,6 @@ class Trials:
             device=task.device,
             progress=self._watcher.layer_step,
         )
-
-    def _judge(self, layers: Mapping[int, Candidate]) -> HeldOutRecord | None:
-        """The network on the images held out, repaired if the task repairs it."""
-        if self._held_out is None:
-            return None
-        task = self._task
-        matrices: dict[str, Tensor] = {}
-        for layer in layers.values():
-            name = layer.compressed.layer.name
-            matrices[name] = decode_new(layer.compressed.compressed, task.plugins, name)
-        network: nn.Module = copy_with_weights(task.model, matrices)
-        if task.repair is not None:
-            network = repair_with(
-                task.repair,
-                task.model,
-                network,
-                matrices,
-                device=task.device,
-                watcher=self._watcher,
-            ).module
-        if task.norms is not None:
-            network = merge_norms(network)
-        if task.rest == "float16":
-            network = with_rounded_rest(network, [weight_key(name) for name in matrices]).module
-        return self._held_out.judge(network)
 
 
 class _WithoutNotes:

@@ -223,6 +223,11 @@ def _budget(record: Record) -> list[tuple[str, str]]:
         if held_out.drop is not None:
             text += f", {points(-held_out.drop, held_out.ci95)} points of top-1"
         lines.append(("held out", f"{text}, on {escape(printable(held_out.data))}"))
+        if held_out.drop_bound is not None:
+            expected, most = (
+                f"{-(value or 0):+.2f}" for value in (held_out.expected_drop, held_out.drop_bound)
+            )
+            lines.append(("", f"{expected} points expected, {most} at worst (95% confidence)"))
     return lines
 
 

@@ -20,14 +20,13 @@ from vqzoo.evaluation.retrieval import Features, Retrieval, beside_dense, extrac
 from vqzoo.models.dense import find_model
 from vqzoo.models.embedded import default_data
 from vqzoo.network.load import load
+from vqzoo.page.retrieval_points import RETRIEVAL_FILE
 from vqzoo.plugin.files import plugin_files
 from vqzoo.plugin.manager import installed_plugins
 from vqzoo.progress import Watcher
 from vqzoo.runs.fields.reading import reading_fields
 from vqzoo.runs.prepare import parse_device
 from vqzoo.runs.recipe import Recipe, make_recipe
-
-_FILE = "retrieval.json"
 
 
 @dataclass(frozen=True)
@@ -122,13 +121,13 @@ def compare_by_retrieval(
         (point.folder, sha256_file(out / point.folder / WEIGHTS_FILE))
         for point in comparison.points
     ]
-    earlier = _earlier_points(out / _FILE, dense.asked_sha256)
+    earlier = _earlier_points(out / RETRIEVAL_FILE, dense.asked_sha256)
     measured = {key: earlier[key] for key in keys if key in earlier}
     for point, key in zip(comparison.points, keys, strict=True):
         if key not in measured:
             measured[key] = measure_point(point, key[1], dense, watcher, out)
-            _write(out / _FILE, comparison, dense, list(measured.values()))
-    return _write(out / _FILE, comparison, dense, [measured[key] for key in keys])
+            _write(out / RETRIEVAL_FILE, comparison, dense, list(measured.values()))
+    return _write(out / RETRIEVAL_FILE, comparison, dense, [measured[key] for key in keys])
 
 
 def _common_recipe(

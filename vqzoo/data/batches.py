@@ -126,6 +126,22 @@ def transformed_batches(
         image, label = load(key)
         return transform(to_eight_bits(image, model_input.mode)), label
 
+    return loaded_batches(sample, keys, batch_size)
+
+
+def loaded_batches(
+    sample: Callable[[Any], tuple[Tensor, int | None]], keys: Iterable[Any], batch_size: int
+) -> Iterator[Batch]:
+    """Load tensors on a few threads, in the order of `keys`, one batch ahead.
+
+    Args:
+        sample: gives the image (C x H x W) and the label behind a key.
+        keys: what `sample` takes.
+        batch_size: images in a batch.
+
+    Raises:
+        VqzooError: some of the images in a batch have labels and others have none.
+    """
     rest = iter(keys)
     with ThreadPoolExecutor(min(8, torch.get_num_threads())) as pool:
 

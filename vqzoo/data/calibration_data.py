@@ -16,6 +16,7 @@ from vqzoo.data.batches import (
     transformed_batches,
 )
 from vqzoo.data.kept_batches import MEMORY, KeptBatches, copy_batch
+from vqzoo.data.kept_pixels import kept_batches
 from vqzoo.data.model_input import ModelInput, input_of
 from vqzoo.data.seeds import epoch_generator
 from vqzoo.data.sources import READ_ALL, ReadOptions, Source, open_training_source, readable_keys
@@ -193,7 +194,8 @@ def _source_data(
 
     def prepare(position: int) -> Iterator[Batch]:
         rest = shuffled[position * BATCH_SIZE :]
-        return transformed_batches(source.load, rest, model_input, BATCH_SIZE)
+        kept = kept_batches(source, rest, model_input, BATCH_SIZE) if position == 0 else None
+        return kept or transformed_batches(source.load, rest, model_input, BATCH_SIZE)
 
     return Data(
         name=source.name,

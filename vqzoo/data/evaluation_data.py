@@ -27,6 +27,7 @@ from vqzoo.data.batches import (
     transformed_batches,
 )
 from vqzoo.data.class_folders import warn_of_order
+from vqzoo.data.kept_pixels import kept_batches
 from vqzoo.data.model_input import ModelInput, input_of
 from vqzoo.data.sources import (
     READ_ALL,
@@ -103,8 +104,11 @@ def open_data(
         chosen, unreadable = readable_keys(source, [keys[i] for i in positions], model_input, read)
 
     def batches() -> Iterator[Batch]:
-        keys = itertools.islice(source.keys, images) if chosen is None else chosen
-        return transformed_batches(source.load, keys, model_input, batch_size)
+        if chosen is None:
+            first = itertools.islice(source.keys, images)
+            return transformed_batches(source.load, first, model_input, batch_size)
+        kept = kept_batches(source, chosen, model_input, batch_size)
+        return kept or transformed_batches(source.load, chosen, model_input, batch_size)
 
     return Data(
         name=source.name,

@@ -78,6 +78,8 @@ class Source:
         name_of: the name of a key's image, without local folders above the data.
         labels: how class folders became labels, for the user; empty for other data.
         ambiguous: see `FolderLabels`.
+        file_of: the file of a key's image; None where images are no files of their own.
+        label_of: the label of a key's image, which is not read; None where only reading tells.
     """
 
     name: str
@@ -90,6 +92,8 @@ class Source:
     name_of: Callable[[Any], str]
     labels: str = ""
     ambiguous: str = ""
+    file_of: Callable[[Any], Path] | None = None
+    label_of: Callable[[Any], int | None] | None = None
 
 
 def open_source(
@@ -200,14 +204,19 @@ def _open_folder(folder: Path, model_input: ModelInput, options: ReadOptions) ->
         name_of=lambda image: image.path.relative_to(folder).as_posix(),
         labels=labels.rule,
         ambiguous=labels.ambiguous,
+        file_of=lambda image: image.path,
+        label_of=partial(_folder_label, labels.classes),
     )
 
 
 def _folder_image(
     labels: dict[str, int] | None, image: ImageFile
 ) -> tuple[Image.Image, int | None]:
-    opened = _open_image(image.path, str(image.path))
-    return opened, None if labels is None else labels[image.folder]
+    return _open_image(image.path, str(image.path)), _folder_label(labels, image)
+
+
+def _folder_label(labels: dict[str, int] | None, image: ImageFile) -> int | None:
+    return None if labels is None else labels[image.folder]
 
 
 def _open_image(file: Path | IO[bytes], name: str) -> Image.Image:

@@ -58,7 +58,8 @@ def _steps(cell: Cell, plugins: Plugins) -> list[Call]:
         network["weights"] = recipe.seed
     steps = [_step("dense", {**network, **_fields(recipe, _MEASURED)}, evaluate_for_cells, cell)]
     if _uses_second_order(recipe, plugins):
-        held_out = recipe.held_out_images if recipe.held_out else None
+        of_calibration = recipe.held_out and recipe.finetune is None
+        held_out = recipe.held_out_images if of_calibration else None
         facts = {**network, **_fields(recipe, _CALIBRATION), "held_out": held_out}
         facts["rules"] = [rule.layers for rule in recipe.rules]
         steps.append(_step("statistics", facts, gather_for_cells, _without_options(cell)))

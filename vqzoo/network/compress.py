@@ -217,6 +217,7 @@ def compress(
             sequential=sequential,
             repair=repair_data,
             held_out=held_out,
+            finetune=None,
             keep_going=keep_going,
             keep_going_option="keep_going=True",
         )

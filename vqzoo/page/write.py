@@ -5,7 +5,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from importlib.metadata import version
 from importlib.resources import files
@@ -18,6 +18,7 @@ from vqzoo.page.collect import Collection, Problem, collect
 from vqzoo.page.contents import LAYER_COLUMNS, run_entry
 from vqzoo.page.examples import ExampleOptions, Examples, find_examples
 from vqzoo.page.library import chart_library
+from vqzoo.page.retrieval_points import retrieval_figures
 from vqzoo.progress import SilentWatcher, Watcher
 
 PAGE_FILE = "report.html"
@@ -82,7 +83,9 @@ def make_page(
     pictures: Sequence[Examples | str | None] = [None] * len(collection.runs)
     if examples is not None:
         pictures = find_examples(collection.runs, examples, watcher or SilentWatcher())
-    return collection, _render(_contents(collection, pictures), library)
+    retrieval, problems = retrieval_figures(collection.runs)
+    collection = replace(collection, problems=(*collection.problems, *problems))
+    return collection, _render(_contents(collection, pictures, retrieval), library)
 
 
 def save_page(text: str, out: Path) -> None:
@@ -105,11 +108,15 @@ def check_page_target(out: Path) -> None:
                 raise UsageError(f"{out} exists and is no page of vqzoo's: choose another --out")
 
 
-def _contents(collection: Collection, pictures: Sequence[Examples | str | None]) -> dict[str, Any]:
+def _contents(
+    collection: Collection,
+    pictures: Sequence[Examples | str | None],
+    retrieval: Sequence[dict[str, Any]],
+) -> dict[str, Any]:
     return {
         "runs": [
-            run_entry(run, examples)
-            for run, examples in zip(collection.runs, pictures, strict=True)
+            run_entry(run, examples) | figures
+            for run, examples, figures in zip(collection.runs, pictures, retrieval, strict=True)
         ],
         "layer_columns": LAYER_COLUMNS,
         "problems": [[problem.name, problem.reason] for problem in collection.problems],

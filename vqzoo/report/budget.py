@@ -18,6 +18,11 @@ class HeldOutRecord(Block):
     """Points of top-1 lost; null without labels."""
     ci95: float | None
     """Half-width of its 95% confidence interval in points; null without labels."""
+    expected_drop: float | None = None
+    """Points of top-1 that the dense network's probabilities expect to be lost; null without
+    labels, and in older records."""
+    drop_bound: float | None = None
+    """With 95% confidence no more than this is lost: what `max_drop` bounds."""
 
 
 class PriceStep(Block):

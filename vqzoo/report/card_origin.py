@@ -81,6 +81,8 @@ def _budget(budget: BudgetRecord) -> str:
     else:
         limit = f"a loss of at most {budget.max_drop or 0:g} points of top-1"
         judged = f"{points(-(held_out.drop or 0), held_out.ci95)} points"
+        if held_out.drop_bound is not None:
+            judged += f", and no more than {held_out.drop_bound:.2f} lost with 95% confidence"
     return (
         f"{text}, chosen for {limit} on {plain(held_out.data)}: there it was {judged}. "
         "The figures above are on other images."

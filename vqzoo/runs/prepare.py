@@ -108,7 +108,7 @@ def prepare(
     with watcher.phase("opening the images"):
         data = open_measured_data(recipe, opened, watcher)
         training = _open_training(recipe, opened, watcher)
-        calibration, held_out = _open_calibration_and_held_out(recipe, opened)
+        calibration, held_out = _open_calibration_and_held_out(recipe, opened, training)
         repair = calibration
         if recipe.repair != recipe.calibrate:
             repair = _open_calibration(recipe.repair, recipe, opened)
@@ -201,12 +201,15 @@ def open_training_images(
 
 
 def _open_calibration_and_held_out(
-    recipe: Recipe, opened: OpenedModel
+    recipe: Recipe, opened: OpenedModel, training: TrainingData | None
 ) -> tuple[Data | None, Data | None]:
-    """The calibration images, and those held out of them, where the recipe has either."""
+    """The calibration images, and those held out of them, where the recipe has either; what is
+    fine-tuned is judged by the images that validate fine-tuning."""
     spec = recipe.calibrate
-    if spec is None or not (recipe.held_out or recipe.recover):
-        return _open_calibration(spec, recipe, opened), None
+    if spec is None or not (recipe.held_out or recipe.recover) or training is not None:
+        held_out = training.validation if training is not None and recipe.held_out else None
+        _check_labels(recipe, held_out)
+        return _open_calibration(spec, recipe, opened), held_out
     calibration, held_out = open_held_out(
         spec,
         opened.module,
@@ -215,12 +218,16 @@ def _open_calibration_and_held_out(
         seed=recipe.seed,
         read=read_options(spec, recipe.class_map, recipe.skip_unreadable),
     )
-    if recipe.max_drop is not None and not held_out.labelled:
+    _check_labels(recipe, held_out)
+    return calibration, held_out
+
+
+def _check_labels(recipe: Recipe, held_out: Data | None) -> None:
+    if recipe.max_drop is not None and held_out is not None and not held_out.labelled:
         raise UsageError(
             f"{held_out.name} has no labels for --max-drop: {held_out.unlabelled}; give --max-kl, "
             "which needs none"
         )
-    return calibration, held_out
 
 
 def _open_calibration(spec: str | None, recipe: Recipe, opened: OpenedModel) -> Data | None:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from vqzoo.artifact.folder import check_target
 from vqzoo.artifact.lock import folder_lock
-from vqzoo.calibration.second_order.kept import statistics_in
 from vqzoo.compression.norms.folding import FoldedNorms
 from vqzoo.data.batches import Data
 from vqzoo.errors import UsageError
@@ -23,6 +22,7 @@ from vqzoo.runs.finish import FinishedRun, RunFacts, finish_run, unreadable_imag
 from vqzoo.runs.prepare import Prepared, parse_device, prepare
 from vqzoo.runs.recipe import Recipe, method_label
 from vqzoo.runs.shared.baseline import baseline_of
+from vqzoo.runs.shared.steps import shared_by_runs
 from vqzoo.runs.stages import compress_in_stages
 from vqzoo.runs.workspace import Workspace, abandon_if_empty, finished_record, open_workspace
 from vqzoo.storage.shared import SharedFolder
@@ -53,7 +53,8 @@ def run(
         fall_back: use an embedded relative of a model whose weights are not available.
         keep_going: leave a layer dense if its plugin fails, and continue.
         shared: a folder that keeps the dense model's evaluation and second-order statistics for
-            other runs on the same model and images.
+            other runs on the same model and images; decoded images then stay in this machine's
+            cache.
         executor: compresses the layers, several at a time, into the same artifact; None compresses
             them one after the other in this process.
 
@@ -64,7 +65,7 @@ def run(
     """
     if executor is not None:
         check_side_by_side(recipe)
-    with plugin_files(recipe.plugins), statistics_in(shared):
+    with plugin_files(recipe.plugins), shared_by_runs(shared):
         return _run(recipe, watcher, out, force, reuse, fall_back, keep_going, shared, executor)
 
 

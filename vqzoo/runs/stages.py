@@ -46,7 +46,7 @@ def compress_in_stages(
         PluginError: a plugin failed, and `keep_going` is false.
         VqzooError: fine-tuning failed.
     """
-    stage_plans = [*_earlier_stages(prepared), prepared.plans]
+    stage_plans = [*earlier_stages(prepared), prepared.plans]
     module, seconds = prepared.opened.module, 0.0
     stages = [StageRecord(method="dense", bytes=dense_bytes(module))]
     for index, plans in enumerate(stage_plans):
@@ -89,7 +89,7 @@ def compress_in_stages(
     )
 
 
-def _earlier_stages(prepared: Prepared) -> list[list[LayerPlan]]:
+def earlier_stages(prepared: Prepared) -> list[list[LayerPlan]]:
     """The plans of every stage but the last; a layer whose method has fewer stages sits out the
     later ones."""
     stages_of_layers: list[list[tuple[str, Mapping[str, Any]]]] = []

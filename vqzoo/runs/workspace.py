@@ -81,9 +81,11 @@ def stage_workspace(work: Workspace, index: int | None) -> Workspace:
     return Workspace(work.target, partial, False)
 
 
-def finetuning_checkpoint(work: Workspace) -> Path:
-    """The file in which fine-tuning saves its state after each epoch."""
-    return work.partial / _LAYERS / "finetuning.pt"
+def finetuning_checkpoint(work: Workspace, price: float | None = None) -> Path:
+    """The file in which fine-tuning saves its state after each epoch; at a price that a search
+    tries, one of its own."""
+    name = "finetuning" if price is None else f"finetuning-{price!r}"
+    return work.partial / _LAYERS / f"{name}.pt"
 
 
 def recovery_folder(work: Workspace) -> Path:

@@ -1,10 +1,8 @@
 """Second-order statistics that stay on disk for the next run on the same network and images."""
 
 import hashlib
-import os
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from uuid import uuid4
@@ -23,6 +21,7 @@ from vqzoo.errors import VqzooError
 from vqzoo.plugin.second_order import SecondOrder
 from vqzoo.plugin.selector import LayerInfo
 from vqzoo.progress import Watcher
+from vqzoo.storage.bounded import drop_oldest, mark_used
 from vqzoo.storage.shared import SharedFolder
 
 KEPT_BYTES = 2 * HESSIAN_BYTES  # of all files together
@@ -112,7 +111,7 @@ def _load(path: Path, layers: Sequence[LayerInfo]) -> dict[str, SecondOrder] | N
     """What `_save` wrote; None if there is nothing, or only a damaged file."""
     try:
         tensors = load_file(path)
-        _mark_used(path)
+        mark_used(path)
     except (OSError, SafetensorError):
         return None
     statistics: dict[str, SecondOrder] = {}
@@ -146,21 +145,6 @@ def _save(path: Path, statistics: Mapping[str, SecondOrder]) -> None:
     # Of two processes that gather the same, each writes a file of its own; the last one stays.
     mine = path.with_name(f"{path.stem}-{uuid4().hex}{path.suffix}")
     write_tensors(mine, tensors, {})
-    _mark_used(mine)
+    mark_used(mine)
     mine.replace(path)
-    newest_first = sorted(
-        path.parent.iterdir(), key=lambda file: file.stat().st_mtime_ns, reverse=True
-    )
-    total = 0
-    for file in newest_first:
-        total += file.stat().st_size
-        if total > KEPT_BYTES and file != path:
-            with suppress(FileNotFoundError):  # another process was faster
-                file.unlink()
-
-
-def _mark_used(path: Path) -> None:
-    """Set the time of a file to now: the file system's own clock may tick every few milliseconds
-    only, and files of one tick would have no order."""
-    now = time.time_ns()
-    os.utime(path, ns=(now, now))
+    drop_oldest(path.parent, KEPT_BYTES, keep=path)

@@ -1,5 +1,8 @@
 """`vqzoo run`."""
 
+from collections.abc import Iterator
+from concurrent.futures import Executor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -68,14 +71,9 @@ def run(
 
     If a run is interrupted, run the same command again to resume.
     """
-    from vqzoo.calls.engines import started_executor
     from vqzoo.cli.progress import TerminalWatcher
     from vqzoo.cli.tables import print_record, print_stages, warn_of_low_coverage
     from vqzoo.numerics.threads import use_threads
-    from vqzoo.plugin.execution.engine import CallResources
-    from vqzoo.plugin.files import plugin_files
-    from vqzoo.plugin.manager import installed_plugins
-    from vqzoo.runs.run import check_side_by_side
     from vqzoo.runs.run import run as run_recipe
 
     if model is not None:
@@ -90,14 +88,10 @@ def run(
         if request.plugins:
             raise UsageError("what a plugin file makes is not published: leave out --push")
         check_push(push, request.weights)
-    with plugin_files(request.plugins):
-        plugins = installed_plugins()
-    if executor is not None:
-        check_side_by_side(request)
     with (
         use_threads(threads),
         TerminalWatcher(stderr()) as watcher,
-        started_executor(executor, CallResources(), plugins) as started,
+        _started(executor, request) as started,
     ):
         finished = run_recipe(
             request,
@@ -120,6 +114,25 @@ def run(
 
         pushed = push_artifact(finished.folder, push)
         stderr().print(f"published: {printable(pushed.url)}", soft_wrap=True, markup=False)
+
+
+@contextmanager
+def _started(name: str | None, request: Recipe) -> Iterator[Executor | None]:
+    """The executor that compresses the layers; None for this process."""
+    if name is None:
+        yield None
+        return
+    from vqzoo.calls.engines import started_executor
+    from vqzoo.plugin.execution.engine import CallResources
+    from vqzoo.plugin.files import plugin_files
+    from vqzoo.plugin.manager import installed_plugins
+    from vqzoo.runs.run import check_side_by_side
+
+    check_side_by_side(request)
+    with plugin_files(request.plugins):
+        plugins = installed_plugins()
+    with started_executor(name, CallResources(), plugins) as executor:
+        yield executor
 
 
 def _override(recipe: dict[str, Any], command_line: dict[str, Any]) -> dict[str, Any]:

@@ -58,6 +58,7 @@ def unpack(packed: Tensor, width: int, axis: int, length: int) -> Tensor:
     if width == 16:
         return packed.int() & 0xFFFF
     mask = (1 << width) - 1
+    packed = packed.contiguous()  # some rows of a matrix are not, and would take longer
     runs = [(packed >> first) & mask for first in range(0, 8, width)]
     needed = -(-length // packed.shape[axis]) if length else 1
     return torch.cat(runs[:needed], axis).narrow(axis, 0, length)

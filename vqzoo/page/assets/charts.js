@@ -19,10 +19,12 @@ const ACROSS = {
   bits: { title: "Stored bits a weight, in the compressed layers", short: "bits a weight", of: (run) => run.bits, better: -1, labels: "plain" },
 };
 const UP = {
-  lost: { title: "Points of top-1 lost", short: "points lost", of: (run) => run.lost, better: -1, scale: { type: "symlog", constant: 0.5 },
+  lost: { title: "Points of top-1 lost", short: "points lost", of: (run) => run.lost, ci95: (run) => run.ci95, better: -1, scale: { type: "symlog", constant: 0.5 },
     ticks: [-5, -2, -1, -0.5, 0, 0.5, 1, 2, 5, 10, 20, 40, 80] },
   top1: { title: "Top-1 accuracy (%)", short: "top-1", of: (run) => run.top1, better: 1, scale: {} },
   kl: { title: "KL(dense ‖ compressed) in nats", short: "KL", of: (run) => (run.kl > 0 ? run.kl : null), better: -1, scale: { type: "log" } },
+  map_lost: { title: "Points of retrieval mAP lost", short: "mAP lost", of: (run) => run.map_lost, ci95: (run) => run.map_ci95, better: -1, scale: { type: "symlog", constant: 0.5 },
+    ticks: [-5, -2, -1, -0.5, 0, 0.5, 1, 2, 5, 10, 20, 40, 80] },
   sqnr: { title: "SQNR of the weights (dB), rows counting alike", short: "SQNR", of: (run) => run.sqnr, better: 1, scale: {} },
 };
 const AXIS_LABELS = {
@@ -123,14 +125,14 @@ async function drawPareto(element, template, { shown, palette, across, up, front
   const spec = themed(template);
   const points = shown.map((run) => ({
     id: run.id, x: across.of(run), y: up.of(run), method: run.method, network: run.network,
-    low: up === UP.lost && run.ci95 !== null ? run.lost - run.ci95 : null,
-    high: up === UP.lost && run.ci95 !== null ? run.lost + run.ci95 : null,
+    low: (up.ci95?.(run) ?? null) !== null ? up.of(run) - up.ci95(run) : null,
+    high: (up.ci95?.(run) ?? null) !== null ? up.of(run) + up.ci95(run) : null,
     label: `${run.name}: ${run.network}, ${run.method}, ${size(run.bytes)}, ${up.short} ${significant(up.of(run))}`,
   }));
   const networks = unique(shown.map((run) => run.network));
   spec.datasets.points = points;
   spec.datasets.lines = fronts.flatMap(({ group, front }) => front.map((run) => ({ group, x: across.of(run), y: up.of(run) })));
-  if (up === UP.lost) spec.datasets.references = [{ y: 0 }];
+  if (up.ci95) spec.datasets.references = [{ y: 0 }];
   if (up === UP.top1) {
     spec.datasets.references = unique(shown.map((run) => run.dense_top1)).filter((y) => y !== null).slice(0, 8).map((y) => ({ y }));
   }

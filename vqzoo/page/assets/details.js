@@ -56,6 +56,9 @@ function facts(run) {
     ["Points lost", run.lost === null ? null : lost(run)],
     ["Measured on", run.images === null ? null : `${counted(run.images, "image")} of ${run.data}`],
     ["KL(dense ‖ compressed)", run.kl === null ? null : `${significant(run.kl)} nats on ${run.kl_on}`],
+    ["Retrieval mAP", run.map === null ? null : `${percent(run.map)}, dense ${percent(run.dense_map)}; lost ${loss(run.map_lost, run.map_ci95)}`],
+    ["In the dense network's database", run.map === null ? null : `${percent(run.across_map)}; lost ${loss(run.across_lost, run.across_ci95)}`],
+    ["Retrieval measured on", run.map_on],
     ["Same answers", run.agree === null ? null : percent(run.agree)],
     ["Predicted change of logits", run.predicted === null ? null
       : significant(run.predicted) + (run.logit_change === null ? "" : `, measured ${significant(run.logit_change)}`)],

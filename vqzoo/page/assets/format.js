@@ -25,9 +25,9 @@ const percent = (value) => (value === null || value === undefined ? NONE : fixed
 const times = (value) => (value === null || value === undefined ? NONE : fixed(value, 1) + "×");
 const counted = (count, noun) => `${count.toLocaleString("en")} ${noun}${count === 1 ? "" : "s"}`;
 
-function lost(run) {
-  return run.lost === null || run.ci95 === null ? fixed(run.lost, 2) : `${fixed(run.lost, 2)} ± ${fixed(run.ci95, 2)}`;
-}
+// Points with their confidence interval, if there is one.
+const loss = (points, ci95) => (points === null || ci95 === null ? fixed(points, 2) : `${fixed(points, 2)} ± ${fixed(ci95, 2)}`);
+const lost = (run) => loss(run.lost, run.ci95);
 
 function seconds(value) {
   if (value < 90) return fixed(value, 1) + " s";

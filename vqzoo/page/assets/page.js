@@ -64,6 +64,8 @@ const RUN_COLUMNS = [
   { title: "Top-1", number: true, known: (run) => run.top1 !== null, value: (run) => run.top1, text: (run) => percent(run.top1) },
   { title: "Points lost", number: true, known: (run) => run.lost !== null, value: (run) => run.lost, text: lost },
   { title: "KL", number: true, known: (run) => run.kl !== null, value: (run) => run.kl, text: (run) => significant(run.kl), hint: "KL(dense ‖ compressed) in nats" },
+  { title: "mAP", number: true, known: (run) => run.map !== null, value: (run) => run.map, text: (run) => percent(run.map), hint: "retrieval: mean average precision" },
+  { title: "mAP lost", number: true, known: (run) => run.map !== null, value: (run) => run.map_lost, text: (run) => loss(run.map_lost, run.map_ci95) },
   { title: "SQNR dB", number: true, known: (run) => run.sqnr !== null, value: (run) => run.sqnr, text: (run) => fixed(run.sqnr, 2), hint: "mean over the layers, rows counting alike" },
   { title: "Front", value: (run) => (fronts.has(run) ? 0 : 1), text: (run) => (fronts.has(run) ? "yes" : NONE),
     cell: (run) => (fronts.has(run) ? make("span", { className: "front" }, "● yes") : NONE), hint: "no artifact in the chart is better in both directions" },
@@ -106,7 +108,7 @@ function update() {
   const drawable = up ? shown.filter((run) => across.of(run) !== null && up.of(run) !== null) : [];
   const together = byId("front").value === "all";
   const lines = byId("front").value === "none" ? [] : paretoFronts(drawable, across, up, (run) =>
-    JSON.stringify([together ? "" : run.network, up === UP.sqnr ? "" : up === UP.kl ? run.kl_on : [run.data, run.images]]));
+    JSON.stringify([together ? "" : run.network, up === UP.sqnr ? "" : up === UP.kl ? run.kl_on : up === UP.map_lost ? run.map_on : [run.data, run.images]]));
   fronts = new Set(lines.flatMap((line) => line.front));
   rowOf.clear();
   runTable.show(shown);
@@ -122,7 +124,7 @@ function drawChart(drawable, missing, across, up, lines) {
   else if (!drawable.length) note.push(`No artifact that the filters leave has a figure for ${up.short}.`);
   else note.push(`Better is ${up.better > 0 ? "up" : "down"} and to the ${across.better > 0 ? "right" : "left"}.`);
   if (drawable.length && missing) note.push(`${counted(missing, "artifact")} without ${up.short} left out.`);
-  if (drawable.length && up === UP.lost && drawable.some((run) => run.ci95 !== null)) note.push("Bars are 95% confidence intervals.");
+  if (drawable.length && drawable.some((run) => (up.ci95?.(run) ?? null) !== null)) note.push("Bars are 95% confidence intervals.");
   if (drawable.length && up === UP.top1) note.push("Dashed: the dense networks.");
   if (lines.length && drawable.length) note.push("Lines join what nothing beats on the same images.");
   byId("chart-note").textContent = note.join(" ");

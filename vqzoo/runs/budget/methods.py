@@ -57,7 +57,8 @@ def with_budget_images(recipe: Recipe, embedded: str | None, watcher: Watcher) -
             f"Calibrating on {embedded}, which comes with the network; --calibrate none does not."
         )
         return recipe.model_copy(update={"calibrate": embedded})
-    if recipe.held_out and recipe.calibrate in (None, NO_IMAGES):
+    of_calibration = recipe.held_out and recipe.finetune is None
+    if of_calibration and recipe.calibrate in (None, NO_IMAGES):
         raise UsageError(
             f"{recipe.budget} is measured on images held out of calibration: give --calibrate "
             "imagefolder:PATH"

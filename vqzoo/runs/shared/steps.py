@@ -1,6 +1,11 @@
 """Compute what runs share before they start."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from vqzoo.artifact.files import cache_folder
 from vqzoo.calibration.second_order.kept import statistics_in
+from vqzoo.data.kept_pixels import pixels_in
 from vqzoo.plugin.files import plugin_files
 from vqzoo.progress import Watcher
 from vqzoo.runs.compress_layers import gather_statistics
@@ -8,6 +13,15 @@ from vqzoo.runs.prepare import open_dense, open_measured_data, parse_device, pre
 from vqzoo.runs.recipe import Recipe
 from vqzoo.runs.shared.baseline import baseline_of
 from vqzoo.storage.shared import SharedFolder
+
+
+@contextmanager
+def shared_by_runs(shared: SharedFolder | None) -> Iterator[None]:
+    """Keep statistics where other runs find them, and decoded images on this machine; None keeps
+    nothing."""
+    pixels = None if shared is None else cache_folder() / "pixels"
+    with statistics_in(shared), pixels_in(pixels):
+        yield
 
 
 def share_evaluation(
@@ -18,7 +32,7 @@ def share_evaluation(
     Raises:
         VqzooError: the model, its weights or the images are not available.
     """
-    with plugin_files(recipe.plugins):
+    with plugin_files(recipe.plugins), shared_by_runs(shared):
         dense, _ = open_dense(recipe, watcher, fall_back=fall_back)
         data = open_measured_data(recipe, dense, watcher)
         baseline_of(recipe, dense, data, parse_device(recipe.device), watcher, shared)
@@ -32,6 +46,6 @@ def share_statistics(
     Raises:
         VqzooError: the model, its weights or the images are not available.
     """
-    with plugin_files(recipe.plugins), statistics_in(shared):
+    with plugin_files(recipe.plugins), shared_by_runs(shared):
         prepared = prepare(recipe, watcher, None, fall_back=fall_back)
         gather_statistics(prepared, {}, watcher)

@@ -42,8 +42,9 @@ def _as_products(
     """What `F.conv2d` computes; None where it is to do so itself."""
     if isinstance(weight, nn.Parameter) or isinstance(padding, str) or input.ndim != 4:
         return None
-    pairs = (_pair(value) for value in (stride, padding, dilation))
-    return convolution_by_products(input, weight, bias, *pairs, groups)
+    return convolution_by_products(
+        input, weight, bias, _pair(stride), _pair(padding), _pair(dilation), groups
+    )
 
 
 def _pair(value: int | Sequence[int]) -> Pair:
