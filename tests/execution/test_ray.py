@@ -11,9 +11,13 @@ from typing import Any
 
 import pytest
 
+from vqzoo.artifact.schema import WEIGHTS_FILE
 from vqzoo.errors import VqzooWarning
 from vqzoo.plugin import CallResources
 from vqzoo.plugin.manager import installed_plugins
+from vqzoo.progress import SilentWatcher
+from vqzoo.runs.recipe import make_recipe
+from vqzoo.runs.run import run
 from vqzoo.testing import check_engine
 
 ray = pytest.importorskip("ray")
@@ -113,6 +117,17 @@ def test_nodes_come_and_go(cluster: Any, executor: Executor) -> None:
     assert leaving.node_id in nodes
     run_until(executor, lambda seen: arriving.node_id in seen)
     cluster.remove_node(arriving)
+
+
+def test_layers_of_a_run_are_tasks_that_make_the_same_artifact(
+    executor: Executor, tmp_path: Path
+) -> None:
+    fields = {"model": "test_resnet", "weights": "random", "method": "km", "layers": ("largest:4",)}
+    recipe = make_recipe(fields)
+    run(recipe, SilentWatcher(), out=tmp_path / "tasks", executor=executor)
+    run(recipe, SilentWatcher(), out=tmp_path / "here")
+    there, here = (tmp_path / name / WEIGHTS_FILE for name in ("tasks", "here"))
+    assert there.read_bytes() == here.read_bytes()
 
 
 def test_a_cancelled_future_cancels_its_task(executor: Executor, tmp_path: Path) -> None:

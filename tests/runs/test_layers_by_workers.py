@@ -232,7 +232,7 @@ def test_ctrl_c_leaves_nothing_running_and_another_number_of_workers_resumes(
         assert driver.poll() is None
         time.sleep(0.05)
     os.killpg(driver.pid, signal.SIGINT)  # as a terminal does
-    _, printed = driver.communicate(timeout=60)
+    _, printed = driver.communicate(timeout=300)
     assert driver.returncode == 130
     assert "interrupted; run the same command again to resume" in printed
     workers = {int(path.read_text()) for path in tmp_path.glob("*.pid")}
@@ -263,7 +263,7 @@ def test_codes_do_not_depend_on_the_number_of_threads() -> None:
 
 
 class Weighing(Executor):
-    """Runs calls at once, as another process would, and weighs what they are given."""
+    """Runs calls at once, from their pickles, and weighs what they are given."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -300,4 +300,26 @@ def test_what_cannot_be_compressed_side_by_side_is_refused(tmp_path: Path) -> No
     on_device = make_recipe({**RESNET, "method": "km", "device": "meta"})
     with pytest.raises(UsageError, match="on CPUs, not on --device meta; leave out one"):
         run(on_device, SilentWatcher(), out=tmp_path / "out", executor=weighing)
+    assert list(tmp_path.iterdir()) == []
+
+
+class Elsewhere(Weighing):
+    """Runs calls where nobody sees the driver's files."""
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        hidden = self.folder.rename(self.folder.with_name("hidden"))
+        future: Future[Any] = Future()
+        try:
+            fn(*args, **kwargs)
+        except Exception as error:
+            future.set_exception(error)
+        hidden.rename(self.folder)
+        return future
+
+
+def test_a_worker_that_does_not_see_the_folder_says_so(tmp_path: Path) -> None:
+    elsewhere = Elsewhere(tmp_path / "out.partial/in-flight")
+    recipe = make_recipe({**RESNET, "method": "rtn"})
+    with pytest.raises(VqzooError, match=r"does not see .*: put --out on a file system that all"):
+        run(recipe, SilentWatcher(), out=tmp_path / "out", executor=elsewhere)
     assert list(tmp_path.iterdir()) == []

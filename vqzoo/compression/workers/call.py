@@ -1,32 +1,33 @@
 """One layer as a call for an executor."""
 
+import pickle
 import platform
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Generic
+from typing import Any, Generic
 
 from vqzoo.compression.selection import LayerPlan
 from vqzoo.compression.work import Kept, LayerInput, LayerWork, carry_out
 from vqzoo.compression.workers.layer_file import read_layer
-from vqzoo.errors import PluginError, VqzooError, VqzooWarning
+from vqzoo.errors import PluginError, PluginWarning, VqzooError, VqzooWarning
 from vqzoo.plugin.method import SkipLayer
 from vqzoo.progress import SilentProgress
 
 
 @dataclass(frozen=True)
-class LayerCall(Generic[Kept]):
+class LayerCall:
     """A layer to compress in another process.
 
     Attributes:
         plan: the layer and the choice made for it.
-        work: what to do.
+        work: the pickle of what to do.
         path: the file with its weight and statistics.
         calibrated: whether there are statistics.
     """
 
     plan: LayerPlan
-    work: LayerWork[Kept]
+    work: bytes
     path: Path
     calibrated: bool
 
@@ -57,7 +58,7 @@ class _Notes(SilentProgress):
         self.texts.append(text)
 
 
-def compress_called(call: LayerCall[Kept]) -> LayerAnswer[Kept]:
+def compress_called(call: LayerCall) -> LayerAnswer[Any]:
     """Do the work of a call.
 
     Raises:
@@ -67,12 +68,14 @@ def compress_called(call: LayerCall[Kept]) -> LayerAnswer[Kept]:
     notes = _Notes()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", VqzooWarning)
+        warnings.simplefilter("ignore", PluginWarning)  # the driver has loaded the plugins, too
         outcome = _outcome(call, notes)
     warned = (one.message for one in caught if isinstance(one.message, VqzooWarning))
     return LayerAnswer(outcome, tuple(notes.texts), tuple(warned))
 
 
-def _outcome(call: LayerCall[Kept], notes: _Notes) -> Kept | SkipLayer | PluginError:
+def _outcome(call: LayerCall, notes: _Notes) -> Any:
+    work: LayerWork[Any] = pickle.loads(call.work)  # loads plugins
     try:
         weight, statistics = read_layer(call.path, calibrated=call.calibrated)
     except FileNotFoundError:
@@ -81,7 +84,7 @@ def _outcome(call: LayerCall[Kept], notes: _Notes) -> Kept | SkipLayer | PluginE
             "workers share"
         ) from None
     try:
-        kept, _ = carry_out(call.work, LayerInput(call.plan, weight, statistics, notes))
+        kept, _ = carry_out(work, LayerInput(call.plan, weight, statistics, notes))
     except (SkipLayer, PluginError) as error:
         return error
     return kept

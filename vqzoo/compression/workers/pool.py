@@ -1,5 +1,6 @@
 """Compress layers through an executor."""
 
+import pickle
 import shutil
 import warnings
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -115,7 +116,7 @@ def _call(
     """Write a layer's file, and make its call."""
     tensors = layer_tensors(weight, statistics)
     write_layer(path, tensors)
-    argument = LayerCall(plan, work, path, calibrated=statistics is not None)
+    argument = LayerCall(plan, pickle.dumps(work), path, calibrated=statistics is not None)
     size = sum(tensor.nbytes for tensor in tensors.values())
     return Call(plan.layer.name, compress_called, argument, size=size)
 
