@@ -23,6 +23,8 @@ from vqzoo.plugin.code import MethodCode
 from vqzoo.plugin.manager import Plugins
 
 TILE = 1 << 18  # weights that are decoded at a time, 1 MiB of float32
+_WIDE = 128  # columns; with each more, rows are decoded in larger tiles, so that fewer read columns
+_TILES = 4  # in such a tile, at most
 FEW_COLUMNS = 512  # of inputs, whose products are best taken from panels
 
 
@@ -54,15 +56,16 @@ class Tiles:
         self._device, self._buffers = device, local()
         self.step = min(row_step(compressed, plugins), self.shape[0])
 
-    def spans(self, unit: int = 1) -> list[tuple[int, int]]:
+    def spans(self, unit: int = 1, tile: int = 0) -> list[tuple[int, int]]:
         """The first row of each tile, and the row behind its last one.
 
         Args:
             unit: tiles begin at multiples of it.
+            tile: weights of a tile, `TILE` by default.
         """
         m, n = self.shape
         unit = math.lcm(unit, self.step)
-        height = max(1, TILE // n // unit) * unit
+        height = max(1, (tile or TILE) // n // unit) * unit
         best = math.lcm(unit, TOGETHER)
         if height > best:
             height -= height % best
@@ -119,7 +122,7 @@ class Tiles:
                 multiply_rows(self.decode(*span), panels, out, span[0])
 
         with one_torch_thread():
-            run_tasks(work, self.spans())
+            run_tasks(work, self.spans(tile=TILE * min(_TILES, 1 + panels.count // _WIDE)))
         products = as_columns(out, panels.count)
         return products.contiguous() if bias is None else products + bias.detach()[:, None]
 
