@@ -16,6 +16,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 # Distributions whose name is not that of the module; elsewhere only "-" and "_" differ.
 DISTRIBUTIONS = {
     "PIL": "pillow",
+    "coreai": "coreai-core",
     "faiss": "faiss-cpu",
     "importlinter": "import-linter",
     "mlflow": "mlflow-skinny",
@@ -27,7 +28,7 @@ DISTRIBUTIONS = {
 BROUGHT_BY_TORCH = {"triton"}
 # Folder -> the extras whose packages it may import besides the dependencies.
 EXTRAS = {
-    "vqzoo": ("onnx", "coreml", "report", "openvino", "executorch"),
+    "vqzoo": ("onnx", "coreml", "report", "openvino", "executorch", "coreai"),
     "plugins": ("onnx", "coreml", "ray", "slurm"),
     "tools": (),
     "docs": ("docs", "observe"),
@@ -38,6 +39,7 @@ EXTRAS = {
         "ray",
         "openvino",
         "executorch",
+        "coreai",
         "slurm",
         "observe",
         "cluster-test",

@@ -20,16 +20,21 @@ pytest.importorskip("coremltools")
 Decoded = dict[str, np.ndarray[Any, Any]]
 
 
-def decoded(package: Path) -> tuple[list[Any], Decoded]:
-    """The operations of a package, and the weights of its layers by name, as coremltools decodes
-    them."""
+def operations_of(package: Path) -> list[Any]:
+    """The operations of a package."""
     import coremltools as ct
     from coremltools.converters.mil.frontend.milproto.load import load
 
     model = ct.models.MLModel(str(package), skip_model_load=True)
     spec = model.get_spec()
     program = load(spec, spec.specificationVersion, file_weights_dir=model.weights_dir)
-    operations = list(program.functions["main"].operations)
+    return list(program.functions["main"].operations)
+
+
+def decoded(package: Path) -> tuple[list[Any], Decoded]:
+    """The operations of a package, and the weights of its layers by name, as coremltools decodes
+    them."""
+    operations = operations_of(package)
     weights = {}
     for operation in operations:
         if operation.op_type in ("conv", "linear"):
@@ -178,6 +183,30 @@ def test_a_package_of_km_and_pq_is_as_small_as_the_artifact(
     for file in record["files"]:
         again = tmp_path / file.replace("o/", "again/", 1)
         assert (tmp_path / file).read_bytes() == again.read_bytes()
+
+
+def test_tables_of_int8(mobile: tuple[Path, Path], tmp_path: Path) -> None:
+    artifact, package = mobile
+    exported = export(artifact, "coreml", tmp_path / "o", tables="int8")
+    facts, check = dict(exported.written.facts), exported.written.check
+    assert facts["int8_tables"] == 9  # all but the grids of int4 and int8
+    assert check is not None
+    assert 1e-3 < check.error <= 0.5 / 127 + 2e-3
+    assert 0 < float(facts["logit_error"]) < 0.1
+    operations = operations_of(tmp_path / "o/model.mlpackage")
+    lookups = [o for o in operations if o.op_type == "constexpr_lut_to_dense"]
+    assert {str(o.lut.op.data.val.dtype) for o in lookups} == {"int8"}
+    # Entries times scales, looked up, are within half a step of the tables in float16.
+    before = {o.outputs[0].name: o for o in operations_of(package)}
+    for lookup in lookups:
+        old = before[lookup.outputs[0].name].lut.val.astype(np.float32)
+        new = lookup.lut.op.materialized_val_inference().astype(np.float32)
+        peak = np.abs(old).max((-2, -1), keepdims=True)
+        assert (np.abs(new - old) <= peak * (0.5 / 127 + 1e-3)).all()
+    import_file(tmp_path / "o/model.mlpackage", "coreml", "mobilenet_mini", tmp_path / "back")
+    back, state = vqzoo.load(tmp_path / "back").state_dict(), vqzoo.load(artifact).state_dict()
+    for key, tensor in state.items():
+        assert (back[key] - tensor).abs().max() <= 6e-3 * tensor.abs().max(), key
 
 
 def test_dense_weights_are_float16(tmp_path: Path, made: Path) -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from vqzoo.plugin.manager import Plugins, PluginStatus
 
 # Extras that add something for users, and packages that other installations may lack.
-_EXTRAS = ("onnx", "coreml", "openvino", "executorch", "report")
+_EXTRAS = ("onnx", "coreml", "openvino", "executorch", "coreai", "report")
 _OPTIONAL = ("torchvision", "triton")
 _VARIABLES = (
     "VQZOO_PLUGINS",

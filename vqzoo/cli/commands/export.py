@@ -23,7 +23,9 @@ def export(
     ],
     to: Annotated[
         str,
-        typer.Option(help="onnx, web, pt2, pte, openvino, coreml or dense.", show_default=False),
+        typer.Option(
+            help="onnx, web, pt2, pte, openvino, coreml, coreai or dense.", show_default=False
+        ),
     ],
     out: Annotated[
         Path | None, typer.Option(help="The folder to write. [dim]default: <artifact>-<to>[/]")
@@ -33,6 +35,13 @@ def export(
         typer.Option(
             help="codes: stay as small as the artifact; the network decodes them itself. dense: "
             "decoded. [dim]default: codes, where the format has them[/]"
+        ),
+    ] = None,
+    tables: Annotated[
+        str | None,
+        typer.Option(
+            help="float16 or int8: the tables of Core ML's and Core AI's palettes. "
+            "[dim]default: float16[/]"
         ),
     ] = None,
     as_json: Annotated[
@@ -46,7 +55,8 @@ def export(
     pt2: a program of torch.export, which torch runs without vqzoo and timm. pte: a program of
     ExecuTorch for one image, with XNNPACK for what it takes. openvino: model.xml and model.bin,
     OpenVINO's IR, for any batch size. coreml: an .mlpackage for one image, for iOS 18 and
-    macOS 15, whose weights are checked, as nothing here runs it.
+    macOS 15, whose weights are checked, as nothing here runs it. coreai: an .aimodel for
+    one image, for Apple's Core AI.
     dense: a folder for [bold]timm.create_model('local-dir:DIR', pretrained=True)[/]; AlexNet's
     model.safetensors is also a state dict for torchvision.
     """
@@ -56,7 +66,14 @@ def export(
 
     folder = out or Path(f"{Path(artifact).name.replace('@', '-')}-{to}")
     with TerminalWatcher(stderr()) as watcher:
-        exported = export_artifact(artifact, to, folder, weights=weights, watcher=watcher)  # type: ignore[arg-type]  # `export` checks it
+        exported = export_artifact(
+            artifact,
+            to,
+            folder,
+            weights=weights,  # type: ignore[arg-type]  # `export` checks it
+            tables=tables,  # type: ignore[arg-type]  # it checks this, too
+            watcher=watcher,
+        )
     if as_json:
         print(json.dumps(_record(exported), indent=2))
         return

@@ -8,18 +8,17 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import get_args
 
-from torch import nn
-
 from vqzoo.artifact.files import write_text
 from vqzoo.artifact.folder import check_new_folder, new_folder
 from vqzoo.artifact.schema import CONFIG_FILE
 from vqzoo.errors import UsageError
 from vqzoo.network.build import build_with_codes
 from vqzoo.network.export import dense, onnx, openvino, program
+from vqzoo.network.export.coreai import write as coreai
 from vqzoo.network.export.coreml import package
 from vqzoo.network.export.packed_weight import decode_in_graph
 from vqzoo.network.export.pte import write as pte
-from vqzoo.network.export.record import Exported, Weights, Written
+from vqzoo.network.export.record import Exported, Tables, Weights, Written
 from vqzoo.network.export.web import folder as web
 from vqzoo.network.load import verified_artifact
 from vqzoo.plugin.manager import installed_plugins
@@ -32,17 +31,20 @@ class _Format:
 
     Attributes:
         file: that holds the network, or a folder, or a pattern of several.
-        write: takes the network to write, the same network with dense weights, and the folder.
+        write: takes the network to write, the same network with dense weights, the folder, and the
+            dtype of tables where the format has a choice.
         weights: what the format takes, the default first.
         extra: of vqzoo, that brings the packages that it needs.
         packages: their names.
+        tables: the dtypes of palettes' tables, the default first.
     """
 
     file: str
-    write: Callable[[nn.Module, nn.Module, Path], Written]
+    write: Callable[..., Written]
     weights: tuple[Weights, ...]
     extra: str = ""
     packages: tuple[str, ...] = ()
+    tables: tuple[Tables, ...] = ()
 
 
 FORMATS = {
@@ -57,7 +59,20 @@ FORMATS = {
         openvino.FILES, openvino.write_openvino, ("codes", "dense"), "openvino", openvino.PACKAGES
     ),
     "coreml": _Format(
-        package.FOLDER, package.write_coreml, ("codes", "dense"), "coreml", package.PACKAGES
+        package.FOLDER,
+        package.write_coreml,
+        ("codes", "dense"),
+        "coreml",
+        package.PACKAGES,
+        ("float16", "int8"),
+    ),
+    "coreai": _Format(
+        coreai.FOLDER,
+        coreai.write_coreai,
+        ("codes", "dense"),
+        "coreai",
+        coreai.PACKAGES,
+        ("float16", "int8"),
     ),
 }
 
@@ -68,6 +83,7 @@ def export(
     out: str | Path,
     *,
     weights: Weights | None = None,
+    tables: Tables | None = None,
     watcher: Watcher | None = None,
 ) -> Exported:
     """Write an artifact's network for another tool, and compare it with the artifact.
@@ -78,12 +94,14 @@ def export(
             without vqzoo (after `vqzoo.register_models()` for the architectures that vqzoo adds to
             timm's); for AlexNet, its model.safetensors is torchvision's state dict too. "onnx"
             writes model.onnx, "pt2" a program of torch.export; both take any batch size. "web"
-            writes a static page that classifies pictures in the browser, "coreml" a Core ML
-            package for one image, "pte" a program of ExecuTorch for one image, "openvino"
-            OpenVINO's model.xml and model.bin.
+            writes a static page that classifies pictures in the browser, "openvino" OpenVINO's
+            model.xml and model.bin. "pte" writes a program of ExecuTorch, "coreml" a Core ML
+            package, "coreai" a Core AI asset, each for one image.
         out: a folder that does not exist or is empty.
         weights: "codes" stores packed codes, which the network decodes by its own operations;
             "dense" stores decoded weights. The default is "codes" where the format has them.
+        tables: the dtype of palettes' tables in "coreml" and "coreai", float16 by default. "int8"
+            halves them, and rounds them to 1/127 of the largest entry.
         watcher: progress callbacks.
 
     Returns:
@@ -101,6 +119,11 @@ def export(
         raise UsageError(f"weights are codes or dense, not {stored!r:.40}")
     if stored not in chosen.weights:
         raise UsageError(f"the format {to} has dense weights only: leave codes out")
+    if tables is not None and tables not in chosen.tables:
+        having = ", ".join(name for name, form in FORMATS.items() if form.tables)
+        raise UsageError(
+            f"tables are float16 or int8, and for {having} alone; not {tables!r:.40} for {to}"
+        )
     target = Path(out)
     check_new_folder(target)
     watcher = watcher or SilentWatcher()
@@ -113,7 +136,8 @@ def export(
             decode_in_graph(model, codes, plugins)
     with watcher.phase(f"exporting to {to}"), new_folder(target) as partial:
         write_text(partial / CONFIG_FILE, json.dumps(artifact.config, indent=2) + "\n")
-        written = chosen.write(model, decoded, partial)
+        choice = {"tables": tables} if tables is not None else {}
+        written = chosen.write(model, decoded, partial, **choice)
     return Exported(
         format=to,
         weights=stored,

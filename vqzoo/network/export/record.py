@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 Weights = Literal["codes", "dense"]
+Tables = Literal["float16", "int8"]
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class Exported:
     """An exported network.
 
     Attributes:
-        format: "dense", "onnx", "web", "pt2", "pte", "openvino" or "coreml".
+        format: "dense", "onnx", "web", "pt2", "pte", "openvino", "coreml" or "coreai".
         weights: whether the weights are "codes", decoded by the network itself, or "dense".
         files: the files of the folder, sorted.
         bytes: of the file that holds the network.

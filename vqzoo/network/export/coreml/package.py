@@ -1,19 +1,17 @@
 """Core ML packages, written without a Mac and checked by decoding what was written."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.nn.utils.parametrize import is_parametrized, remove_parametrizations
+from torch import nn
 
 from vqzoo.errors import VqzooError
 from vqzoo.network.export.compare import TOLERANCE, compare, example_images
-from vqzoo.network.export.coreml.palette import Palette, palette, palette_of_values
+from vqzoo.network.export.coreml.forms import split_products, take_forms, told
 from vqzoo.network.export.coreml.program import (
     program_of,
     put_palettes,
@@ -21,30 +19,21 @@ from vqzoo.network.export.coreml.program import (
     saved_constants,
     saved_name,
 )
-from vqzoo.network.export.coreml.two_layers import as_two_layers
-from vqzoo.network.export.packed_weight import PackedWeight
-from vqzoo.network.export.record import Check, DenseWeight, Written
-from vqzoo.plugin import LookUp, MethodCode, TwoFactors
-from vqzoo.plugin.manager import Plugins, installed_plugins
+from vqzoo.network.export.record import Check, Tables, Written
+from vqzoo.plugin.manager import installed_plugins
 
 FOLDER = "model.mlpackage"
 PACKAGES = ("coremltools",)
-# Of a weight's largest value: tables and scales are rounded to float16, and so is their product.
-WEIGHT_TOLERANCE = 2e-3
-# Of the largest logit, by constants in float16 alone.
-LOGIT_TOLERANCE = 2e-2
+# Of a weight's largest value: tables and scales are rounded to float16, and so is their product;
+# int8 adds half a step of 1/127.
+WEIGHT_TOLERANCES: dict[Tables, float] = {"float16": 2e-3, "int8": 6e-3}
+# Of the largest logit, by the constants alone.
+LOGIT_TOLERANCES: dict[Tables, float] = {"float16": 2e-2, "int8": 1e-1}
 
 
-@dataclass
-class _Forms:
-    """How the compressed weights of a network are stored, by key in its state dict."""
-
-    palettes: dict[str, Palette]
-    factors: dict[str, TwoFactors]
-    dense: dict[str, str]
-
-
-def write_coreml(model: nn.Module, dense: nn.Module, folder: Path) -> Written:
+def write_coreml(
+    model: nn.Module, dense: nn.Module, folder: Path, tables: Tables = "float16"
+) -> Written:
     """Write model.mlpackage for one image, and compare the weights that coremltools decodes from it
     with the artifact's.
 
@@ -52,13 +41,14 @@ def write_coreml(model: nn.Module, dense: nn.Module, folder: Path) -> Written:
         model: the network, its weights dense or decoded by `PackedWeight`; it is changed.
         dense: another copy of the network, with decoded weights.
         folder: where to write.
+        tables: the dtype of palettes' entries.
 
     Raises:
         VqzooError: coremltools cannot convert the network, or a weight that was written differs
             from the artifact's.
     """
-    forms = _forms(model, installed_plugins())
-    _split(model, forms)
+    forms = take_forms(model, installed_plugins(), tables)
+    split_products(model, forms)
     if forms.factors:
         compare(torch.no_grad()(model), dense, "torch", "the network of two layers", TOLERANCE)
     program = program_of(model, example_images(model, 1))
@@ -67,94 +57,43 @@ def write_coreml(model: nn.Module, dense: nn.Module, folder: Path) -> Written:
     path = folder / FOLDER
     save_program(program, path)
     written = saved_constants(path)
-    error = _largest_error(written, model, set(forms.palettes) - set(forms.dense))
-    logits = _compare_logits(written, model, dense)
+    error = _largest_error(written, model, set(forms.palettes) - set(forms.dense), tables)
+    logits = _compare_logits(written, model, dense, tables)
     check = Check(
         runtime=f"coremltools {version('coremltools')}",
         error=error,
-        tolerance=WEIGHT_TOLERANCE,
+        tolerance=WEIGHT_TOLERANCES[tables],
         compared="weights",
     )
     facts = (
         ("target", "iOS18"),
         ("palettes", len(set(forms.palettes) - set(forms.dense))),
+        ("int8_tables", forms.int8_tables),
         ("two_layers", len(forms.factors)),
         ("logit_error", logits.error),
     )
-    return Written(check, facts, _told(forms.dense, dense.state_dict()))
-
-
-def _forms(model: nn.Module, plugins: Plugins) -> _Forms:
-    """Read the codes of a network, and put decoded weights in their places."""
-    forms = _Forms({}, {}, {})
-    for path, module in list(model.named_modules()):
-        if not is_parametrized(module):
-            continue
-        for name in list(module.parametrizations):
-            packed = module.parametrizations[name][0]
-            if not isinstance(packed, PackedWeight):
-                continue
-            compressed = packed.code()
-            key = f"{path}.{name}" if path else name
-            with torch.no_grad():
-                remove_parametrizations(module, name, leave_parametrized=True)
-            weight: Tensor = getattr(module, name).detach()
-            form = plugins.method(compressed.method).item.form(compressed.code)
-            if isinstance(form, TwoFactors):
-                forms.factors[key] = form
-                continue
-            stored = _stored(form, compressed, weight)
-            if isinstance(stored, Palette):
-                forms.palettes[key] = stored
-            else:
-                forms.dense[key] = stored
-    return forms
-
-
-def _stored(form: LookUp | None, compressed: MethodCode, weight: Tensor) -> Palette | str:
-    """The palette of a weight, by its form or by its values; or why there is none."""
-    shape = tuple(weight.shape)
-    reason = f"{compressed.method} has codes that Core ML does not decode"
-    if form is not None:
-        stored = palette(form, shape)
-        if isinstance(stored, Palette):
-            return stored
-        reason = stored
-    by_values = palette_of_values(weight.reshape(compressed.code.shape))
-    stored = reason if by_values is None else palette(by_values, shape)
-    return stored if isinstance(stored, Palette) else reason
-
-
-def _split(model: nn.Module, forms: _Forms) -> None:
-    """Put two layers in the place of those whose weights are products."""
-    for key, factors in list(forms.factors.items()):
-        path, _, name = key.rpartition(".")
-        layers = as_two_layers(model.get_submodule(path), factors) if name == "weight" else None
-        if layers is None or not path:
-            del forms.factors[key]
-            forms.dense[key] = "only linear layers and convolutions in one group become two layers"
-        else:
-            model.set_submodule(path, layers)
+    return Written(check, facts, told(forms.dense, dense.state_dict()))
 
 
 def _compare_logits(
-    written: Mapping[str, NDArray[np.float32]], model: nn.Module, dense: nn.Module
+    written: Mapping[str, NDArray[np.float32]], model: nn.Module, dense: nn.Module, tables: Tables
 ) -> Check:
     """Compare logits of the network with the constants that were written, and all else in float32.
 
     Raises:
-        VqzooError: float16 changes the constants too much.
+        VqzooError: rounding changes the constants too much.
     """
     for key, tensor in model.state_dict().items():
         values = written.get(saved_name(key))
         if values is not None and values.shape == tensor.shape:
             tensor.copy_(torch.from_numpy(values))
     run = torch.no_grad()(model)
-    return compare(run, dense, "torch", f"{FOLDER} with constants in float16", LOGIT_TOLERANCE)
+    what = f"{FOLDER} with rounded constants"
+    return compare(run, dense, "torch", what, LOGIT_TOLERANCES[tables])
 
 
 def _largest_error(
-    written: Mapping[str, NDArray[np.float32]], model: nn.Module, keys: set[str]
+    written: Mapping[str, NDArray[np.float32]], model: nn.Module, keys: set[str], tables: Tables
 ) -> float:
     """The largest error of a weight, relative to its layer's largest.
 
@@ -169,13 +108,7 @@ def _largest_error(
             raise VqzooError(f"{FOLDER} does not hold the weight {key}")
         peak = max(float(np.abs(expected).max()), torch.finfo(torch.float32).tiny)
         error = float(np.abs(values - expected).max()) / peak
-        if not error <= WEIGHT_TOLERANCE:
+        if not error <= WEIGHT_TOLERANCES[tables]:
             raise VqzooError(f"{FOLDER}: {key} differs by {error:.1e} of its largest weight")
         largest = max(largest, error)
     return largest
-
-
-def _told(dense: Mapping[str, str], state: Mapping[str, Tensor]) -> tuple[DenseWeight, ...]:
-    return tuple(
-        DenseWeight(key, 2 * state[key].numel(), why) for key, why in sorted(dense.items())
-    )

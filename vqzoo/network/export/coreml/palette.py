@@ -1,7 +1,7 @@
 """Weights as Core ML decodes them: codes of a table, or integers, times scales."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -28,9 +28,11 @@ class Palette:
     Attributes:
         codes: uint8 below 2^bits, of the weight's shape, divided by d along `axis`.
         bits: of a code, one of `WIDTHS`.
-        table: float16 (tables of each axis..., 2^bits, d).
+        table: float16, or int8 (tables of each axis..., 2^bits, d).
         axis: along which vectors of d > 1 lie; None for scalars.
         scale: float16 (scales of each axis...); None without scales.
+        table_scale: float16 (tables of each axis..., 1, 1), of a table of int8; None of one of
+            float16.
     """
 
     codes: Array
@@ -38,6 +40,7 @@ class Palette:
     table: Array
     axis: int | None
     scale: Array | None
+    table_scale: Array | None = None
 
     @property
     def integers(self) -> Array | None:
@@ -73,6 +76,22 @@ def palette(form: LookUp, shape: Shape) -> Palette | str:
     if vectors is None:
         return f"vectors of {d} do not lie along one axis, and scalars would take no less"
     return Palette(vectors[0], bits, vectors[1], vectors[2], scale)
+
+
+def with_int8_table(stored: Palette) -> Palette:
+    """A palette whose tables have int8 entries and a scale each, rounded to the nearest.
+
+    Grids of integers stay as they are, and so do tables whose scales float16 would hold coarsely.
+    """
+    if stored.integers is not None:
+        return stored
+    table = stored.table.astype(np.float32)
+    peak = np.abs(table).max((-2, -1), keepdims=True)
+    scale = (np.where(peak > 0, peak, 127.0) / 127.0).astype(np.float16)
+    if (scale < _LEAST_NORMAL).any():
+        return stored
+    entries = np.round(table / scale.astype(np.float32)).clip(-127, 127).astype(np.int8)
+    return replace(stored, table=entries, table_scale=scale)
 
 
 def palette_of_values(weight: Tensor) -> LookUp | None:

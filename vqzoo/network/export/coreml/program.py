@@ -3,7 +3,7 @@
 import json
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
 from io import StringIO
 from pathlib import Path
@@ -148,18 +148,40 @@ def saved_constants(path: Path) -> dict[str, NDArray[np.float32]]:
         model = ct.models.MLModel(str(path), skip_model_load=True)
         spec = model.get_spec()
         program = load(spec, spec.specificationVersion, file_weights_dir=model.weights_dir)
+    decoded: dict[str, NDArray[Any]] = {}
     constants = {}
     for operation in program.functions["main"].operations:
         output = operation.outputs[0]
         if operation.op_type == "const":
             values = output.val
         elif operation.op_type.startswith("constexpr_"):
-            values = operation.materialized_val_inference()
+            values = _decompressed(operation, decoded)
+            decoded[output.name] = values
         else:
             continue
         if isinstance(values, np.ndarray) and values.dtype.kind == "f":
             constants[output.name] = values.astype(np.float32)
     return constants
+
+
+def _decompressed(operation: Any, decoded: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+    """What coremltools decodes from an operation.
+
+    Its own `materialized_val_inference` has no tables that are decoded themselves.
+    """
+
+    def value(given: Any) -> Any:
+        return None if given is None else decoded.get(given.name, given.val)
+
+    if operation.op_type == "constexpr_lut_to_dense":
+        places = (operation.indices, operation.lut, operation.vector_axis)
+    elif operation.op_type == "constexpr_blockwise_shift_scale":
+        places = (operation.data, operation.scale, operation.offset)
+    else:
+        materialized: NDArray[Any] = operation.materialized_val_inference()
+        return materialized
+    decompress: Callable[..., NDArray[Any]] = operation.decompress
+    return decompress(*(value(place) for place in places))
 
 
 def saved_name(key: str) -> str:
@@ -182,9 +204,14 @@ def _decoded(palette: Palette, key: str, before: Any) -> Any:
         )
     width = np.dtype(np.uint8) if palette.bits == 8 else _sub_byte(types, palette.bits)
     vectors = {} if palette.axis is None else {"vector_axis": palette.axis}
+    table: Any = palette.table
+    if palette.table_scale is not None:
+        table = mb.constexpr_blockwise_shift_scale(
+            data=table, scale=palette.table_scale, name=f"{name}_table", before_op=before
+        )
     looked_up = mb.constexpr_lut_to_dense(
         indices=palette.codes.astype(width),
-        lut=palette.table,
+        lut=table,
         name=name if palette.scale is None else f"{name}_palette",
         before_op=before,
         **vectors,
