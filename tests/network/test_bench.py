@@ -30,14 +30,24 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_modes_are_measured_and_onnx_is_left_out_with_a_reason(
-    artifact: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(benching, "find_spec", lambda name: None)
-    words = ["bench", str(artifact), "--batches", "3,1", "--repeats", "7", "--threads", "1"]
-    done = CliRunner().invoke(app, [*words, "--json"])
+@pytest.fixture(scope="module")
+def measured(artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A folder with the figures of a benchmark, and what was printed, without other runtimes."""
+    folder = tmp_path_factory.mktemp("measured") / "artifact"
+    shutil.copytree(artifact, folder)
+    words = ["bench", str(folder), "--batches", "3,1", "--repeats", "7", "--threads", "1"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(benching, "find_spec", lambda name: None)
+        done = CliRunner().invoke(app, [*words, "--json", "--save"])
     assert done.exit_code == 0, done.stderr
-    record = json.loads(done.stdout)
+    return folder, done.stdout
+
+
+def test_the_modes_are_measured_and_onnx_is_left_out_with_a_reason(
+    measured: tuple[Path, str],
+) -> None:
+    artifact, printed = measured
+    record = json.loads(printed)
     names = [runtime["name"] for runtime in record["runtimes"]]
     assert names == ["dense", "decoded", "codes", "pt2"]
     assert set(record["left_out"]) == {"onnx", "onnx-codes", "pte", "openvino"}
@@ -108,16 +118,12 @@ def test_threads_that_help_are_in_inference_mode_too() -> None:
 
 
 def test_saved_figures_are_on_the_card_with_the_machine(
-    artifact: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    measured: tuple[Path, str], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(benching, "find_spec", lambda name: None)
     folder = tmp_path / "artifact"
-    shutil.copytree(artifact, folder)
-    words = ["bench", str(folder), "--batches", "1", "--repeats", "6", "--threads", "1", "--json"]
-    done = CliRunner().invoke(app, [*words, "--save"])
-    assert done.exit_code == 0, done.stderr
+    shutil.copytree(measured[0], folder)
     record = json.loads((folder / "bench.json").read_text())
-    assert record == json.loads(done.stdout)
+    assert record == json.loads(measured[1])
     card = (folder / "README.md").read_text()
     assert "none was measured" not in card
     costs = card.partition("## What it costs to run")[2].partition("\n## ")[0]
