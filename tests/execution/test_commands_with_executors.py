@@ -31,7 +31,7 @@ def artifacts(folder: str) -> dict[str, str]:
 
 
 def test_compare_has_the_same_points() -> None:
-    arguments = ("compare", "test_resnet", "--weights", "random", "--methods", "km,prune",
+    arguments = ("compare", "test_resnet", "--weights", "random", "--methods", "km,svd,prune",
                  "--ratios", "8,16", "--json")  # fmt: skip
     here = call(*arguments, "--out", "here")
     there = call(*arguments, "--out", "there", *EXECUTOR)
