@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,12 @@ settings.register_profile("vqzoo", deadline=None, derandomize="CI" in os.environ
 settings.load_profile("vqzoo")
 
 MOST_WORKERS = 8  # of about 1 GB each
+
+
+def pytest_configure() -> None:
+    """Heed Ctrl-C, and let children do so: shells let processes in the background ignore it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(optionalhook=True)

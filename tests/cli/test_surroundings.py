@@ -109,11 +109,6 @@ def test_a_terminal_without_unicode_gets_question_marks(encoding: str, tmp_path:
     assert "bits/weight" in result.stdout.decode(encoding)
 
 
-def heed_interruptions() -> None:
-    """Shells let processes in the background ignore Ctrl-C, and children inherit that."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_terminated_run_says_how_to_resume(
     number: signal.Signals, code: int, tmp_path: Path
@@ -130,7 +125,6 @@ def test_a_terminated_run_says_how_to_resume(
         cwd=tmp_path,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=heed_interruptions,
     )
     deadline = time.monotonic() + 120
     while not (tmp_path / "started").exists() and time.monotonic() < deadline:

@@ -224,8 +224,6 @@ def test_ctrl_c_leaves_nothing_running_and_another_number_of_workers_resumes(
         stdout=subprocess.DEVNULL,
         text=True,
         start_new_session=True,
-        # A shell that runs the tests in the background ignores the signal, and so do its children.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     partial = tmp_path / "out.partial"
     deadline = time.monotonic() + 300

@@ -135,7 +135,6 @@ def test_ctrl_c_leaves_nothing_running_and_the_sweep_goes_on(tmp_path: Path, swe
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     try:
         while not list(tmp_path.glob("out/logs/*")) and driver.poll() is None:
