@@ -24,6 +24,14 @@ def address(context: Any, builder: Any, array_type: Any, array: Any, index: Any,
     return builder.bitcast(builder.gep(data, [index]), to.as_pointer())
 
 
+def load_vector(context: Any, builder: Any, signature: Any, args: Any, to: Any) -> Any:
+    """The vector of type `to` at flat position args[1] of the contiguous array args[0], whose
+    elements take four bytes each."""
+    value = builder.load(address(context, builder, signature.args[0], args[0], args[1], to))
+    value.align = 4
+    return value
+
+
 def spread(builder: Any, value: Any, to: Any) -> Any:
     """A vector of type `to` with `value` in every lane."""
     undefined = ir.Constant(to, ir.Undefined)

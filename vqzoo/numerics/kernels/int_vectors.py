@@ -6,7 +6,7 @@ from llvmlite import ir  # type: ignore[import-untyped]
 from numba import types
 from numba.extending import intrinsic
 
-from vqzoo.numerics.kernels.codegen import address
+from vqzoo.numerics.kernels.codegen import load_vector
 from vqzoo.numerics.kernels.vectors import INTS, LANES, floats, ints
 
 
@@ -15,9 +15,7 @@ def load_ints(typing_context: Any, array: Any, index: Any) -> Any:
     """`LANES` integers of a contiguous int32 array, starting at flat position `index`."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        value = builder.load(address(context, builder, signature.args[0], args[0], args[1], INTS))
-        value.align = 4
-        return value
+        return load_vector(context, builder, signature, args, INTS)
 
     return ints(array, types.intp), generate
 

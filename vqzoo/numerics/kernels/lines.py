@@ -10,7 +10,7 @@ from llvmlite import ir  # type: ignore[import-untyped]
 from numba import types
 from numba.extending import intrinsic, models, register_model
 
-from vqzoo.numerics.kernels.codegen import address
+from vqzoo.numerics.kernels.codegen import address, load_vector
 
 LINE = 16  # floats
 _LINE = ir.VectorType(ir.FloatType(), LINE)
@@ -60,10 +60,7 @@ def load_line(typing_context: Any, source: Any, at: Any) -> Any:
     """The line at position `at` of a contiguous float32 array."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        place = address(context, builder, signature.args[0], args[0], args[1], _LINE)
-        value = builder.load(place)
-        value.align = 4
-        return value
+        return load_vector(context, builder, signature, args, _LINE)
 
     return line(source, types.intp), generate
 

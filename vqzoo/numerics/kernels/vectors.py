@@ -12,7 +12,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
 
-from vqzoo.numerics.kernels.codegen import address, compiles_for, fold, spread
+from vqzoo.numerics.kernels.codegen import address, compiles_for, fold, load_vector, spread
 
 # Four AVX-512 registers, or two AVX ones, or four NEON ones: four accumulators of this width
 # still fit the register file.
@@ -53,9 +53,7 @@ def load(typing_context: Any, array: Any, index: Any) -> Any:
     """`LANES` floats of a contiguous float32 array, starting at flat position `index`."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        value = builder.load(address(context, builder, signature.args[0], args[0], args[1], FLOATS))
-        value.align = 4
-        return value
+        return load_vector(context, builder, signature, args, FLOATS)
 
     return floats(array, types.intp), generate
 

@@ -6,7 +6,7 @@ from llvmlite import ir  # type: ignore[import-untyped]
 from numba import types
 from numba.extending import intrinsic, models, register_model
 
-from vqzoo.numerics.kernels.codegen import address, spread
+from vqzoo.numerics.kernels.codegen import address, load_vector, spread
 
 OCTET = 8
 _OCTET = ir.VectorType(ir.FloatType(), OCTET)
@@ -31,9 +31,7 @@ def load_octet(typing_context: Any, source: Any, at: Any) -> Any:
     """The octet at position `at` of a contiguous float32 array."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        value = builder.load(address(context, builder, signature.args[0], args[0], args[1], _OCTET))
-        value.align = 4
-        return value
+        return load_vector(context, builder, signature, args, _OCTET)
 
     return octet(source, types.intp), generate
 
