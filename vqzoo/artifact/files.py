@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 
 @contextmanager
@@ -15,7 +16,21 @@ def new_file(path: Path) -> Iterator[Path]:
 
     A block that fails leaves `path` as it was, and no temporary file.
     """
-    temporary = path.with_name(path.name + ".tmp")
+    with _becoming(path, path.with_name(path.name + ".tmp")) as temporary:
+        yield temporary
+
+
+@contextmanager
+def shared_file(path: Path) -> Iterator[Path]:
+    """`new_file` where other processes may write the same file: each writes one of its own, and the
+    last one stays. Creates the folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _becoming(path, path.with_name(f"{path.stem}-{uuid4().hex}.tmp")) as temporary:
+        yield temporary
+
+
+@contextmanager
+def _becoming(path: Path, temporary: Path) -> Iterator[Path]:
     try:
         yield temporary
         temporary.replace(path)

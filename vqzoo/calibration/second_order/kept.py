@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from uuid import uuid4
 
 import torch
 from safetensors import SafetensorError
@@ -13,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from vqzoo.artifact.encode import tensors_sha256
-from vqzoo.artifact.files import cache_folder, canonical_json
+from vqzoo.artifact.files import cache_folder, canonical_json, shared_file
 from vqzoo.artifact.writer import write_tensors
 from vqzoo.calibration.second_order.statistics import HESSIAN_BYTES, second_order
 from vqzoo.data.batches import Data
@@ -141,10 +140,7 @@ def _save(path: Path, statistics: Mapping[str, SecondOrder]) -> None:
     for name, layer in statistics.items():
         tensors[f"{name}/g"] = layer.row_weights
         tensors |= {f"{name}/h{index}": block for index, block in enumerate(layer.hessian)}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Of two processes that gather the same, each writes a file of its own; the last one stays.
-    mine = path.with_name(f"{path.stem}-{uuid4().hex}{path.suffix}")
-    write_tensors(mine, tensors, {})
-    mark_used(mine)
-    mine.replace(path)
+    with shared_file(path) as temporary:
+        write_tensors(temporary, tensors, {})
+        mark_used(temporary)
     drop_oldest(path.parent, KEPT_BYTES, keep=path)

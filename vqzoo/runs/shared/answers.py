@@ -1,13 +1,13 @@
 """The dense model's logits for the images: computed, or read from a folder that runs share."""
 
 from pathlib import Path
-from uuid import uuid4
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from vqzoo.artifact.files import shared_file
 from vqzoo.artifact.writer import write_tensors
 from vqzoo.data.batches import Data
 from vqzoo.errors import VqzooError
@@ -63,8 +63,5 @@ def _load(path: Path, data: Data) -> Tensor | None:
 
 
 def _save(path: Path, answers: Tensor) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Of two processes that ask the same, each writes a file of its own; the last one stays.
-    mine = path.with_name(f"{path.stem}-{uuid4().hex}.tmp")
-    write_tensors(mine, {"logits": answers.contiguous()}, {})
-    mine.replace(path)
+    with shared_file(path) as temporary:
+        write_tensors(temporary, {"logits": answers.contiguous()}, {})

@@ -5,12 +5,11 @@ import time
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
 import torch
 
-from vqzoo.artifact.files import canonical_json, sha256_text
+from vqzoo.artifact.files import canonical_json, sha256_text, shared_file
 from vqzoo.data.batches import Data
 from vqzoo.errors import VqzooError
 from vqzoo.evaluation.accuracy import Evaluation
@@ -117,7 +116,6 @@ def _load(path: Path, data: Data) -> Evaluation | None:
 
 
 def _save(path: Path, evaluation: Evaluation) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     kept = {
         "data": evaluation.data,
         "images": evaluation.images,
@@ -126,7 +124,5 @@ def _save(path: Path, evaluation: Evaluation) -> None:
         "correct": np.packbits(evaluation.correct.numpy()).tobytes().hex(),
         "labels": evaluation.labels,
     }
-    # Of two processes that measure the same, each writes a file of its own; the last one stays.
-    mine = path.with_name(f"{path.stem}-{uuid4().hex}.tmp")
-    mine.write_text(canonical_json(kept), encoding="utf-8")
-    mine.replace(path)
+    with shared_file(path) as temporary:
+        temporary.write_text(canonical_json(kept), encoding="utf-8")
