@@ -169,7 +169,7 @@ def test_names_that_mean_nothing_are_packed_as_by_ans() -> None:
     assert read_context(bytes(stream.tolist()), 300, 200) == codes.tolist()
 
 
-@pytest.mark.parametrize("version", ["context-1", "context-2"])
+@pytest.mark.parametrize("version", ["context-1", "context-2", "context-2-equal-chunks"])
 def test_golden_streams_are_read(version: str) -> None:
     files = sorted((GOLDEN / version).glob("*.npz"))
     assert len(files) >= 5
@@ -179,7 +179,7 @@ def test_golden_streams_are_read(version: str) -> None:
             stream = torch.from_numpy(golden["stream"])
         read = unpack_first if version == "context-1" else unpack
         assert read(stream, cardinality, *codes.shape).int().equal(codes), file.name
-        if version == "context-2":
+        if version == "context-2-equal-chunks":
             assert pack(codes, cardinality).equal(stream), file.name
         for raw in (stream[:-1], torch.cat([stream, stream[:4]])):
             with pytest.raises(ValueError, match=r"stream|chunk"):

@@ -30,7 +30,8 @@ from vqzoo.numerics.coding.gamma import put_gamma
 from vqzoo.numerics.kernels.feedback.trellis import SEGMENT
 from vqzoo.numerics.threads import run_tasks
 
-_CHUNK = 1 << 18  # codes, and bits, that a chunk holds at least, unless it is the last
+_CHUNK = 1 << 18  # codes that a chunk holds at least, unless the matrix is smaller
+_CHUNK_BITS = 1 << 16  # and bits, about: the states of the lanes take 256 of them
 _SMALL = 1 << 17  # bits of a stream below which the states of eight lanes take too much of it
 _MIN_WALK = 2 * SEGMENT  # codes below which the walk of a trellis is not tried
 _WORTH = 0.995  # of the bits: what buckets and walks must save, as they take time to decode
@@ -194,9 +195,10 @@ def _contexts(
 
 
 def _segments(shape: tuple[int, ...], bits: float) -> int:
-    """Segments of rows in each chunk."""
-    codes = max(_CHUNK, min(_CHUNK * shape[0] * shape[1] / bits, shape[0] * shape[1]))
-    return -int(-codes // (SEGMENT * shape[1]))
+    """Segments of rows in each chunk. Chunks are alike, and a power of two for cores to share."""
+    most = min(int(bits) // _CHUNK_BITS, shape[0] * shape[1] // _CHUNK)
+    number = 1 << max(most.bit_length() - 1, 0)
+    return -(-shape[0] // (SEGMENT * number))
 
 
 def _chunks(coding: Coding) -> list[slice]:
