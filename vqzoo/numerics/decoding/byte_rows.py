@@ -3,10 +3,16 @@
 import numpy as np
 
 from vqzoo.numerics.compiled import compiled
-from vqzoo.numerics.decoding.row_products import AHEAD, BLOCK, ROWS_AHEAD, add_sums
+from vqzoo.numerics.decoding.row_products import (
+    BLOCK,
+    ROWS_AHEAD,
+    STREAMS,
+    add_sums,
+    jump_ahead,
+)
 from vqzoo.numerics.kernels.code_lines import multiply_add, spread_line, sum_line
 from vqzoo.numerics.kernels.codegen import prefetch
-from vqzoo.numerics.kernels.lines import LINE, add_lines, load_line, store_line
+from vqzoo.numerics.kernels.lines import LINE, load_line, store_line
 from vqzoo.numerics.kernels.products.byte_tables import (
     CODES,
     first_quarter,
@@ -32,24 +38,34 @@ def multiply_bytes(codes, n, planes, table, x, start, stop, out):  # type: ignor
         x: (n,).
         out: (m,).
     """
-    none, whole = spread_line(np.float32(0)), n // CODES * CODES
-    for row in range(start, stop):
-        at = row * n
+    none, whole, last = spread_line(np.float32(0)), n // CODES * CODES, stop - 1
+    for row in range(start, stop, STREAMS):
+        second, third, fourth = min(row + 1, last), min(row + 2, last), min(row + 3, last)
         a, b, c, d = none, none, none, none
         for j in range(0, whole, CODES):
-            prefetch(codes, at + j + AHEAD)
-            part = in_quarters(load_bytes(codes, at + j))
-            low = look_up_bytes(planes, 0, part)
-            middle = look_up_bytes(planes, _TABLE, part)
-            high = look_up_bytes(planes, 2 * _TABLE, part)
-            a = multiply_add(first_quarter(low, middle, high), load_line(x, j), a)
-            b = multiply_add(second_quarter(low, middle, high), load_line(x, j + LINE), b)
-            c = multiply_add(third_quarter(low, middle, high), load_line(x, j + 2 * LINE), c)
-            d = multiply_add(fourth_quarter(low, middle, high), load_line(x, j + 3 * LINE), d)
-        total = sum_line(add_lines(add_lines(a, b), add_lines(c, d)))
+            jump = jump_ahead(j, n)
+            a = _added_row(codes, row * n + j, jump, planes, x, j, a)
+            b = _added_row(codes, second * n + j, jump, planes, x, j, b)
+            c = _added_row(codes, third * n + j, jump, planes, x, j, c)
+            d = _added_row(codes, fourth * n + j, jump, planes, x, j, d)
+        out[row], out[second] = sum_line(a), sum_line(b)
+        out[third], out[fourth] = sum_line(c), sum_line(d)
+    for row in range(start, stop):
         for j in range(whole, n):
-            total += table[np.uint64(codes[np.uint64(at + j)])] * x[np.uint64(j)]
-        out[row] = total
+            out[row] += table[np.uint64(codes[np.uint64(row * n + j)])] * x[np.uint64(j)]
+
+
+@compiled()
+def _added_row(codes, at, jump, planes, x, j, total):  # type: ignore[no-untyped-def]
+    """total + the values of 64 codes of a row times those of x from position `j` on."""
+    prefetch(codes, at + jump)
+    part = in_quarters(load_bytes(codes, at))
+    low = look_up_bytes(planes, 0, part)
+    middle = look_up_bytes(planes, _TABLE, part)
+    high = look_up_bytes(planes, 2 * _TABLE, part)
+    one, two = first_quarter(low, middle, high), second_quarter(low, middle, high)
+    three, four = third_quarter(low, middle, high), fourth_quarter(low, middle, high)
+    return _added(one, two, three, four, x, j, total)
 
 
 @compiled()

@@ -22,8 +22,16 @@ from vqzoo.numerics.kernels.lines import LINE, add_lines, load_line, store_line
 
 TOGETHER = 4  # inputs that share the unpacking of codes
 BLOCK = 1536  # values of each of them that stay in the nearest cache while all rows meet them
-AHEAD = 4096  # bytes of codes that are fetched before they are used
+STREAMS = 4  # rows that meet one input together: memory serves several streams faster than one
+AHEAD = 4096  # bytes of a row of codes that are fetched before they are used
 ROWS_AHEAD = 3  # the same in rows, where blocks of columns meet all rows
+
+
+@compiled()
+def jump_ahead(j, n):  # type: ignore[no-untyped-def]
+    """How far behind byte j of a row of n, one of `STREAMS`, those lie that are to be fetched:
+    towards the end of a row, those of the row that follows in its stream."""
+    return AHEAD if j + AHEAD < n else AHEAD + (STREAMS - 1) * n
 
 
 @compiled()
@@ -48,41 +56,43 @@ def multiply_packed(packed, width, run, table, x, start, stop, out):  # type: ig
         x: (8 / width · run,).
         out: (m,).
     """
-    values, mask, none = load_line(table, 0), (1 << width) - 1, spread_line(np.float32(0))
-    for row in range(start, stop):
-        at = row * run
-        a, b, c, d = none, none, none, none
-        if width == 4:
-            for j in range(0, run - LINE, 2 * LINE):
-                prefetch(packed, at + j + AHEAD)
-                first, second = load_codes(packed, at + j), load_codes(packed, at + j + LINE)
-                low, high = bits_of(first, 0, 15), bits_of(first, 4, 15)
-                a = multiply_add(look_up_line(values, low), load_line(x, j), a)
-                b = multiply_add(look_up_line(values, high), load_line(x, run + j), b)
-                low, high = bits_of(second, 0, 15), bits_of(second, 4, 15)
-                c = multiply_add(look_up_line(values, low), load_line(x, j + LINE), c)
-                d = multiply_add(look_up_line(values, high), load_line(x, run + j + LINE), d)
-            if run % (2 * LINE) != 0:
-                j = run - LINE
-                last = load_codes(packed, at + j)
-                a = multiply_add(look_up_line(values, bits_of(last, 0, 15)), load_line(x, j), a)
-                high = bits_of(last, 4, 15)
-                b = multiply_add(look_up_line(values, high), load_line(x, run + j), b)
+    values, last = load_line(table, 0), stop - 1
+    for row in range(start, stop, STREAMS):
+        second, third, fourth = min(row + 1, last), min(row + 2, last), min(row + 3, last)
+        places = (row * run, second * run, third * run, fourth * run)
+        if width == 4:  # constants, for loops that are unrolled
+            a, b, c, d = _four_packed(packed, places, 4, run, values, x)
+        elif width == 2:
+            a, b, c, d = _four_packed(packed, places, 2, run, values, x)
         else:
-            for j in range(0, run, LINE):
-                prefetch(packed, at + j + AHEAD)
-                codes = load_codes(packed, at + j)
-                for first in range(0, 8, 4 * width):
-                    to = first // width * run + j
-                    one = bits_of(codes, first, mask)
-                    two = bits_of(codes, first + width, mask)
-                    three = bits_of(codes, first + 2 * width, mask)
-                    four = bits_of(codes, first + 3 * width, mask)
-                    a = multiply_add(look_up_line(values, one), load_line(x, to), a)
-                    b = multiply_add(look_up_line(values, two), load_line(x, to + run), b)
-                    c = multiply_add(look_up_line(values, three), load_line(x, to + 2 * run), c)
-                    d = multiply_add(look_up_line(values, four), load_line(x, to + 3 * run), d)
-        out[row] = sum_line(add_lines(add_lines(a, b), add_lines(c, d)))
+            a, b, c, d = _four_packed(packed, places, 1, run, values, x)
+        out[row], out[second] = sum_line(a), sum_line(b)
+        out[third], out[fourth] = sum_line(c), sum_line(d)
+
+
+@compiled(forceinline=True)
+def _four_packed(packed, places, width, run, values, x):  # type: ignore[no-untyped-def]
+    """For each of four rows, at these places, sums of values times those of x."""
+    none = spread_line(np.float32(0))
+    a, b, c, d = none, none, none, none
+    for j in range(0, run, LINE):
+        jump = jump_ahead(j, run)
+        a = _added_packed(packed, places[0] + j, jump, width, run, values, x, j, a)
+        b = _added_packed(packed, places[1] + j, jump, width, run, values, x, j, b)
+        c = _added_packed(packed, places[2] + j, jump, width, run, values, x, j, c)
+        d = _added_packed(packed, places[3] + j, jump, width, run, values, x, j, d)
+    return a, b, c, d
+
+
+@compiled(forceinline=True)
+def _added_packed(packed, at, jump, width, run, values, x, j, total):  # type: ignore[no-untyped-def]
+    """total + the values of 16 bytes of a row times those of x from position `j` on."""
+    prefetch(packed, at + jump)
+    codes, mask = load_codes(packed, at), (1 << width) - 1
+    for slot in range(8 // width):
+        value = look_up_line(values, bits_of(codes, slot * width, mask))
+        total = multiply_add(value, load_line(x, slot * run + j), total)
+    return total
 
 
 @compiled()
@@ -119,30 +129,28 @@ def multiply_integers(codes, n, zero, x, start, stop, out):  # type: ignore[no-u
         x: (n,).
         out: (m,).
     """
-    none, shift = spread_line(np.float32(0)), spread_line(-zero)
+    none, shift, last = spread_line(np.float32(0)), spread_line(-zero), stop - 1
     whole = n // LINE * LINE
-    for row in range(start, stop):
-        at = row * n
+    for row in range(start, stop, STREAMS):
+        second, third, fourth = min(row + 1, last), min(row + 2, last), min(row + 3, last)
         a, b, c, d = none, none, none, none
-        unrolled = whole // (4 * LINE) * (4 * LINE)
-        for j in range(0, unrolled, 4 * LINE):
-            prefetch(codes, at + j + AHEAD)
-            first = add_lines(as_line(load_codes(codes, at + j)), shift)
-            a = multiply_add(first, load_line(x, j), a)
-            second = add_lines(as_line(load_codes(codes, at + j + LINE)), shift)
-            b = multiply_add(second, load_line(x, j + LINE), b)
-            third = add_lines(as_line(load_codes(codes, at + j + 2 * LINE)), shift)
-            c = multiply_add(third, load_line(x, j + 2 * LINE), c)
-            fourth = add_lines(as_line(load_codes(codes, at + j + 3 * LINE)), shift)
-            d = multiply_add(fourth, load_line(x, j + 3 * LINE), d)
-        for j in range(unrolled, whole, LINE):
-            a = multiply_add(
-                add_lines(as_line(load_codes(codes, at + j)), shift), load_line(x, j), a
-            )
-        total = sum_line(add_lines(add_lines(a, b), add_lines(c, d)))
+        for j in range(0, whole, LINE):
+            jump, values = jump_ahead(j, n), load_line(x, j)
+            a = _added_integers(codes, row * n + j, jump, shift, values, a)
+            b = _added_integers(codes, second * n + j, jump, shift, values, b)
+            c = _added_integers(codes, third * n + j, jump, shift, values, c)
+            d = _added_integers(codes, fourth * n + j, jump, shift, values, d)
+        out[row], out[second] = sum_line(a), sum_line(b)
+        out[third], out[fourth] = sum_line(c), sum_line(d)
+    for row in range(start, stop):
         for j in range(whole, n):
-            total += (np.float32(codes[at + j]) - zero) * x[j]
-        out[row] = total
+            out[row] += (np.float32(codes[row * n + j]) - zero) * x[j]
+
+
+@compiled()
+def _added_integers(codes, at, jump, shift, x, total):  # type: ignore[no-untyped-def]
+    prefetch(codes, at + jump)
+    return multiply_add(add_lines(as_line(load_codes(codes, at)), shift), x, total)
 
 
 @compiled()
