@@ -3,11 +3,14 @@
 import copy
 import math
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from timm.layers.conv2d_same import Conv2dSame
+from timm.layers.padding import pad_same_arg
+from torch import Tensor, nn
 
 from vqzoo.data.model_input import input_size
 
@@ -50,7 +53,8 @@ def by_palettes(dense: nn.Module, bits: int) -> tuple[int, nn.Module]:
     from coreai_opt.palettization import KMeansPalettizer
 
     example = torch.zeros(1, *input_size(dense))
-    palettizer = KMeansPalettizer(copy.deepcopy(dense), _palettes(dense, bits))
+    padded = _with_fixed_padding(dense, example)
+    palettizer = KMeansPalettizer(padded, _palettes(padded, bits))
     palettizer.prepare((example,))
     network = palettizer.finalize(backend=ExportBackend.CoreML).eval()
     program = coremltools.convert(
@@ -64,6 +68,38 @@ def by_palettes(dense: nn.Module, bits: int) -> tuple[int, nn.Module]:
         program.save(str(package))
         count = sum(path.stat().st_size for path in package.rglob("*") if path.is_file())
     return count, network
+
+
+def _with_fixed_padding(dense: nn.Module, example: Tensor) -> nn.Module:
+    """A copy that pads as TensorFlow does, by constants for the size of the example.
+
+    timm computes these paddings from the size of each input. In a trace, that becomes arithmetic on
+    shapes, which coremltools cannot convert.
+    """
+    network = copy.deepcopy(dense)
+    paddings: dict[str, list[int]] = {}
+
+    def note(name: str) -> Callable[[Conv2dSame, tuple[Tensor]], None]:
+        def hook(layer: Conv2dSame, inputs: tuple[Tensor]) -> None:
+            size = list(inputs[0].shape[-2:])
+            window = (layer.kernel_size, layer.stride, layer.dilation)
+            paddings[name] = pad_same_arg(size, *map(list, window))
+
+        return hook
+
+    layers = {
+        name: module for name, module in network.named_modules() if isinstance(module, Conv2dSame)
+    }
+    hooks = [layer.register_forward_pre_hook(note(name)) for name, layer in layers.items()]
+    with torch.no_grad():
+        network(example)
+    for hook in hooks:
+        hook.remove()
+    for name, padding in paddings.items():
+        layer = layers[name]
+        layer.__class__ = nn.Conv2d  # the same layer, padded by the one before it
+        network.set_submodule(name, nn.Sequential(nn.ZeroPad2d(tuple(padding)), layer))
+    return network
 
 
 def _palettes(dense: nn.Module, bits: int) -> object:
