@@ -9,7 +9,7 @@ import pytest
 
 from vqzoo.errors import UsageError, VqzooError
 from vqzoo.storage.shared import SharedFolder
-from vqzoo.storage.store import Store, is_url
+from vqzoo.storage.store import Store, files_in, is_url
 
 
 @pytest.fixture(params=["memory", "file", "dir"])
@@ -30,10 +30,15 @@ def folder_of_files(tmp_path: Path) -> Path:
     return folder
 
 
+def named(folder: Path, name: str) -> dict[str, Path]:
+    """What `put_files` takes, for the files of a local folder."""
+    return {f"{name}/{file}": folder / file for file in files_in(folder)}
+
+
 def test_a_folder_comes_back_as_it_went(store: Store, tmp_path: Path) -> None:
     assert store.names() == set()
     folder = folder_of_files(tmp_path)
-    store.put_folder(folder, "cells/1", last=["report.json"])
+    store.put_files(named(folder, "cells/1"))
     assert store.names() == {"cells/1/report.json", "cells/1/a/b/z.bin", "cells/1/y"}
     assert store.below("cells").names() == {"1/report.json", "1/a/b/z.bin", "1/y"}
     for name in ("report.json", "a/b/z.bin", "y"):
@@ -49,12 +54,12 @@ def test_a_folder_comes_back_as_it_went(store: Store, tmp_path: Path) -> None:
 def test_the_record_is_the_last_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names: list[str] = []
     monkeypatch.setattr(Store, "put", lambda store, file, name: names.append(name))
-    Store("memory://x").put_folder(folder_of_files(tmp_path), "c", last=["report.json"])
+    Store("memory://x").put_files(named(folder_of_files(tmp_path), "c"), last=["c/report.json"])
     assert names == ["c/a/b/z.bin", "c/y", "c/report.json"]
 
 
 def test_files_that_are_missing_or_too_large(store: Store, tmp_path: Path) -> None:
-    store.put_folder(folder_of_files(tmp_path), "c", last=[])
+    store.put_files(named(folder_of_files(tmp_path), "c"))
     target = tmp_path / "target"
     assert not store.has("c/nothing")
     assert not store.has("c/a")

@@ -42,21 +42,24 @@ class Head:
 
     Attributes:
         dashboard: the URL that takes jobs.
+        clients: the address for machines that do not belong to the cluster.
         environment: of whoever talks to it.
     """
 
     dashboard: str
+    clients: str
     environment: dict[str, str]
 
 
 @pytest.fixture(scope="module")
 def head() -> Iterator[Head]:
     """`ray start --head`, on free ports."""
-    gcs, dashboard, agent, runtime_env = free_ports(4)
+    gcs, dashboard, agent, runtime_env, clients = free_ports(5)
     environment = {
         **os.environ,
         "RAY_AUTH_MODE": "disabled",
         "RAY_worker_niceness": "0",  # else workers starve on a busy machine
+        "RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S": "300",
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "plugins")]),
     }
     # Ray's sockets lie in there, and their paths must be short.
@@ -66,6 +69,7 @@ def head() -> Iterator[Head]:
         "--dashboard-host", "127.0.0.1", "--dashboard-port", str(dashboard),
         "--dashboard-agent-listen-port", str(agent),
         "--runtime-env-agent-port", str(runtime_env),
+        "--ray-client-server-port", str(clients),
         "--min-worker-port", "0", "--max-worker-port", "0",
         "--disable-usage-stats", "--temp-dir", scratch,
     ]  # fmt: skip
@@ -75,7 +79,7 @@ def head() -> Iterator[Head]:
             [*RAY, *words], env=environment, stdout=output, stderr=subprocess.STDOUT
         )
     try:
-        yield Head(f"http://127.0.0.1:{dashboard}", environment)
+        yield Head(f"http://127.0.0.1:{dashboard}", f"ray://127.0.0.1:{clients}", environment)
     finally:
         process.terminate()  # the node drains, then ends its processes
         process.wait(PATIENCE)
@@ -116,19 +120,40 @@ def files(out: Path) -> dict[str, str]:
     return {file.parent.name: sha256_file(file) for file in out.glob(f"cells/*/{WEIGHTS_FILE}")}
 
 
-def test_a_job_makes_the_same_artifacts(head: Head, tmp_path: Path) -> None:
-    (tmp_path / "grid.yaml").write_text(GRID)
-    sweep = [*VQZOO, "sweep", str(tmp_path / "grid.yaml"), "--threads", "1", "--out"]
-    job = [*sweep, str(tmp_path / "job"), "--executor", "ray:auto"]
+@pytest.fixture(scope="module")
+def here(head: Head, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What a process of this machine makes of the grid."""
+    folder = tmp_path_factory.mktemp("here")
+    assert "2 cells: 2 done" in call(sweep_into(folder, "local:1"), folder, head.environment)
+    return files(folder / "out")
+
+
+def sweep_into(folder: Path, executor: str) -> list[str]:
+    """A command whose artifacts are in the folder's `out`."""
+    (folder / "grid.yaml").write_text(GRID)
+    words = ["sweep", str(folder / "grid.yaml"), "--out", str(folder / "out"), "--threads", "1"]
+    return [*VQZOO, *words, "--executor", executor]
+
+
+def test_a_job_makes_the_same_artifacts(head: Head, here: dict[str, str], tmp_path: Path) -> None:
+    job = sweep_into(tmp_path, "ray:auto")
     submit = [*RAY, "job", "submit", "--address", head.dashboard, "--", *job]
     until_it_answers(head)
     printed = call(submit, tmp_path, head.environment)
     assert "2 cells: 2 done" in printed
     assert re.search(r"Job 'raysubmit_\w+' succeeded", printed)
-    here = [*sweep, str(tmp_path / "here"), "--executor", "local:1"]
-    assert "2 cells: 2 done" in call(here, tmp_path, head.environment)
-    assert files(tmp_path / "job") == files(tmp_path / "here")
-    assert len(files(tmp_path / "here")) == 2
+    assert files(tmp_path / "out") == here
+    assert len(here) == 2
+
+
+def test_a_machine_outside_the_cluster_drives_a_sweep(
+    head: Head, here: dict[str, str], tmp_path: Path
+) -> None:
+    pytest.importorskip("grpc", reason="needs ray[client]")
+    until_it_answers(head)
+    sweep = sweep_into(tmp_path, f"ray:{head.clients}")
+    assert "2 cells: 2 done" in call(sweep, tmp_path, head.environment)
+    assert files(tmp_path / "out") == here
 
 
 def test_the_cluster_file_in_the_docs_is_one_of_rays() -> None:

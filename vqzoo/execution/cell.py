@@ -23,7 +23,7 @@ from vqzoo.runs.command_line import canonical_command
 from vqzoo.runs.recipe import Recipe
 from vqzoo.runs.run import run, why_one_by_one
 from vqzoo.storage.shared import SharedFolder
-from vqzoo.storage.store import Store
+from vqzoo.storage.store import Store, files_in
 
 RECORD_BYTES = 64 << 20  # of a record in a store
 
@@ -112,37 +112,50 @@ def work_on_cell(cell: Cell, executor: Executor | None = None) -> Outcome:
         cell: the cell.
         executor: compresses the cell's layers side by side if they do not depend on each other.
     """
-    with at_work(cell) as (here, log):
-        log.say(canonical_command(cell.recipe, cell.recipe.model))
-        if executor is not None and (reason := why_one_by_one(cell.recipe)) is not None:
-            log.say(f"layers one after another: {reason}")
-            executor = None
-        if cell.store is None:
-            outcome = run_cell(here, log, executor)
-        else:
-            outcome = _run_for_store(cell, here, log, executor)
-        if outcome.error is not None:
-            log.say(f"failed: {outcome.reason}")
-            if not isinstance(outcome.error, VqzooError):
-                log.say("".join(traceback.format_exception(outcome.error)).rstrip())
-            return Outcome(error=_portable(outcome.error), seconds=outcome.seconds)
-        log.say("finished by an earlier call" if outcome.existing else "finished")
+    try:
+        with at_work(cell) as (here, log, uploads):
+            log.say(canonical_command(cell.recipe, cell.recipe.model))
+            if executor is not None and (reason := why_one_by_one(cell.recipe)) is not None:
+                log.say(f"layers one after another: {reason}")
+                executor = None
+            if cell.store is None:
+                outcome = run_cell(here, log, executor)
+            else:
+                outcome = _run_for_store(cell, here, log, executor, uploads)
+            if outcome.error is None:
+                log.say("finished by an earlier call" if outcome.existing else "finished")
+            else:
+                log.say(f"failed: {outcome.reason}")
+                if not isinstance(outcome.error, VqzooError):
+                    log.say("".join(traceback.format_exception(outcome.error)).rstrip())
+        if cell.store is not None and outcome.error is None:
+            shutil.rmtree(here.folder)
+    except VqzooError as error:  # of the store
+        return Outcome(error=error)
+    if outcome.error is None:
         return outcome
+    return Outcome(error=_portable(outcome.error), seconds=outcome.seconds)
 
 
 @contextmanager
-def at_work(cell: Cell) -> Iterator[tuple[Cell, LogWatcher]]:
+def at_work(cell: Cell) -> Iterator[tuple[Cell, LogWatcher, dict[str, Path]]]:
     """Be where a cell's paths are those of its driver; what the block says goes to the cell's log.
 
     Yields:
-        The cell, with folders of this machine if it belongs to a store, and its log. The log is in
-        the store behind the block, unless that fails.
+        The cell, with folders of this machine if it belongs to a store; its log; and an empty
+        dictionary. The log is in the store behind the block, unless that fails, and with it the
+        files of which the block has put name and path into the dictionary, records last.
+
+    Raises:
+        VqzooError: the store cannot be written.
     """
     here = _on_this_machine(cell)
+    uploads: dict[str, Path] = {}
     with chdir(here.directory), log_to(here.log, os.getpid()) as log:
-        yield here, log
+        yield here, log, uploads
     if cell.store is not None:
-        cell.store.put(here.log, cell.log.as_posix())
+        records = [name for name in uploads if name.endswith(f"/{REPORT_FILE}")]
+        cell.store.put_files({cell.log.as_posix(): here.log, **uploads}, last=records)
         here.log.unlink()
 
 
@@ -158,8 +171,14 @@ def _on_this_machine(cell: Cell) -> Cell:
     )
 
 
-def _run_for_store(cell: Cell, here: Cell, watcher: Watcher, executor: Executor | None) -> Outcome:
-    """Run a cell on this machine, unless the store has its record, and upload what comes of it."""
+def _run_for_store(
+    cell: Cell,
+    here: Cell,
+    watcher: Watcher,
+    executor: Executor | None,
+    uploads: dict[str, Path],
+) -> Outcome:
+    """Run a cell on this machine, unless the store has its record; name the files to upload."""
     assert cell.store is not None
     name = cell.folder.as_posix()
     try:
@@ -168,14 +187,12 @@ def _run_for_store(cell: Cell, here: Cell, watcher: Watcher, executor: Executor 
             cell.store.fetch(f"{name}/{file}", here.folder / file, RECORD_BYTES)
             for file in (CONFIG_FILE, REPORT_FILE)
         )
-        outcome = run_cell(replace(here, force=True), watcher, executor)
-        if outcome.error is None:
-            if not (known and outcome.existing):
-                watcher.say(f"uploading to {cell.store.url}/{name}")
-                cell.store.put_folder(here.folder, name, last=[REPORT_FILE])
-            shutil.rmtree(here.folder)
     except VqzooError as error:
         return Outcome(error=error)
+    outcome = run_cell(replace(here, force=True), watcher, executor)
+    if outcome.error is None and not (known and outcome.existing):
+        watcher.say(f"uploading to {cell.store.url}/{name}")
+        uploads |= {f"{name}/{file}": here.folder / file for file in files_in(here.folder)}
     return outcome
 
 

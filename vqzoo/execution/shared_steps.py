@@ -37,14 +37,14 @@ def with_shared_steps(cells: Sequence[Cell], plugins: Plugins) -> list[Call]:
 
 def evaluate_for_cells(cell: Cell) -> None:
     """Evaluate the dense network of a cell for all that share it."""
-    with at_work(cell) as (here, log):
+    with at_work(cell) as (here, log, _):
         assert here.shared is not None
         share_evaluation(cell.recipe, log, here.shared, fall_back=cell.fall_back)
 
 
 def gather_for_cells(cell: Cell) -> None:
     """Gather the second-order statistics of a cell's network for all that share them."""
-    with at_work(cell) as (here, log):
+    with at_work(cell) as (here, log, _):
         assert here.shared is not None
         share_statistics(cell.recipe, log, here.shared, fall_back=cell.fall_back)
 

@@ -1,13 +1,19 @@
 """A folder at a URL, through fsspec. Nothing that comes from it is unpickled or executed."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 from uuid import uuid4
 
 from vqzoo.errors import UsageError, VqzooError, one_line
+from vqzoo.storage.hub_commits import (
+    check_repository,
+    commit_files,
+    hub_store_errors,
+    in_repository,
+)
 
 
 def is_url(text: str) -> bool:
@@ -43,6 +49,17 @@ class Store:
         """
         self._open()
 
+    def check_writable(self) -> None:
+        """Check, as far as one request can tell, that files can be put there: on the Hub alone.
+
+        Raises:
+            UsageError: there is no such repository.
+        """
+        fs, root = self._open()
+        if in_repository(fs, root):
+            with self._errors():
+                check_repository(fs, root, write=True)
+
     def below(self, name: str) -> "Store":
         """The store of a folder in this one."""
         return Store(self.url, _joined(self.folder, name))
@@ -57,7 +74,8 @@ class Store:
         with self._errors():
             fs.invalidate_cache()
             try:
-                paths = fs.find(root)
+                with _refusals(fs, root):
+                    paths = fs.find(root)
             except FileNotFoundError:
                 return set()
         return {self._relative(path, root) for path in map(str, paths)}
@@ -67,7 +85,11 @@ class Store:
         fs, root = self._open()
         with self._errors():
             fs.invalidate_cache()
-            return bool(fs.isfile(_joined(root, name)))
+            try:  # isfile would take a refusal of the Hub for no
+                with _refusals(fs, root):
+                    return bool(fs.info(_joined(root, name))["type"] == "file")
+            except FileNotFoundError:
+                return False
 
     def fetch(self, name: str, target: Path, most_bytes: int) -> bool:
         """Download a file, whole or not at all; False if the store does not have it.
@@ -88,13 +110,14 @@ class Store:
             with self._errors():
                 fs.invalidate_cache()
                 try:
-                    info = fs.info(path)
-                    if info["type"] != "file":
-                        return False
-                    if (size := info.get("size") or 0) > most_bytes:
-                        raise VqzooError(f"{self.place}/{name} has {size:,} bytes: too large")
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    fs.get_file(path, str(mine))
+                    with _refusals(fs, root):
+                        info = fs.info(path)
+                        if info["type"] != "file":
+                            return False
+                        if (size := info.get("size") or 0) > most_bytes:
+                            raise VqzooError(f"{self.place}/{name} has {size:,} bytes: too large")
+                        target.parent.mkdir(parents=True, exist_ok=True)
+                        fs.get_file(path, str(mine))
                 except FileNotFoundError:
                     return False
             mine.replace(target)
@@ -107,22 +130,27 @@ class Store:
         fs, root = self._open()
         path = _joined(root, name)
         with self._errors():
+            if in_repository(fs, root):
+                commit_files(fs, root, {name: file})
+                return
             if _has_folders(fs):
                 fs.makedirs(path.rpartition("/")[0], exist_ok=True)
             fs.put_file(str(file), path)
 
-    def put_folder(self, folder: Path, name: str, last: Sequence[str]) -> None:
-        """Upload all files of a folder, at any depth.
+    def put_files(self, files: Mapping[str, Path], last: Sequence[str] = ()) -> None:
+        """Upload files: to a repository of the Hub by one commit, elsewhere one after another.
 
         Args:
-            folder: the local folder.
-            name: of the folder in the store.
-            last: names of files to upload behind all others: where they are, the folder is whole.
+            files: name -> local file.
+            last: names to upload behind all others: where they are, everything is.
         """
-        files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*")}
-        names = sorted(name for name, path in files.items() if path.is_file())
-        for file in sorted(names, key=last.__contains__):
-            self.put(files[file], f"{name}/{file}")
+        fs, root = self._open()
+        if in_repository(fs, root):
+            with self._errors():
+                commit_files(fs, root, files)
+            return
+        for name in sorted(files, key=lambda name: (name in last, name)):
+            self.put(files[name], name)
 
     def _open(self) -> tuple[Any, str]:
         """fsspec's file system, and the folder's path in it."""
@@ -154,14 +182,27 @@ class Store:
     def _errors(self) -> Iterator[None]:
         try:
             yield
-        except VqzooError:
-            raise
+        except VqzooError as error:
+            if str(error).startswith(self.url):
+                raise
+            raise type(error)(f"{self.place}: {error}") from error
         except Exception as error:  # botocore's, aiohttp's, the Hub's: nothing unites them
             raise VqzooError(f"{self.place}: {one_line(error)}") from error
 
 
+def files_in(folder: Path) -> list[str]:
+    """The names of all files in a local folder, at any depth, with slashes."""
+    paths = (path for path in folder.rglob("*") if path.is_file())
+    return sorted(path.relative_to(folder).as_posix() for path in paths)
+
+
 def _joined(folder: str, name: str) -> str:
     return f"{folder}/{name}" if folder and name else folder or name
+
+
+def _refusals(fs: Any, root: str) -> AbstractContextManager[None]:
+    """Inside, a repository that is missing is no missing file."""
+    return hub_store_errors(root) if in_repository(fs, root) else nullcontext()
 
 
 def _has_folders(fs: Any) -> bool:

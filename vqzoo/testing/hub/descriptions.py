@@ -16,8 +16,8 @@ def describe_repo(repo: Repo, commit: Commit, *, blobs: bool = False) -> dict[st
         for path, file in sorted(commit.files.items())
     ]
     return {
-        "id": repo.id,
-        "modelId": repo.id,
+        "id": repo.name,
+        "modelId": repo.name,
         "author": repo.namespace,
         "sha": commit.oid,
         "private": repo.private,

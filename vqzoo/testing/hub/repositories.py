@@ -7,7 +7,7 @@ from vqzoo.testing.hub.card import metadata_errors
 from vqzoo.testing.hub.descriptions import describe_repo
 from vqzoo.testing.hub.messages import HubError, Request, Response, json_response, page_response
 from vqzoo.testing.hub.state import HubState, may_see, resolve_commit
-from vqzoo.testing.hub.store import Repo, StoredFile
+from vqzoo.testing.hub.store import DATASETS, Repo, StoredFile
 
 
 def whoami(hub: HubState, request: Request) -> Response:
@@ -30,7 +30,8 @@ def create(hub: HubState, request: Request) -> Response:
     namespace = fields.get("organization") or account.name
     if not account.write or namespace not in account.namespaces:
         raise HubError(403, f'You don\'t have the rights to create a model under "{namespace}"')
-    name = f"{namespace}/{fields['name']}"
+    kind = DATASETS if fields.get("type") == "dataset" else ""
+    name = f"{kind}{namespace}/{fields['name']}"
     if name in hub.repos:
         error = {"error": "You already created this model repo", "url": f"{hub.url}/{name}"}
         return json_response(error, 409)
@@ -38,7 +39,7 @@ def create(hub: HubState, request: Request) -> Response:
     repo = Repo(name, private, datetime.now(UTC))
     repo.add_commit("main", {".gitattributes": StoredFile(b"")}, "initial commit")
     hub.repos[name] = repo
-    return json_response({"url": f"{hub.url}/{name}", "name": name})
+    return json_response({"url": f"{hub.url}/{name}", "name": repo.name})
 
 
 def validate_yaml(hub: HubState, request: Request) -> Response:
@@ -51,11 +52,11 @@ def validate_yaml(hub: HubState, request: Request) -> Response:
 
 
 def list_repos(hub: HubState, request: Request) -> Response:
-    """List the repositories that match a query, the newest first."""
+    """List the model repositories that match a query, the newest first."""
     account, query = hub.account(request), request.query
     matches = []
     for repo in sorted(hub.repos.values(), key=lambda repo: repo.created, reverse=True):
-        if not may_see(account, repo):
+        if repo.id.startswith(DATASETS) or not may_see(account, repo):
             continue
         description = describe_repo(repo, resolve_commit(repo, "main"))
         if _matches(repo, description["tags"], query):
@@ -81,3 +82,12 @@ def info(hub: HubState, request: Request, repo: str, revision: str = "main") -> 
     visible = hub.visible_repo(request, repo)
     commit = resolve_commit(visible, revision)
     return json_response(describe_repo(visible, commit, blobs="blobs" in request.query))
+
+
+def auth_check(hub: HubState, request: Request, repo: str, write: str = "") -> Response:
+    """Say whether the account may read a repository, or write it."""
+    if write:
+        hub.writable_repo(request, repo)
+    else:
+        hub.visible_repo(request, repo)
+    return json_response({})

@@ -10,6 +10,7 @@ _LFS_SUFFIXES = (
     ".safetensors", ".bin", ".pt", ".pth", ".onnx", ".npz", ".h5", ".gz", ".zip", ".tar", ".pkl",
 )  # fmt: skip
 _LFS_BYTES = 10_000_000
+DATASETS = "datasets/"  # how ids of repositories of data sets begin here
 
 
 @dataclass(frozen=True)
@@ -54,10 +55,10 @@ class Commit:
 
 @dataclass
 class Repo:
-    """A model repository.
+    """A repository of models or data sets.
 
     Attributes:
-        id: "org/name".
+        id: "org/name", or "datasets/org/name".
         private: whether only accounts of its namespace may see it.
         created: when it was created.
         commits: by id.
@@ -77,7 +78,12 @@ class Repo:
     @property
     def namespace(self) -> str:
         """The user or organization that owns it."""
-        return self.id.partition("/")[0]
+        return self.name.partition("/")[0]
+
+    @property
+    def name(self) -> str:
+        """Its id as clients write it, "org/name"."""
+        return self.id.removeprefix(DATASETS)
 
     def resolve(self, revision: str) -> Commit | None:
         """The commit of a branch, tag, pull request or commit id; None if there is none."""

@@ -81,6 +81,7 @@ def sweep(
     from vqzoo.cli.progress import TerminalWatcher
     from vqzoo.plugin.execution.engine import CallResources
     from vqzoo.plugin.manager import installed_plugins
+    from vqzoo.storage.store import Store
     from vqzoo.sweeps.grid import read_grid
     from vqzoo.sweeps.place import parse_place
     from vqzoo.sweeps.sweep import sweep as run_sweep
@@ -94,6 +95,8 @@ def sweep(
     if dry_run:
         _print_plan(cells, place, limit, retry_failed)
         return
+    if isinstance(place, Store):
+        place.check_writable()
     resources = CallResources(threads, gpus, memory_bytes)
     with (
         TerminalWatcher(stderr()) as watcher,
