@@ -14,7 +14,8 @@ from torch import Tensor, nn
 import vqzoo
 from vqzoo.errors import ArtifactError
 
-default_cfgs = {name: {"input_size": (3, 8, 8)} for name in ("reads_a_weight", "keeps_a_mask")}
+NAMES = ("reads_a_weight", "keeps_a_mask", "keeps_a_table")
+default_cfgs = {name: {"input_size": (3, 8, 8)} for name in NAMES}
 
 
 class ReadsAWeight(nn.Module):
@@ -45,6 +46,22 @@ class KeepsAMask(nn.Module):
         return self.fc(x.mean((2, 3)) * self.mask)
 
 
+class KeepsATable(nn.Module):
+    """Fills a large tensor that it does not register."""
+
+    def __init__(self, num_classes: int = 5, in_chans: int = 3) -> None:
+        super().__init__()
+        self.num_classes = self.num_features = num_classes
+        self.position = nn.Parameter(torch.empty(1, in_chans, 200, 200))
+        self.fc = nn.Linear(in_chans, num_classes)
+        self.table = torch.empty(in_chans, 40_000)
+        self.table.fill_(0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.position[..., : x.shape[2], : x.shape[3]]
+        return self.fc(x.mean((2, 3)) * self.table.mean(1))
+
+
 def reads_a_weight(pretrained: bool = False, **kwargs: Any) -> nn.Module:
     return build_model_with_cfg(ReadsAWeight, "reads_a_weight", pretrained, **kwargs)
 
@@ -53,17 +70,21 @@ def keeps_a_mask(pretrained: bool = False, **kwargs: Any) -> nn.Module:
     return build_model_with_cfg(KeepsAMask, "keeps_a_mask", pretrained, **kwargs)
 
 
+def keeps_a_table(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    return build_model_with_cfg(KeepsATable, "keeps_a_table", pretrained, **kwargs)
+
+
 @pytest.fixture(autouse=True)
 def registered() -> Iterator[None]:
-    for create in (reads_a_weight, keeps_a_mask):
+    for create in (reads_a_weight, keeps_a_mask, keeps_a_table):
         register_model(create)
     yield
-    for create in (reads_a_weight, keeps_a_mask):
+    for create in (reads_a_weight, keeps_a_mask, keeps_a_table):
         del _model_entrypoints[create.__name__]
 
 
 @pytest.mark.parametrize("mode", ["decoded", "codes"])
-@pytest.mark.parametrize("name", ["reads_a_weight", "keeps_a_mask"])
+@pytest.mark.parametrize("name", NAMES)
 def test_they_load(name: str, mode: Any, tmp_path: Path) -> None:
     torch.manual_seed(0)
     small = vqzoo.compress(timm.create_model(name), "km", layers="all", k=4)

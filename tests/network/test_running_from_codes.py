@@ -16,7 +16,7 @@ from vqzoo_vq.kmeans import ScalarKMeans
 import vqzoo
 from vqzoo.compression.coded_layer import CodedLayer, run_from_code
 from vqzoo.errors import ArtifactError, UsageError
-from vqzoo.network import build as building
+from vqzoo.network.without_weights import weights_on_meta
 from vqzoo.plugin import Code
 from vqzoo.plugin.manager import installed_plugins
 
@@ -132,7 +132,7 @@ def test_what_would_decode_to_nan_is_refused(
 
 
 def test_modules_made_meanwhile_elsewhere_keep_their_weights() -> None:
-    with building.weights_on_meta():
+    with weights_on_meta():
         assert nn.Linear(2, 2).weight.is_meta
         tied = nn.Linear(2, 2)
         tied.weight = nn.Parameter(torch.ones(2, 2))

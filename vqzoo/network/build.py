@@ -1,15 +1,12 @@
 """Build an artifact's architecture, check it against the header, and fill it with weights."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from threading import get_ident
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import timm
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from vqzoo.artifact.codes import build_code
 from vqzoo.artifact.dtypes import BY_NAME, BY_STORED_NAME, ElementType, torch_dtype
@@ -23,7 +20,6 @@ from vqzoo.compression.decode import decode, row_step
 from vqzoo.compression.products.packed import packed
 from vqzoo.compression.products.tiles import Tiles
 from vqzoo.compression.view import (
-    LAYER_CLASSES,
     compressible_layers,
     is_parameter,
     layer_name,
@@ -34,6 +30,7 @@ from vqzoo.models.arguments import check_arguments, required_features
 from vqzoo.models.create import bounded_construction, create_model, create_on_meta
 from vqzoo.models.registration import register_models
 from vqzoo.models.timm_config import known_pretrained_cfg
+from vqzoo.network.without_weights import allocate, without_weights
 from vqzoo.numerics.arrays import all_finite
 from vqzoo.plugin.code import MethodCode
 from vqzoo.plugin.manager import Plugins
@@ -100,58 +97,10 @@ def _create_empty(artifact: Artifact, plugins: Plugins, mode: Mode) -> tuple[nn.
     with torch.random.fork_rng(devices=[]):
         if mode == "decoded":
             return _create(artifact.config).eval().requires_grad_(False), set()
-        model = _create_without_weights(artifact.config).eval().requires_grad_(False)
+        model = without_weights(lambda: _create(artifact.config)).eval().requires_grad_(False)
     coded = coded_keys(model, artifact)
-    _allocate(model, coded)
+    allocate(model, coded)
     return model, coded
-
-
-def _create_without_weights(config: dict[str, Any]) -> nn.Module:
-    """The architecture with the weights of its layers on the meta device, unless its constructor
-    reads them."""
-    try:
-        with weights_on_meta():
-            model = _create(config)
-    except ArtifactError:
-        return _create(config)
-    computed = any(buffer.is_meta for buffer in model.buffers())
-    return _create(config) if computed else model
-
-
-@contextmanager
-def weights_on_meta() -> Iterator[None]:
-    """Put the weights of layers that this thread creates on the meta device, without memory.
-
-    Weights that are assigned to a layer later, such as tied ones, stay where they are.
-    """
-    thread = get_ident()
-
-    def without_memory(module: nn.Module, name: str, parameter: nn.Parameter) -> Any:
-        if get_ident() != thread or name != "weight" or name in module._parameters:
-            return None
-        if isinstance(module, LAYER_CLASSES):
-            return nn.Parameter(parameter.detach().to("meta"))
-        return None
-
-    hook = register_module_parameter_registration_hook(without_memory)
-    try:
-        yield
-    finally:
-        hook.remove()
-
-
-def _allocate(model: nn.Module, coded: set[str]) -> None:
-    """Give memory to the parameters on the meta device, except to those with keys in `coded`."""
-    allocated: dict[nn.Parameter, nn.Parameter] = {}
-    for path, module in model.named_modules():
-        for name, parameter in module._parameters.items():
-            key = f"{path}.{name}" if path else name
-            if parameter is None or not parameter.is_meta or key in coded:
-                continue
-            if parameter not in allocated:  # a tied parameter is allocated once
-                empty = torch.empty_like(parameter, device="cpu")
-                allocated[parameter] = nn.Parameter(empty, requires_grad=False)
-            module._parameters[name] = allocated[parameter]
 
 
 def _expected_tensors(artifact: Artifact) -> dict[str, Tensor]:
