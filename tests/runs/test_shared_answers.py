@@ -1,4 +1,4 @@
-"""Runs that share a folder ask the dense network once, and come to the same figures."""
+"""Runs that share a folder do on the dense network once what all need, with the same figures."""
 
 import os
 import shutil
@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from safetensors.numpy import save_file
 
+from vqzoo.artifact.schema import WEIGHTS_FILE
 from vqzoo.progress import SilentWatcher, Steps
 from vqzoo.report.measured import AgreementRecord
 from vqzoo.runs.recipe import make_recipe
@@ -112,6 +113,33 @@ def test_accuracy_is_measured_anew_where_labels_change(tmp_path: Path) -> None:
         assert record.accuracy is not None
         passes.append("evaluating the dense model" in heard.passes)
     assert passes == [True, False, True]
+
+
+def test_inputs_of_layers_are_gathered_once(tmp_path: Path) -> None:
+    """Methods without second-order statistics get a sample of them; a store gets none."""
+    shared = SharedFolder(tmp_path / "shared", Store(f"file://{tmp_path}/store"))
+    recipe = {"model": "vit_mini.fmnist", "layers": ["head", "blocks.0.mlp.fc1"], "images": 20,
+              "calibrate": "fmnist", "calibration_images": 24}  # fmt: skip
+    passes = []
+    for name, method, where in (
+        ("plain", "svd", None),
+        ("first", "svd", shared),
+        ("second", "svd", shared),
+        ("other", "prune", shared),
+        ("damaged", "svd", shared),
+    ):
+        if name == "damaged":
+            (file,) = (tmp_path / "shared/inputs").iterdir()
+            good = file.read_bytes()
+            file.write_bytes(good[:-1])
+        heard = Heard()
+        run(make_recipe({**recipe, "method": method}), heard, out=tmp_path / name, shared=where)
+        passes.append(sum(text.startswith("calibrating") for text in heard.passes))
+    assert passes == [1, 1, 0, 0, 1]
+    assert file.read_bytes() == good
+    assert [path.name for path in (tmp_path / "store").iterdir()] == ["dense"]
+    weights = [tmp_path / name / WEIGHTS_FILE for name in ("plain", "first", "second", "damaged")]
+    assert len({path.read_bytes() for path in weights}) == 1
 
 
 @pytest.mark.parametrize("damage", ["truncated", "other"])
