@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 from fake_slurm import runs
+from typer.testing import CliRunner
 
+from vqzoo.artifact.schema import WEIGHTS_FILE
+from vqzoo.cli.main import app
 from vqzoo.plugin import CallResources, WorkerLost
 from vqzoo.plugin.manager import installed_plugins
 from vqzoo.testing import check_engine
@@ -89,6 +92,20 @@ def test_calls_become_a_job_array_with_what_they_need(slurm: Path, tmp_path: Pat
         "mem=3GB",
     ):
         assert f"#SBATCH --{option}" in options
+    assert list((tmp_path / "files").iterdir()) == []
+
+
+def test_the_layers_of_one_run_are_jobs_of_one_array(slurm: Path, tmp_path: Path) -> None:
+    run = ["run", "test_resnet", "--weights", "random", "-m", "svd", "--layers", "layer1*"]
+    jobs = ["--executor", f"slurm:gpu,folder={tmp_path}/files"]
+    for words in ([*run, "--out", str(tmp_path / "here")],
+                  [*run, "--out", str(tmp_path / "there"), *jobs]):  # fmt: skip
+        done = CliRunner().invoke(app, words)
+        assert done.exit_code == 0, done.output
+    here, there = (tmp_path / name / WEIGHTS_FILE for name in ("here", "there"))
+    assert there.read_bytes() == here.read_bytes()
+    (script,) = slurm.glob("*.sh")
+    assert "#SBATCH --array=0-1%2" in script.read_text()
     assert list((tmp_path / "files").iterdir()) == []
 
 

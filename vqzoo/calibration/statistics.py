@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from vqzoo.calibration.input_vectors import KINDS
-from vqzoo.calibration.layer_inputs import layer_inputs
+from vqzoo.calibration.kept_inputs import kept_inputs
 from vqzoo.calibration.second_order.kept import kept_second_order
 from vqzoo.calibration.second_order.sequential import Matrix, SequentialStatistics
 from vqzoo.compression.plugin_calls import Statistics
@@ -72,11 +72,8 @@ def layer_statistics(
             model, by_second_order, data, seed=seed, device=device, watcher=watcher
         )
         statistics |= {name: Statistics(second_order=layer) for name, layer in gathered.items()}
-    if waiting := [layer for layer in by_inputs if layer.name not in finished]:
-        with watcher.images(f"calibrating on {data.name}") as steps:
-            rows = layer_inputs(
-                model, waiting, data, data.images, seed=seed, device=device, progress=steps
-            )
+    if any(layer.name not in finished for layer in by_inputs):
+        rows = kept_inputs(model, by_inputs, data, seed=seed, device=device, watcher=watcher)
         for name, inputs in rows.items():
             statistics[name] = replace(statistics.get(name, Statistics()), inputs=inputs)
     return statistics

@@ -1,5 +1,6 @@
 """Options that several commands share and that no settings declare."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -50,3 +51,16 @@ def need_epochs(finetuning: Mapping[str, Any]) -> None:
     if "epochs" not in finetuning:
         names = ", ".join(finetuning)
         raise UsageError(f"{names}: only fine-tuning takes these; give --finetune EPOCHS")
+
+
+def need_folder(out: Path | None) -> None:
+    """Refuse a URL where a folder of this machine is meant, which would be made as `s3:/...`.
+
+    Raises:
+        UsageError: says which command writes to URLs.
+    """
+    if out is not None and re.match(r"[a-z][a-z0-9+.-]+:/", str(out)):
+        raise UsageError(
+            f"--out {out}: this command writes into folders of this machine; `vqzoo sweep` and its "
+            "grid write to URLs"
+        )

@@ -44,6 +44,8 @@ class Data:
         batches: starts an iteration.
         labels: how class folders became labels, for the user; empty for other data.
         unreadable: names of the images that are left out because they cannot be read.
+        content: gives a hash of the stored images and their labels, wherever they are stored; None
+            where `name` says all that is known about them.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Data:
     batches: Callable[[], Iterator[Batch]]
     labels: str = ""
     unreadable: tuple[str, ...] = ()
+    content: Callable[[], str] | None = None
 
     @property
     def labelled(self) -> bool:

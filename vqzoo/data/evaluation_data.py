@@ -32,6 +32,7 @@ from vqzoo.data.model_input import ModelInput, input_of
 from vqzoo.data.sources import (
     READ_ALL,
     ReadOptions,
+    content_hash,
     open_source,
     readable_keys,
     refuse_class_map,
@@ -118,6 +119,7 @@ def open_data(
         batches=batches,
         labels=source.labels,
         unreadable=unreadable,
+        content=None if chosen is None else content_hash(source, chosen),
     )
 
 

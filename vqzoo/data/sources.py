@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -80,6 +81,8 @@ class Source:
         ambiguous: see `FolderLabels`.
         file_of: the file of a key's image; None where images are no files of their own.
         label_of: the label of a key's image, which is not read; None where only reading tells.
+        content_of: the stored bytes of a key's image, which are not decoded; None where images are
+            not stored one by one.
     """
 
     name: str
@@ -94,6 +97,7 @@ class Source:
     ambiguous: str = ""
     file_of: Callable[[Any], Path] | None = None
     label_of: Callable[[Any], int | None] | None = None
+    content_of: Callable[[Any], bytes] | None = None
 
 
 def open_source(
@@ -183,6 +187,35 @@ def readable_keys(
     return kept, tuple(sorted(lost))
 
 
+def content_hash(source: Source, keys: Sequence[Any]) -> Callable[[], str] | None:
+    """What `Data.content` is for some images of a source.
+
+    It reads every image, and decodes none: 50,000 JPEG files of ImageNet take a few seconds where
+    the files are in the system's cache. Names, folders above the data and times do not count, so
+    that copies on other machines have the same hash.
+    """
+    content_of, label_of = source.content_of, source.label_of
+    if content_of is None:
+        return None
+
+    def one(key: Any) -> bytes:
+        try:
+            content = hashlib.sha256(content_of(key)).digest()
+        except OSError as error:
+            raise VqzooError(f"{source.name_of(key)} cannot be read: {one_line(error)}") from error
+        label = None if label_of is None else label_of(key)
+        return content + repr(label).encode()
+
+    def whole() -> str:
+        digest = hashlib.sha256()
+        with ThreadPoolExecutor(min(8, torch.get_num_threads())) as pool:
+            for part in pool.map(one, keys):
+                digest.update(part)
+        return digest.hexdigest()
+
+    return whole
+
+
 def _open_folder(folder: Path, model_input: ModelInput, options: ReadOptions) -> Source:
     name = f"imagefolder:{folder.resolve().name}"
     try:
@@ -206,6 +239,7 @@ def _open_folder(folder: Path, model_input: ModelInput, options: ReadOptions) ->
         ambiguous=labels.ambiguous,
         file_of=lambda image: image.path,
         label_of=partial(_folder_label, labels.classes),
+        content_of=lambda image: image.path.read_bytes(),
     )
 
 
@@ -255,9 +289,16 @@ def _open_timm(
     load = partial(_timm_image, spec, dataset)
     first = _first_label(load, len(dataset) if options.skip_unreadable else 1)
     unlabelled = "its images have no labels" if first is None else ""
-    keys = range(len(dataset))
     return Source(
-        spec, len(dataset), keys, load, _no_group, classes, unlabelled, lambda i: f"image {i}"
+        name=spec,
+        count=len(dataset),
+        keys=range(len(dataset)),
+        load=load,
+        group=_no_group,
+        num_classes=classes,
+        unlabelled=unlabelled,
+        name_of=lambda i: f"image {i}",
+        content_of=partial(_stored_image, dataset) if isinstance(dataset, ImageDataset) else None,
     )
 
 
@@ -289,6 +330,13 @@ def _timm_image(spec: str, dataset: Any, index: int) -> tuple[Image.Image, int |
     # timm's own __getitem__ would replace an unreadable image by the next one.
     file, label = dataset.reader[index]
     return _known_label((_open_image(file, f"{spec}, image {index}"), label))
+
+
+def _stored_image(dataset: Any, index: int) -> bytes:
+    file, label = dataset.reader[index]
+    with file:
+        content: bytes = file.read()
+    return repr(label).encode() + b" " + content
 
 
 def _known_label(item: tuple[Image.Image, int | None]) -> tuple[Image.Image, int | None]:

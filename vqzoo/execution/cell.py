@@ -162,7 +162,7 @@ def at_work(cell: Cell) -> Iterator[tuple[Cell, LogWatcher, dict[str, Path]]]:
 def _on_this_machine(cell: Cell) -> Cell:
     if cell.store is None:
         return cell
-    # Evaluations are found by the path of their images: what is shared belongs to one sweep.
+    # What is shared is kept for each sweep, so that its user may delete it with the sweep.
     home = cache_folder().resolve() / "sweeps" / sha256_text(cell.store.url)[:16]
     shared = cell.shared and replace(cell.shared, folder=home / cell.shared.folder)
     directory = cell.directory if cell.directory.is_dir() else Path.cwd()

@@ -43,7 +43,7 @@ def evaluate_for_cells(cell: Cell) -> None:
 
 
 def gather_for_cells(cell: Cell) -> None:
-    """Gather the second-order statistics of a cell's network for all that share them."""
+    """Gather what a cell's calibration says about its network for all that share it."""
     with at_work(cell) as (here, log, _):
         assert here.shared is not None
         share_statistics(cell.recipe, log, here.shared, fall_back=cell.fall_back)
@@ -57,11 +57,11 @@ def _steps(cell: Cell, plugins: Plugins) -> list[Call]:
     if recipe.weights == "random":
         network["weights"] = recipe.seed
     steps = [_step("dense", {**network, **_fields(recipe, _MEASURED)}, evaluate_for_cells, cell)]
-    if _uses_second_order(recipe, plugins):
+    if any(gathered := _gathered(recipe, plugins)):
         of_calibration = recipe.held_out and recipe.finetune is None
         held_out = recipe.held_out_images if of_calibration else None
         facts = {**network, **_fields(recipe, _CALIBRATION), "held_out": held_out}
-        facts["rules"] = [rule.layers for rule in recipe.rules]
+        facts |= {"rules": [rule.layers for rule in recipe.rules], "gathered": gathered}
         steps.append(_step("statistics", facts, gather_for_cells, _without_options(cell)))
     return steps
 
@@ -76,24 +76,23 @@ def _fields(recipe: Recipe, names: Sequence[str]) -> dict[str, Any]:
     return recipe.model_dump(mode="json", include=set(names))
 
 
-def _uses_second_order(recipe: Recipe, plugins: Plugins) -> bool:
-    """Whether a run keeps second-order statistics, as far as the recipe tells."""
-    if recipe.calibrate == NO_IMAGES:
-        return False
-    if recipe.budget is not None:
-        return True
-    if recipe.calibrate is None:
-        return False
-    wholes: list[Recipe | Rule] = [recipe, *recipe.rules]
-    names = [
-        name
-        for part in wholes
-        if part.method is not None and not part.transforms
-        for name in parse_methods(part.method)
-    ]
-    return any(
-        claim.item.second_order for name in names for claim in plugins.quantizers.claims(name)
-    )
+def _gathered(recipe: Recipe, plugins: Plugins) -> list[list[str]]:
+    """What a calibration gathers for the recipe and each of its rules, as far as the recipe tells:
+    second-order statistics, inputs of layers, both or neither."""
+    parts: list[Recipe | Rule] = [recipe, *recipe.rules]
+    if recipe.calibrate == NO_IMAGES or (recipe.calibrate is None and recipe.budget is None):
+        return [[] for _ in parts]
+    return [_gathered_for(part, plugins, of_all=recipe.budget is not None) for part in parts]
+
+
+def _gathered_for(part: Recipe | Rule, plugins: Plugins, *, of_all: bool) -> list[str]:
+    second_order = {
+        claim.item.second_order
+        for name in ([] if part.method is None or part.transforms else parse_methods(part.method))
+        for claim in plugins.quantizers.claims(name)
+    }
+    kinds = {"second order"} if of_all or True in second_order else set()
+    return sorted(kinds | ({"inputs"} if False in second_order else set()))
 
 
 def _without_options(cell: Cell) -> Cell:

@@ -1,43 +1,23 @@
 """Second-order statistics that stay on disk for the next run on the same network and images."""
 
-import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from vqzoo.artifact.encode import tensors_sha256
-from vqzoo.artifact.files import cache_folder, canonical_json, shared_file
-from vqzoo.artifact.writer import write_tensors
+from vqzoo.artifact.files import cache_folder
+from vqzoo.calibration.kept import calibration_digest, load_kept, save_kept, statistics_folder
 from vqzoo.calibration.second_order.statistics import HESSIAN_BYTES, second_order
 from vqzoo.data.batches import Data
 from vqzoo.errors import VqzooError
 from vqzoo.plugin.second_order import SecondOrder
 from vqzoo.plugin.selector import LayerInfo
 from vqzoo.progress import Watcher
-from vqzoo.storage.bounded import drop_oldest, mark_used
 from vqzoo.storage.shared import SharedFolder
 
 KEPT_BYTES = 2 * HESSIAN_BYTES  # of all files together
 _FORM = 1  # of the statistics and their files; raise it when either changes
-
-_shared: ContextVar[SharedFolder | None] = ContextVar("statistics_folder", default=None)
-
-
-@contextmanager
-def statistics_in(shared: SharedFolder | None) -> Iterator[None]:
-    """Keep statistics in this folder inside the block, such as one that several machines share;
-    None changes nothing."""
-    token = _shared.set(shared or _shared.get())
-    try:
-        yield
-    finally:
-        _shared.reset(token)
 
 
 def kept_second_order(
@@ -66,8 +46,9 @@ def kept_second_order(
         watcher: receives progress.
     """
     assert data.images is not None
-    shared = _shared.get() or SharedFolder(cache_folder())
-    name = f"second-order/{_digest(model, layers, data, seed, device)}.safetensors"
+    shared = statistics_folder() or SharedFolder(cache_folder())
+    digest = calibration_digest(model, layers, data, seed, device, _FORM)
+    name = f"second-order/{digest}.safetensors"
     path = shared.find(name, KEPT_BYTES)
     if (statistics := _load(path, layers)) is not None:
         return statistics
@@ -83,35 +64,10 @@ def kept_second_order(
     return statistics
 
 
-def _digest(
-    model: nn.Module, layers: Sequence[LayerInfo], data: Data, seed: int, device: torch.device
-) -> str:
-    """Hex sha256 of everything that the statistics follow from."""
-    images = hashlib.sha256()
-    for batch in data:
-        images.update(repr((batch.images.dtype, tuple(batch.images.shape))).encode())
-        images.update(tensors_sha256({"images": batch.images}).encode())
-    state = model.state_dict()
-    weights = {key: value for key, value in state.items() if isinstance(value, Tensor)}
-    facts = {
-        "form": _FORM,
-        "torch": torch.__version__,
-        "device": device.type,
-        "model": str(model),
-        "weights": tensors_sha256(weights),
-        "images": images.hexdigest(),
-        "layers": [[layer.name, layer.groups, *layer.shape] for layer in layers],
-        "seed": seed,
-    }
-    return hashlib.sha256(canonical_json(facts).encode()).hexdigest()
-
-
 def _load(path: Path, layers: Sequence[LayerInfo]) -> dict[str, SecondOrder] | None:
     """What `_save` wrote; None if there is nothing, or only a damaged file."""
-    try:
-        tensors = load_file(path)
-        mark_used(path)
-    except (OSError, SafetensorError):
+    tensors = load_kept(path)
+    if tensors is None:
         return None
     statistics: dict[str, SecondOrder] = {}
     for layer in layers:
@@ -140,7 +96,4 @@ def _save(path: Path, statistics: Mapping[str, SecondOrder]) -> None:
     for name, layer in statistics.items():
         tensors[f"{name}/g"] = layer.row_weights
         tensors |= {f"{name}/h{index}": block for index, block in enumerate(layer.hessian)}
-    with shared_file(path) as temporary:
-        write_tensors(temporary, tensors, {})
-        mark_used(temporary)
-    drop_oldest(path.parent, KEPT_BYTES, keep=path)
+    save_kept(path, tensors, KEPT_BYTES)

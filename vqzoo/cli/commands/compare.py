@@ -10,7 +10,7 @@ import typer
 from vqzoo.cli.commands.evaluate import Task
 from vqzoo.cli.commands.page.written import write_page_of
 from vqzoo.cli.declared import takes
-from vqzoo.cli.options import ExecutorName, OnlyJson, Threads, need_epochs
+from vqzoo.cli.options import ExecutorName, OnlyJson, Threads, need_epochs, need_folder
 from vqzoo.cli.terminal import command, print_text, stderr, stdout
 from vqzoo.errors import UsageError
 from vqzoo.runs.recipe import Recipe, split_selectors
@@ -96,6 +96,7 @@ def compare(
     with plugin_files(fields.get("plugins", [])):
         plugins = installed_plugins()
     names = list(split_selectors([methods])) if methods else plugins.quantizers.names()
+    need_folder(out)
     folder = out or Path(f"{model.replace('/', '-').replace(':', '-')}-compare")
     base = {"model": model, **fields}
     helped = "finetune" in fields or "calibrate" in fields

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from vqzoo.cli.declared import takes
-from vqzoo.cli.options import Force, LayerExecutor, OnlyRecord, Threads, need_epochs
+from vqzoo.cli.options import Force, LayerExecutor, OnlyRecord, Threads, need_epochs, need_folder
 from vqzoo.cli.terminal import command, printable, stderr, stdout
 from vqzoo.errors import UsageError
 from vqzoo.runs.recipe import Recipe, make_recipe, read_recipe
@@ -76,6 +76,7 @@ def run(
     from vqzoo.numerics.threads import use_threads
     from vqzoo.runs.run import run as run_recipe
 
+    need_folder(out)
     if model is not None:
         fields["model"] = model
     fields = _override(read_recipe(recipe) if recipe else {}, fields)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vqzoo.cli.commands.page.written import write_page_of
-from vqzoo.cli.options import ExecutorName, Threads
+from vqzoo.cli.options import ExecutorName, Threads, need_folder
 from vqzoo.cli.terminal import command, print_text, printable, stderr, stdout
 
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ def build(
     from vqzoo.zoo.build import build as build_all
     from vqzoo.zoo.recipes import find_recipes, recipes_folder, with_data
 
+    need_folder(out)
     selected = find_recipes(names or [], recipes or recipes_folder())
     selected = [with_data(recipe, data) for recipe in selected]
     if dry_run:

@@ -14,7 +14,6 @@ from vqzoo.data.batches import Data
 from vqzoo.errors import VqzooError
 from vqzoo.evaluation.accuracy import Evaluation
 from vqzoo.models.dense import OpenedModel
-from vqzoo.models.embedded import default_data
 from vqzoo.progress import Watcher
 from vqzoo.runs.before_after import Baseline, measure_baseline
 from vqzoo.runs.fields.reading import reading_fields
@@ -45,7 +44,7 @@ def baseline_of(
     """
     if shared is None or data is None:
         return measure_baseline(dense.module, data, device, watcher)
-    digest, start = _digest(recipe, dense, device), time.perf_counter()
+    digest, start = _digest(recipe, dense, data, device), time.perf_counter()
     baseline = _measured(digest, dense, data, device, watcher, shared)
     if data.images is None or (data.labelled and recipe.budget is None):
         return baseline
@@ -77,8 +76,9 @@ def _measured(
     return baseline
 
 
-def _digest(recipe: Recipe, dense: OpenedModel, device: torch.device) -> str:
-    """Hex sha256 of everything that the evaluation follows from."""
+def _digest(recipe: Recipe, dense: OpenedModel, data: Data, device: torch.device) -> str:
+    """Hex sha256 of everything that the evaluation follows from: of images, what they are rather
+    than where. Streams, and data sets that do not store images one by one, go by their names."""
     facts = {
         "versions": [version(package) for package in ("vqzoo", "torch", "timm")],
         "device": device.type,
@@ -87,8 +87,8 @@ def _digest(recipe: Recipe, dense: OpenedModel, device: torch.device) -> str:
         "arguments": recipe.model_args,
         "weights": dense.weights_sha256,
         "folded": recipe.fold_norms,
-        "data": recipe.data or default_data(dense.name),
-        "images": recipe.images,
+        "data": [data.name, data.labels],
+        "images": recipe.images if data.content is None else data.content(),
         "reading": reading_fields(recipe.class_map, recipe.skip_unreadable),
     }
     return sha256_text(canonical_json(facts))

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from vqzoo.artifact.files import cache_folder
-from vqzoo.calibration.second_order.kept import statistics_in
+from vqzoo.calibration.kept import statistics_in
 from vqzoo.data.kept_pixels import pixels_in
 from vqzoo.plugin.files import plugin_files
 from vqzoo.progress import Watcher
@@ -41,7 +41,8 @@ def share_evaluation(
 def share_statistics(
     recipe: Recipe, watcher: Watcher, shared: SharedFolder, *, fall_back: bool = True
 ) -> None:
-    """Gather the second-order statistics of a recipe's layers, unless the folder has them.
+    """Gather the second-order statistics of a recipe's layers, or samples of their inputs, unless
+    the folder has them.
 
     Raises:
         VqzooError: the model, its weights or the images are not available.
