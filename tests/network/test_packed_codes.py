@@ -42,6 +42,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "rtn": {"format": "int4"},
     "rtn tensor": {"format": "int2", "per": "tensor"},
     "rtn int8": {"format": "int8"},
+    "rtn fp16": {"format": "fp16"},
     "rtn group": {"format": "int4", "per": "group", "group": 32},
     "ecq": {"price": 0.3},
     "ecq plain": {"price": 1e-3, "trellis": False},
@@ -204,12 +205,28 @@ def test_convolutions_run_from_packed_codes(method: str) -> None:
     assert_close(coded(x), decoded(x))
 
 
-@pytest.mark.parametrize("method", ["km", "km 300", "pq", "rq", "binary", "rtn"])
+@pytest.mark.parametrize("method", ["km", "km 300", "pq", "rq", "binary", "rtn", "rtn fp16"])
 def test_torch_exports_packed_codes(method: str) -> None:
     decoded, coded = layers(method)
     x = torch.randn(3, 90)
     program = torch.export.export(coded, (x,))
     assert_close(program.module()(x), decoded(x))
+
+
+def test_as_many_floats_as_weights_are_copied_to_be_trained_alone() -> None:
+    decoded, coded = layers("rtn fp16")
+    x = torch.randn(3, 90)
+    assert_close(coded(x), decoded(x))
+    assert [name for name, _ in coded.named_parameters()] == ["bias"]
+    values = coded.params["/values"]
+    assert values.dtype == torch.float32
+    assert torch.equal(values, decoded.weight)
+    values.requires_grad_(True)
+    coded(x).sum().backward()
+    torch.testing.assert_close(values.grad, x.sum(0).expand(600, 90))
+    with torch.no_grad():
+        values.mul_(2)
+    assert_close(coded(x) - coded.bias, 2 * (decoded(x) - coded.bias))
 
 
 @pytest.mark.parametrize(("method", "bits"), [("km", 4), ("binary", 1), ("pq", 1)])

@@ -22,7 +22,7 @@ from vqzoo.compression.products.packed import unpacked
 from vqzoo.compression.products.tiles import tiles_of
 from vqzoo.errors import PluginError
 from vqzoo.numerics.tracing import holds_values, is_recorded, is_traced, outside_transforms
-from vqzoo.plugin.code import MethodCode
+from vqzoo.plugin.code import Floats, MethodCode
 from vqzoo.plugin.manager import Plugins
 
 _HALVES = (torch.float16, torch.bfloat16)
@@ -44,17 +44,34 @@ class CodedLayer(nn.Module):
 
     Attributes:
         replaces: the class that the layer had.
-        params: the code's trainable floats as float32 parameters, frozen until `requires_grad_`;
-            named by their paths, "/codebook" or "/child/part" (a ParameterDict cannot have the key
-            "values"). The state dict does not have them: it has the weight that they decode to.
     """
 
     replaces: ClassVar[type[nn.Module]]
-    params: nn.ParameterDict
     _compressed: MethodCode
     _plugins: Plugins
     _shape: torch.Size
     _dtype: torch.dtype
+
+    @property
+    def params(self) -> nn.ParameterDict:
+        """The code's trainable floats as float32 parameters, frozen until `requires_grad_`.
+
+        They are named by their paths, "/codebook" or "/child/part" (a ParameterDict cannot have the
+        key "values"). The state dict does not have them: it has the weight that they decode to. If
+        they are as many as the weights, they are made when they are first read.
+        """
+        if "params" not in self._modules:
+            self.make_params()
+        return cast(_Floats, self._modules["params"])
+
+    def make_params(self) -> None:
+        """Make `params` anew, from the code."""
+        self._modules["params"] = _Floats(
+            {
+                "/" + name.replace(".", "/"): nn.Parameter(tensor.clone(), requires_grad=False)
+                for name, tensor in trainable(self._compressed, self._plugins).items()
+            }
+        )
 
     @property
     def compressed(self) -> MethodCode:
@@ -80,9 +97,10 @@ class CodedLayer(nn.Module):
         assigned = self._parameters.get("weight")
         if assigned is not None:
             return assigned
-        if is_recorded() or not all(map(holds_values, self.params.values())):
+        params = self._held_params().values()
+        if is_recorded() or not all(map(holds_values, params)):
             return self._shaped(self._traced())
-        if torch.is_grad_enabled() and any(p.requires_grad for p in self.params.values()):
+        if torch.is_grad_enabled() and any(p.requires_grad for p in params):
             return self._shaped(reconstruct(self._compressed, self.floats(), self._plugins))
         with outside_transforms():
             matrix = decode(self._compressed, self._plugins, params=self.floats())
@@ -116,7 +134,7 @@ class CodedLayer(nn.Module):
         see all that torch would do with it."""
         if kwargs or len(args) != 1 or not _is_plain(args[0], self._dtype):
             return None
-        frozen = not any(values.requires_grad for values in self.params.values())
+        frozen = not any(values.requires_grad for values in self._held_params().values())
         if not frozen or self._parameters.get("weight") is not None:
             return None
         if self.replaces is nn.Linear:
@@ -162,9 +180,13 @@ class CodedLayer(nn.Module):
         return matrix.view(self._shape).to(self._dtype)
 
     def floats(self) -> dict[str, Tensor]:
-        """`params` in float32, by their names in `trainable`."""
-        named = {name[1:].replace("/", "."): tensor for name, tensor in self.params.items()}
-        return {name: tensor.float() for name, tensor in named.items()}
+        """`params` in float32, as far as they have been made, by their names in `trainable`."""
+        held = self._held_params().items()
+        return {name[1:].replace("/", "."): tensor.float() for name, tensor in held}
+
+    def _held_params(self) -> dict[str, Tensor]:
+        """`params`, as far as they have been made."""
+        return dict(self.params) if "params" in self._modules else {}
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "CodedLayer":
         """Move the codes too, and convert the decoded weight, for `to`, `half` and the like."""
@@ -248,13 +270,15 @@ def run_from_code(
     coded._shape, coded._dtype, coded._plugins = weight.shape, weight.dtype, plugins
     # A weight on the meta device has no place to move the code to.
     coded._compressed = compressed if weight.is_meta else moved(compressed, weight.device)
-    coded.params = _Floats(
-        {
-            "/" + name.replace(".", "/"): nn.Parameter(tensor.clone(), requires_grad=False)
-            for name, tensor in trainable(coded._compressed, plugins).items()
-        }
-    )
+    if _float_count(compressed) < weight.numel():
+        coded.make_params()
     return model
+
+
+def _float_count(compressed: MethodCode) -> int:
+    code = compressed.code
+    parts = (part.stored.numel() for part in code.parts.values() if isinstance(part, Floats))
+    return sum(parts) + sum(map(_float_count, code.children.values()))
 
 
 def with_dense_weights(model: nn.Module) -> nn.Module:
@@ -273,7 +297,8 @@ def with_dense_weights(model: nn.Module) -> nn.Module:
 
 def _make_dense(layer: CodedLayer) -> None:
     weight = nn.Parameter(layer.weight.detach(), requires_grad=False)
-    del layer.params, layer._shape, layer._dtype, layer._plugins, layer._compressed
+    layer._modules.pop("params", None)
+    del layer._shape, layer._dtype, layer._plugins, layer._compressed
     module = cast(nn.Module, layer)
     module.__class__ = layer.replaces
     module._parameters["weight"] = weight

@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from vqzoo.plugin.code import Code, Floats, MethodCode, Part
+from vqzoo.plugin.code import Code, Floats, Indices, MethodCode, Part
 from vqzoo.plugin.isolation import isolated, named
 from vqzoo.plugin.manager import Plugins
 
@@ -90,11 +90,13 @@ def multiply(
 
     Returns:
         x·Wᵀ, (..., m); None where the method has no such product on this device, or the code has
-        children.
+        children or no integers.
     """
     code, entry = compressed.code, plugins.method(compressed.method)
     multiplies = entry.item.multiplies and x.device.type in entry.item.multiply_devices
     if code.children or not multiplies or x.shape[-1] != code.shape[1]:
+        return None
+    if not any(isinstance(part, Indices) for part in code.parts.values()):
         return None
     merged = code.floats() | dict(params)
     with isolated(named(entry)):
