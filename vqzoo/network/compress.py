@@ -24,7 +24,7 @@ from vqzoo.calibration.statistics import (
 from vqzoo.compression.check import check_weights
 from vqzoo.compression.coded_layer import with_dense_weights
 from vqzoo.compression.folding import with_plain_weights
-from vqzoo.compression.layer import CompressedLayer, compress_layer
+from vqzoo.compression.layer import CompressedLayer
 from vqzoo.compression.model import compress_model
 from vqzoo.compression.norms.folding import FoldedNorms, merge_norms
 from vqzoo.compression.norms.folding import fold_norms as fold_batch_norms
@@ -45,6 +45,7 @@ from vqzoo.evaluation.answers import in_precision_of
 from vqzoo.module_checks import check_eager
 from vqzoo.network.choices import Choice, Rule, method_choices
 from vqzoo.network.compressed_model import CompressedModel
+from vqzoo.network.layer_workers import compress_input, layer_workers
 from vqzoo.network.under_budget import form_when_saved, limit_of
 from vqzoo.plugin.files import plugin_files
 from vqzoo.plugin.manager import installed_plugins
@@ -74,6 +75,7 @@ def compress(
     keep_going: bool = False,
     seed: int = 0,
     device: str | torch.device = "cpu",
+    executor: str | None = None,
     progress: Watcher | None = None,
     plugins: Sequence[str | Path] = (),
     **options: Any,
@@ -126,6 +128,10 @@ def compress(
         keep_going: leave a layer dense if its plugin fails, and continue with the others.
         seed: the same seed gives the same codes.
         device: where to compute.
+        executor: compress layers side by side in other processes, as `vqzoo run --executor` does:
+            "local:4". The codes are the same. Layers in flight are files in a temporary folder
+            (`TMPDIR`), which workers on other machines must see. A script calls it below
+            `if __name__ == "__main__":`, as with `multiprocessing`.
         progress: callbacks; with neither `calibrate` nor `repair` nor a budget, those of
             `vqzoo.progress.Progress` are enough.
         plugins: plugin files to use besides the installed plugins.
@@ -138,8 +144,8 @@ def compress(
     Raises:
         UsageError: `model` is not a network with weights or cannot be copied, a name or an option
             is unknown, a selector matches nothing, there are no batch norms to fold, the data is
-            invalid, or nothing keeps the budget.
-        VqzooError: weights are not finite, or data cannot be read.
+            invalid, layers cannot be compressed side by side, or nothing keeps the budget.
+        VqzooError: weights are not finite, data cannot be read, or a worker died.
         NothingCompressed: no layer could be compressed.
         PluginError: a plugin failed, and `keep_going` is off.
 
@@ -197,84 +203,89 @@ def compress(
     budget: BudgetRecord | None = None
     rest: Rest = "float32"
     layout: Layout = "plain" if norms is None else "compact"
-    if limit is not None:
-        check_sizes_are_open(plans, available, limit.option)
-        form = form_when_saved(model)
-        rest, layout = form.rest, form.layout
-        task = Task(
-            model=model,
-            plans=plans,
-            dense_layers=len(passed_over) + len(skipped),
-            plugins=available,
-            seed=seed,
-            device=where,
-            packing=None,
-            rest=rest,
-            features=list(form.features),
-            layout=layout,
-            norms=None if norms is None else norms.layers,
-            calibration=calibration,
-            sequential=sequential,
-            repair=repair_data,
-            held_out=held_out,
-            finetune=None,
-            keep_going=keep_going,
-            keep_going_option="keep_going=True",
-        )
-        chosen = choose(task, limit, watcher)
-        plans, budget = chosen.plans(plans), chosen.record
-        for index, candidate in chosen.trial.layers.items():
-            layer = finished[index] = candidate.compressed
-            name = layer.layer.name
-            matrices[name] = decode_new(layer.compressed, available, name)
-    statistics: Mapping[str, Statistics] | None = None
-    if calibration is not None and sequential:
-        statistics = sequential_statistics(
-            model,
-            plans,
-            available,
-            calibration,
-            seed=seed,
-            device=where,
-            watcher=watcher,
-            finished={name: partial(matrices.__getitem__, name) for name in matrices},
-        )
-    elif calibration is not None:
-        statistics = layer_statistics(
-            model,
-            plans,
-            available,
-            calibration,
-            seed=seed,
-            device=where,
-            watcher=watcher,
-            finished=list(matrices),
-            second_order_of_all=limit is not None,
-        )
 
-    def work(layer: LayerInput) -> tuple[CompressedLayer, Tensor]:
-        compressed, decoded = compress_layer(
-            layer.weight,
-            layer.plan,
-            available,
-            seed=seed,
-            device=where,
-            progress=layer.progress,
-            statistics=layer.statistics,
-        )
+    compress_one = partial(compress_input, plugins=available, seed=seed, device=where)
+
+    def compress_here(layer: LayerInput) -> tuple[CompressedLayer, Tensor]:
+        compressed, decoded = compress_one(layer)
         matrices[layer.plan.layer.name] = decoded
         return compressed, decoded
 
-    compressed, failed = compress_model(
-        model,
-        plans,
-        available,
-        work,
-        progress=watcher,
-        statistics=statistics,
-        finished=finished,
-        keep_going=keep_going,
-    )
+    def take(_index: int, _before: int, layer: CompressedLayer) -> None:
+        name = layer.layer.name
+        if name not in matrices:  # other processes send codes alone
+            matrices[name] = decode_new(layer.compressed, available, name)
+
+    one_by_one = sequential and limit is None
+    with layer_workers(executor, available, where, one_by_one=one_by_one) as workers:
+        if limit is not None:
+            check_sizes_are_open(plans, available, limit.option)
+            form = form_when_saved(model)
+            rest, layout = form.rest, form.layout
+            task = Task(
+                model=model,
+                plans=plans,
+                dense_layers=len(passed_over) + len(skipped),
+                plugins=available,
+                seed=seed,
+                device=where,
+                packing=None,
+                rest=rest,
+                features=list(form.features),
+                layout=layout,
+                norms=None if norms is None else norms.layers,
+                calibration=calibration,
+                sequential=sequential,
+                repair=repair_data,
+                held_out=held_out,
+                finetune=None,
+                keep_going=keep_going,
+                keep_going_option="keep_going=True",
+                workers=workers,
+            )
+            chosen = choose(task, limit, watcher)
+            plans, budget = chosen.plans(plans), chosen.record
+            for index, candidate in chosen.trial.layers.items():
+                layer = finished[index] = candidate.compressed
+                name = layer.layer.name
+                matrices[name] = decode_new(layer.compressed, available, name)
+        statistics: Mapping[str, Statistics] | None = None
+        if calibration is not None and sequential:
+            statistics = sequential_statistics(
+                model,
+                plans,
+                available,
+                calibration,
+                seed=seed,
+                device=where,
+                watcher=watcher,
+                finished={name: partial(matrices.__getitem__, name) for name in matrices},
+            )
+        elif calibration is not None:
+            statistics = layer_statistics(
+                model,
+                plans,
+                available,
+                calibration,
+                seed=seed,
+                device=where,
+                watcher=watcher,
+                finished=list(matrices),
+                second_order_of_all=limit is not None,
+            )
+
+        compressed, failed = compress_model(
+            model,
+            plans,
+            available,
+            compress_here if workers is None else compress_one,
+            progress=watcher,
+            statistics=statistics,
+            finished=finished,
+            on_kept=take,
+            keep_going=keep_going,
+            workers=workers,
+        )
     module = copy_with_weights(model, matrices).eval().requires_grad_(False)
     repaired: Repaired | None = None
     if repair_data is not None:

@@ -81,7 +81,7 @@ def _outcome(call: LayerCall, notes: _Notes) -> Any:
     except FileNotFoundError:
         raise VqzooError(
             f"{platform.node()} does not see {call.path}: put --out on a file system that all "
-            "workers share"
+            "workers share; from Python, TMPDIR"
         ) from None
     try:
         kept, _ = carry_out(work, LayerInput(call.plan, weight, statistics, notes))

@@ -33,10 +33,12 @@ class LayerWorkers:
         executor: runs calls, on the CPU.
         folder: for the weights and statistics of layers whose calls run or wait, each a file; all
             workers must see it. It is emptied before, and deleted behind.
+        resumes: whether what was done is kept for the same command to go on with.
     """
 
     executor: Executor
     folder: Path
+    resumes: bool = True
 
 
 def compress_by_workers(
@@ -97,7 +99,7 @@ def compress_by_workers(
             for call, future in ended:
                 call.argument.path.unlink()
                 plan = under_way.pop(call.key)
-                outcome = _outcome(plan, future, progress)
+                outcome = _outcome(plan, future, progress, resumes=workers.resumes)
                 done += 1
                 if under_way:
                     progress.layer_started(next(iter(under_way)), done, len(plans))
@@ -122,7 +124,7 @@ def _call(
 
 
 def _outcome(
-    plan: LayerPlan, future: "Future[LayerAnswer[Kept]]", progress: Progress
+    plan: LayerPlan, future: "Future[LayerAnswer[Kept]]", progress: Progress, *, resumes: bool
 ) -> Kept | SkipLayer | PluginError:
     """What became of a layer; what was said of it is said again.
 
@@ -133,10 +135,8 @@ def _outcome(
     try:
         answer = future.result()
     except BrokenExecutor as error:
-        raise VqzooError(
-            f"layer {name} is not compressed: {one_line(error)}; run the same command again to "
-            "resume"
-        ) from error
+        advice = "; run the same command again to resume" if resumes else ""
+        raise VqzooError(f"layer {name} is not compressed: {one_line(error)}{advice}") from error
     for text in answer.notes:
         progress.note(name, text)
     for warning in answer.warned:
