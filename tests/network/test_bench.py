@@ -82,6 +82,17 @@ def test_onnxruntime_takes_part_and_the_table_says_so(artifact: Path) -> None:
     assert "6 passes" in done.stdout
 
 
+@pytest.mark.slow
+def test_packed_integers_have_runtimes_of_their_own(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    model = timm.create_model("test_vit", num_classes=7).eval()
+    vqzoo.compress(model, "rtn", format="int4").save(tmp_path / "integers")
+    record = benching.bench(tmp_path / "integers", batches=[1], repeats=6, threads=1)
+    errors = {runtime.name: runtime.error for runtime in record.runtimes}
+    assert errors["onnx-packed"] < 1e-4 < errors["onnx-int8"] < 0.1
+
+
 @pytest.mark.parametrize(
     ("options", "reason"),
     [

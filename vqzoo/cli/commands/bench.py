@@ -41,9 +41,10 @@ def bench(
     Each runtime gets a process of its own. dense: timm's network with decoded weights, without
     vqzoo. decoded and codes: the modes of vqzoo.load. pt2: a program of torch.export, decoded at
     each pass. onnx: onnxruntime on ONNX with codes, which it decodes while it loads; onnx-codes:
-    the same file, decoded at each pass. pte: ExecuTorch with XNNPACK, one image after another,
-    decoded for each. openvino: OpenVINO, which decodes while it loads. A latency is the median with
-    its 95% confidence interval.
+    the same file, decoded at each pass. onnx-packed and onnx-int8, for Linear layers of rtn: codes
+    stay packed, inputs in float32 and in int8. pte: ExecuTorch with XNNPACK, one image after
+    another, decoded for each. openvino: OpenVINO, which decodes while it loads. A latency is the
+    median with its 95% confidence interval.
     """
     from vqzoo.cli.progress import TerminalWatcher
     from vqzoo.network.bench.bench import bench as measure

@@ -34,7 +34,8 @@ def export(
         str | None,
         typer.Option(
             help="codes: stay as small as the artifact; the network decodes them itself. dense: "
-            "decoded. [dim]default: codes, where the format has them[/]"
+            "decoded. packed: for onnx, integers that onnxruntime multiplies by as they are. "
+            "[dim]default: codes, where the format has them[/]"
         ),
     ] = None,
     tables: Annotated[
@@ -42,6 +43,13 @@ def export(
         typer.Option(
             help="float16 or int8: the tables of Core ML's and Core AI's palettes. "
             "[dim]default: float16[/]"
+        ),
+    ] = None,
+    inputs: Annotated[
+        str | None,
+        typer.Option(
+            help="float32 or int8: what layers with packed weights multiply by; int8 is faster, "
+            "and rounds. [dim]default: float32[/]"
         ),
     ] = None,
     as_json: Annotated[
@@ -72,6 +80,7 @@ def export(
             folder,
             weights=weights,  # type: ignore[arg-type]  # `export` checks it
             tables=tables,  # type: ignore[arg-type]  # it checks this, too
+            inputs=inputs,  # type: ignore[arg-type]  # and this
             watcher=watcher,
         )
     if as_json:

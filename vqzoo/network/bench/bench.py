@@ -20,6 +20,7 @@ from vqzoo.errors import UsageError, VqzooError
 from vqzoo.network.bench.latency import FEWEST_PASSES, latency
 from vqzoo.network.export import dense, export, onnx, program
 from vqzoo.network.export.formats import FORMATS
+from vqzoo.network.export.onnx_packed import Inputs, NothingToPack
 from vqzoo.network.export.pte import write as pte
 from vqzoo.network.load import load, verified_artifact
 from vqzoo.numerics.threads import thread_count
@@ -35,6 +36,7 @@ _EXPORTED = {
     "pte": (pte.FILE, ("pte",)),
     "openvino": ("model.xml", ("openvino",)),
 }
+_PACKED: dict[str, Inputs] = {"onnx-packed": "float32", "onnx-int8": "int8"}
 _WORKER = "vqzoo.network.bench.worker"
 
 
@@ -60,8 +62,9 @@ def bench(
     Each runtime has a new process: "dense" is timm's network with decoded weights from
     `vqzoo export --to dense`; "decoded" and "codes" are the modes of `vqzoo.load`; "pt2" is torch
     on a program of torch.export; "onnx" and "onnx-codes" are onnxruntime on ONNX with codes, with
-    constants folded at load, and not; "pte" is ExecuTorch, one image after another; "openvino" is
-    OpenVINO.
+    constants folded at load, and not; "onnx-packed" and "onnx-int8", where Linear layers have
+    integers, multiply by them, inputs in float32 and in int8; "pte" is ExecuTorch, one image after
+    another; "openvino" is OpenVINO.
 
     Args:
         source: an artifact's folder or repository.
@@ -139,6 +142,20 @@ def _runtimes(
                 left_out[kind] = reason
             else:
                 yield _Runtime(kind, parent / name / file, exported.bytes)
+        if name == "onnx" and not missing:
+            yield from _packed(artifact, parent, watcher)
+
+
+def _packed(artifact: Path, parent: Path, watcher: Watcher) -> Iterator[_Runtime]:
+    """onnxruntime on packed integers, if there are any."""
+    for kind, inputs in _PACKED.items():
+        try:
+            exported = export(
+                artifact, "onnx", parent / kind, weights="packed", inputs=inputs, watcher=watcher
+            )
+        except NothingToPack:
+            return
+        yield _Runtime(kind, parent / kind / onnx.FILE, exported.bytes)
 
 
 def _warm(artifact: Path, watcher: Watcher) -> tuple[int, int, int]:

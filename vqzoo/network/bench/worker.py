@@ -178,6 +178,8 @@ _LOADERS: dict[str, Callable[[dict[str, Any]], Callable[[], Run]]] = {
     "pt2": _program,
     "onnx": _onnx,
     "onnx-codes": _onnx,
+    "onnx-packed": _onnx,
+    "onnx-int8": _onnx,
     "pte": _pte,
     "openvino": _openvino,
 }

@@ -16,6 +16,7 @@ from vqzoo.network.build import build_with_codes
 from vqzoo.network.export import dense, onnx, openvino, program
 from vqzoo.network.export.coreai import write as coreai
 from vqzoo.network.export.coreml import package
+from vqzoo.network.export.onnx_packed import Inputs
 from vqzoo.network.export.packed_weight import decode_in_graph
 from vqzoo.network.export.pte import write as pte
 from vqzoo.network.export.record import Exported, Tables, Weights, Written
@@ -51,7 +52,9 @@ FORMATS = {
     "dense": _Format(
         dense.FILE, lambda model, _, folder: dense.write_dense(model, folder), ("dense",)
     ),
-    "onnx": _Format(onnx.FILE, onnx.write_onnx, ("codes", "dense"), "onnx", onnx.PACKAGES),
+    "onnx": _Format(
+        onnx.FILE, onnx.write_onnx, ("codes", "dense", "packed"), "onnx", onnx.PACKAGES
+    ),
     "web": _Format(web.FILE, web.write_web, ("codes", "dense"), "onnx", onnx.PACKAGES),
     "pt2": _Format(program.FILE, program.write_program, ("codes", "dense")),
     "pte": _Format(pte.FILE, pte.write_pte, ("codes", "dense"), "executorch", pte.PACKAGES),
@@ -84,6 +87,7 @@ def export(
     *,
     weights: Weights | None = None,
     tables: Tables | None = None,
+    inputs: Inputs | None = None,
     watcher: Watcher | None = None,
 ) -> Exported:
     """Write an artifact's network for another tool, and compare it with the artifact.
@@ -99,9 +103,13 @@ def export(
             package, "coreai" a Core AI asset, each for one image.
         out: a folder that does not exist or is empty.
         weights: "codes" stores packed codes, which the network decodes by its own operations;
-            "dense" stores decoded weights. The default is "codes" where the format has them.
+            "dense" stores decoded weights. "packed", of "onnx" alone, is "codes" with Linear layers
+            that onnxruntime multiplies by 4-bit integers, which stay packed in memory. The default
+            is "codes" where the format has them.
         tables: the dtype of palettes' tables in "coreml" and "coreai", float16 by default. "int8"
             halves them, and rounds them to 1/127 of the largest entry.
+        inputs: of the layers that "packed" is about, float32 by default. "int8" rounds them to 8
+            bits, a scale for each block, which is faster.
         watcher: progress callbacks.
 
     Returns:
@@ -116,13 +124,18 @@ def export(
     chosen = _format(to)
     stored = chosen.weights[0] if weights is None else weights
     if stored not in get_args(Weights):
-        raise UsageError(f"weights are codes or dense, not {stored!r:.40}")
+        raise UsageError(f"weights are codes, packed or dense, not {stored!r:.40}")
     if stored not in chosen.weights:
-        raise UsageError(f"the format {to} has dense weights only: leave codes out")
+        raise UsageError(f"the format {to} has {' or '.join(chosen.weights)} weights only")
     if tables is not None and tables not in chosen.tables:
         having = ", ".join(name for name, form in FORMATS.items() if form.tables)
         raise UsageError(
             f"tables are float16 or int8, and for {having} alone; not {tables!r:.40} for {to}"
+        )
+    if inputs is not None and (inputs not in get_args(Inputs) or stored != "packed"):
+        raise UsageError(
+            f"inputs are float32 or int8, and for packed weights alone; not {inputs!r:.40} for "
+            f"{stored}"
         )
     target = Path(out)
     check_new_folder(target)
@@ -132,11 +145,13 @@ def export(
     with watcher.phase("decoding the artifact"):
         model, codes = build_with_codes(artifact, plugins)
         decoded = copy.deepcopy(model)
-        if stored == "codes":
+        if stored != "dense":
             decode_in_graph(model, codes, plugins)
     with watcher.phase(f"exporting to {to}"), new_folder(target) as partial:
         write_text(partial / CONFIG_FILE, json.dumps(artifact.config, indent=2) + "\n")
-        choice = {"tables": tables} if tables is not None else {}
+        choice: dict[str, str] = {"tables": tables} if tables is not None else {}
+        if stored == "packed":
+            choice["inputs"] = inputs or "float32"
         written = chosen.write(model, decoded, partial, **choice)
     return Exported(
         format=to,

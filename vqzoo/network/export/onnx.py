@@ -12,8 +12,10 @@ from vqzoo.errors import VqzooError, one_line
 from vqzoo.network.export.compare import TOLERANCE, compare, example_images
 from vqzoo.network.export.halves import stored_half
 from vqzoo.network.export.onnx_contents import METADATA, network_contents
+from vqzoo.network.export.onnx_packed import Inputs, multiply_packed
 from vqzoo.network.export.packed_weight import packed_codes
 from vqzoo.network.export.record import Written
+from vqzoo.plugin.manager import installed_plugins
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -21,12 +23,15 @@ if TYPE_CHECKING:
 FILE = "model.onnx"
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 OPSET = 20
+INT8_TOLERANCE = 1e-1  # of the largest logit, with inputs of 8 bits
 # Constants are folded up to so many elements: shapes and the like, but no weights.
 _FOLDED = 64
 _SHARED = 4096  # elements of initializers that are compared with each other
 
 
-def write_onnx(model: nn.Module, dense: nn.Module, folder: Path) -> Written:
+def write_onnx(
+    model: nn.Module, dense: nn.Module, folder: Path, inputs: Inputs | None = None
+) -> Written:
     """Write model.onnx for any batch size, and run it with onnxruntime.
 
     float32 constants whose values float16 holds exactly are stored as float16. With codes, the
@@ -36,18 +41,23 @@ def write_onnx(model: nn.Module, dense: nn.Module, folder: Path) -> Written:
         model: the network, its weights dense or decoded by its own operations.
         dense: another copy of the network, with decoded weights.
         folder: where to write.
+        inputs: of Linear layers that onnxruntime multiplies by packed integers, see `onnx_packed`;
+            None leaves all weights to standard operators.
 
     Raises:
-        VqzooError: torch cannot export the network, or the file computes something else.
+        VqzooError: torch cannot export the network, the file computes something else, or no layer
+            has integers to multiply by.
     """
     import onnx
     import onnx_ir
 
+    packed = multiply_packed(model, installed_plugins(), inputs) if inputs is not None else None
     program: Any = _exported(model)
     graph: onnx_ir.Model = program.model
-    _simplify(graph)
+    codes = packed_codes(model)
+    _simplify(graph, keep_norms=bool(codes))
     _store_halves(graph)
-    if codes := packed_codes(model):
+    if codes:
         contents = network_contents(graph.graph, codes, dense.state_dict(), _FOLDED)
         if contents is not None:
             graph.metadata_props[METADATA] = contents
@@ -55,10 +65,16 @@ def write_onnx(model: nn.Module, dense: nn.Module, folder: Path) -> Written:
     proto.graph.ClearField("value_info")  # runtimes infer shapes and types; they take space
     onnx.save(proto, folder / FILE)
     onnx.checker.check_model(str(folder / FILE), full_check=True)
-    check = compare(
-        _runner(folder / FILE), dense, f"onnxruntime {version('onnxruntime')}", FILE, TOLERANCE
-    )
-    return Written(check, (("opset", OPSET), ("ir_version", graph.ir_version)))
+    runtime = f"onnxruntime {version('onnxruntime')}"
+    tolerance = INT8_TOLERANCE if inputs == "int8" else TOLERANCE
+    check = compare(_runner(folder / FILE), dense, runtime, FILE, tolerance)
+    facts: tuple[tuple[str, int | str], ...] = (("opset", OPSET), ("ir_version", graph.ir_version))
+    if packed is None:
+        return Written(check, facts)
+    facts += (("packed_layers", packed), ("inputs", str(inputs)))
+    others = len(codes) - packed
+    note = f"onnxruntime alone reads this file. It keeps the codes of {packed} layers packed"
+    return Written(check, facts, notes=(f"{note}, and decodes those of {others} when it loads.",))
 
 
 def _exported(model: nn.Module) -> object:
@@ -79,15 +95,26 @@ def _exported(model: nn.Module) -> object:
         raise VqzooError(f"torch cannot export this network to ONNX: {one_line(error)}") from error
 
 
-def _simplify(graph: "onnx_ir.Model") -> None:
-    """Remove what computes shapes, repeats, and the trace of torch's source lines."""
+def _simplify(graph: "onnx_ir.Model", *, keep_norms: bool) -> None:
+    """Remove what computes shapes, repeats, and the trace of torch's source lines.
+
+    Args:
+        graph: is changed.
+        keep_norms: leave batch norms out of the convolutions before them: products with their
+            scales are no longer values that float16 holds, nor the artifact's.
+    """
     import onnx_ir
     from onnx_ir.passes import common
     from onnxscript import optimizer
 
+    norms = [node for node in graph.graph if keep_norms and node.op_type == "BatchNormalization"]
+    for norm in norms:
+        norm.domain = "vqzoo"  # the optimizer knows no such operator
     optimizer.optimize_ir(
         graph, onnx_shape_inference=False, input_size_limit=_FOLDED, output_size_limit=_FOLDED
     )
+    for norm in norms:
+        norm.domain = ""
     onnx_ir.passes.Sequential(
         common.DeduplicateInitializersPass(size_limit=_SHARED),
         common.IdentityEliminationPass(),

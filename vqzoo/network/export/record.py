@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-Weights = Literal["codes", "dense"]
+Weights = Literal["codes", "dense", "packed"]
 Tables = Literal["float16", "int8"]
 
 
@@ -65,7 +65,8 @@ class Exported:
 
     Attributes:
         format: "dense", "onnx", "web", "pt2", "pte", "openvino", "coreml" or "coreai".
-        weights: whether the weights are "codes", decoded by the network itself, or "dense".
+        weights: whether the weights are "codes", decoded by the network itself, "dense", or
+            "packed", codes that the runtime multiplies by.
         files: the files of the folder, sorted.
         bytes: of the file that holds the network.
         artifact_bytes: of the artifact's vqzoo.safetensors.

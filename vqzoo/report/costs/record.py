@@ -24,7 +24,7 @@ class RuntimeRecord(Block):
     """One way of running the network, measured in a process of its own."""
 
     name: str
-    """"dense", "decoded", "codes", "onnx" or "onnx-codes"."""
+    """"dense", "decoded", "codes", or a runtime of exports: "onnx", "onnx-packed", "pte"..."""
     bytes: Count
     """Of the file that holds the weights."""
     load: float
