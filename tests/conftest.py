@@ -1,25 +1,27 @@
-"""What several tests share: workers, the command line as users run it, and a small artifact."""
+"""What several tests share: workers, the command line as users run it, and a small artifact.
 
+Fixtures import torch and timm, not this module: the process that only waits for the workers needs
+neither.
+"""
+
+import gc
+import io
 import os
 import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
-import timm
-import torch
 from huggingface_hub import constants
 from hypothesis import settings
-from safetensors.torch import save_file
+from PIL import Image
 from typer.testing import CliRunner
 
 from vqzoo.cli.main import app
-from vqzoo.numerics.threads import thread_count
 from vqzoo.progress import SilentWatcher
 from vqzoo.runs.recipe import make_recipe
-from vqzoo.runs.run import run
 
 # No deadlines: the first example may compile a kernel, and machines are busy.
 settings.register_profile("vqzoo", deadline=None, derandomize="CI" in os.environ)
@@ -29,9 +31,20 @@ MOST_WORKERS = 8  # of about 1 GB each
 
 
 def pytest_configure() -> None:
-    """Heed Ctrl-C, and let children do so: shells let processes in the background ignore it."""
+    """Heed Ctrl-C, and let children do so: shells let processes in the background ignore it.
+
+    Until `pytest_collection_finish`, nothing is collected as garbage: imports leave little.
+    """
+    gc.disable()
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector the half a million objects of the modules: to visit them again
+    and again takes a sixth of the time of the tests."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -41,7 +54,8 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
         return None  # xdist itself reads it
     if all(".py" in argument for argument in config.args):
         return 0
-    return min(MOST_WORKERS, thread_count())
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return min(MOST_WORKERS, cores or 1)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -62,6 +76,24 @@ def plain_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
         for name in ("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR", "VQZOO_PLUGINS"):
             patch.delenv(name, raising=False)
         patch.setenv("VQZOO_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_picture_for_all_cards() -> Iterator[None]:
+    """Give the card of every artifact the same small picture instead of a plot of its bytes, which
+    takes half of the time of a run on a small network. tests/report/test_card.py draws the plot."""
+    buffer = io.BytesIO()
+    Image.new("L", (1, 1)).save(buffer, "png")
+
+    def draw(artifact: object, target: Path | IO[bytes]) -> None:
+        if isinstance(target, Path):
+            target.write_bytes(buffer.getvalue())
+        else:
+            target.write(buffer.getvalue())
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("vqzoo.report.card.draw_bytes", draw)
         yield
 
 
@@ -89,6 +121,12 @@ def vqzoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Vqzoo:
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The artifact of a finished run on a small network; its weights are a checkpoint."""
+    import timm
+    import torch
+    from safetensors.torch import save_file
+
+    from vqzoo.runs.run import run
+
     folder = tmp_path_factory.mktemp("made")
     torch.manual_seed(5)
     save_file(timm.create_model("test_resnet").state_dict(), folder / "mine.safetensors")

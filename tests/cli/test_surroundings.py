@@ -60,7 +60,8 @@ def test_nowhere_to_cache_kernels_costs_time_and_one_warning(
 ) -> None:
     work = tmp_path / "work"
     work.mkdir()
-    for arguments in ((*RUN, "--out", "a"), ("eval", "a", "--help")):
+    run = (*RUN[:4], "--method", "rtn", "--out", "a")  # compiles few kernels
+    for arguments in (run, ("eval", "a", "--help")):
         result = subprocess.run(
             command(*arguments),
             cwd=work,
@@ -96,17 +97,24 @@ def test_doctor_says_that_kernels_cannot_be_cached(
     assert any("caches: hub: " in line and "not writable" in line for line in problems)
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "cp437"])
-def test_a_terminal_without_unicode_gets_question_marks(encoding: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("encoding", "arguments"),
+    [("ascii", (*RUN, "--layers", "all", "--out", "a")), ("cp437", ("inspect", "artifact"))],
+)
+def test_a_terminal_without_unicode_gets_question_marks(
+    encoding: str, arguments: tuple[str, ...], artifact: Path
+) -> None:
     result = subprocess.run(
-        command(*RUN, "--layers", "all", "--out", "a"),
-        cwd=tmp_path,
+        command(*arguments),
+        cwd=artifact.parent,
         env={**os.environ, "PYTHONIOENCODING": encoding, "LC_ALL": "C", "PYTHONUTF8": "0"},
         capture_output=True,
         check=False,
     )
     assert result.returncode == 0, result.stderr.decode(encoding)
-    assert "bits/weight" in result.stdout.decode(encoding)
+    shown = result.stdout.decode(encoding)
+    assert "bits/weight" in shown
+    assert "1000?96" in shown
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])

@@ -2,10 +2,13 @@
 
 import hashlib
 import json
+import os
 import struct
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 RUN = ["run", "test_resnet", "--weights", "random", "-m", "km", "-o", "k=4", "--layers", "all"]
 
@@ -87,10 +90,12 @@ def test_plugins_and_models_are_listed(vqzoo) -> None:
     assert "alexnet.tv_in1k" in [line.split()[0] for line in models]
 
 
-def test_a_closed_pipe_is_not_an_error() -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"], ids=["at its end", "while it prints"])
+def test_a_closed_pipe_is_not_an_error(unbuffered: str, artifact: Path) -> None:
     done = subprocess.run(
-        f"{sys.executable} -m vqzoo.cli.main models | head -1",
+        f"{sys.executable} -m vqzoo.cli.main inspect {artifact} | true",
         shell=True,
+        env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
         capture_output=True,
         text=True,
         check=False,

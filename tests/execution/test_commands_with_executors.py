@@ -14,7 +14,8 @@ from vqzoo.cli.main import app
 pytestmark = pytest.mark.slow
 
 RECIPE = "model: test_resnet\nweights: random\nmethod: {}\noptions: {{k: 4}}\nlayers: [fc]\n"
-EXECUTOR = ("--executor", "local:2", "--threads", "1")
+TWO_WORKERS = ("--executor", "local:2", "--threads", "1")
+ONE_WORKER = ("--executor", "local:1", "--threads", "1")
 
 
 @pytest.fixture(autouse=True)
@@ -34,13 +35,13 @@ def test_compare_has_the_same_points() -> None:
     arguments = ("compare", "test_resnet", "--weights", "random", "--methods", "km,svd,prune",
                  "--ratios", "8,16", "--json")  # fmt: skip
     here = call(*arguments, "--out", "here")
-    there = call(*arguments, "--out", "there", *EXECUTOR)
+    there = call(*arguments, "--out", "there", *TWO_WORKERS)
     assert there.exit_code == here.exit_code == 0, there.stderr
     assert json.loads(there.stdout) == json.loads(here.stdout)
     assert artifacts("there") == artifacts("here")
     assert len(artifacts("there")) >= 4
     assert there.stderr.count(" is left out: ") == here.stderr.count(" is left out: ")
-    wrong = call(*arguments, "--out", "there", "--seed", "1", *EXECUTOR)
+    wrong = call(*arguments, "--out", "there", "--seed", "1", *ONE_WORKER)
     assert wrong.exit_code == 2
     assert "--force replaces it" in wrong.stderr
 
@@ -52,7 +53,7 @@ def test_a_zoo_has_the_same_artifacts_and_failures() -> None:
     Path("recipes/b.yaml").write_text(RECIPE.format("km") + "model_args: {depth: 900}\n")
     arguments = ("zoo", "build", "--recipes", "recipes")
     here = call(*arguments, "--out", "here")
-    away = call(*arguments, "--out", "away", *EXECUTOR)
+    away = call(*arguments, "--out", "away", *ONE_WORKER)
     assert away.exit_code == here.exit_code == 1
     assert away.stdout.replace("away/", "here/") == here.stdout
     assert set(artifacts("away")) == {"a", "c"}

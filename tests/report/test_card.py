@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import ModelCard
+from PIL import Image
 
 from vqzoo.artifact.reader import open_artifact
 from vqzoo.plugin.manager import installed_plugins
-from vqzoo.report.card import render_card
+from vqzoo.report.card import render_card, write_card
 from vqzoo.report.card_plot import draw_bytes
 from vqzoo.report.markdown import code, plain, table
 from vqzoo.report.record import Record
@@ -167,10 +168,13 @@ def test_markdown_of_hostile_text() -> None:
     assert table(("a", "b"), [("1", "2")], right=(1,)) == "| a | b |\n| --- | ---: |\n| 1 | 2 |"
 
 
-def test_the_plot_depends_on_the_artifact_alone(made: Path, tmp_path: Path) -> None:
-    artifact = open_artifact(made)
-    draw_bytes(artifact, tmp_path / "a.png")
-    draw_bytes(artifact, tmp_path / "b.png")
+def test_the_plot_depends_on_the_artifact_alone(
+    made: Path, artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw_bytes(open_artifact(made), tmp_path / "a.png")
+    draw_bytes(open_artifact(made), tmp_path / "b.png")
     data = (tmp_path / "a.png").read_bytes()
-    assert data[:8] == b"\x89PNG\r\n\x1a\n"
-    assert data == (tmp_path / "b.png").read_bytes() == (made / "bytes.png").read_bytes()
+    assert Image.open(tmp_path / "a.png").size[0] == 800
+    monkeypatch.setattr("vqzoo.report.card.draw_bytes", draw_bytes)
+    write_card(artifact, installed_plugins())
+    assert data == (tmp_path / "b.png").read_bytes() == (artifact / "bytes.png").read_bytes()
