@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from products_from_codes import codes
 from report import Result
 from weights import SHAPES
 
@@ -145,7 +146,7 @@ def _products(m: Measured) -> list[Bar]:
             ),
             times,
         )
-        for task in ("shared d=4 k=256", "pq d=4 k=256")
+        for task, _ in codes(1, 8)
         for (peer, batch), times in wanted.items()
     ]
 

@@ -25,7 +25,7 @@ LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], tuple[int, ...
     "resnet50.1x1": (lambda: nn.Conv2d(1024, 2048, 1), (1024, 7, 7), (1, 8)),
     "resnet50.3x3": (lambda: nn.Conv2d(512, 512, 3, padding=1), (512, 7, 7), (1, 8)),
 }
-_RUNS = 7
+_RUNS = 15
 
 
 def codes(m: int, n: int) -> Iterator[tuple[str, MethodCode]]:
@@ -49,6 +49,9 @@ def codes(m: int, n: int) -> Iterator[tuple[str, MethodCode]]:
     for k in (16, 256):
         parts = {"codes": indices(k, n // 4, m), "codebook": floats(1, k, 4), "scale": scale}
         yield f"pq d=4 k={k}", MethodCode("pq", Code((m, n), parts, {"d": 4, "axis": "columns"}))
+    parts = {"codes": indices(256, n // 4, m), "codebook": floats(n // 4, 256, 4), "scale": scale}
+    code = Code((m, n), parts, {"d": 4, "axis": "columns"})
+    yield "pq d=4 k=256 block", MethodCode("pq", code)
     parts = {"codes": indices(256, n // 8, 2, m), "codebook": floats(1, 2, 256, 8), "scale": scale}
     yield "rq d=8 k=256 t=2", MethodCode("rq", Code((m, n), parts, {"d": 8}))
 
@@ -64,20 +67,21 @@ def milliseconds(run: Callable[[], Tensor]) -> float:
     return 1e3 * min(times)
 
 
-def measure(name: str) -> None:
-    """Print a line for each batch size and method."""
-    make, shape, batches = LAYERS[name]
-    plugins = installed_plugins()
+def runs(name: str, batch: int) -> Iterator[tuple[str, Callable[[], Tensor]]]:
+    """Forward passes of a layer with as many inputs: torch's own, then one for each method."""
+    make, shape, _ = LAYERS[name]
+    plugins, x = installed_plugins(), torch.randn(batch, *shape)
     dense = make()
-    m, n = dense.weight.shape[0], dense.weight[0].numel()
-    half = make().bfloat16()
-    for batch in batches:
-        x = torch.randn(batch, *shape)
-        runs = [("float32", partial(dense, x)), ("bfloat16", partial(half, x.bfloat16()))]
-        for method, code in codes(m, n):
-            coded = run_from_code(make(), "", packed(code, plugins), plugins)
-            runs.append((method, partial(coded, x)))
-        times = [f"{what} {milliseconds(run):.2f}" for what, run in runs]
+    yield "float32", partial(dense, x)
+    yield "bfloat16", partial(make().bfloat16(), x.bfloat16())
+    for method, code in codes(dense.weight.shape[0], dense.weight[0].numel()):
+        yield method, partial(run_from_code(make(), "", packed(code, plugins), plugins), x)
+
+
+def measure(name: str) -> None:
+    """Print a line for each batch size."""
+    for batch in LAYERS[name][2]:
+        times = [f"{what} {milliseconds(run):.2f}" for what, run in runs(name, batch)]
         print(f"{name}, batch {batch}: {', '.join(times)}", flush=True)
 
 
