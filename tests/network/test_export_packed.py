@@ -21,8 +21,8 @@ IMAGES = torch.randn(5, 1, 28, 28, generator=torch.Generator().manual_seed(2))
 METHODS = {
     "features.4": ("rtn", {"format": "int8"}),
     "features.8": ("pq", {}),
-    "classifier.1": ("rtn", {"format": "int4"}),
-    "classifier.4": ("rtn", {"format": "int8", "per": "tensor"}),
+    "classifier.1": ("rtn", {"format": "int8"}),
+    "classifier.4": ("rtn", {"format": "int4", "per": "tensor"}),
     "classifier.6": ("rtn", {"format": "int5", "per": "group", "group": 48}),
 }
 

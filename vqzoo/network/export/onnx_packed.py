@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized, type_before_parametrizations
 
 from vqzoo.errors import VqzooError
-from vqzoo.network.export.packed_weight import PackedWeight
-from vqzoo.plugin import LookUp, MethodCode
+from vqzoo.network.export.packed_weight import PackedWeight, plane_buffer
+from vqzoo.plugin import Indices, LookUp, MethodCode
 from vqzoo.plugin.manager import Plugins
 
 Inputs = Literal["float32", "int8"]
@@ -42,12 +42,15 @@ class _Grid:
         bits: of a code, at most 8.
         group: columns that share a scale.
         block: columns of a block of the operator, a power of two.
+        plane: the buffer of `PackedWeight` whose bytes are the operator's, so that nothing has to
+            be unpacked when the file is loaded; None if there is none.
     """
 
     zero: int
     bits: int
     group: int
     block: int
+    plane: str | None
 
 
 def multiply_packed(model: nn.Module, plugins: Plugins, inputs: Inputs) -> int:
@@ -101,7 +104,20 @@ def _grid(compressed: MethodCode, plugins: Plugins) -> _Grid | None:
     zero, block = _zero(form.table.reshape(-1)), _block(n, form.group)
     if (books, d) != (1, 1) or bits > 2 * _BITS or zero is None or block is None:
         return None
-    return _Grid(zero, bits, min(form.group, n), block)
+    plane = _plane(compressed, form) if bits == _BITS and n % block == 0 else None
+    return _Grid(zero, bits, min(form.group, n), block, plane)
+
+
+def _plane(compressed: MethodCode, form: LookUp) -> str | None:
+    """The buffer with a form's codes of 4 bits, if they are those of a part."""
+    for name, part in compressed.code.parts.items():
+        if (
+            isinstance(part, Indices)
+            and part.bits == _BITS
+            and torch.equal(part.values, form.codes)
+        ):
+            return plane_buffer(name, 0)
+    return None
 
 
 def _form(compressed: MethodCode, plugins: Plugins) -> LookUp | None:
@@ -133,35 +149,57 @@ def _answer(
     x: Tensor,
 ) -> Tensor:
     """The layer's answer (..., m) to inputs (..., n), in ONNX operators."""
-    form = _form(packed.code(), plugins)
+    compressed = packed.code()
+    form = _form(compressed, plugins)
     assert form is not None
     assert form.scale is not None
-    accuracy = _ACCURACY[inputs]
-    if grid.bits <= _BITS:
-        answer = _product(x, form.codes, grid.zero, form.scale, grid, accuracy)
+    scale, accuracy = form.scale, _ACCURACY[inputs]
+    shape = compressed.code.shape
+    if grid.plane is not None:
+        bytes_of = packed.get_buffer(grid.plane)
+        answer = _product(x, bytes_of, shape, grid.zero, scale, grid, accuracy)
+    elif grid.bits <= _BITS:
+        answer = _product(x, _nibbles(form.codes, grid), shape, grid.zero, scale, grid, accuracy)
     else:  # integers are 16 · (high - high zero) + (low - low zero)
-        high, low = _shift(form.codes, "RIGHT"), _bitwise("BitwiseAnd", form.codes, _SIXTEEN - 1)
+        high = _nibbles(_shift(form.codes, "RIGHT"), grid)
+        low = _nibbles(_bitwise("BitwiseAnd", form.codes, _SIXTEEN - 1), grid)
         high_zero, low_zero = divmod(grid.zero, _SIXTEEN)
-        answer = _product(x, high, high_zero, form.scale * _SIXTEEN, grid, accuracy)
-        answer = answer + _product(x, low, low_zero, form.scale, grid, accuracy)
+        answer = _product(x, high, shape, high_zero, scale * _SIXTEEN, grid, accuracy)
+        answer = answer + _product(x, low, shape, low_zero, scale, grid, accuracy)
     return answer if layer.bias is None else answer + layer.bias
 
 
+def _nibbles(codes: Tensor, grid: _Grid) -> Tensor:
+    """Codes below 16, uint8 (m, n), two a byte, the first in the low bits; rows are padded."""
+    columns = codes.shape[1]
+    padded = F.pad(codes, (0, -columns % grid.block)) if columns % grid.block else codes
+    pairs = padded.view(len(codes), -1, 2)
+    return _bitwise("BitwiseOr", pairs[..., 0], _shift(pairs[..., 1], "LEFT"))
+
+
 def _product(
-    x: Tensor, codes: Tensor, zero: int, scale: Tensor, grid: _Grid, accuracy: int
+    x: Tensor,
+    nibbles: Tensor,
+    shape: tuple[int, int],
+    zero: int,
+    scale: Tensor,
+    grid: _Grid,
+    accuracy: int,
 ) -> Tensor:
-    """The product of inputs (..., n) and (codes - zero) · scale, codes uint8 (m, n) below 16."""
-    m, n = codes.shape
+    """The product of inputs (..., n) and (codes - zero) · scale, by the bytes of codes (m, n)."""
+    m, n = shape
     blocks = -(-n // grid.block)
-    padded = F.pad(codes, (0, blocks * grid.block - n)) if n % grid.block else codes
-    pairs = padded.view(m, blocks, grid.block // 2, 2)
-    packed = _bitwise("BitwiseOr", pairs[..., 0], _shift(pairs[..., 1], "LEFT"))
     if scale.shape[1] > 1:
         scale = scale.repeat_interleave(grid.group // grid.block, 1)[:, :blocks]
     zeros = torch.tensor([[zero * (_SIXTEEN + 1)]], dtype=torch.uint8)
     return torch.onnx.ops.symbolic(
         f"{DOMAIN}::{OPERATOR}",
-        (x, packed, scale.expand(m, blocks), zeros.expand(m, -(-blocks // 2))),
+        (
+            x,
+            nibbles.view(m, blocks, grid.block // 2),
+            scale.expand(m, blocks),
+            zeros.expand(m, -(-blocks // 2)),
+        ),
         {"K": n, "N": m, "bits": _BITS, "block_size": grid.block, "accuracy_level": accuracy},
         dtype=x.dtype,
         shape=(*x.shape[:-1], m),

@@ -53,7 +53,7 @@ class PackedWeight(nn.Module):
                 parts[name] = replace(part, stored=part.stored.to("meta"))
                 continue
             for place, plane in enumerate(to_planes(part.values, part.bits)):
-                self.register_buffer(f"{buffer}__{place}", plane)
+                self.register_buffer(plane_buffer(buffer, place), plane)
             parts[name] = replace(part, values=part.values.to("meta"))
         children = {
             name: self._packed(child, f"{prefix}{name}__")
@@ -77,9 +77,14 @@ class PackedWeight(nn.Module):
 
     def _codes(self, part: Indices, buffer: str) -> Tensor:
         planes: list[Tensor] = []
-        while (plane := self._buffers.get(f"{buffer}__{len(planes)}")) is not None:
+        while (plane := self._buffers.get(plane_buffer(buffer, len(planes)))) is not None:
             planes.append(plane)
         return from_planes(planes, part.bits, tuple(part.values.shape))
+
+
+def plane_buffer(part: str, place: int) -> str:
+    """The name of the buffer of `PackedWeight` with a plane of a part."""
+    return f"{part}__{place}"
 
 
 def _with(
