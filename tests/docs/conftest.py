@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from timm.data import ImageNetInfo
 
 from vqzoo.data import fmnist
+from vqzoo.numerics.clustering import kmeans
 from vqzoo.progress import SilentWatcher
 from vqzoo.runs.recipe import make_recipe
 from vqzoo.runs.run import run
@@ -22,6 +23,7 @@ from vqzoo.testing.hub.client import use_hub
 from vqzoo.testing.hub.server import HubServer
 
 _IMAGES = 200
+_ITERATIONS = 3
 
 HOOK = """
 
@@ -40,6 +42,17 @@ def few_images(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reduce the embedded data set to its first images."""
     few = fmnist.LabelledImages(*fmnist.test_split()[torch.arange(_IMAGES)])
     monkeypatch.setattr(fmnist, "test_split", lambda: few)
+
+
+@pytest.fixture(autouse=True)
+def few_iterations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reduce Lloyd's iterations, which take most of the time of pq on the embedded network."""
+    train = kmeans.train
+
+    def train_a_little(points, k, weights, seed, iterations, *further, **options):  # type: ignore[no-untyped-def]
+        return train(points, k, weights, seed, min(iterations, _ITERATIONS), *further, **options)
+
+    monkeypatch.setattr(kmeans, "train", train_a_little)
 
 
 @pytest.fixture(scope="session")

@@ -15,9 +15,9 @@ from tools.train_embedded import RECIPES
 from vqzoo.models.embedded import default_data, is_embedded, weights_file
 from vqzoo.models.registration import register_models
 
-# Top-1 on the 10,000 test images of Fashion-MNIST, as README and docs state it.
-TOP1 = {"alexnet_mini.fmnist": 93.21, "mobilenet_mini.fmnist": 94.35, "vit_mini.fmnist": 91.70}
-TODAY = ["mobilenet_mini.fmnist", "vit_mini.fmnist"]
+# Top-1 on the 10,000 test images of Fashion-MNIST, as README and docs state it; that of
+# alexnet_mini.fmnist is in tests/runs/test_embedded.py.
+TOP1 = {"mobilenet_mini.fmnist": 94.35, "vit_mini.fmnist": 91.70}
 
 
 @pytest.fixture(autouse=True)
@@ -34,16 +34,17 @@ def pretrained(name: str) -> torch.nn.Module:
 @pytest.mark.parametrize("name", TOP1)
 def test_top1_on_all_test_images_is_the_stated_one(name: str) -> None:
     assert default_data(name) == "fmnist"
-    assert abs(vqzoo.evaluate(pretrained(name)).top1 - TOP1[name]) <= 0.02
+    model = pretrained(name).to(memory_format=torch.channels_last)  # a third of the time
+    assert abs(vqzoo.evaluate(model).top1 - TOP1[name]) <= 0.02
 
 
-@pytest.mark.parametrize("name", TODAY)
+@pytest.mark.parametrize("name", TOP1)
 def test_a_few_test_images_agree_with_the_stated_top1(name: str) -> None:
     top1 = vqzoo.evaluate(pretrained(name), images=500).top1
     assert abs(top1 - TOP1[name]) <= 2.5
 
 
-@pytest.mark.parametrize("name", TODAY)
+@pytest.mark.parametrize("name", TOP1)
 def test_the_packaged_weights_are_small_and_say_how_they_were_trained(name: str) -> None:
     file = weights_file(name)
     assert is_embedded(name)
@@ -59,7 +60,7 @@ def test_the_packaged_weights_are_small_and_say_how_they_were_trained(name: str)
     assert abs(record["held_out_top1"] - TOP1[name]) < 1
 
 
-@pytest.mark.parametrize("name", TODAY)
+@pytest.mark.parametrize("name", TOP1)
 def test_timms_keywords_are_supported(name: str) -> None:
     model = timm.create_model(name, pretrained=True, num_classes=7, in_chans=3)
     assert model(torch.zeros(2, 3, 28, 28)).shape == (2, 7)

@@ -39,8 +39,14 @@ def weights_of(folder: Path) -> bytes:
 
 RECIPES: list[tuple[dict[str, Any], dict[str, Any]]] = [
     (
-        {"method": "pq", "ratio": 32, "calibrate": "fmnist", "calibration_images": 40},
-        {"method": "pq", "ratio": 32, "calibrate": "fmnist", "calibration_images": 40},
+        {
+            "method": "pq", "ratio": 32, "layers": ("features.11", "classifier.6"),
+            "calibrate": "fmnist", "calibration_images": 40,
+        },
+        {
+            "method": "pq", "ratio": 32, "layers": ["features.11", "classifier.6"],
+            "calibrate": "fmnist", "calibration_images": 40,
+        },
     ),
     (
         {
@@ -110,16 +116,17 @@ def test_transforms_of_a_rule_run_before_its_method_alone(tmp_path: Path) -> Non
 def test_given_batches_calibrate_as_a_specification_does(mini: nn.Module) -> None:
     data = open_calibration_data("fmnist", mini, images=40)
     batches = [(batch.images, batch.labels) for batch in data]
+    last: dict[str, Any] = {"layers": "classifier.6", "ratio": 32}
     named = vqzoo.compress(
-        mini, "pq", ratio=32, calibrate="fmnist", repair="fmnist", calibration_images=40
+        mini, "pq", **last, calibrate="fmnist", repair="fmnist", calibration_images=40
     )
-    given = vqzoo.compress(mini, "pq", ratio=32, calibrate=batches, repair=iter(batches))
-    plain = vqzoo.compress(mini, "pq", ratio=32)
+    given = vqzoo.compress(mini, "pq", **last, calibrate=batches, repair=iter(batches))
+    plain = vqzoo.compress(mini, "pq", **last)
     for key, tensor in named.module.state_dict().items():
         assert torch.equal(tensor, given.module.state_dict()[key]), key
     assert not torch.equal(
-        plain.module.get_parameter("classifier.1.weight"),
-        named.module.get_parameter("classifier.1.weight"),
+        plain.module.get_parameter("classifier.6.weight"),
+        named.module.get_parameter("classifier.6.weight"),
     )
     with pytest.raises(UsageError, match="choose at least 1"):
         vqzoo.compress(mini, "pq", calibrate="fmnist", calibration_images=0)

@@ -28,7 +28,7 @@ def test_pq_with_nothing_else_given_keeps_the_papers_promise(pq_run) -> None:
     record = pq_run.record
     assert record.accuracy.data == "fmnist"
     assert record.accuracy.images == 10_000
-    assert record.accuracy.dense.top1 >= 93
+    assert abs(record.accuracy.dense.top1 - 93.21) <= 0.02  # as README and docs state it
     assert record.accuracy.difference.top1 >= -1
     assert record.ratio.layers >= 16
     assert record.ratio.file >= 8
@@ -74,7 +74,7 @@ def test_unlabelled_images_give_agreement(vqzoo, tmp_path: Path) -> None:
 def test_compare_draws_curves_and_can_be_resumed(vqzoo, tmp_path: Path) -> None:
     command = (
         "compare", "alexnet_mini.fmnist", "--methods", "pq,svd", "--ratios", "16,32",
-        "--layers", "classifier.4", "--images", "500", "--out", "c", "--json",
+        "--layers", "features.11", "--images", "100", "--out", "c", "--json",
     )  # fmt: skip
     first = vqzoo(*command)
     assert first.exit_code == 0, first.stderr
