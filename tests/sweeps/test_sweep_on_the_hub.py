@@ -5,8 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from huggingface_hub import create_repo
+import timm
+from huggingface_hub import create_repo, upload_folder
 from sweeping import Swept
+from timm.models import save_for_hf
 from typer.testing import CliRunner, Result
 
 from vqzoo.artifact.schema import WEIGHTS_FILE
@@ -109,3 +111,21 @@ def test_refusals_of_the_hub_stop_a_sweep_before_it_runs(
     assert "the Hub takes no such token" in refusal(url)
     assert commits(hub) == 0
     assert not (tmp_path / "cache/sweeps").exists()
+
+
+def test_processes_that_start_together_fetch_weights_once(hub: HubServer, tmp_path: Path) -> None:
+    save_for_hf(timm.create_model("test_vit"), tmp_path / "timm", safe_serialization=True)
+    create_repo("org/small")
+    upload_folder(repo_id="org/small", folder_path=tmp_path / "timm")
+    grid = {"models": ["hf-hub:org/small"], "methods": ["rtn", "svd"], "layers": ["head"]}
+    (tmp_path / "grid.yaml").write_text(json.dumps(grid))  # JSON is YAML
+    hub.exchanges.clear()
+    words = ["sweep", str(tmp_path / "grid.yaml"), "--out", str(tmp_path / "out")]
+    done = CliRunner().invoke(app, [*words, "--executor", "local:2"])
+    assert "2 cells: 2 done" in done.stdout, done.output
+    downloads = [
+        exchange
+        for exchange in hub.exchanges
+        if exchange.method == "GET" and exchange.target.endswith("/model.safetensors")
+    ]
+    assert len(downloads) == 1

@@ -1,6 +1,7 @@
 """Copies of what lies at URLs, for the page to read."""
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
@@ -11,6 +12,7 @@ from vqzoo.storage.store import Store, is_url
 
 _RECORD_BYTES = 64 << 20
 _FILE_BYTES = 1 << 40
+_AT_ONCE = 16  # files: of a store far away, each takes a few round trips
 
 
 @contextmanager
@@ -44,9 +46,14 @@ def _copy(store: Store, folder: Path, *, weights: bool) -> None:
     records = sorted(name for name in names if PurePosixPath(name).name == REPORT_FILE)
     if not records:
         raise UsageError(f"{store.url} has no artifact with a {REPORT_FILE}")
+    to_fetch = dict.fromkeys(records, _RECORD_BYTES)
     for record in records:
-        store.fetch(record, folder / record, _RECORD_BYTES)
-        for other in (CONFIG_FILE, WEIGHTS_FILE) if weights else ():
-            name = str(PurePosixPath(record).with_name(other))
-            if name in names:
-                store.fetch(name, folder / name, _FILE_BYTES)
+        others = (CONFIG_FILE, WEIGHTS_FILE) if weights else ()
+        beside = (str(PurePosixPath(record).with_name(other)) for other in others)
+        to_fetch |= {name: _FILE_BYTES for name in beside if name in names}
+
+    def fetch(name: str) -> None:
+        store.fetch(name, folder / name, to_fetch[name])
+
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        list(pool.map(fetch, to_fetch))
