@@ -10,7 +10,9 @@ from torch.autograd import forward_ad
 
 import vqzoo
 from vqzoo.compression.coded_layer import CodedLayer, run_from_code
-from vqzoo.numerics.decoding.product import multiply_pq
+from vqzoo.numerics.decoding import product as tables
+from vqzoo.numerics.decoding.product import multiply_residual
+from vqzoo.numerics.kernels.products.byte_tables import HAS_BYTE_TABLES
 from vqzoo.numerics.threads import use_threads
 from vqzoo.plugin.manager import installed_plugins
 
@@ -29,11 +31,16 @@ SIZES = [
 ]
 
 
+@pytest.mark.parametrize("in_registers", [True, False])
 @pytest.mark.parametrize("inputs", [1, 2, 8, 17, 65])
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
 def test_products_agree_with_the_looked_up_matrix(
-    sizes: tuple[int, int, int, int, int], inputs: int
+    sizes: tuple[int, int, int, int, int],
+    inputs: int,
+    in_registers: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(tables, "HAS_BYTE_TABLES", HAS_BYTE_TABLES and in_registers)
     s, m, k, d, books = sizes
     random = torch.Generator().manual_seed(0)
     codes = torch.randint(0, k, (s, m), generator=random)
@@ -42,7 +49,7 @@ def test_products_agree_with_the_looked_up_matrix(
     blocks = [codebooks[b if books > 1 else 0][codes[b]] for b in range(s)]
     expected = x.double() @ torch.cat(blocks, 1).double().T
     narrow = codes.to(torch.uint8 if k <= 256 else torch.int32)
-    product = multiply_pq(x, narrow, codebooks)
+    product = multiply_residual(x, narrow[:, None], codebooks[:, None])
     small = m * s * d <= 1 << 18
     if inputs > (8 if small else 64) or k * d > 8 * m:
         assert product is None  # decoding is faster
@@ -51,17 +58,17 @@ def test_products_agree_with_the_looked_up_matrix(
     assert product.dtype == torch.float32
     assert (product - expected).abs().max() <= 1e-5 * expected.abs().max()
     with use_threads(2):
-        again = multiply_pq(x, narrow, codebooks)
+        again = multiply_residual(x, narrow[:, None], codebooks[:, None])
         assert again is not None
         assert torch.equal(again, product)
 
 
 def test_shapes_that_do_not_fit_are_refused() -> None:
-    codes, codebooks = torch.zeros(3, 8, dtype=torch.uint8), torch.zeros(2, 4, 2)
+    codes, codebooks = torch.zeros(3, 1, 8, dtype=torch.uint8), torch.zeros(2, 1, 4, 2)
     with pytest.raises(ValueError, match="do not fit"):
-        multiply_pq(torch.zeros(1, 6), codes, codebooks)
+        multiply_residual(torch.zeros(1, 6), codes, codebooks)
     with pytest.raises(ValueError, match="do not fit"):
-        multiply_pq(torch.zeros(1, 5), codes, codebooks[:1])
+        multiply_residual(torch.zeros(1, 5), codes, codebooks[:1])
 
 
 def coded(**options: Any) -> tuple[nn.Module, CodedLayer]:

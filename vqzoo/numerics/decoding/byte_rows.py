@@ -22,6 +22,7 @@ from vqzoo.numerics.kernels.products.byte_tables import (
     look_up_bytes,
     second_quarter,
     third_quarter,
+    zero_bytes,
 )
 
 _TABLE = 256  # entries
@@ -59,13 +60,20 @@ def multiply_bytes(codes, n, planes, table, x, start, stop, out):  # type: ignor
 def _added_row(codes, at, jump, planes, x, j, total):  # type: ignore[no-untyped-def]
     """total + the values of 64 codes of a row times those of x from position `j` on."""
     prefetch(codes, at + jump)
-    part = in_quarters(load_bytes(codes, at))
+    one, two, three, four = _looked_up(codes, at, planes)
+    return _added(one, two, three, four, x, j, total)
+
+
+@compiled(forceinline=True)
+def _looked_up(codes, at, planes):  # type: ignore[no-untyped-def]
+    """The values of 64 codes from position `at` on, in four lines."""
+    zeros, part = zero_bytes(), in_quarters(load_bytes(codes, at))
     low = look_up_bytes(planes, 0, part)
     middle = look_up_bytes(planes, _TABLE, part)
     high = look_up_bytes(planes, 2 * _TABLE, part)
-    one, two = first_quarter(low, middle, high), second_quarter(low, middle, high)
-    three, four = third_quarter(low, middle, high), fourth_quarter(low, middle, high)
-    return _added(one, two, three, four, x, j, total)
+    one, two = first_quarter(zeros, low, middle, high), second_quarter(zeros, low, middle, high)
+    three, four = third_quarter(zeros, low, middle, high), fourth_quarter(zeros, low, middle, high)
+    return one, two, three, four
 
 
 @compiled()
@@ -79,12 +87,7 @@ def multiply_bytes_together(codes, n, planes, table, x, start, stop, out):  # ty
             a, b, c, d = none, none, none, none
             for j in range(start_of_block, end_of_block, CODES):
                 prefetch(codes, at + ROWS_AHEAD * n + j)
-                part = in_quarters(load_bytes(codes, at + j))
-                low = look_up_bytes(planes, 0, part)
-                middle = look_up_bytes(planes, _TABLE, part)
-                high = look_up_bytes(planes, 2 * _TABLE, part)
-                one, two = first_quarter(low, middle, high), second_quarter(low, middle, high)
-                three, four = third_quarter(low, middle, high), fourth_quarter(low, middle, high)
+                one, two, three, four = _looked_up(codes, at + j, planes)
                 a = _added(one, two, three, four, x, j, a)
                 b = _added(one, two, three, four, x, n + j, b)
                 c = _added(one, two, three, four, x, 2 * n + j, c)
@@ -111,13 +114,10 @@ def decode_bytes(codes, start, stop, planes, table, out):  # type: ignore[no-unt
     """out[start:stop] = table[codes[start:stop]] of uint8 codes, with a table that `is_exact`."""
     whole = start + (stop - start) // CODES * CODES
     for at in range(start, whole, CODES):
-        part = in_quarters(load_bytes(codes, at))
-        low = look_up_bytes(planes, 0, part)
-        middle = look_up_bytes(planes, _TABLE, part)
-        high = look_up_bytes(planes, 2 * _TABLE, part)
-        store_line(first_quarter(low, middle, high), out, at)
-        store_line(second_quarter(low, middle, high), out, at + LINE)
-        store_line(third_quarter(low, middle, high), out, at + 2 * LINE)
-        store_line(fourth_quarter(low, middle, high), out, at + 3 * LINE)
+        one, two, three, four = _looked_up(codes, at, planes)
+        store_line(one, out, at)
+        store_line(two, out, at + LINE)
+        store_line(three, out, at + 2 * LINE)
+        store_line(four, out, at + 3 * LINE)
     for i in range(whole, stop):
         out[np.uint64(i)] = table[np.uint64(codes[np.uint64(i)])]

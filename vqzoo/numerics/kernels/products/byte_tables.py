@@ -1,8 +1,8 @@
 """Look-ups of 64 codes at once in tables of 256 floats, which stay in registers.
 
 AVX-512 VBMI looks up bytes: a table of 256 bytes is four registers, two instructions and a choice.
-Three such tables hold the three upper bytes of floats, whose fourth is taken as zero: that rounds
-to 16 bits of precision, and is exact for values that were float16 or bfloat16.
+Four such tables hold floats. Three hold their upper bytes; with zeros for the fourth, they round to
+16 bits of precision, and are exact for values that were float16 or bfloat16.
 """
 
 from typing import Any
@@ -18,7 +18,7 @@ from vqzoo.numerics.kernels.codegen import address, compiles_for
 from vqzoo.numerics.kernels.lines import LINE, line
 
 CODES = 64  # that are looked up at once
-PLANES = 3  # bytes of a float that are looked up
+PLANES = 3  # bytes of a float that `byte_planes` holds
 _ENTRIES = 256
 _LARGEST = 0x7F7FFFFF  # the bits of the largest float
 
@@ -76,6 +76,16 @@ def load_bytes(typing_context: Any, source: Any, at: Any) -> Any:
 
 
 @intrinsic
+def zero_bytes(typing_context: Any) -> Any:
+    """64 zeros."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return ir.Constant(_VECTOR, [0] * CODES)
+
+    return byte_vector(), generate
+
+
+@intrinsic
 def in_quarters(typing_context: Any, codes: Any) -> Any:
     """Codes in the order in which `quarter_of` joins what was looked up for them."""
     order = [16 * lane + 4 * quarter + i for quarter in range(4) for lane in range(4)
@@ -113,23 +123,22 @@ def look_up_bytes(typing_context: Any, planes: Any, first: Any, codes: Any) -> A
 
 def _quarter(number: int) -> Any:
     @intrinsic
-    def quarter_of(typing_context: Any, low: Any, middle: Any, high: Any) -> Any:
-        """The floats, a line, of a quarter of the codes, from their upper bytes."""
+    def quarter_of(typing_context: Any, lowest: Any, low: Any, high: Any, highest: Any) -> Any:
+        """The floats, a line, of a quarter of the codes, from their bytes."""
 
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            zero = ir.Constant(_VECTOR, [0] * CODES)
             half = number // 2 * 8
             pairs = [16 * lane + half + i for lane in range(4) for i in range(8)]
             order = [place for pair in pairs for place in (pair, pair + CODES)]
             words = ir.VectorType(ir.IntType(16), CODES // 2)
-            lower = builder.bitcast(_shuffled(builder, zero, args[0], order), words)
-            upper = builder.bitcast(_shuffled(builder, args[1], args[2], order), words)
+            lower = builder.bitcast(_shuffled(builder, args[0], args[1], order), words)
+            upper = builder.bitcast(_shuffled(builder, args[2], args[3], order), words)
             start = number % 2 * 4
             pairs = [8 * lane + start + i for lane in range(4) for i in range(4)]
             order = [place for pair in pairs for place in (pair, pair + CODES // 2)]
             return builder.bitcast(_shuffled(builder, lower, upper, order), _FLOATS)
 
-        return line(byte_vector, byte_vector, byte_vector), generate
+        return line(byte_vector, byte_vector, byte_vector, byte_vector), generate
 
     return quarter_of
 
