@@ -40,6 +40,7 @@ EXTRAS = {
         "openvino",
         "executorch",
         "coreai",
+        "palettes-test",
         "slurm",
         "observe",
         "cluster-test",

@@ -55,6 +55,7 @@ class _Values:
     by_vqzoo: bool
     known: dict[str, Constant] = field(default_factory=dict)
     unknown: dict[str, str] = field(default_factory=dict)
+    products: dict[str, Mapping[str, Array]] = field(default_factory=dict)
 
     def take(self, operation: Operation) -> None:
         """Add what an operation computes, if that is constant."""
@@ -63,6 +64,8 @@ class _Values:
         inputs = dict(operation.constants)
         for name, tensor in operation.inputs.items():
             value = self.known.get(tensor)
+            if value is None and name == "lut" and tensor in self.products:
+                value = _rounded_products(**self.products[tensor])
             if value is None:
                 self.unknown[operation.output] = operation.kind
                 return
@@ -81,6 +84,8 @@ class _Values:
             ) from None
         if value is None:
             self.unknown[operation.output] = operation.kind
+            if operation.kind == "constexpr_blockwise_shift_scale":
+                self.products[operation.output] = inputs
         else:
             self.known[operation.output] = value
 
@@ -175,6 +180,24 @@ def _lookup(codes: Array, lut: Array, axis: Array | None, limit: int) -> TableTe
     return TableTensor(lut.reshape(-1), index.reshape(shape).astype(np.int32), width)
 
 
+def _rounded_products(data: Array, scale: Array, offset: Array | None = None) -> Array:
+    """The entries of a table as coremltools computes them, in the dtype of their scales."""
+    values = data.astype(scale.dtype)
+    if offset is not None:
+        values = values - _repeated(offset, data.shape).astype(scale.dtype)
+    products: Array = _repeated(scale, data.shape) * values
+    return products
+
+
+def _repeated(values: Array, shape: tuple[int, ...]) -> Array:
+    """Values of blocks, repeated for a shape's elements."""
+    for axis, (size, blocks) in enumerate(zip(shape, values.shape, strict=True)):
+        if size % blocks:
+            raise VqzooError(f"an array of {shape} is not in blocks of {values.shape}")
+        values = np.repeat(values, size // blocks, axis=axis)
+    return values
+
+
 def _by_axis(data: Array, scale: Array, zero: Array, axis: int) -> TableTensor | None:
     shape = [1] * data.ndim
     if scale.size > 1:
@@ -204,11 +227,7 @@ def _grid(data: Array, scale: Array, offset: Array | None) -> TableTensor | None
     whole = offset is None or offset.dtype.kind in "iu"
     if scale.dtype != np.float32 or data.dtype.kind not in "iu" or not whole or not data.size:
         return None
-    count = np.arange(scale.size).reshape(scale.shape)
-    for axis, (size, blocks) in enumerate(zip(data.shape, scale.shape, strict=True)):
-        if size % blocks:
-            raise VqzooError(f"a weight of {data.shape} is not in blocks of {scale.shape}")
-        count = np.repeat(count, size // blocks, axis=axis)
+    count = _repeated(np.arange(scale.size).reshape(scale.shape), data.shape)
     integers = data.astype(np.int64)
     if offset is not None:
         integers -= offset.astype(np.int64).reshape(-1)[count]

@@ -71,8 +71,8 @@ def table_code(tensor: TableTensor) -> MethodCode | None:
         scaled = matrix.table.astype(np.float32) * matrix.scale[0]  # rounds as each product does
         matrix = TableTensor(scaled, matrix.index, matrix.width)
     if matrix.width > 1:
-        return _vectors(matrix) or _scalars(matrix)
-    return _grid(matrix) or _scalars(matrix)
+        return _vectors(matrix) or _smaller(_scalars(matrix), _scalars_of_rows(matrix))
+    return _grid(matrix) or _smaller(_scalars(matrix), _scalars_of_rows(matrix))
 
 
 def _vectors(matrix: TableTensor) -> MethodCode | None:
@@ -108,6 +108,39 @@ def _scalars(matrix: TableTensor) -> MethodCode | None:
         "codebook": exact_floats(matrix.table[used]),
     }
     return MethodCode("km", Code(_shape(matrix), parts | (scale or {})))
+
+
+def _scalars_of_rows(matrix: TableTensor) -> MethodCode | None:
+    """pq with vectors of one value and a table for each row, of the entries that the row has."""
+    scale = _row_scale(matrix)
+    if not matrix.index.size or (matrix.scale is not None and scale is None):
+        return None
+    rows = [np.unique(row, return_inverse=True) for row in matrix.index]
+    k = max(len(used) for used, _ in rows)
+    if k > MAX_CARDINALITY:
+        return None
+    books = np.stack([np.pad(used, (0, k - len(used)), mode="edge") for used, _ in rows])
+    codes = torch.from_numpy(np.stack([codes for _, codes in rows]))
+    parts: dict[str, Indices | Floats] = {
+        "codes": Indices(codes, k),
+        "codebook": exact_floats(matrix.table[books][..., None]),
+    }
+    return MethodCode("pq", Code(_shape(matrix), parts | (scale or {}), {"d": 1, "axis": "rows"}))
+
+
+def _smaller(first: MethodCode | None, second: MethodCode | None) -> MethodCode | None:
+    """The code that takes fewer bits at fixed width."""
+    codes = [code for code in (first, second) if code is not None]
+    return min(codes, key=_bits, default=None)
+
+
+def _bits(compressed: MethodCode) -> int:
+    return sum(
+        part.values.numel() * part.bits
+        if isinstance(part, Indices)
+        else part.stored.numel() * part.stored.element_size() * 8
+        for part in compressed.code.parts.values()
+    )
 
 
 def _grid(matrix: TableTensor) -> MethodCode | None:

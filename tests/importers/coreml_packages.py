@@ -67,15 +67,25 @@ def write(path: Path, decoder: Decoder, target: Any, *, named: bool) -> dict[str
         )
     model.license = "cc-by-4.0"
     model.save(str(path))
-    return dict(zip(keys, _decoded(path), strict=True))
+    return dict(zip(keys, decoded(path), strict=True))
 
 
-def _decoded(path: Path) -> list[Array]:
+def decoded(path: Path) -> list[Array]:
+    """What coremltools decodes the weights of a package to, in the order of its layers."""
     model = ct.models.MLModel(str(path), skip_model_load=True)
     spec = model.get_spec()
     program = load(spec, spec.specificationVersion, file_weights_dir=model.weights_dir)
     layers = [o for o in program.functions["main"].operations if o.op_type in ("conv", "linear")]
-    return [layer.weight.op.materialized_val_inference() for layer in layers]
+    return [_materialized(layer.weight.op) for layer in layers]
+
+
+def _materialized(operation: Any) -> Array:
+    """A constant; coremltools looks up entries only in tables that stand in the program."""
+    if operation.op_type == "constexpr_lut_to_dense" and operation.lut.val is None:
+        table = operation.lut.op.materialized_val_inference()
+        axis = None if operation.vector_axis is None else operation.vector_axis.val
+        return operation.decompress(operation.indices.val, table, axis)
+    return operation.materialized_val_inference()
 
 
 def table_of_64(random: np.random.Generator, weight: Array, name: str) -> Any:
@@ -100,6 +110,18 @@ def tables_of_groups(random: np.random.Generator, weight: Array, name: str) -> A
     """A table of 16 values for each eight outputs."""
     groups = (len(weight) // 8, *[1] * (weight.ndim - 1))
     return _table(random, weight.shape, 16, groups, 1, name)
+
+
+def scaled_tables(random: np.random.Generator, weight: Array, name: str) -> Any:
+    """A table of 16 bytes, and for each output a scale of its own."""
+    outputs, rank = len(weight), weight.ndim
+    table = mb.constexpr_blockwise_shift_scale(
+        data=random.integers(-128, 128, (outputs, *[1] * (rank - 1), 16, 1)).astype(np.int8),
+        scale=random.uniform(0.5, 2, (outputs, *[1] * (rank + 1))).astype(np.float32),
+        name=name + "_table",
+    )
+    codes = random.integers(16, size=weight.shape).astype(types.np_uint4_dtype)
+    return mb.constexpr_lut_to_dense(indices=codes, lut=table, name=name + "_palettized")
 
 
 def _table(

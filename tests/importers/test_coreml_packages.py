@@ -21,7 +21,8 @@ from tests.importers.coreml_packages import Decoder  # noqa: E402
 DECODERS: dict[str, tuple[Decoder, str, str]] = {
     "table": (coreml_packages.table_of_64, "iOS16", "km"),
     "vectors": (coreml_packages.vectors, "iOS18", "pq"),
-    "groups": (coreml_packages.tables_of_groups, "iOS18", "km"),
+    "groups": (coreml_packages.tables_of_groups, "iOS18", "km or pq"),
+    "scaled tables": (coreml_packages.scaled_tables, "iOS18", "km or pq"),
     "rows": (coreml_packages.bytes_of_rows, "iOS16", "km or rtn"),
     "blocks": (coreml_packages.nibbles_of_blocks, "iOS18", "km or rtn"),
 }

@@ -69,7 +69,10 @@ def multiply_packed(model: nn.Module, plugins: Plugins, inputs: Inputs) -> int:
 
     Raises:
         NothingToPack: there is none.
+        VqzooError: torch is too old.
     """
+    if not hasattr(torch.onnx, "ops"):
+        raise VqzooError(f"packed weights need torch 2.8 or later, not {torch.__version__}")
     count = 0
     for module in model.modules():
         if not isinstance(module, nn.Linear) or not is_parametrized(module, "weight"):
