@@ -142,6 +142,7 @@ def test_a_calibrated_run_resumes_and_reads_saved_layers_once(
     recipe = make_recipe(
         {
             "model": "alexnet_mini.fmnist", "method": "km", "options": {"k": 4}, "images": 2,
+            "layers": ("features.8", "features.11", "classifier.6"),
             "calibrate": "fmnist", "calibration_images": 16,
         }
     )  # fmt: skip
