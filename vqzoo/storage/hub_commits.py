@@ -33,7 +33,7 @@ def check_repository(fs: Any, path: str, *, write: bool = False) -> None:
     with hub_store_errors(path):
         repository = fs.resolve_path(path)
         check = _api(fs).auth_check
-        if write and "write" in inspect.signature(check).parameters:  # huggingface_hub 1.13
+        if write and "write" in inspect.signature(check).parameters:  # of newer clients
             check(repository.repo_id, repo_type=repository.repo_type, write=True)
 
 
