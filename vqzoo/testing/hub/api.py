@@ -24,6 +24,7 @@ _ROUTES: tuple[tuple[str, str, Callable[..., Response]], ...] = (
     ("POST", "/api/validate-yaml", repositories.validate_yaml),
     ("GET", "/api/models", repositories.list_repos),
     ("GET", _MODEL, repositories.info),
+    ("GET", "/api/models/(?P<repo>[^/]+)", repositories.info),  # none has such a name
     ("GET", rf"{_MODEL}/auth-check(?P<write>/write)?", repositories.auth_check),
     ("GET", rf"{_MODEL}/revision/{_REVISION}", repositories.info),
     ("GET", rf"{_MODEL}/tree/{_REVISION}(/(?P<under>.*))?", revisions.tree),
