@@ -1,9 +1,11 @@
 """What networks cost to run in each runtime, as a Markdown table on stdout.
 
-    python -m tests.benchmarks.deploy_table [--threads N] [--repeats N] [MODEL ...]
+    python -m tests.benchmarks.deploy_table [--threads N] [--repeats N]
+        [--method NAME] [-o NAME=VALUE] [MODEL ...]
 
-The networks are compressed by pq at its default ratio, all layers; by default the
-embedded ones, and ResNet-50 with random weights. Nothing else should run on the machine meanwhile.
+By default, pq with its defaults compresses all layers of the embedded networks, and of ResNet-50
+with random weights; `--method rtn -o format=int4` adds the rows of packed integers. Nothing else
+should run on the machine meanwhile.
 """
 
 import argparse
@@ -30,12 +32,16 @@ def main() -> None:
     words.add_argument("models", nargs="*", default=MODELS, metavar="MODEL")
     words.add_argument("--threads", type=int, default=None)
     words.add_argument("--repeats", type=int, default=20)
+    words.add_argument("--method", default="pq")
+    words.add_argument("-o", dest="options", action="append", default=[], metavar="NAME=VALUE")
     options = words.parse_args()
+    chosen = dict(option.split("=", 1) for option in options.options)
     rows: list[tuple[str, ...]] = []
     with tempfile.TemporaryDirectory() as parent:
         for name in options.models:
             folder = Path(parent) / name
-            vqzoo.compress(_network(name), "pq", layers="all").save(folder)
+            small = vqzoo.compress(_network(name), options.method, layers="all", **chosen)
+            small.save(folder)
             record = bench(folder, batches=[1], repeats=options.repeats, threads=options.threads)
             rows += _rows(name, record)
     print(table(TITLES, rows, right=range(2, len(TITLES))))
