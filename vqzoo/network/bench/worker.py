@@ -27,12 +27,14 @@ def main(task: dict[str, Any]) -> dict[str, Any]:
             (channels, height, width).
 
     Returns:
-        "load" in seconds; "imported", the bytes held when the packages were imported; "seconds" of
-        each timed pass and "peaks" in bytes so far, a list for each batch; and the "logits" of the
-        first image. Memory is None where the system does not tell.
+        "load" in seconds; "imported", the bytes held when the packages were imported; "mapped", by
+        how many more bytes pages of files (the code of libraries, mostly, which processes share)
+        were held at the end; "seconds" of each timed pass and "peaks" in bytes so far, a list for
+        each batch; and the "logits" of the first image. Memory is None where the system does not
+        tell.
     """
     load = _LOADERS[task["kind"]](task)
-    imported = _memory("VmRSS")
+    imported, mapped = _memory("VmRSS"), _memory("RssFile")
     started = time.perf_counter()
     run = load()
     seconds = time.perf_counter() - started
@@ -48,6 +50,7 @@ def main(task: dict[str, Any]) -> dict[str, Any]:
     return {
         "load": seconds,
         "imported": imported,
+        "mapped": None if mapped is None else (_memory("RssFile") or 0) - mapped,
         "seconds": passes,
         "peaks": peaks,
         "logits": logits,
@@ -66,7 +69,7 @@ def _timed(run: Run, images: np.ndarray[Any, Any]) -> float:
 
 
 def _memory(field: str) -> int | None:
-    """Bytes by Linux: held now (VmRSS), or at most so far (VmHWM)."""
+    """Bytes by Linux: held now (VmRSS; of files, RssFile), or at most so far (VmHWM)."""
     status = Path("/proc/self/status")
     if not status.exists():
         return None
