@@ -14,6 +14,7 @@ from vqzoo_importers.tables import TableTensor
 
 _NORM = "BatchNormalization"
 _LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+_OTHER_PRODUCTS = ("MatMulNBits", "MatMulInteger", "QLinearMatMul", "ConvInteger", "QLinearConv")
 
 
 class Onnx(Importer):
@@ -79,7 +80,13 @@ def _sums(model: Any, constants: Constants) -> dict[str, Constant]:
 def _layer(
     path: Path, node: Any, constants: Constants, sums: Mapping[str, Constant]
 ) -> GraphLayer | None:
-    """A node that multiplies by a constant weight."""
+    """A node that multiplies by a constant weight.
+
+    Raises:
+        VqzooError: it multiplies by integers, or the weight is computed in another way.
+    """
+    if node.op_type in _OTHER_PRODUCTS:
+        raise VqzooError(f"{path}: {node.name or node.output[0]} is a {node.op_type}, not imported")
     if node.op_type not in _LAYERS or len(node.input) < 2 or node.input[0] in constants.values:
         return None
     name = node.input[1]

@@ -84,6 +84,16 @@ def test_the_file_comes_back_as_the_artifact(artifact: Path, packed: Path, tmp_p
     assert all(torch.equal(back[key], value) for key, value in expected.items())
 
 
+def test_packed_integers_without_metadata_are_refused_by_name(packed: Path, tmp_path: Path) -> None:
+    import onnx
+
+    model = onnx.load(packed)
+    del model.metadata_props[:]
+    onnx.save(model, tmp_path / "theirs.onnx")
+    with pytest.raises(VqzooError, match="is a MatMulNBits, not imported"):
+        import_file(tmp_path / "theirs.onnx", "onnx", "alexnet_mini", tmp_path / "out")
+
+
 def test_what_cannot_be_packed_is_refused(made: Path, artifact: Path, tmp_path: Path) -> None:
     with pytest.raises(VqzooError, match="no Linear layer has integers times scales"):
         export(made, "onnx", tmp_path / "o", weights="packed")
