@@ -19,14 +19,14 @@ ray = pytest.importorskip("ray")
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 GRID = """
-models: [mobilenet_mini.fmnist, alexnet_mini.fmnist]
+models: [mobilenet_mini.fmnist, vit_mini.fmnist, alexnet_mini.fmnist]
 methods: [km, rtn]
 ratios: [4, 8]
 seeds: [0, 1]
 layers: [largest:1]
 images: 32
 """
-CELLS = 16
+CELLS = 24
 PATIENCE = 600.0  # seconds
 
 
@@ -99,7 +99,7 @@ def test_a_killed_worker_and_nodes_that_come_and_go_change_no_byte(
         until(lambda: len(files(out)) >= 2)
         log, process = until(lambda: stopped_in_a_layer(out))
         os.kill(process, signal.SIGKILL)
-        until(lambda: len(files(out)) >= 6)
+        until(lambda: len(files(out)) >= 8)
         cluster.remove_node(leaving, allow_graceful=False)
         cluster.add_node(num_cpus=1)
         assert f"{CELLS} cells: {CELLS} done" in swept.result()
