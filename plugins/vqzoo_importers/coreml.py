@@ -62,16 +62,19 @@ class _Values:
         if operation.kind != "const" and not operation.kind.startswith("constexpr_"):
             return
         inputs = dict(operation.constants)
-        for name, tensor in operation.inputs.items():
-            value = self.known.get(tensor)
-            if value is None and name == "lut" and tensor in self.products:
-                value = _rounded_products(**self.products[tensor])
-            if value is None:
-                self.unknown[operation.output] = operation.kind
-                return
-            inputs[name] = value.values() if isinstance(value, TableTensor) else value
         data = self.known.get(operation.inputs.get("data", ""))
         try:
+            for name, tensor in operation.inputs.items():
+                value = self.known.get(tensor)
+                if value is None and name == "lut" and tensor in self.products:
+                    product = self.products[tensor]
+                    value = _rounded_products(
+                        product["data"], product["scale"], product.get("offset")
+                    )
+                if value is None:
+                    self.unknown[operation.output] = operation.kind
+                    return
+                inputs[name] = value.values() if isinstance(value, TableTensor) else value
             if self.by_vqzoo and operation.kind == "constexpr_blockwise_shift_scale":
                 value = _in_float32(inputs["data"] if data is None else data, inputs)
             else:
@@ -180,7 +183,7 @@ def _lookup(codes: Array, lut: Array, axis: Array | None, limit: int) -> TableTe
     return TableTensor(lut.reshape(-1), index.reshape(shape).astype(np.int32), width)
 
 
-def _rounded_products(data: Array, scale: Array, offset: Array | None = None) -> Array:
+def _rounded_products(data: Array, scale: Array, offset: Array | None) -> Array:
     """The entries of a table as coremltools computes them, in the dtype of their scales."""
     values = data.astype(scale.dtype)
     if offset is not None:
@@ -192,7 +195,7 @@ def _rounded_products(data: Array, scale: Array, offset: Array | None = None) ->
 def _repeated(values: Array, shape: tuple[int, ...]) -> Array:
     """Values of blocks, repeated for a shape's elements."""
     for axis, (size, blocks) in enumerate(zip(shape, values.shape, strict=True)):
-        if size % blocks:
+        if not blocks or size % blocks:
             raise VqzooError(f"an array of {shape} is not in blocks of {values.shape}")
         values = np.repeat(values, size // blocks, axis=axis)
     return values
@@ -215,7 +218,7 @@ def _in_float32(data: Constant, inputs: Mapping[str, Array]) -> TableTensor | No
     if data.scale is not None or "offset" in inputs:
         return None
     for axis, (size, blocks) in enumerate(zip(data.shape, scale.shape, strict=True)):
-        if size % blocks:
+        if not blocks or size % blocks:
             raise VqzooError(f"a weight of {data.shape} is not in blocks of {scale.shape}")
         scale = np.repeat(scale, size // blocks if blocks > 1 else 1, axis=axis)
     return data.times(scale)

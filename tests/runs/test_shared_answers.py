@@ -76,10 +76,10 @@ def test_images_are_known_by_what_they_are(images: Path, tmp_path: Path) -> None
     first, _ = agreement_of(data, tmp_path / "first", shared)
     for image in data.iterdir():
         os.utime(image, (0, 0))
-    moved = data.rename(tmp_path / "images")
+    moved = data.rename(tmp_path / "photographs")
     again, passes = agreement_of(moved, tmp_path / "again", shared)
     assert passes == ["comparing with the dense model"]
-    assert again == first
+    assert again.model_copy(update={"data": first.data}) == first
     image = moved / "3.png"
     before = image.stat()
     pixels = np.asarray(Image.open(image))

@@ -101,6 +101,7 @@ def test_refusals_of_the_hub_stop_a_sweep_before_it_runs(
         return line
 
     assert "no datasets/org/nothing on the Hub" in refusal("hf://datasets/org/nothing/x")
+    assert "the repository has no such branch" in refusal(f"hf://{REPO}@nothing/x")
     url = f"hf://{REPO}/x"
     hub.faults.add(Fault("error", "GET", "/api/datasets/", status=429, times=99))
     assert "limits requests and commits" in refusal(url)
@@ -108,7 +109,7 @@ def test_refusals_of_the_hub_stop_a_sweep_before_it_runs(
     monkeypatch.setenv("HF_TOKEN", hub.read_token)
     assert "your token may not do this" in refusal(url)
     monkeypatch.setenv("HF_TOKEN", "hf_unknown")
-    assert "the Hub takes no such token" in refusal(url)
+    assert "the Hub rejects this token" in refusal(url)
     assert commits(hub) == 0
     assert not (tmp_path / "cache/sweeps").exists()
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
+from vqzoo.budget.file_size import size_text
 from vqzoo.budget.methods import is_fixed, price_option
 from vqzoo.budget.search import MOST, Question, last_within
 from vqzoo.budget.task import Limit, Task
@@ -159,8 +160,8 @@ def _of_size(search: _Search, size: int) -> tuple[Trial, str | None]:
     smallest = min(step.bytes for step in search.steps)
     if best is None:
         raise UsageError(
-            f"{search.limit.text}: the smallest possible file has {smallest:,} bytes "
-            f"({megabytes(smallest)}){_fixed(task)}"
+            f"{search.limit.text}: the smallest possible file has {smallest:,} bytes"
+            f"{_fixed(task)}; {size_text(_rounded_up(smallest))} can be reached"
         )
     if best.step.bytes >= (1 - _SIZE_SHARE) * size:
         return best, None
@@ -202,6 +203,12 @@ def _largest_within(
     )
     last_within(question, gap_at)
     return best
+
+
+def _rounded_up(size: int) -> int:
+    """A size with three digits and a margin: what another request says may take some bytes more."""
+    unit = 10 ** max(0, len(str(size)) - 3)
+    return -int(-size * 1.005 // unit) * unit
 
 
 def _of_loss(search: _Search) -> tuple[Trial, str | None]:

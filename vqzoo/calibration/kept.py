@@ -69,7 +69,7 @@ def calibration_digest(
 
 
 def load_kept(path: Path) -> dict[str, Tensor] | None:
-    """The tensors of a file, which has been used with that; None if it is none or damaged."""
+    """The tensors of a file, which is marked as used; None if it is missing or damaged."""
     try:
         tensors = load_file(path)
         mark_used(path)

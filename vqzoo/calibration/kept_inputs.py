@@ -68,4 +68,5 @@ def _load(path: Path, layers: Sequence[LayerInfo]) -> dict[str, Tensor] | None:
         tensor.dtype == torch.float32 and tensor.ndim == 2 and tensor.shape[1] == columns[name]
         for name, tensor in tensors.items()
     )
-    return tensors if fit else None
+    # Copies: the file may go while they are in use, and some file systems then take its pages away.
+    return {name: tensor.clone() for name, tensor in tensors.items()} if fit else None

@@ -59,7 +59,7 @@ def need_folder(out: Path | None) -> None:
     Raises:
         UsageError: says which command writes to URLs.
     """
-    if out is not None and re.match(r"[a-z][a-z0-9+.-]+:/", str(out)):
+    if out is not None and re.match(r"[A-Za-z][A-Za-z0-9+.-]+:+/", out.as_posix()):
         raise UsageError(
             f"--out {out}: this command writes into folders of this machine; `vqzoo sweep` and its "
             "grid write to URLs"

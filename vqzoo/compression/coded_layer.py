@@ -186,7 +186,7 @@ class CodedLayer(nn.Module):
 
     def _held_params(self) -> dict[str, Tensor]:
         """`params`, as far as they have been made."""
-        return dict(self.params) if "params" in self._modules else {}
+        return dict(self.params.items()) if "params" in self._modules else {}
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "CodedLayer":
         """Move the codes too, and convert the decoded weight, for `to`, `half` and the like."""

@@ -143,8 +143,8 @@ def at_work(cell: Cell) -> Iterator[tuple[Cell, LogWatcher, dict[str, Path]]]:
 
     Yields:
         The cell, with folders of this machine if it belongs to a store; its log; and an empty
-        dictionary. The log is in the store behind the block, unless that fails, and with it the
-        files of which the block has put name and path into the dictionary, records last.
+        dictionary, into which the block puts the files to upload, name -> path. After the block,
+        unless it fails, they are in the store with the log, records last.
 
     Raises:
         VqzooError: the store cannot be written.

@@ -57,7 +57,10 @@ def _steps(cell: Cell, plugins: Plugins) -> list[Call]:
     if recipe.weights == "random":
         network["weights"] = recipe.seed
     steps = [_step("dense", {**network, **_fields(recipe, _MEASURED)}, evaluate_for_cells, cell)]
-    if any(gathered := _gathered(recipe, plugins)):
+    gathered = _gathered(recipe, plugins)
+    kinds = {kind for part in gathered for kind in part}
+    # Inputs stay on the machine that gathers them, even where the folder has a store.
+    if kinds - ({"inputs"} if cell.store is not None else set()):
         of_calibration = recipe.held_out and recipe.finetune is None
         held_out = recipe.held_out_images if of_calibration else None
         facts = {**network, **_fields(recipe, _CALIBRATION), "held_out": held_out}

@@ -47,8 +47,8 @@ def layer_workers(
             "the two"
         )
     with (
+        TemporaryDirectory(prefix="vqzoo-layers-", ignore_cleanup_errors=True) as folder,
         started_executor(executor, CallResources(), plugins) as started,
-        TemporaryDirectory(prefix="vqzoo-layers-") as folder,
     ):
         assert started is not None
         yield LayerWorkers(started, Path(folder, "in-flight"), resumes=False)

@@ -182,8 +182,8 @@ class Method(ABC):
         """Multiply by the matrix without gradients, x·Wᵀ: what `decode` is to `reconstruct`.
 
         Override it if codes can be multiplied by without rebuilding the whole matrix. Networks that
-        run from codes call it for plain Linear layers whose `params` are frozen, on the devices of
-        `multiply_devices`.
+        run from codes call it for plain Linear layers with frozen `params` and with indices in
+        their codes, on the devices of `multiply_devices`.
 
         Args:
             code: a code that has passed `check`.

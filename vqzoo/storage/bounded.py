@@ -25,10 +25,14 @@ def drop_oldest(folder: Path, most_bytes: int, *, keep: Path) -> None:
         most_bytes: of all files together.
         keep: a file that stays in any case.
     """
-    newest_first = sorted(folder.iterdir(), key=lambda file: file.stat().st_mtime_ns, reverse=True)
+    files = []
+    for file in folder.iterdir():
+        with suppress(FileNotFoundError):  # another process was faster
+            status = file.stat()
+            files.append((status.st_mtime_ns, status.st_size, file))
     total = 0
-    for file in newest_first:
-        total += file.stat().st_size
+    for _, size, file in sorted(files, reverse=True):
+        total += size
         if total > most_bytes and file != keep:
-            with suppress(FileNotFoundError):  # another process was faster
+            with suppress(FileNotFoundError, PermissionError):  # or Windows has it in use
                 file.unlink()

@@ -78,11 +78,19 @@ def commit_files(fs: Any, folder: str, files: Mapping[str, Path]) -> None:
 @contextmanager
 def hub_store_errors(path: str) -> Iterator[None]:
     """Turn what the client raises for a refusal into one line that says what to do."""
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        HFValidationError,
+        RevisionNotFoundError,
+    )
+
     try:
         yield
     except FileNotFoundError as error:
-        if error.__cause__ is None:  # a file is missing, not a repository
-            raise
+        if not isinstance(error.__cause__, HfHubHTTPError | HFValidationError):
+            raise  # a file is missing, not a repository
+        if isinstance(error.__cause__, RevisionNotFoundError):
+            raise UsageError(f"{path}: the repository has no such branch") from error
         repository = "/".join(path.split("/")[: 3 if path.startswith("datasets/") else 2])
         raise UsageError(
             f"there is no {repository} on the Hub, or your token cannot see it: `hf repos create` "
@@ -93,7 +101,7 @@ def hub_store_errors(path: str) -> Iterator[None]:
         match _status(error):
             case 401:
                 raise VqzooError(
-                    f"the Hub takes no such token: run `hf auth login`, or set HF_TOKEN ({text})"
+                    f"the Hub rejects this token: run `hf auth login`, or set HF_TOKEN ({text})"
                 ) from error
             case 403:
                 raise VqzooError(f"your token may not do this ({text})") from error

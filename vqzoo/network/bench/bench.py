@@ -143,10 +143,12 @@ def _runtimes(
             else:
                 yield _Runtime(kind, parent / name / file, exported.bytes)
         if name == "onnx" and not missing:
-            yield from _packed(artifact, parent, watcher)
+            yield from _packed(artifact, parent, left_out, watcher)
 
 
-def _packed(artifact: Path, parent: Path, watcher: Watcher) -> Iterator[_Runtime]:
+def _packed(
+    artifact: Path, parent: Path, left_out: dict[str, str], watcher: Watcher
+) -> Iterator[_Runtime]:
     """onnxruntime on packed integers, if there are any."""
     for kind, inputs in _PACKED.items():
         try:
@@ -155,6 +157,9 @@ def _packed(artifact: Path, parent: Path, watcher: Watcher) -> Iterator[_Runtime
             )
         except NothingToPack:
             return
+        except VqzooError as error:  # rounded inputs may change too much
+            left_out[kind] = str(error)
+            continue
         yield _Runtime(kind, parent / kind / onnx.FILE, exported.bytes)
 
 

@@ -165,7 +165,11 @@ def _openvino(task: dict[str, Any]) -> Callable[[], Run]:
     import openvino
 
     core = openvino.Core()
-    settings = {"INFERENCE_NUM_THREADS": task["threads"], "INFERENCE_PRECISION_HINT": "f32"}
+    settings = {
+        "INFERENCE_NUM_THREADS": task["threads"],
+        "INFERENCE_PRECISION_HINT": "f32",
+        "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0",
+    }
 
     def load() -> Run:
         compiled = core.compile_model(task["path"], "CPU", settings)

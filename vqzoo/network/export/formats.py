@@ -103,12 +103,12 @@ def export(
             package, "coreai" a Core AI asset, each for one image.
         out: a folder that does not exist or is empty.
         weights: "codes" stores packed codes, which the network decodes by its own operations;
-            "dense" stores decoded weights. "packed", of "onnx" alone, is "codes" with Linear layers
-            that onnxruntime multiplies by 4-bit integers, which stay packed in memory. The default
-            is "codes" where the format has them.
+            "dense" stores decoded weights. "packed", of "onnx" alone, is "codes", but onnxruntime
+            keeps the integers of Linear layers packed in memory, and multiplies by them. The
+            default is "codes" where the format has them.
         tables: the dtype of palettes' tables in "coreml" and "coreai", float16 by default. "int8"
             halves them, and rounds them to 1/127 of the largest entry.
-        inputs: of the layers that "packed" is about, float32 by default. "int8" rounds them to 8
+        inputs: of layers with packed weights, float32 by default. "int8" rounds them to 8
             bits, a scale for each block, which is faster.
         watcher: progress callbacks.
 

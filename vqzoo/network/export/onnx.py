@@ -73,8 +73,8 @@ def write_onnx(
         return Written(check, facts)
     facts += (("packed_layers", packed), ("inputs", str(inputs)))
     others = len(codes) - packed
-    note = f"onnxruntime alone reads this file. It keeps the codes of {packed} layers packed"
-    return Written(check, facts, notes=(f"{note}, and decodes those of {others} when it loads.",))
+    note = f"onnxruntime alone reads this file. Layers whose codes it keeps packed: {packed}"
+    return Written(check, facts, notes=(f"{note}; layers that it decodes at load: {others}.",))
 
 
 def _exported(model: nn.Module) -> object:

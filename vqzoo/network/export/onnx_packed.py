@@ -71,8 +71,6 @@ def multiply_packed(model: nn.Module, plugins: Plugins, inputs: Inputs) -> int:
         NothingToPack: there is none.
         VqzooError: torch is too old.
     """
-    if not hasattr(torch.onnx, "ops"):
-        raise VqzooError(f"packed weights need torch 2.8 or later, not {torch.__version__}")
     count = 0
     for module in model.modules():
         if not isinstance(module, nn.Linear) or not is_parametrized(module, "weight"):
@@ -85,13 +83,15 @@ def multiply_packed(model: nn.Module, plugins: Plugins, inputs: Inputs) -> int:
             continue
         grid = _grid(packed.code(), plugins)
         if grid is not None:
+            if not hasattr(torch.onnx, "ops"):
+                raise VqzooError(f"packed weights need torch 2.8 or later, not {torch.__version__}")
             module.forward = partial(  # type: ignore[method-assign]
                 _answer, module, packed, grid, plugins, inputs
             )
             count += 1
     if not count:
         raise NothingToPack(
-            "no Linear layer has integers times scales, as rtn's are: leave --weights packed out"
+            "no Linear layer has integers times scales, as rtn's are: omit --weights packed"
         )
     return count
 

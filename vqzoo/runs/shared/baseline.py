@@ -87,7 +87,7 @@ def _digest(recipe: Recipe, dense: OpenedModel, data: Data, device: torch.device
         "arguments": recipe.model_args,
         "weights": dense.weights_sha256,
         "folded": recipe.fold_norms,
-        "data": [data.name, data.labels],
+        "data": [data.name if data.content is None else None, data.labels],
         "images": recipe.images if data.content is None else data.content(),
         "reading": reading_fields(recipe.class_map, recipe.skip_unreadable),
     }
@@ -103,7 +103,7 @@ def _load(path: Path, data: Data) -> Evaluation | None:
             return None
         correct = np.unpackbits(bits, count=kept["images"]).astype(bool)
         return Evaluation(
-            data=kept["data"],
+            data=data.name,
             images=kept["images"],
             top1=kept["top1"],
             top5=kept["top5"],
@@ -117,7 +117,6 @@ def _load(path: Path, data: Data) -> Evaluation | None:
 
 def _save(path: Path, evaluation: Evaluation) -> None:
     kept = {
-        "data": evaluation.data,
         "images": evaluation.images,
         "top1": evaluation.top1,
         "top5": evaluation.top5,
