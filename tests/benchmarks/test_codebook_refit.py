@@ -51,4 +51,4 @@ def test_refit(full: bool, capsys: pytest.CaptureFixture[str]) -> None:
     )
     with capsys.disabled():
         print(f"\n{LAYER}: refit in {elapsed:.1f} s of one thread, loss times {after / before:.4f}")
-    assert after < before
+    assert after <= before

@@ -18,7 +18,9 @@ Array = NDArray[Any]
 Decoder = Callable[[np.random.Generator, Array, str], Any]
 
 
-def write(path: Path, decoder: Decoder, target: Any, *, named: bool) -> dict[str, Array]:
+def write(
+    path: Path, decoder: Decoder, target: Any, *, named: bool, half: bool = False
+) -> dict[str, Array]:
     """Write a package with a layer for each of the network's, from inputs of their own.
 
     Its convolutions have the biases of batch norms that were folded into them.
@@ -28,6 +30,7 @@ def write(path: Path, decoder: Decoder, target: Any, *, named: bool) -> dict[str
         decoder: makes the operation that computes a weight, from a random weight and a name.
         target: the oldest system that runs it.
         named: whether constants have the names of the network's.
+        half: whether everything is computed in float16, weights included.
 
     Returns:
         Key -> weight, as coremltools decodes it from the package.
@@ -35,9 +38,10 @@ def write(path: Path, decoder: Decoder, target: Any, *, named: bool) -> dict[str
     random = np.random.default_rng(4)
     state = {key: tensor.numpy() for key, tensor in network_state().items()}
     keys = [key for key, tensor in state.items() if tensor.ndim > 1]
+    dtype, kind = (np.float16, types.fp16) if half else (np.float32, types.fp32)
     inputs = {
         f"x{place}": mb.placeholder(
-            (1, state[key].shape[1], 3, 3)[: 4 if state[key].ndim == 4 else 2]
+            (1, state[key].shape[1], 3, 3)[: 4 if state[key].ndim == 4 else 2], dtype=kind
         )
         for place, key in enumerate(keys)
     }
@@ -49,10 +53,12 @@ def write(path: Path, decoder: Decoder, target: Any, *, named: bool) -> dict[str
             weight = decoder(random, state[key], name)
             x = function.inputs[f"x{place}"]
             if state[key].ndim == 2:
-                bias = mb.const(val=state["fc.bias"], name="fc_bias" if named else "const_b")
+                bias = mb.const(
+                    val=state["fc.bias"].astype(dtype), name="fc_bias" if named else "const_b"
+                )
                 outputs.append(mb.linear(x=x, weight=weight, bias=bias))
             else:
-                bias = random.normal(size=len(state[key])).astype(np.float32)
+                bias = random.normal(size=len(state[key])).astype(dtype)
                 outputs.append(mb.conv(x=x, weight=weight, bias=bias, pad_type="same"))
         function.set_outputs(outputs)
     program.add_function("main", function)
@@ -112,16 +118,23 @@ def tables_of_groups(random: np.random.Generator, weight: Array, name: str) -> A
     return _table(random, weight.shape, 16, groups, 1, name)
 
 
-def scaled_tables(random: np.random.Generator, weight: Array, name: str) -> Any:
+def scaled_tables(
+    random: np.random.Generator, weight: Array, name: str, dtype: type = np.float32
+) -> Any:
     """A table of 16 bytes, and for each output a scale of its own."""
     outputs, rank = len(weight), weight.ndim
     table = mb.constexpr_blockwise_shift_scale(
         data=random.integers(-128, 128, (outputs, *[1] * (rank - 1), 16, 1)).astype(np.int8),
-        scale=random.uniform(0.5, 2, (outputs, *[1] * (rank + 1))).astype(np.float32),
+        scale=random.uniform(0.5, 2, (outputs, *[1] * (rank + 1))).astype(dtype),
         name=name + "_table",
     )
     codes = random.integers(16, size=weight.shape).astype(types.np_uint4_dtype)
     return mb.constexpr_lut_to_dense(indices=codes, lut=table, name=name + "_palettized")
+
+
+def half_scaled_tables(random: np.random.Generator, weight: Array, name: str) -> Any:
+    """The same with scales in float16."""
+    return scaled_tables(random, weight, name, np.float16)
 
 
 def _table(

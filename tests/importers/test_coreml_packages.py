@@ -81,6 +81,33 @@ def test_damaged_packages_are_refused(
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize("change", ["another input", "no data", "no scale"])
+def test_tables_times_scales_with_other_inputs_are_imported_or_refused(
+    tmp_path: Path, change: str
+) -> None:
+    path = tmp_path / "bad.mlpackage"
+    half = coreml_packages.half_scaled_tables
+    coreml_packages.write(path, half, ct.target.iOS18, named=True, half=True)
+    file = path / "Data" / "com.apple.CoreML" / "model.mlmodel"
+    spec = ct.utils.load_spec(str(path))
+    (block,) = spec.mlProgram.functions["main"].block_specializations.values()
+    tables = [o for o in block.operations if o.type == "constexpr_blockwise_shift_scale"]
+    assert tables
+    for operation in tables:
+        inputs = operation.inputs or operation.attributes
+        if change == "another input":
+            inputs["axis"].CopyFrom(inputs["scale"])
+        else:
+            del inputs[change.removeprefix("no ")]
+    file.write_bytes(spec.SerializeToString())
+    if change == "another input":
+        import_file(path, "coreml", ARCHITECTURE, tmp_path / "out")
+        return
+    with pytest.raises(VqzooError) as refused:
+        import_file(path, "coreml", ARCHITECTURE, tmp_path / "out")
+    assert "\n" not in str(refused.value)
+
+
 def test_paths_outside_the_package_are_not_read(package: Path, tmp_path: Path) -> None:
     path = tmp_path / "bad.mlpackage"
     shutil.copytree(package, path)
