@@ -17,6 +17,7 @@ from vqzoo.compression.layer import compress_layer
 from vqzoo.compression.plugin_calls import Statistics
 from vqzoo.compression.selection import LayerPlan, MethodChoice
 from vqzoo.compression.view import compressible_layers, layer_weight
+from vqzoo.compression.work import LayerInput
 from vqzoo.data.calibration_data import CALIBRATION_IMAGES, open_calibration_data
 from vqzoo.models.dense import find_model
 from vqzoo.numerics.feedback.layer import feedback_loss
@@ -94,14 +95,10 @@ def without_feedback(statistics: SecondOrder, width: int) -> SecondOrder:
 
 def _loss(measured: Measured, case: Case, layer: LayerInfo, statistics: SecondOrder) -> float:
     weight = layer_weight(measured.model, layer.name)
+    plan = LayerPlan(layer, MethodChoice(case.method, case.options))
+    given = LayerInput(plan, weight, Statistics(second_order=statistics), SilentProgress())
     _, decoded = compress_layer(
-        weight,
-        LayerPlan(layer, MethodChoice(case.method, case.options)),
-        installed_plugins(),
-        seed=0,
-        device=torch.device("cpu"),
-        progress=SilentProgress(),
-        statistics=Statistics(second_order=statistics),
+        given, plugins=installed_plugins(), seed=0, device=torch.device("cpu")
     )
     truth = measured.statistics[layer.name]
     return feedback_loss(weight.flatten(1) - decoded, truth.hessian, truth.row_weights)

@@ -17,6 +17,7 @@ from weights import weight
 from vqzoo.compression.layer import compress_layer
 from vqzoo.compression.selection import MethodChoice, plan_layers
 from vqzoo.compression.view import compressible_layers, layer_weight
+from vqzoo.compression.work import LayerInput
 from vqzoo.plugin.manager import installed_plugins
 from vqzoo.progress import SilentProgress
 
@@ -26,14 +27,8 @@ def compress(model: nn.Module, method: str) -> None:
     layers, _ = compressible_layers(model)
     plans, _ = plan_layers(layers, ["dense"], MethodChoice(method, {}, None, ()), [], plugins)
     for plan in plans:
-        compress_layer(
-            layer_weight(model, plan.layer.name),
-            plan,
-            plugins,
-            seed=0,
-            device=torch.device("cpu"),
-            progress=SilentProgress(),
-        )
+        layer = LayerInput(plan, layer_weight(model, plan.layer.name), None, SilentProgress())
+        compress_layer(layer, plugins=plugins, seed=0, device=torch.device("cpu"))
 
 
 def network(matrix: torch.Tensor) -> nn.Module:

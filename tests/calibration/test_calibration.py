@@ -16,6 +16,7 @@ from vqzoo.compression.layer import compress_layer
 from vqzoo.compression.plugin_calls import Statistics
 from vqzoo.compression.selection import LayerPlan, MethodChoice
 from vqzoo.compression.view import compressible_layers
+from vqzoo.compression.work import LayerInput
 from vqzoo.data.batches import Batch
 from vqzoo.plugin.manager import installed_plugins
 from vqzoo.plugin.second_order import SecondOrder
@@ -119,15 +120,8 @@ def test_what_a_built_in_method_declares_of_calibration_is_true(method: str) -> 
     plan = LayerPlan(compressible_layers(layer)[0][0], MethodChoice(method, options))
 
     def decoded(statistics: Statistics | None) -> Tensor:
-        compressed, _ = compress_layer(
-            layer.weight,
-            plan,
-            PLUGINS,
-            seed=0,
-            device=torch.device("cpu"),
-            progress=SilentProgress(),
-            statistics=statistics,
-        )
+        given = LayerInput(plan, layer.weight, statistics, SilentProgress())
+        compressed, _ = compress_layer(given, plugins=PLUGINS, seed=0, device=torch.device("cpu"))
         return decode(compressed.compressed, PLUGINS)
 
     hessian = (inputs.T @ inputs / 500)[None]

@@ -12,6 +12,7 @@ from vqzoo.compression.layer import compress_layer
 from vqzoo.compression.plugin_calls import Statistics
 from vqzoo.compression.selection import LayerPlan, MethodChoice
 from vqzoo.compression.view import compressible_layers
+from vqzoo.compression.work import LayerInput
 from vqzoo.numerics.feedback.layer import DAMPING, even_weights, times_hessian
 from vqzoo.plugin import Code, SecondOrder
 from vqzoo.plugin.manager import installed_plugins
@@ -47,15 +48,9 @@ def cost(error: Tensor, known: SecondOrder) -> Tensor:
 
 def quantized(method: str, options: dict[str, Any], layer: nn.Module, known: SecondOrder) -> Code:
     chosen = MethodChoice(method, {**options, "scale": "none", "dtype": "float32"})
-    compressed, _ = compress_layer(
-        layer.weight,
-        LayerPlan(compressible_layers(layer)[0][0], chosen),
-        PLUGINS,
-        seed=0,
-        device=torch.device("cpu"),
-        progress=SilentProgress(),
-        statistics=Statistics(second_order=known),
-    )
+    plan = LayerPlan(compressible_layers(layer)[0][0], chosen)
+    given = LayerInput(plan, layer.weight, Statistics(second_order=known), SilentProgress())
+    compressed, _ = compress_layer(given, plugins=PLUGINS, seed=0, device=torch.device("cpu"))
     return compressed.compressed.code
 
 

@@ -11,6 +11,7 @@ from vqzoo.compression.layer import CompressedLayer, compress_layer
 from vqzoo.compression.plugin_calls import Statistics
 from vqzoo.compression.selection import LayerPlan, MethodChoice
 from vqzoo.compression.view import compressible_layers
+from vqzoo.compression.work import LayerInput
 from vqzoo.numerics.feedback.layer import feedback_loss
 from vqzoo.plugin.code import stored_bits
 from vqzoo.plugin.manager import installed_plugins
@@ -63,15 +64,9 @@ def compressed(
     layer: nn.Module, method: str, options: dict[str, Any], statistics: SecondOrder | None
 ) -> tuple[CompressedLayer, Tensor]:
     plan = LayerPlan(compressible_layers(layer)[0][0], MethodChoice(method, options))
-    return compress_layer(
-        layer.get_parameter("weight"),
-        plan,
-        PLUGINS,
-        seed=0,
-        device=torch.device("cpu"),
-        progress=SilentProgress(),
-        statistics=Statistics(second_order=statistics),
-    )
+    known = Statistics(second_order=statistics)
+    given = LayerInput(plan, layer.get_parameter("weight"), known, SilentProgress())
+    return compress_layer(given, plugins=PLUGINS, seed=0, device=torch.device("cpu"))
 
 
 def loss(layer: nn.Module, decoded: Tensor, statistics: SecondOrder) -> float:

@@ -1,7 +1,7 @@
 """One way to store a layer, made and judged in whichever process compresses it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -64,14 +64,9 @@ def make_candidate(
         PluginError: a plugin failed.
     """
     plan, known = layer.plan, layer.statistics
+    usable = None if known is None else declared(plan, known, plugins)
     compressed, decoded = compress_layer(
-        layer.weight,
-        plan,
-        plugins,
-        seed=seed,
-        device=device,
-        progress=layer.progress,
-        statistics=None if known is None else declared(plan, known, plugins),
+        replace(layer, statistics=usable), plugins=plugins, seed=seed, device=device
     )
     encoded = encode_compressed(compressed, layer.weight.dtype, packing, plugins)
     judge = known if judged_by is None else judged_by.get(plan.layer.name)

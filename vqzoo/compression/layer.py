@@ -18,7 +18,6 @@ from vqzoo.compression.extremes import (
 from vqzoo.compression.measures.distortion import MatrixError, matrix_error
 from vqzoo.compression.options import choose_options, target_ratio, validate_options
 from vqzoo.compression.plugin_calls import (
-    Statistics,
     decode_new,
     layer_context,
     matrix_shape,
@@ -26,8 +25,9 @@ from vqzoo.compression.plugin_calls import (
     transform_matrix,
     wrap,
 )
-from vqzoo.compression.selection import LayerPlan, TransformChoice
+from vqzoo.compression.selection import TransformChoice
 from vqzoo.compression.view import weight_matrix
+from vqzoo.compression.work import LayerInput
 from vqzoo.plugin.code import Code, MethodCode, stored_bits
 from vqzoo.plugin.isolation import isolated, on_layer
 from vqzoo.plugin.manager import Plugins
@@ -35,7 +35,6 @@ from vqzoo.plugin.method import LayerContext, Options, SkipLayer
 from vqzoo.plugin.registry import Registered
 from vqzoo.plugin.selector import LayerInfo
 from vqzoo.plugin.transform import Transform
-from vqzoo.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -79,26 +78,20 @@ class _AppliedTransform:
 
 
 def compress_layer(
-    original: Tensor,
-    plan: LayerPlan,
-    plugins: Plugins,
+    layer: LayerInput,
     *,
+    plugins: Plugins,
     seed: int,
     device: torch.device,
-    progress: Progress,
-    statistics: Statistics | None = None,
 ) -> tuple[CompressedLayer, Tensor]:
     """Compress one layer.
 
     Args:
-        original: the layer's weight as the network has it; it is not changed.
-        plan: the layer and the choice made for it.
+        layer: the layer; its weight is not changed. Methods may weight errors by its statistics. A
+            transform changes the columns: behind one, all columns count alike.
         plugins: the installed methods.
         seed: the run's.
         device: where to compute.
-        progress: told of the method's steps and of notes.
-        statistics: what calibration images say about the layer, for methods that weight errors by
-            it. A transform changes the columns: behind one, all columns count alike.
 
     Returns:
         The compressed layer, and its decoded matrix, (m, n) float32 on `device`.
@@ -108,13 +101,13 @@ def compress_layer(
         UsageError: the method does not take these options.
         PluginError: the plugin failed or broke its contract.
     """
-    layer, choice = plan.layer, plan.choice
+    info, choice, statistics = layer.plan.layer, layer.plan.choice, layer.statistics
     notes: list[str] = []
 
     def note(text: str) -> None:
         if text not in notes:
             notes.append(text)
-            progress.note(layer.name, text)
+            layer.progress.note(info.name, text)
 
     if statistics is not None and choice.transforms:
         note("calibration does not reach through a transform")
@@ -125,19 +118,19 @@ def compress_layer(
         statistics = None
     context = layer_context(
         plugins,
-        layer,
+        info,
         seed=seed,
         device=device,
         note=note,
-        progress=progress.layer_step,
+        progress=layer.progress.layer_step,
         statistics=statistics,
     )
-    weight = weight_matrix(original, layer, device)
-    check_range(original, weight)
+    weight = weight_matrix(layer.weight, info, device)
+    check_range(layer.weight, weight)
     with extremes_stay_dense(weight):
         matrix, applied = _apply_transforms(plugins, choice.transforms, weight, context)
         entry = plugins.quantizers.get(choice.method)
-        who = on_layer(entry, layer.name)
+        who = on_layer(entry, info.name)
         with isolated(who):
             options = choose_options(entry.item, matrix_shape(matrix), choice, note)
             check_options(options, entry.item, who)
@@ -148,9 +141,9 @@ def compress_layer(
         del matrix
         for transform in reversed(applied):
             compressed = wrap(plugins, transform.entry, transform.code, compressed, context)
-        check_code_count(compressed.code, layer.numel, who)
+        check_code_count(compressed.code, info.numel, who)
 
-    bits, dense_bits = stored_bits(compressed.code), 32 * layer.numel
+    bits, dense_bits = stored_bits(compressed.code), 32 * info.numel
     if bits >= dense_bits:
         raise SkipLayer(f"{choice.method} would not make it smaller ({bits} of {dense_bits} bits)")
     ratio = target_ratio(choice)
@@ -158,11 +151,11 @@ def compress_layer(
         reached = math.floor(1e4 * dense_bits / bits) / 1e4  # never rounded up to the target
         note(f"{choice.method} reaches {reached:g}x here, not {ratio:g}x")
     with extremes_stay_dense(weight):
-        decoded = decode_new(compressed, plugins, layer.name)
+        decoded = decode_new(compressed, plugins, info.name)
     error = matrix_error(weight, decoded)
-    check_kept(weight, decoded, error, original.dtype, choice.method)
+    check_kept(weight, decoded, error, layer.weight.dtype, choice.method)
     compressed_layer = CompressedLayer(
-        layer=layer,
+        layer=info,
         compressed=compressed,
         options=options.model_dump(),
         error=error,

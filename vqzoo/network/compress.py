@@ -24,7 +24,7 @@ from vqzoo.calibration.statistics import (
 from vqzoo.compression.check import check_weights
 from vqzoo.compression.coded_layer import with_dense_weights
 from vqzoo.compression.folding import with_plain_weights
-from vqzoo.compression.layer import CompressedLayer
+from vqzoo.compression.layer import CompressedLayer, compress_layer
 from vqzoo.compression.model import compress_model
 from vqzoo.compression.norms.folding import FoldedNorms, merge_norms
 from vqzoo.compression.norms.folding import fold_norms as fold_batch_norms
@@ -45,7 +45,7 @@ from vqzoo.evaluation.answers import in_precision_of
 from vqzoo.module_checks import check_eager
 from vqzoo.network.choices import Choice, Rule, method_choices
 from vqzoo.network.compressed_model import CompressedModel
-from vqzoo.network.layer_workers import compress_input, layer_workers
+from vqzoo.network.layer_workers import layer_workers
 from vqzoo.network.under_budget import form_when_saved, limit_of
 from vqzoo.plugin.files import plugin_files
 from vqzoo.plugin.manager import installed_plugins
@@ -204,7 +204,7 @@ def compress(
     rest: Rest = "float32"
     layout: Layout = "plain" if norms is None else "compact"
 
-    compress_one = partial(compress_input, plugins=available, seed=seed, device=where)
+    compress_one = partial(compress_layer, plugins=available, seed=seed, device=where)
 
     def compress_here(layer: LayerInput) -> tuple[CompressedLayer, Tensor]:
         compressed, decoded = compress_one(layer)
@@ -213,7 +213,7 @@ def compress(
 
     def take(_index: int, _before: int, layer: CompressedLayer) -> None:
         name = layer.layer.name
-        if name not in matrices:  # other processes send codes alone
+        if name not in matrices:  # a search keeps codes alone, and other processes send no more
             matrices[name] = decode_new(layer.compressed, available, name)
 
     one_by_one = sequential and limit is None
@@ -246,33 +246,25 @@ def compress(
             chosen = choose(task, limit, watcher)
             plans, budget = chosen.plans(plans), chosen.record
             for index, candidate in chosen.trial.layers.items():
-                layer = finished[index] = candidate.compressed
-                name = layer.layer.name
-                matrices[name] = decode_new(layer.compressed, available, name)
+                finished[index] = candidate.compressed
+                take(index, 0, candidate.compressed)
         statistics: Mapping[str, Statistics] | None = None
-        if calibration is not None and sequential:
-            statistics = sequential_statistics(
-                model,
-                plans,
-                available,
-                calibration,
-                seed=seed,
-                device=where,
-                watcher=watcher,
-                finished={name: partial(matrices.__getitem__, name) for name in matrices},
-            )
-        elif calibration is not None:
-            statistics = layer_statistics(
-                model,
-                plans,
-                available,
-                calibration,
-                seed=seed,
-                device=where,
-                watcher=watcher,
-                finished=list(matrices),
-                second_order_of_all=limit is not None,
-            )
+        if calibration is not None:
+            request = (model, plans, available, calibration)
+            if sequential:
+                decoders = {name: partial(matrices.__getitem__, name) for name in matrices}
+                statistics = sequential_statistics(
+                    *request, seed=seed, device=where, watcher=watcher, finished=decoders
+                )
+            else:
+                statistics = layer_statistics(
+                    *request,
+                    seed=seed,
+                    device=where,
+                    watcher=watcher,
+                    finished=list(matrices),
+                    second_order_of_all=limit is not None,
+                )
 
         compressed, failed = compress_model(
             model,

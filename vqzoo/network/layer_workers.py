@@ -6,11 +6,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-from torch import Tensor
 
 from vqzoo.calls.engines import started_executor
-from vqzoo.compression.layer import CompressedLayer, compress_layer
-from vqzoo.compression.work import LayerInput
 from vqzoo.compression.workers.pool import LayerWorkers
 from vqzoo.errors import UsageError
 from vqzoo.plugin.execution.engine import CallResources
@@ -52,18 +49,3 @@ def layer_workers(
     ):
         assert started is not None
         yield LayerWorkers(started, Path(folder, "in-flight"), resumes=False)
-
-
-def compress_input(
-    layer: LayerInput, *, plugins: Plugins, seed: int, device: torch.device
-) -> tuple[CompressedLayer, Tensor]:
-    """`compress_layer`, as work that other processes can do."""
-    return compress_layer(
-        layer.weight,
-        layer.plan,
-        plugins,
-        seed=seed,
-        device=device,
-        progress=layer.progress,
-        statistics=layer.statistics,
-    )

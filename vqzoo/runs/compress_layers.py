@@ -126,15 +126,7 @@ def layer_workers(work: Workspace, executor: Executor | None) -> LayerWorkers | 
 def _compress_and_encode(
     layer: LayerInput, *, plugins: Plugins, packing: str | None, seed: int, device: torch.device
 ) -> tuple[KeptLayer, Tensor]:
-    compressed, decoded = compress_layer(
-        layer.weight,
-        layer.plan,
-        plugins,
-        seed=seed,
-        device=device,
-        progress=layer.progress,
-        statistics=layer.statistics,
-    )
+    compressed, decoded = compress_layer(layer, plugins=plugins, seed=seed, device=device)
     encoded = encode_compressed(compressed, layer.weight.dtype, packing, plugins)
     return KeptLayer(encoded, layer_record(compressed, encoded)), decoded
 
