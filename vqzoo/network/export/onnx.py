@@ -15,7 +15,6 @@ from vqzoo.network.export.onnx_contents import METADATA, network_contents
 from vqzoo.network.export.onnx_packed import Inputs, multiply_packed
 from vqzoo.network.export.packed_weight import packed_codes
 from vqzoo.network.export.record import Written
-from vqzoo.plugin.manager import installed_plugins
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -51,7 +50,7 @@ def write_onnx(
     import onnx
     import onnx_ir
 
-    packed = multiply_packed(model, installed_plugins(), inputs) if inputs is not None else None
+    packed = multiply_packed(model, inputs) if inputs is not None else None
     program: Any = _exported(model)
     graph: onnx_ir.Model = program.model
     codes = packed_codes(model)

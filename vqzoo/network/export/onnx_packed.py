@@ -16,8 +16,7 @@ from torch.nn.utils.parametrize import is_parametrized, type_before_parametrizat
 
 from vqzoo.errors import VqzooError
 from vqzoo.network.export.packed_weight import PackedWeight, plane_buffer
-from vqzoo.plugin import Indices, LookUp, MethodCode
-from vqzoo.plugin.manager import Plugins
+from vqzoo.plugin import Code, Indices, LookUp
 
 Inputs = Literal["float32", "int8"]
 OPERATOR = "MatMulNBits"
@@ -53,14 +52,13 @@ class _Grid:
     plane: str | None
 
 
-def multiply_packed(model: nn.Module, plugins: Plugins, inputs: Inputs) -> int:
+def multiply_packed(model: nn.Module, inputs: Inputs) -> int:
     """Let Linear layers whose weights are integers times scales multiply by packed codes, in place.
 
     A network that reads such a layer's weight itself decodes it, as before.
 
     Args:
         model: the network, its weights decoded by `PackedWeight`.
-        plugins: the installed methods.
         inputs: "float32" multiplies as the artifact does; "int8" rounds the inputs of these layers
             to 8 bits, with a scale for each block.
 
@@ -81,12 +79,12 @@ def multiply_packed(model: nn.Module, plugins: Plugins, inputs: Inputs) -> int:
             packed, PackedWeight
         ):
             continue
-        grid = _grid(packed.code(), plugins)
+        grid = _grid(packed)
         if grid is not None:
             if not hasattr(torch.onnx, "ops"):
                 raise VqzooError(f"packed weights need torch 2.8 or later, not {torch.__version__}")
             module.forward = partial(  # type: ignore[method-assign]
-                _answer, module, packed, grid, plugins, inputs
+                _answer, module, packed, grid, inputs
             )
             count += 1
     if not count:
@@ -96,24 +94,24 @@ def multiply_packed(model: nn.Module, plugins: Plugins, inputs: Inputs) -> int:
     return count
 
 
-def _grid(compressed: MethodCode, plugins: Plugins) -> _Grid | None:
-    """The grid of a code; None if its values are none, or groups have no such blocks."""
-    m, n = compressed.code.shape
-    form = _form(compressed, plugins)
-    if form is None or form.scale is None or form.codes.shape != (m, n):
+def _grid(packed: PackedWeight) -> _Grid | None:
+    """The grid of a weight; None if its values are none, or groups have no such blocks."""
+    compressed = packed.code()
+    form, (m, n) = packed.form(compressed), compressed.code.shape
+    if not isinstance(form, LookUp) or form.scale is None or form.codes.shape != (m, n):
         return None
     books, entries, d = form.table.shape
     bits = max(1, (entries - 1).bit_length())
     zero, block = _zero(form.table.reshape(-1)), _block(n, form.group)
     if (books, d) != (1, 1) or bits > 2 * _BITS or zero is None or block is None:
         return None
-    plane = _plane(compressed, form) if bits == _BITS and n % block == 0 else None
+    plane = _plane(compressed.code, form) if bits == _BITS and n % block == 0 else None
     return _Grid(zero, bits, min(form.group, n), block, plane)
 
 
-def _plane(compressed: MethodCode, form: LookUp) -> str | None:
+def _plane(code: Code, form: LookUp) -> str | None:
     """The buffer with a form's codes of 4 bits, if they are those of a part."""
-    for name, part in compressed.code.parts.items():
+    for name, part in code.parts.items():
         if (
             isinstance(part, Indices)
             and part.bits == _BITS
@@ -121,11 +119,6 @@ def _plane(compressed: MethodCode, form: LookUp) -> str | None:
         ):
             return plane_buffer(name, 0)
     return None
-
-
-def _form(compressed: MethodCode, plugins: Plugins) -> LookUp | None:
-    form = plugins.method(compressed.method).item.form(compressed.code)
-    return form if isinstance(form, LookUp) else None
 
 
 def _zero(table: Tensor) -> int | None:
@@ -147,17 +140,15 @@ def _answer(
     layer: nn.Linear,
     packed: PackedWeight,
     grid: _Grid,
-    plugins: Plugins,
     inputs: Inputs,
     x: Tensor,
 ) -> Tensor:
     """The layer's answer (..., m) to inputs (..., n), in ONNX operators."""
-    compressed = packed.code()
-    form = _form(compressed, plugins)
-    assert form is not None
+    form = packed.form(packed.code())
+    assert isinstance(form, LookUp)
     assert form.scale is not None
     scale, accuracy = form.scale, _ACCURACY[inputs]
-    shape = compressed.code.shape
+    shape = (form.codes.shape[0], form.codes.shape[1])
     if grid.plane is not None:
         bytes_of = packed.get_buffer(grid.plane)
         answer = _product(x, bytes_of, shape, grid.zero, scale, grid, accuracy)

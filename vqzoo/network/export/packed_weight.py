@@ -11,6 +11,7 @@ from torch.nn.utils.parametrize import is_parametrized, register_parametrization
 from vqzoo.compression.decode import reconstruct
 from vqzoo.numerics.decoding.planes import from_planes, to_planes
 from vqzoo.plugin.code import Floats, Indices, MethodCode, Part
+from vqzoo.plugin.formats.weight_form import LookUp, TwoFactors
 from vqzoo.plugin.manager import Plugins
 
 
@@ -33,6 +34,10 @@ class PackedWeight(nn.Module):
     def code(self) -> MethodCode:
         """The code that the weight is decoded from."""
         return self._unpacked(self._code, "")
+
+    def form(self, compressed: MethodCode) -> LookUp | TwoFactors | None:
+        """The form of what `code` gave, if its method says it in one; see `Method.form`."""
+        return self._plugins.method(compressed.method).item.form(compressed.code)
 
     def forward(self, placeholder: Tensor) -> Tensor:
         """The weight; its placeholder is not used."""

@@ -22,7 +22,6 @@ from vqzoo.network.export.coreml.palette import Palette
 from vqzoo.network.export.elsewhere import runner_elsewhere
 from vqzoo.network.export.record import Tables, Written
 from vqzoo.network.export.traces import remove_traces
-from vqzoo.plugin.manager import installed_plugins
 
 FOLDER = "model.aimodel"
 PACKAGES = ("coreai", "coreai_torch")
@@ -87,7 +86,7 @@ def write_coreai(
     Raises:
         VqzooError: coreai-torch cannot convert the network, or the asset computes something else.
     """
-    forms = take_forms(model, installed_plugins(), tables)
+    forms = take_forms(model, tables)
     split_products(model, forms)
     with _quiet():
         import coreai_torch

@@ -17,7 +17,6 @@ from vqzoo.network.export.coreml.two_layers import as_two_layers
 from vqzoo.network.export.packed_weight import PackedWeight
 from vqzoo.network.export.record import DenseWeight, Tables
 from vqzoo.plugin import LookUp, MethodCode, TwoFactors
-from vqzoo.plugin.manager import Plugins
 
 
 @dataclass
@@ -34,12 +33,11 @@ class Forms:
         return sum(palette.table_scale is not None for palette in self.palettes.values())
 
 
-def take_forms(model: nn.Module, plugins: Plugins, tables: Tables) -> Forms:
+def take_forms(model: nn.Module, tables: Tables) -> Forms:
     """Read the codes of a network, and put decoded weights in their places.
 
     Args:
         model: the network, its weights dense or decoded by `PackedWeight`; it is changed.
-        plugins: the installed methods.
         tables: the dtype of palettes' entries.
     """
     forms = Forms({}, {}, {})
@@ -55,7 +53,7 @@ def take_forms(model: nn.Module, plugins: Plugins, tables: Tables) -> Forms:
             with torch.no_grad():
                 remove_parametrizations(module, name, leave_parametrized=True)
             weight: Tensor = getattr(module, name).detach()
-            form = plugins.method(compressed.method).item.form(compressed.code)
+            form = packed.form(compressed)
             if isinstance(form, TwoFactors):
                 forms.factors[key] = form
                 continue

@@ -20,7 +20,6 @@ from vqzoo.network.export.coreml.program import (
     saved_name,
 )
 from vqzoo.network.export.record import Check, Tables, Written
-from vqzoo.plugin.manager import installed_plugins
 
 FOLDER = "model.mlpackage"
 PACKAGES = ("coremltools",)
@@ -47,7 +46,7 @@ def write_coreml(
         VqzooError: coremltools cannot convert the network, or a weight that was written differs
             from the artifact's.
     """
-    forms = take_forms(model, installed_plugins(), tables)
+    forms = take_forms(model, tables)
     split_products(model, forms)
     if forms.factors:
         compare(torch.no_grad()(model), dense, "torch", "the network of two layers", TOLERANCE)
