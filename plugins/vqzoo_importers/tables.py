@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vqzoo.plugin import Code, Floats, Indices, MethodCode
+from vqzoo.plugin import Code, Floats, Indices, MethodCode, stored_bits
 from vqzoo.plugin.limits import MAX_CARDINALITY
 
 Shape = tuple[int, ...]
@@ -131,16 +131,7 @@ def _scalars_of_rows(matrix: TableTensor) -> MethodCode | None:
 def _smaller(first: MethodCode | None, second: MethodCode | None) -> MethodCode | None:
     """The code that takes fewer bits at fixed width."""
     codes = [code for code in (first, second) if code is not None]
-    return min(codes, key=_bits, default=None)
-
-
-def _bits(compressed: MethodCode) -> int:
-    return sum(
-        part.values.numel() * part.bits
-        if isinstance(part, Indices)
-        else part.stored.numel() * part.stored.element_size() * 8
-        for part in compressed.code.parts.values()
-    )
+    return min(codes, key=lambda compressed: stored_bits(compressed.code), default=None)
 
 
 def _grid(matrix: TableTensor) -> MethodCode | None:
