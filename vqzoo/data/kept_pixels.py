@@ -7,7 +7,6 @@ for networks that normalize differently. The floats are computed from it by the 
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from importlib.metadata import version
@@ -24,7 +23,7 @@ from torch import Tensor
 from vqzoo.data.batches import Batch, loaded_batches
 from vqzoo.data.image_modes import to_eight_bits
 from vqzoo.data.model_input import ModelInput
-from vqzoo.data.sources import Source
+from vqzoo.data.sources import Source, sha256_of_all
 from vqzoo.storage.bounded import drop_oldest, mark_used
 
 KEPT_BYTES = 8 << 30  # of all files together; the 50,000 images of ImageNet at 224 pixels fit
@@ -102,11 +101,7 @@ def _digest(files: Sequence[Path], steps: Sequence[Any], model_input: ModelInput
     """Hex sha256 of everything that the pixels follow from."""
     facts = [_FORM, model_input.mode, model_input.config["input_size"], [repr(s) for s in steps]]
     facts += [version(package) for package in ("pillow", "timm", "torchvision", "torch", "vqzoo")]
-    digest = hashlib.sha256(repr(facts).encode())
-    with ThreadPoolExecutor(min(8, torch.get_num_threads())) as pool:
-        for content in pool.map(_file_hash, files):
-            digest.update(content)
-    return digest.hexdigest()
+    return sha256_of_all(_file_hash, files, before=repr(facts).encode())
 
 
 def _file_hash(path: Path) -> bytes:

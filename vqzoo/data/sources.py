@@ -206,14 +206,16 @@ def content_hash(source: Source, keys: Sequence[Any]) -> Callable[[], str] | Non
         label = None if label_of is None else label_of(key)
         return content + repr(label).encode()
 
-    def whole() -> str:
-        digest = hashlib.sha256()
-        with ThreadPoolExecutor(min(8, torch.get_num_threads())) as pool:
-            for part in pool.map(one, keys):
-                digest.update(part)
-        return digest.hexdigest()
+    return partial(sha256_of_all, one, keys)
 
-    return whole
+
+def sha256_of_all(hash_of: Callable[[Any], bytes], keys: Iterable[Any], before: bytes = b"") -> str:
+    """Hex sha256 of `before` and the hashes of many files or images, which threads compute."""
+    digest = hashlib.sha256(before)
+    with ThreadPoolExecutor(min(8, torch.get_num_threads())) as pool:
+        for part in pool.map(hash_of, keys):
+            digest.update(part)
+    return digest.hexdigest()
 
 
 def _open_folder(folder: Path, model_input: ModelInput, options: ReadOptions) -> Source:
