@@ -16,6 +16,7 @@ from huggingface_hub.errors import (
 )
 
 from vqzoo.errors import ArtifactError, UsageError, VqzooError, one_line
+from vqzoo.storage.hub_commits import response_status
 
 NO_TOKEN = "no token is stored here: run `hf auth login`, or set HF_TOKEN"
 _NEW_TOKEN = "run `hf auth login` to store another, or set HF_TOKEN"
@@ -48,7 +49,7 @@ def hub_errors(repo: str) -> Iterator[None]:
 
 
 def _translate(error: BaseException, repo: str) -> VqzooError | None:
-    endpoint, status = constants.ENDPOINT, _status(error)
+    endpoint, status = constants.ENDPOINT, response_status(error)
     if isinstance(error, HFValidationError):
         return invalid_name(repo)
     if isinstance(error, OfflineModeIsEnabled):
@@ -90,7 +91,7 @@ def _translate_missing_entry(error: BaseException, repo: str) -> VqzooError:
     cause = error.__cause__
     if constants.HF_HUB_OFFLINE or isinstance(cause, OfflineModeIsEnabled):
         return VqzooError(f"{repo} is not in the cache, and HF_HUB_OFFLINE is set")
-    if cause is not None and _status(cause) is not None:
+    if cause is not None and response_status(cause) is not None:
         translated = _translate(cause, repo)
         if translated is not None:
             return translated
@@ -106,11 +107,6 @@ def _translate_status(status: int, error: BaseException, repo: str) -> VqzooErro
     if status == 412:
         return VqzooError(f"{repo} has changed in the meantime: push again")
     return VqzooError(f"{endpoint} responded with status {status} for {repo}: {message}")
-
-
-def _status(error: BaseException) -> int | None:
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    return status if isinstance(status, int) else None
 
 
 def _server_message(error: BaseException) -> str:

@@ -23,8 +23,8 @@ def in_repository(fs: Any, path: str) -> bool:
     return type(fs).__name__ == "HfFileSystem" and not path.startswith("buckets/")
 
 
-def check_repository(fs: Any, path: str, *, write: bool = False) -> None:
-    """Check that a repository exists, and that the token may read it, or write it.
+def check_repository(fs: Any, path: str) -> None:
+    """Check that a repository exists and, if the client can ask, that the token may write it.
 
     Raises:
         UsageError: it does not exist, or the token cannot see it.
@@ -33,7 +33,7 @@ def check_repository(fs: Any, path: str, *, write: bool = False) -> None:
     with hub_store_errors(path):
         repository = fs.resolve_path(path)
         check = _api(fs).auth_check
-        if write and "write" in inspect.signature(check).parameters:  # of newer clients
+        if "write" in inspect.signature(check).parameters:  # of newer clients
             check(repository.repo_id, repo_type=repository.repo_type, write=True)
 
 
@@ -70,7 +70,7 @@ def commit_files(fs: Any, folder: str, files: Mapping[str, Path]) -> None:
                 )
                 return
             except OSError as error:
-                if wait is None or _status(error) not in _AGAIN:
+                if wait is None or response_status(error) not in _AGAIN:
                     raise
             time.sleep(wait * random.uniform(0.5, 1.5))
 
@@ -98,7 +98,7 @@ def hub_store_errors(path: str) -> Iterator[None]:
         ) from error
     except OSError as error:
         text = one_line(error)
-        match _status(error):
+        match response_status(error):
             case 401:
                 raise VqzooError(
                     f"the Hub rejects this token: run `hf auth login`, or set HF_TOKEN ({text})"
@@ -141,6 +141,7 @@ def _api(fs: Any) -> Any:
     return HfApi(endpoint=fs.endpoint, token=fs.token, library_name="vqzoo")
 
 
-def _status(error: BaseException) -> int | None:
+def response_status(error: BaseException) -> int | None:
+    """The HTTP status of the response that an exception of the client's comes from, if any."""
     status = getattr(getattr(error, "response", None), "status_code", None)
     return status if isinstance(status, int) else None

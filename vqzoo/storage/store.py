@@ -58,7 +58,7 @@ class Store:
         fs, root = self._open()
         if in_repository(fs, root):
             with self._errors():
-                check_repository(fs, root, write=True)
+                check_repository(fs, root)
 
     def below(self, name: str) -> "Store":
         """The store of a folder in this one."""
