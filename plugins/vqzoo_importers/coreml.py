@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from vqzoo.errors import VqzooError
 from vqzoo.plugin import ImportedNetwork, Importer, ImportTarget
-from vqzoo_importers.coreml_program import Operation, read_program, unpack_bits
+from vqzoo_importers.coreml_program import Operation, read_program
 from vqzoo_importers.graph_network import Constant, GraphLayer, GraphNorm, graph_network
-from vqzoo_importers.tables import TableTensor
+from vqzoo_importers.tables import TableTensor, unpack_bits
 
 _LAYERS = ("conv", "conv_transpose", "linear")
 _NORM = ("gamma", "beta", "mean", "variance")

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vqzoo.errors import UsageError, VqzooError, one_line
+from vqzoo_importers.tables import unpack_bits
 
 _MODEL, _WEIGHTS = "com.apple.CoreML/model.mlmodel", "com.apple.CoreML/weights"
 _SENTINEL = 0xDEADBEEF  # begins the description of a stored tensor: 64 bytes
@@ -201,9 +202,3 @@ class _Reader:
         if dtype == "<i1":  # two's complement of so many bits
             values = (values.astype(np.int8) ^ (1 << (bits - 1))) - np.int8(1 << (bits - 1))
         return values.reshape(shape)
-
-
-def unpack_bits(data: NDArray[np.uint8], bits: int, count: int) -> NDArray[Any]:
-    """Integers of a few bits, the lowest bit of the first one first: uint8."""
-    planes = np.unpackbits(data, bitorder="little", count=count * bits).reshape(count, bits)
-    return np.packbits(planes, axis=1, bitorder="little")[:, 0]

@@ -41,6 +41,15 @@ class Constants:
     roots: Mapping[str, frozenset[str]]
     unknown: Mapping[str, str]
 
+    def dequantized(self, codes: str, scale: str, zero: str) -> Array | None:
+        """What three constants of these names stand for: integers with one scale and one zero
+        point; None if there are no such constants."""
+        arrays = [plain_array(self.values.get(name)) for name in (codes, scale, zero)]
+        integers, factor, start = arrays
+        if integers is None or factor is None or factor.size != 1:
+            return None
+        return plain_array(integers_times(integers, factor, start, 0, 0))
+
 
 def constants_of(model: Any, limit: int) -> Constants:
     """Evaluate what follows from initializers alone.
@@ -67,6 +76,8 @@ def constants_of(model: Any, limit: int) -> Constants:
         if not computed or len(node.output) != 1:
             continue
         output = node.output[0]
+        if (node.domain, node.op_type) == ("com.microsoft", "DequantizeLinear"):
+            node = _standard(node)
         if node.op_type not in _KNOWN or node.domain not in ("", "ai.onnx"):
             unknown[output] = node.op_type
             continue
@@ -80,6 +91,14 @@ def constants_of(model: Any, limit: int) -> Constants:
             raise VqzooError(f"{node.op_type} cannot compute {output}: {text}") from None
         roots[output] = frozenset().union(*(roots[name] for name in names))
     return Constants(values, roots, unknown)
+
+
+def _standard(node: Any) -> Any:
+    """onnxruntime's operator as the standard one of that name, which does the same."""
+    copy = type(node)()
+    copy.CopyFrom(node)
+    copy.domain = ""
+    return copy
 
 
 def _bound(name: str, shape: tuple[int, ...], limit: int) -> None:
@@ -99,7 +118,7 @@ def _evaluate(
         return np.asarray(evaluator.run(None, feeds)[0])
 
     first = inputs[0] if inputs else None
-    others = [_array(value) for value in inputs[1:]]
+    others = [plain_array(value) for value in inputs[1:]]
     if node.op_type == "DequantizeLinear" and (grid := _dequantized(node, inputs)) is not None:
         return grid
     if node.op_type == "Gather" and (looked_up := _looked_up(node, inputs, limit)) is not None:
@@ -110,7 +129,7 @@ def _evaluate(
         return TableTensor(run(first.table), first.index, first.width)
     if node.op_type == "Mul" and (scaled := _scaled(inputs)) is not None:
         return scaled
-    arrays = [_array(value) for value in inputs]
+    arrays = [plain_array(value) for value in inputs]
     if node.op_type in _ARITHMETIC:
         _bound(
             node.output[0], np.broadcast_shapes(*(a.shape for a in arrays if a is not None)), limit
@@ -121,7 +140,8 @@ def _evaluate(
     return run(*arrays)
 
 
-def _array(value: Constant | None) -> Array | None:
+def plain_array(value: Constant | None) -> Array | None:
+    """The values of a constant."""
     return value.values() if isinstance(value, TableTensor) else value
 
 
@@ -136,7 +156,7 @@ def _attribute(node: Any, name: str, default: int) -> int:
 
 def _looked_up(node: Any, inputs: list[Constant | None], limit: int) -> Constant | None:
     """Rows of a codebook; None for a Gather of something else."""
-    table, codes = _array(inputs[0]), _array(inputs[1])
+    table, codes = plain_array(inputs[0]), plain_array(inputs[1])
     assert table is not None
     assert codes is not None
     if table.dtype.kind != "f" or table.ndim not in (1, 2) or _attribute(node, "axis", 0) != 0:
@@ -156,16 +176,40 @@ def _looked_up(node: Any, inputs: list[Constant | None], limit: int) -> Constant
 
 
 def _dequantized(node: Any, inputs: list[Constant | None]) -> Constant | None:
-    """Integers times their scales, in float32; None where the entries of a table would be too
-    many, or are not integers."""
-    codes, scale = _array(inputs[0]), _array(inputs[1])
-    zero = _array(inputs[2]) if len(inputs) > 2 else None
+    """What a DequantizeLinear computes as a table; None where that is not possible."""
+    codes, scale = plain_array(inputs[0]), plain_array(inputs[1])
+    zero = plain_array(inputs[2]) if len(inputs) > 2 else None
     assert codes is not None
     assert scale is not None
+    axis, block = _attribute(node, "axis", 1), _attribute(node, "block_size", 0)
+    return integers_times(codes, scale, zero, axis, block)
+
+
+def integers_times(
+    codes: Array, scale: Array, zero: Array | None, axis: int, block: int
+) -> TableTensor | None:
+    """Integers, less their zero points, times their scales, in float32.
+
+    Args:
+        codes: integers; or floats of at most eight bits, which have no zero points.
+        scale: one; one for each index along the axis; or, of the codes' rank, one for each block.
+        zero: None, or as many as scales, or one.
+        axis: along which scales differ.
+        block: consecutive indices along the axis that share a scale; 0 without blocks.
+
+    Returns:
+        The tensor; None where the entries of a table would be too many, or scales have another
+        dtype.
+    """
     if scale.dtype != np.float32 or not codes.size or codes.dtype.kind not in "iuV":
         return None
-    axis, block = _attribute(node, "axis", 1), _attribute(node, "block_size", 0)
     count = _spread(np.arange(scale.size).reshape(scale.shape), codes.shape, axis, block)
+    if codes.dtype.kind == "V" and codes.dtype.name.startswith(("float", "bfloat")):
+        if codes.dtype.itemsize > 1 or (zero is not None and zero.astype(np.float32).any()):
+            return None
+        floats, index = np.unique(codes.astype(np.float32), return_inverse=True)
+        places = index.reshape(codes.shape).astype(np.int32)
+        return TableTensor(floats, places, 1, scale.reshape(-1), count)
     integers = codes.astype(np.int64)
     if zero is not None:
         integers -= (
@@ -184,8 +228,7 @@ def _spread(count: Array, shape: tuple[int, ...], axis: int, block: int) -> Arra
         return np.zeros(shape, dtype=np.int32)
     axis %= len(shape)
     if block:
-        count = np.repeat(count, block, axis=axis)
-        count = count[tuple(slice(0, size) for size in shape)]
+        count = np.take(count, np.arange(shape[axis]) // block, axis=axis)
     elif count.ndim == 1:
         count = count.reshape([-1 if place == axis else 1 for place in range(len(shape))])
     return np.broadcast_to(count, shape).astype(np.int32)

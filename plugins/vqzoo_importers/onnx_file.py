@@ -1,7 +1,6 @@
 """ONNX files whose weights are decoded by standard operators."""
 
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +9,29 @@ from vqzoo.plugin import ImportedNetwork, Importer, ImportTarget
 from vqzoo_importers.graph_network import Constant, GraphLayer, GraphNorm, graph_network
 from vqzoo_importers.onnx_constants import Constants, constants_of
 from vqzoo_importers.onnx_contents import METADATA, network_of_contents
+from vqzoo_importers.onnx_products import (
+    INTEGER_PRODUCTS,
+    Surroundings,
+    layer_names,
+    layer_of_integers,
+    surroundings,
+)
 from vqzoo_importers.tables import TableTensor
 
 _NORM = "BatchNormalization"
 _LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-_OTHER_PRODUCTS = ("MatMulNBits", "MatMulInteger", "QLinearMatMul", "ConvInteger", "QLinearConv")
+_OTHER_PRODUCTS = ("MatMulBnb4", "MatMulFpQ4", "QAttention", "QMoE", "GatherBlockQuantized")
+_ROUNDING = {"QuantizeLinear", "DynamicQuantizeLinear", "DynamicQuantizeMatMul"}
+_INT8_INPUTS = 4  # the accuracy_level of a MatMulNBits that rounds its inputs to int8
 
 
 class Onnx(Importer):
     """Conv, Gemm and MatMul whose weights come from DequantizeLinear, or from Gather in a codebook,
-    followed by reshaping, transposing and scaling; and weights that are plain initializers. Files
-    of `vqzoo export` say themselves what codes they have."""
+    followed by reshaping, transposing and scaling; onnxruntime's products of integers; and weights
+    that are plain initializers. Files of `vqzoo export` say themselves what codes they have."""
 
     name = "onnx"
-    summary = "ONNX files whose weights come from DequantizeLinear or Gather"
+    summary = "ONNX files that onnxruntime quantized, or whose weights come from Gather"
     source = "onnx.ai; onnxruntime.quantization, and exports with codes"
 
     def read(self, path: Path, target: ImportTarget) -> ImportedNetwork:
@@ -37,12 +45,11 @@ class Onnx(Importer):
             constants = constants_of(model, limit)
         except VqzooError as error:
             raise VqzooError(f"{path}: {error}") from None
-        sums = _sums(model, constants)
-        nodes = model.graph.node
-        layers = [layer for node in nodes if (layer := _layer(path, node, constants, sums))]
+        graph, nodes = surroundings(model, constants), model.graph.node
+        layers = [layer for node in nodes if (layer := _layer(path, node, graph))]
         norms = [_norm(path, node, constants) for node in nodes if node.op_type == _NORM]
         notes = []
-        if any(node.op_type == "QuantizeLinear" for node in nodes):
+        if any(map(_rounds_activations, nodes)):
             notes.append("The file rounds activations, too; the artifact does not.")
         plain = {tensor.name for tensor in model.graph.initializer}
         notes += [
@@ -50,7 +57,8 @@ class Onnx(Importer):
             for layer in layers
             if layer.name not in plain and not isinstance(layer.weight, TableTensor)
         ]
-        dense = {key: constants.values[key] for key in target.shapes if key in constants.values}
+        dense, by_shape = _dense(model, constants, target)
+        notes += by_shape
         licence = said.get("license") or said.get("licence")
         return graph_network(path, layers, norms, dense, target, licence, said.get("origin"), notes)
 
@@ -66,25 +74,59 @@ def _load(path: Path) -> Any:
         raise VqzooError(f"{path} is no ONNX file that can be read: {one_line(error)}") from None
 
 
-def _sums(model: Any, constants: Constants) -> dict[str, Constant]:
-    """Name of an activation -> the constant that is added to it: the bias of a MatMul."""
-    sums: dict[str, Constant] = {}
-    for node in model.graph.node:
-        if node.op_type == "Add" and len(node.input) == 2:
-            for name, other in (node.input, node.input[::-1]):
-                if name not in constants.values and other in constants.values:
-                    sums[name] = constants.values[other]
-    return sums
+def _rounds_activations(node: Any) -> bool:
+    levels = [entry.i for entry in node.attribute if entry.name == "accuracy_level"]
+    return node.op_type in _ROUNDING or levels == [_INT8_INPUTS]
 
 
-def _layer(
-    path: Path, node: Any, constants: Constants, sums: Mapping[str, Constant]
-) -> GraphLayer | None:
+def _values(key: str, constants: Constants) -> Constant | None:
+    """The constant of a name; onnxruntime rounds tensors other than weights to integers, too."""
+    if key in constants.values:
+        return constants.values[key]
+    return constants.dequantized(f"{key}_quantized", f"{key}_scale", f"{key}_zero_point")
+
+
+def _dense(
+    model: Any, constants: Constants, target: ImportTarget
+) -> tuple[dict[str, Constant], list[str]]:
+    """Constants by the keys whose names they have, and lines for the user.
+
+    A class token that an exporter has expanded has lost its name: if one key alone lacks values of
+    its shape, of three dimensions or more, and one constant alone has that shape, they belong
+    together.
+    """
+    named = {key: _values(key, constants) for key in target.shapes}
+    dense = {key: value for key, value in named.items() if value is not None}
+    notes = []
+    lacking = [key for key, shape in target.shapes.items() if len(shape) > 2 and key not in dense]
+    lacking = [key for key in lacking if key not in target.layers]
+    names = {tensor.name.removesuffix("_quantized") for tensor in model.graph.initializer}
+    for key in lacking:
+        shape = target.shapes[key]
+        candidates = [
+            (name, value)
+            for name in sorted(names - dense.keys())
+            if (value := _values(name, constants)) is not None and value.shape == shape
+        ]
+        if len(candidates) == 1 and [target.shapes[other] for other in lacking].count(shape) == 1:
+            ((name, dense[key]),) = candidates
+            notes.append(f"{key} is the constant {name}, which alone has its shape.")
+    return dense, notes
+
+
+def _layer(path: Path, node: Any, graph: Surroundings) -> GraphLayer | None:
     """A node that multiplies by a constant weight.
 
     Raises:
-        VqzooError: it multiplies by integers, or the weight is computed in another way.
+        VqzooError: it multiplies by integers that are not imported, or the weight is computed in
+            another way.
     """
+    constants = graph.constants
+    if node.op_type in INTEGER_PRODUCTS:
+        try:
+            return layer_of_integers(node, graph)
+        except VqzooError as error:
+            raise VqzooError(f"{path}: {error}") from None
     if node.op_type in _OTHER_PRODUCTS:
         raise VqzooError(f"{path}: {node.name or node.output[0]} is a {node.op_type}, not imported")
     if node.op_type not in _LAYERS or len(node.input) < 2 or node.input[0] in constants.values:
@@ -104,10 +146,9 @@ def _layer(
         turned = node.op_type == "Gemm" and "transB" in options and options["transB"].i
         weight = weight if turned else weight.transpose((1, 0))
     bias = constants.values.get(node.input[2]) if len(node.input) > 2 else None
-    added = sums.get(node.output[0]) if node.op_type == "MatMul" else None
-    if added is not None and added.shape == weight.shape[:1]:
-        bias = added
-    return GraphLayer(name, frozenset({name}) | constants.roots[name], weight, bias)
+    if node.op_type == "MatMul":
+        bias = graph.added(node.output[0], weight.shape[0])
+    return GraphLayer(name, layer_names(node, name, constants), weight, bias)
 
 
 def _norm(path: Path, node: Any, constants: Constants) -> GraphNorm:

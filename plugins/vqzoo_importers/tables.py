@@ -65,8 +65,13 @@ class TableTensor:
 
 def table_code(tensor: TableTensor) -> MethodCode | None:
     """The code of a tensor as a matrix, all axes but the first flattened; None if no method here
-    has such codes."""
-    matrix = tensor.reshape((tensor.shape[0], -1))
+    has such codes, or they are larger than the weight."""
+    code = _code_of_matrix(tensor.reshape((tensor.shape[0], -1)))
+    dense = 32 * tensor.index.size
+    return None if code is None or stored_bits(code.code) >= dense else code
+
+
+def _code_of_matrix(matrix: TableTensor) -> MethodCode | None:
     if matrix.scale is not None and np.unique(matrix.scale).size == 1:
         scaled = matrix.table.astype(np.float32) * matrix.scale[0]  # rounds as each product does
         matrix = TableTensor(scaled, matrix.index, matrix.width)
@@ -181,6 +186,12 @@ def exact_floats(values: NDArray[Any]) -> Floats:
         half = single.astype(np.float16)
     exact = np.array_equal(half.astype(np.float32), single)
     return Floats(torch.from_numpy(np.ascontiguousarray(half if exact else single)))
+
+
+def unpack_bits(data: NDArray[np.uint8], bits: int, count: int) -> NDArray[Any]:
+    """Integers of a few bits, the lowest bit of the first one first: uint8."""
+    planes = np.unpackbits(data, bitorder="little", count=count * bits).reshape(count, bits)
+    return np.packbits(planes, axis=1, bitorder="little")[:, 0]
 
 
 def _shape(matrix: TableTensor) -> tuple[int, int]:

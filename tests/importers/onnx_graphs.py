@@ -57,6 +57,12 @@ class Graph:
         self.model.graph.initializer.append(numpy_helper.from_array(values, name))
         return name
 
+    def add_as(self, name: str, values: Array, kind: int) -> str:
+        """Add an initializer of a type that numpy lacks."""
+        tensor = helper.make_tensor(name, kind, values.shape, values.reshape(-1))
+        self.model.graph.initializer.append(tensor)
+        return name
+
     def node(self, operator: str, inputs: list[str], output: str, **attributes: Any) -> str:
         """Add a node before all of the network's."""
         self.nodes.append(helper.make_node(operator, inputs, [output], **attributes))
@@ -141,6 +147,28 @@ def bytes_of_blocks(graph: Graph, name: str, weight: Array) -> None:
     codes = np.round(blocks / scale[..., None]).astype(np.int8).reshape(weight.shape)
     parts = [graph.add(name + "_quantized", codes), graph.add(name + "_scale", scale)]
     graph.node("DequantizeLinear", parts, name, axis=1, block_size=32)
+
+
+def nibbles_of_blocks(graph: Graph, name: str, weight: Array) -> None:
+    """uint4 with a scale and a zero point for 32 columns of a row."""
+    groups = weight.size // len(weight) // 32
+    codes = graph.random.integers(16, size=weight.shape)
+    zeros = graph.random.integers(16, size=(len(weight), groups))
+    scale = graph.random.uniform(0.5, 2, size=(len(weight), groups)).astype(np.float32)
+    parts = [
+        graph.add_as(name + "_quantized", codes, TensorProto.UINT4),
+        graph.add(name + "_scale", scale),
+        graph.add_as(name + "_zero", zeros, TensorProto.UINT4),
+    ]
+    graph.node("DequantizeLinear", parts, name, axis=1, block_size=32)
+
+
+def small_floats(graph: Graph, name: str, weight: Array) -> None:
+    """Floats of eight bits with a scale for each row."""
+    floats = graph.random.normal(size=weight.shape)
+    codes = graph.add_as(name + "_quantized", floats, TensorProto.FLOAT8E4M3FN)
+    scale = graph.random.uniform(0.5, 2, size=len(weight)).astype(np.float32)
+    graph.node("DequantizeLinear", [codes, graph.add(name + "_scale", scale)], name, axis=0)
 
 
 def vectors(graph: Graph, name: str, weight: Array) -> None:

@@ -38,6 +38,8 @@ DECODERS: dict[str, tuple[Decoder, str, str]] = {
     "rows": (onnx_graphs.bytes_of_rows, "rtn", "all"),
     "zeros": (onnx_graphs.bytes_of_rows_with_zeros, "km or rtn", "all"),
     "blocks": (onnx_graphs.bytes_of_blocks, "rtn", "fc.weight"),
+    "nibbles of blocks": (onnx_graphs.nibbles_of_blocks, "rtn", "fc.weight"),
+    "small floats": (onnx_graphs.small_floats, "km", "all"),
     "vectors": (onnx_graphs.vectors, "pq", "all"),
     "vectors down": (onnx_graphs.vectors_down, "pq", "fc.weight"),
     "nibbles": (onnx_graphs.nibbles, "km", "all"),
