@@ -12,20 +12,24 @@ from numpy.typing import NDArray
 from vqzoo.errors import VqzooError
 from vqzoo.plugin import ImportedNetwork, Importer, ImportTarget
 from vqzoo_importers.coreml_program import Operation, read_program
-from vqzoo_importers.graph_network import Constant, GraphLayer, GraphNorm, graph_network
+from vqzoo_importers.graph_network import Coded, Constant, GraphLayer, GraphNorm, graph_network
+from vqzoo_importers.sparse import SparseTensor, scattered
 from vqzoo_importers.tables import TableTensor, unpack_bits
 
 _LAYERS = ("conv", "conv_transpose", "linear")
 _NORM = ("gamma", "beta", "mean", "variance")
+_SPARSE = ("constexpr_lut_to_sparse", "constexpr_sparse_blockwise_shift_scale")
+_MOST_LEVELS = 1 << 16  # of a grid
+_EXACT_IN_HALF = 1 << 11  # the largest integer below which float16 holds all
 Array = NDArray[Any]
 
 
 class CoreMl(Importer):
-    """Programs whose weights come from constexpr_lut_to_dense, with scalars or vectors in a table,
-    or from constexpr_affine_dequantize and constexpr_blockwise_shift_scale in float32."""
+    """Programs whose weights are looked up in tables of scalars or vectors, or are integers times
+    scales, in float32 or float16, or floats; pruned or not."""
 
     name = "coreml"
-    summary = ".mlpackage folders that coremltools palettized or quantized"
+    summary = ".mlpackage folders that coremltools palettized, quantized or pruned"
     source = "coremltools, coremltools.optimize"
 
     def read(self, path: Path, target: ImportTarget) -> ImportedNetwork:
@@ -56,6 +60,7 @@ class _Values:
     known: dict[str, Constant] = field(default_factory=dict)
     unknown: dict[str, str] = field(default_factory=dict)
     products: dict[str, Mapping[str, Array]] = field(default_factory=dict)
+    sparse: dict[str, TableTensor] = field(default_factory=dict)
 
     def take(self, operation: Operation) -> None:
         """Add what an operation computes, if that is constant."""
@@ -74,8 +79,14 @@ class _Values:
                 if value is None:
                     self.unknown[operation.output] = operation.kind
                     return
-                inputs[name] = value.values() if isinstance(value, TableTensor) else value
-            if self.by_vqzoo and operation.kind == "constexpr_blockwise_shift_scale":
+                inputs[name] = value.values() if isinstance(value, Coded) else value
+            if operation.kind in _SPARSE:
+                self._take_sparse(operation, inputs)
+                return
+            kept = self.sparse.get(operation.inputs.get("nonzero_data", ""))
+            if kept is not None:
+                value = _behind_its_mask(kept, inputs["mask"])
+            elif self.by_vqzoo and operation.kind == "constexpr_blockwise_shift_scale":
                 value = _in_float32(inputs["data"] if data is None else data, inputs)
             else:
                 value = self._computed(operation.kind, inputs)
@@ -92,6 +103,24 @@ class _Values:
         else:
             self.known[operation.output] = value
 
+    def _take_sparse(self, operation: Operation, inputs: Mapping[str, Array]) -> None:
+        """Add the two outputs of an operation on the values that pruning left: a mask, and the
+        values that it computes, which are kept with the zeros between them."""
+        mask_name, values_name = operation.outputs
+        if operation.kind == "constexpr_lut_to_sparse":
+            tensor, mask = _sparse_lookup(inputs, self.limit)
+        else:
+            mask = inputs["data_mask"]
+            data = scattered(inputs["nonzero_data"], mask)
+            grid = _grid(data, inputs["scale"], inputs.get("offset"), mask.astype(bool))
+            if grid is None:
+                self.unknown[mask_name] = self.unknown[values_name] = operation.kind
+                return
+            tensor = grid
+        self.known[mask_name] = mask
+        self.sparse[values_name] = tensor
+        self.known[values_name] = tensor.values()[mask.astype(bool)]
+
     def _computed(self, kind: str, inputs: Mapping[str, Array]) -> Constant | None:
         if kind == "const":
             return inputs.get("val")
@@ -104,6 +133,11 @@ class _Values:
             return _by_axis(data, scale, inputs["zero_point"], int(inputs["axis"]))
         if kind == "constexpr_blockwise_shift_scale":
             return _grid(inputs["data"], inputs["scale"], inputs.get("offset"))
+        if kind == "constexpr_sparse_to_dense":
+            mask = inputs["mask"]
+            if "shape" in inputs:
+                mask = _flat_mask(mask, inputs["shape"], self.limit)
+            return SparseTensor(scattered(inputs["nonzero_data"], mask), mask.astype(bool))
         return None
 
     def of(self, name: str) -> Constant:
@@ -128,7 +162,7 @@ def _layer(path: Path, operation: Operation, values: _Values, target: ImportTarg
 def _norm(path: Path, operation: Operation, values: _Values, target: ImportTarget) -> GraphNorm:
     tensors = [values.of(operation.inputs.get(part, part)) for part in _NORM]
     eps = values.of(operation.inputs.get("epsilon", "epsilon"))
-    number = float(np.asarray(eps.values() if isinstance(eps, TableTensor) else eps).reshape(-1)[0])
+    number = float(np.asarray(eps.values() if isinstance(eps, Coded) else eps).reshape(-1)[0])
     names = _keys(operation.inputs["gamma"], target.shapes)
     return GraphNorm(names, number, tuple(tensors))
 
@@ -213,6 +247,8 @@ def _in_float32(data: Constant, inputs: Mapping[str, Array]) -> TableTensor | No
     """Entries of a table, or integers, times scales in float16: the products in float32, which are
     what vqzoo's artifact had."""
     scale = inputs["scale"].astype(np.float32)
+    if isinstance(data, SparseTensor):
+        return None
     if not isinstance(data, TableTensor):
         return _grid(data, scale, inputs.get("offset"))
     if data.scale is not None or "offset" in inputs:
@@ -224,17 +260,54 @@ def _in_float32(data: Constant, inputs: Mapping[str, Array]) -> TableTensor | No
     return data.times(scale)
 
 
-def _grid(data: Array, scale: Array, offset: Array | None) -> TableTensor | None:
-    """Integers, less their offsets, times the scale of their block; None unless that is rounded
-    once, to float32."""
-    whole = offset is None or offset.dtype.kind in "iu"
-    if scale.dtype != np.float32 or data.dtype.kind not in "iu" or not whole or not data.size:
+def _sparse_lookup(inputs: Mapping[str, Array], limit: int) -> tuple[TableTensor, Array]:
+    """The entries that codes of unpruned weights stand for, zeros at the others, and the mask."""
+    mask, axis = inputs["indices_mask"], inputs.get("vector_axis")
+    codes = scattered(inputs["indices_nonzero_data"], mask)
+    tensor = _lookup(codes, inputs["lut"], axis, limit)
+    if axis is not None:
+        place = int(axis) % codes.ndim
+        mask = np.repeat(mask, tensor.shape[place] // mask.shape[place], axis=place)
+    index = np.where(mask.astype(bool), tensor.index, tensor.table.size).astype(np.int32)
+    table = np.append(tensor.table, tensor.table.dtype.type(0))
+    return TableTensor(table, index), mask
+
+
+def _behind_its_mask(tensor: TableTensor, mask: Array) -> TableTensor:
+    if mask.shape != tensor.shape or tensor.values()[~mask.astype(bool)].any():
+        raise VqzooError("its values have another mask")
+    return tensor
+
+
+def _flat_mask(packed: Array, shape: Array, limit: int) -> Array:
+    """Whether a value is stored, a bit for each, as iOS 16 has it."""
+    sizes = tuple(int(size) for size in shape)
+    count = math.prod(sizes)
+    if count > limit or packed.dtype != np.uint8 or packed.size != -(-count // 8):
+        raise VqzooError(f"{packed.size} bytes are not the mask of a weight of the shape {sizes}")
+    return np.unpackbits(packed.reshape(-1), bitorder="little", count=count).reshape(sizes)
+
+
+def _grid(
+    data: Array, scale: Array, offset: Array | None, mask: Array | None = None
+) -> TableTensor | None:
+    """Integers, less their offsets, times the scale of their block, and zeros outside a mask; None
+    unless that is rounded once, to the scales' dtype."""
+    whole = offset is None or offset.dtype.kind in "iu" or bool((offset == np.round(offset)).all())
+    half = scale.dtype == np.float16
+    if not (half or scale.dtype == np.float32) or data.dtype.kind not in "iu" or not whole:
+        return None
+    if not data.size:
         return None
     count = _repeated(np.arange(scale.size).reshape(scale.shape), data.shape)
     integers = data.astype(np.int64)
     if offset is not None:
         integers -= offset.astype(np.int64).reshape(-1)[count]
+    if mask is not None:
+        integers[~mask] = 0
     low, high = int(integers.min()), int(integers.max())
+    if max(-low, high) > (_EXACT_IN_HALF if half else _MOST_LEVELS):
+        return None
     table = np.arange(low, high + 1, dtype=np.float32)
-    codes = (integers - low).astype(np.int32)
-    return TableTensor(table, codes, 1, scale.reshape(-1), count.astype(np.int32))
+    codes, scales = (integers - low).astype(np.int32), scale.astype(np.float32).reshape(-1)
+    return TableTensor(table, codes, 1, scales, count.astype(np.int32), half)

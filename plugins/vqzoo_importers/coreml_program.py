@@ -35,15 +35,20 @@ class Operation:
 
     Attributes:
         kind: "conv", "constexpr_lut_to_dense", ...
-        output: name of its first output.
+        outputs: their names, one or more.
         inputs: name of an input -> name of the tensor.
         constants: name of an input or attribute -> its value, where that stands in the operation.
     """
 
     kind: str
-    output: str
+    outputs: tuple[str, ...]
     inputs: Mapping[str, str]
     constants: Mapping[str, NDArray[Any]]
+
+    @property
+    def output(self) -> str:
+        """The name of its first output."""
+        return self.outputs[0]
 
 
 @dataclass(frozen=True)
@@ -141,7 +146,8 @@ class _Reader:
             if len(argument.arguments) == 1 and argument.arguments[0].name
         }
         held = {name: value for name, value in constants.items() if value is not None}
-        return Operation(entry.type, entry.outputs[0].name, inputs, held)
+        outputs = tuple(output.name for output in entry.outputs)
+        return Operation(entry.type, outputs, inputs, held)
 
     def _values(self, entry: Any) -> Iterator[tuple[str, Any]]:
         yield from entry.attributes.items()

@@ -14,9 +14,11 @@ from torch import Tensor
 from vqzoo.errors import VqzooError
 from vqzoo.plugin import ImportedNetwork, ImportTarget, MethodCode
 from vqzoo_importers.norms import identity_norm, norm_after
+from vqzoo_importers.sparse import SparseTensor, sparse_code
 from vqzoo_importers.tables import TableTensor, table_code
 
-Constant = NDArray[Any] | TableTensor
+Coded = TableTensor | SparseTensor
+Constant = NDArray[Any] | Coded
 _NORM = ("weight", "bias", "running_mean", "running_var")
 
 
@@ -82,12 +84,12 @@ def graph_network(
     lines = list(notes)
     for key, layer in _match_layers(path, layers, target).items():
         weight = layer.weight.reshape(target.shapes[key])
-        code = table_code(weight) if isinstance(weight, TableTensor) else None
+        code = _code(weight)
         if code is not None:
             codes[key] = code
         else:
             tensors[key] = _tensor(weight)
-            if isinstance(weight, TableTensor):
+            if isinstance(weight, Coded):
                 lines.append(f"{key} stays dense: no method here has such codes.")
         tensors |= _bias(path, key, layer, target)
     tensors |= _norm_tensors(path, norms, target)
@@ -97,8 +99,14 @@ def graph_network(
     return ImportedNetwork(codes, tensors, licence, origin, tuple(lines))
 
 
+def _code(weight: Constant) -> MethodCode | None:
+    if isinstance(weight, TableTensor):
+        return table_code(weight)
+    return sparse_code(weight) if isinstance(weight, SparseTensor) else None
+
+
 def _tensor(value: Constant) -> Tensor:
-    values = value.values() if isinstance(value, TableTensor) else value
+    values = value.values() if isinstance(value, Coded) else value
     return torch.from_numpy(np.array(values, order="C"))
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ _ARITHMETIC = {
 }  # fmt: skip
 _OTHERS = {"Cast", "Concat", "Constant", "Gather", "DequantizeLinear", "Expand"}
 _KNOWN = _SHAPE_OPERATORS | _ARITHMETIC | _OTHERS
+_FLOAT = 1  # of TensorProto
 _MOST_LEVELS = 1 << 16  # of a grid whose values are a table
 
 
@@ -125,7 +126,10 @@ def _evaluate(
         return looked_up
     if isinstance(first, TableTensor) and node.op_type in _SHAPE_OPERATORS:
         return _moved(first, lambda array: run(array, *others))
-    if node.op_type == "Cast" and isinstance(first, TableTensor) and first.scale is None:
+    if node.op_type == "Cast" and isinstance(first, TableTensor) and first.half:
+        if _attribute(node, "to", 0) == _FLOAT:
+            return first
+    elif node.op_type == "Cast" and isinstance(first, TableTensor) and first.scale is None:
         return TableTensor(run(first.table), first.index, first.width)
     if node.op_type == "Mul" and (scaled := _scaled(inputs)) is not None:
         return scaled
@@ -147,7 +151,7 @@ def plain_array(value: Constant | None) -> Array | None:
 
 def _moved(tensor: TableTensor, move: Callable[[Array], Array]) -> TableTensor:
     scales = None if tensor.scale_index is None else move(tensor.scale_index)
-    return TableTensor(tensor.table, move(tensor.index), tensor.width, tensor.scale, scales)
+    return replace(tensor, index=move(tensor.index), scale_index=scales)
 
 
 def _attribute(node: Any, name: str, default: int) -> int:
@@ -188,7 +192,7 @@ def _dequantized(node: Any, inputs: list[Constant | None]) -> Constant | None:
 def integers_times(
     codes: Array, scale: Array, zero: Array | None, axis: int, block: int
 ) -> TableTensor | None:
-    """Integers, less their zero points, times their scales, in float32.
+    """Integers, less their zero points, times their scales, rounded once to the scales' dtype.
 
     Args:
         codes: integers; or floats of at most eight bits, which have no zero points.
@@ -198,18 +202,20 @@ def integers_times(
         block: consecutive indices along the axis that share a scale; 0 without blocks.
 
     Returns:
-        The tensor; None where the entries of a table would be too many, or scales have another
-        dtype.
+        The tensor; None where the entries of a table would be too many, or scales are neither
+        float32 nor float16.
     """
-    if scale.dtype != np.float32 or not codes.size or codes.dtype.kind not in "iuV":
+    half = scale.dtype == np.float16
+    if not (half or scale.dtype == np.float32) or codes.dtype.kind not in "iuV" or not codes.size:
         return None
     count = _spread(np.arange(scale.size).reshape(scale.shape), codes.shape, axis, block)
+    scales = scale.astype(np.float32).reshape(-1)
     if codes.dtype.kind == "V" and codes.dtype.name.startswith(("float", "bfloat")):
         if codes.dtype.itemsize > 1 or (zero is not None and zero.astype(np.float32).any()):
             return None
         floats, index = np.unique(codes.astype(np.float32), return_inverse=True)
         places = index.reshape(codes.shape).astype(np.int32)
-        return TableTensor(floats, places, 1, scale.reshape(-1), count)
+        return TableTensor(floats, places, 1, scales, count, half)
     integers = codes.astype(np.int64)
     if zero is not None:
         integers -= (
@@ -219,7 +225,7 @@ def integers_times(
     if high - low >= _MOST_LEVELS:
         return None
     table = np.arange(low, high + 1, dtype=np.float32)
-    return TableTensor(table, (integers - low).astype(np.int32), 1, scale.reshape(-1), count)
+    return TableTensor(table, (integers - low).astype(np.int32), 1, scales, count, half)
 
 
 def _spread(count: Array, shape: tuple[int, ...], axis: int, block: int) -> Array:

@@ -6,8 +6,8 @@ from typing import Any
 
 from vqzoo.errors import UsageError, VqzooError, one_line
 from vqzoo.plugin import ImportedNetwork, Importer, ImportTarget
-from vqzoo_importers.graph_network import Constant, GraphLayer, GraphNorm, graph_network
-from vqzoo_importers.onnx_constants import Constants, constants_of
+from vqzoo_importers.graph_network import GraphLayer, GraphNorm, graph_network
+from vqzoo_importers.onnx_constants import Constant, Constants, constants_of
 from vqzoo_importers.onnx_contents import METADATA, network_of_contents
 from vqzoo_importers.onnx_products import (
     INTEGER_PRODUCTS,

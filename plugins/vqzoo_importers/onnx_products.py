@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vqzoo.errors import VqzooError
-from vqzoo_importers.graph_network import Constant, GraphLayer
-from vqzoo_importers.onnx_constants import Constants, integers_times, plain_array
+from vqzoo_importers.graph_network import GraphLayer
+from vqzoo_importers.onnx_constants import Constant, Constants, integers_times, plain_array
 from vqzoo_importers.tables import TableTensor, unpack_bits
 
 Array = NDArray[Any]

@@ -16,7 +16,7 @@ Shape = tuple[int, ...]
 @dataclass(frozen=True)
 class TableTensor:
     """A tensor whose value at each place is table[index], times scale[scale_index] if scales are
-    given, rounded once to float32.
+    given, rounded once to float32, or to float16.
 
     Reshaping and transposing change the indices alone.
 
@@ -26,6 +26,7 @@ class TableTensor:
         width: entries of the table that form a vector: 1 for a codebook of scalars.
         scale: (count,) float32; None without scales.
         scale_index: integers of the tensor's shape.
+        half: whether products are rounded to float16.
     """
 
     table: NDArray[Any]
@@ -33,6 +34,7 @@ class TableTensor:
     width: int = 1
     scale: NDArray[np.float32] | None = None
     scale_index: NDArray[Any] | None = None
+    half: bool = False
 
     @property
     def shape(self) -> Shape:
@@ -60,23 +62,43 @@ class TableTensor:
         values = self.table.astype(np.float32)[self.index]
         if self.scale is not None:
             values *= self.scale[self.scale_index]
-        return values
+        return self._rounded(values)
+
+    def without_scales(self) -> "TableTensor":
+        """The tensor with a table of its own for each scale."""
+        if self.scale is None or self.scale_index is None:
+            return self
+        products = self._rounded(self.table.astype(np.float32) * self.scale[:, None])
+        index = self.index + self.scale_index * self.table.size
+        return TableTensor(products.reshape(-1), index, self.width)
+
+    def _rounded(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        if not self.half:
+            return values
+        with np.errstate(over="ignore"):
+            return values.astype(np.float16).astype(np.float32)
 
 
 def table_code(tensor: TableTensor) -> MethodCode | None:
     """The code of a tensor as a matrix, all axes but the first flattened; None if no method here
     has such codes, or they are larger than the weight."""
     code = _code_of_matrix(tensor.reshape((tensor.shape[0], -1)))
-    dense = 32 * tensor.index.size
+    dense = (16 if tensor.half else 32) * tensor.index.size
     return None if code is None or stored_bits(code.code) >= dense else code
 
 
 def _code_of_matrix(matrix: TableTensor) -> MethodCode | None:
     if matrix.scale is not None and np.unique(matrix.scale).size == 1:
-        scaled = matrix.table.astype(np.float32) * matrix.scale[0]  # rounds as each product does
-        matrix = TableTensor(scaled, matrix.index, matrix.width)
+        one = replace(
+            matrix, scale=np.unique(matrix.scale), scale_index=np.zeros_like(matrix.index)
+        )
+        matrix = one.without_scales()  # rounds as each product does
     if matrix.width > 1:
         return _vectors(matrix) or _smaller(_scalars(matrix), _scalars_of_rows(matrix))
+    if matrix.half:
+        if matrix.scale is not None and matrix.table.size * matrix.scale.size <= matrix.index.size:
+            return _smaller(_grid(matrix), _scalars_of_rows(matrix.without_scales()))
+        return _grid(matrix)
     return _grid(matrix) or _smaller(_scalars(matrix), _scalars_of_rows(matrix))
 
 
@@ -151,14 +173,19 @@ def _grid(matrix: TableTensor) -> MethodCode | None:
     group = _group(matrix.scale_index)
     by_rows = group == matrix.shape[1]
     narrow = (2 * top).bit_length() <= max(1, (symbols - 1).bit_length())
-    if group is None or 2 * top + 1 > MAX_CARDINALITY or (by_rows and not narrow):
+    if group is None or 2 * top + 1 > MAX_CARDINALITY:
         return None
+    if by_rows and not narrow and not matrix.half:
+        return None  # km is smaller
     scales = matrix.scale[matrix.scale_index[:, ::group]]
     parts: dict[str, Indices | Floats] = {
         "codes": Indices(torch.from_numpy(codes + top), 2 * top + 1),
         "scale": exact_floats(scales),
     }
-    return MethodCode("rtn", Code(_shape(matrix), parts, {"group": group}))
+    facts: dict[str, int | float | str | bool] = {"group": group}
+    if matrix.half:
+        facts["products"] = "float16"
+    return MethodCode("rtn", Code(_shape(matrix), parts, facts))
 
 
 def _group(scale_index: NDArray[Any]) -> int | None:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -24,6 +24,7 @@ from vqzoo.plugin import (
 from vqzoo.plugin.formats.packed_indices import PackedIndices, decode_table, multiply_table
 
 _GROUP = 128
+_ROUNDED = "products"  # the fact that names the dtype to which they are rounded
 
 Format = Literal["fp16", "int8", "int7", "int6", "int5", "int4", "int3", "int2"]
 
@@ -41,9 +42,14 @@ class RoundToNearestOptions(Options):
 
 
 class RoundToNearest(Quantizer):
-    """W ≈ s · q with integers |q| <= 2^(b-1) - 1 and s = max |w| / (2^(b-1) - 1)."""
+    """W ≈ s · q with integers |q| <= 2^(b-1) - 1 and s = max |w| / (2^(b-1) - 1).
+
+    Imported codes of libraries that multiply in half precision round s · q to float16: version 2.
+    """
 
     name = "rtn"
+    version = "2"
+    earlier: ClassVar[tuple[str, ...]] = ("1",)
     multiply_devices = ("cpu", "cuda")
     summary = "round to nearest: fp16, or int8..int2 with a scale per tensor, row or group"
     source = "Jacob et al. 2018, arXiv 1712.05877, section 2.1 (symmetric, zero point 0)"
@@ -98,6 +104,12 @@ class RoundToNearest(Quantizer):
         groups = -(-n // code.require_fact("group", 1, n))
         code.require_indices("codes", code.shape)
         code.require_floats("scale", (1, groups), (m, groups))
+        if code.facts.get(_ROUNDED, "float16") != "float16":
+            raise ValueError(f"fact {_ROUNDED!r} is {code.facts[_ROUNDED]!r:.40}, not 'float16'")
+
+    def version_of(self, code: Code) -> str:
+        """1 unless products are rounded."""
+        return "2" if _ROUNDED in code.facts else "1"
 
     def reconstruct(self, code: Code, params: Mapping[str, Tensor]) -> Tensor:
         """Multiply the integers by their scales."""
@@ -106,7 +118,10 @@ class RoundToNearest(Quantizer):
         codes = code.parts["codes"]
         assert isinstance(codes, Indices)
         integers = codes.values.to(torch.float32) - codes.cardinality // 2
-        return integers * _spread(params["scale"], code.shape, int(code.facts["group"]))
+        products = integers * _spread(params["scale"], code.shape, int(code.facts["group"]))
+        if _ROUNDED not in code.facts:
+            return products
+        return products + (products.half().float() - products).detach()  # exact, by Sterbenz
 
     def decode(self, code: Code, params: Mapping[str, Tensor], out: Tensor | None = None) -> Tensor:
         """Multiply the integers by their scales, in place."""
@@ -122,12 +137,14 @@ class RoundToNearest(Quantizer):
             out.copy_(codes.values).sub_(codes.cardinality // 2)
         for group, step in _groups(out, scale, int(code.facts["group"])):
             group.mul_(step)
+        if _ROUNDED in code.facts:
+            out.copy_(out.half())
         return out
 
     def multiply(self, code: Code, params: Mapping[str, Tensor], x: Tensor) -> Tensor | None:
         """Multiply by the integers, then by the scale of each row."""
         codes = code.parts.get("codes")
-        if not isinstance(codes, Indices) or params["scale"].shape[1] > 1:
+        if not isinstance(codes, Indices) or params["scale"].shape[1] > 1 or _ROUNDED in code.facts:
             return None
         product = multiply_table(codes, _integers(codes), x, codes.cardinality // 2)
         return None if product is None else product.mul_(params["scale"].detach()[:, 0])
@@ -144,9 +161,9 @@ class RoundToNearest(Quantizer):
         return code.narrow(start, stop, codes=0, values=0, **axes)
 
     def form(self, code: Code) -> LookUp | None:
-        """A table of integers; none for half-precision values."""
+        """A table of integers; none for half-precision values and rounded products."""
         codes = code.parts.get("codes")
-        if not isinstance(codes, Indices):
+        if not isinstance(codes, Indices) or _ROUNDED in code.facts:
             return None
         integers = _integers(codes)
         scale, group = code.floats()["scale"], int(code.facts["group"])

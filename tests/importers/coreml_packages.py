@@ -152,23 +152,108 @@ def _table(
     return mb.constexpr_lut_to_dense(indices=codes, lut=table, name=name, **options)
 
 
-def bytes_of_rows(random: np.random.Generator, weight: Array, name: str) -> Any:
+def bytes_of_rows(
+    random: np.random.Generator, weight: Array, name: str, dtype: type = np.float32
+) -> Any:
     """uint8 with a scale and a zero point for each row, as before iOS 18."""
     return mb.constexpr_affine_dequantize(
         quantized_data=random.integers(256, size=weight.shape).astype(np.uint8),
         zero_point=random.integers(256, size=len(weight)).astype(np.uint8),
-        scale=random.uniform(0.5, 2, size=len(weight)).astype(np.float32),
+        scale=random.uniform(0.5, 2, size=len(weight)).astype(dtype),
         axis=0,
         name=name + "_quantized",
     )
 
 
-def nibbles_of_blocks(random: np.random.Generator, weight: Array, name: str) -> Any:
+def nibbles_of_blocks(
+    random: np.random.Generator, weight: Array, name: str, dtype: type = np.float32
+) -> Any:
     """int4 with a scale for half of the inputs of an output."""
     halves = 2 if weight.shape[1] % 2 == 0 else 1
     scale = random.uniform(0.5, 2, size=(len(weight), halves, *[1] * (weight.ndim - 2)))
     return mb.constexpr_blockwise_shift_scale(
         data=random.integers(-8, 8, size=weight.shape).astype(types.np_int4_dtype),
-        scale=scale.astype(np.float32),
+        scale=scale.astype(dtype),
         name=name + "_quantized",
     )
+
+
+def bytes_with_offsets(random: np.random.Generator, weight: Array, name: str) -> Any:
+    """uint8 with an offset for each row, and scales in float16."""
+    shape = (len(weight), *[1] * (weight.ndim - 1))
+    return mb.constexpr_blockwise_shift_scale(
+        data=random.integers(256, size=weight.shape).astype(np.uint8),
+        scale=random.uniform(0.5, 2, size=shape).astype(np.float16),
+        offset=random.integers(256, size=shape).astype(np.uint8),
+        name=name + "_quantized",
+    )
+
+
+def half_bytes_of_rows(random: np.random.Generator, weight: Array, name: str) -> Any:
+    """`bytes_of_rows` with scales in float16, as coremltools has by default."""
+    return bytes_of_rows(random, weight, name, np.float16)
+
+
+def half_nibbles_of_blocks(random: np.random.Generator, weight: Array, name: str) -> Any:
+    """`nibbles_of_blocks` with scales in float16."""
+    return nibbles_of_blocks(random, weight, name, np.float16)
+
+
+def _mask(random: np.random.Generator, shape: tuple[int, ...]) -> tuple[Array, int]:
+    mask = (random.random(shape) < 0.3).astype(types.np_uint1_dtype)
+    return mask, int(np.count_nonzero(mask))
+
+
+def pruned(random: np.random.Generator, weight: Array, name: str) -> Any:
+    """Three values of ten in float16, the others zero."""
+    mask, count = _mask(random, weight.shape)
+    return mb.constexpr_sparse_to_dense(
+        nonzero_data=random.normal(size=count).astype(np.float16), mask=mask, name=name + "_sparse"
+    )
+
+
+def pruned_flat(random: np.random.Generator, weight: Array, name: str) -> Any:
+    """The same as before iOS 18."""
+    mask, count = _mask(random, (weight.size,))
+    return mb.constexpr_sparse_to_dense(
+        nonzero_data=random.normal(size=count).astype(np.float16),
+        mask=np.packbits(mask.astype(np.uint8), bitorder="little"),
+        shape=np.array(weight.shape, dtype=np.uint32),
+        name=name + "_sparse",
+    )
+
+
+def pruned_bytes(random: np.random.Generator, weight: Array, name: str) -> Any:
+    """Three bytes of ten, with a scale and an offset for each row."""
+    mask, count = _mask(random, weight.shape)
+    shape = (len(weight), *[1] * (weight.ndim - 1))
+    mask, values = mb.constexpr_sparse_blockwise_shift_scale(
+        data_mask=mask,
+        nonzero_data=random.integers(-128, 128, size=count).astype(np.int8),
+        scale=random.uniform(0.5, 2, size=shape).astype(np.float16),
+        offset=random.integers(-10, 10, size=shape).astype(np.int8),
+        name=name + "_bytes",
+    )
+    return mb.constexpr_sparse_to_dense(nonzero_data=values, mask=mask, name=name + "_sparse")
+
+
+def pruned_palettes(random: np.random.Generator, weight: Array, name: str) -> Any:
+    """Three codes of ten, for a table of 16 values."""
+    return _pruned_table(random, weight, name, 1)
+
+
+def pruned_vectors(random: np.random.Generator, weight: Array, name: str) -> Any:
+    """The same for vectors of four that lie across the outputs."""
+    return _pruned_table(random, weight, name, 4)
+
+
+def _pruned_table(random: np.random.Generator, weight: Array, name: str, width: int) -> Any:
+    mask, count = _mask(random, (len(weight) // width, *weight.shape[1:]))
+    mask, values = mb.constexpr_lut_to_sparse(
+        indices_mask=mask,
+        indices_nonzero_data=random.integers(16, size=count).astype(types.np_uint4_dtype),
+        lut=random.normal(size=(*[1] * weight.ndim, 16, width)).astype(np.float16),
+        name=name + "_table",
+        **({"vector_axis": 0} if width > 1 else {}),
+    )
+    return mb.constexpr_sparse_to_dense(nonzero_data=values, mask=mask, name=name + "_sparse")

@@ -125,6 +125,16 @@ def bytes_of_rows(graph: Graph, name: str, weight: Array) -> None:
     graph.node("DequantizeLinear", parts, name, axis=0)
 
 
+def half_bytes_of_rows(graph: Graph, name: str, weight: Array) -> None:
+    """uint8 with a zero point, and a scale in half precision for each row; cast to float32."""
+    codes = graph.random.integers(256, size=weight.shape).astype(np.uint8)
+    scale = graph.random.uniform(0.001, 0.002, size=len(weight)).astype(np.float16)
+    zeros = np.full(len(weight), 117, dtype=np.uint8)
+    parts = [graph.add(name + "_quantized", codes), graph.add(name + "_scale", scale)]
+    parts.append(graph.add(name + "_zero", zeros))
+    graph.node("Cast", [graph.node("DequantizeLinear", parts, name + "_half", axis=0)], name, to=1)
+
+
 def bytes_of_rows_with_zeros(graph: Graph, name: str, weight: Array) -> None:
     """uint8 with a scale and a zero point for each row."""
     rows = weight.reshape(len(weight), -1)

@@ -2,7 +2,9 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -42,6 +44,36 @@ def test_weights_are_what_coremltools_decodes(tmp_path: Path, name: str, named: 
     for key, weight in expected.items():
         assert np.array_equal(network.get_parameter(key).detach().numpy(), weight), key
         assert layers[key].code.method in methods.split(" or ")
+
+
+HALF_DECODERS: dict[str, tuple[Decoder, str, str]] = {
+    "rows": (coreml_packages.half_bytes_of_rows, "iOS16", "rtn"),
+    "offsets": (coreml_packages.bytes_with_offsets, "iOS18", "rtn"),
+    "blocks": (coreml_packages.half_nibbles_of_blocks, "iOS18", "rtn or pq"),
+    "pruned": (coreml_packages.pruned, "iOS18", "prune"),
+    "pruned flat": (coreml_packages.pruned_flat, "iOS16", "prune"),
+    "pruned bytes": (coreml_packages.pruned_bytes, "iOS18", "rtn"),
+    "pruned palettes": (coreml_packages.pruned_palettes, "iOS18", "km or pq"),
+    "pruned vectors": (coreml_packages.pruned_vectors, "iOS18", "km or pq"),
+}
+
+
+@pytest.mark.parametrize("name", HALF_DECODERS)
+def test_weights_in_half_precision_are_what_coremltools_decodes(tmp_path: Path, name: str) -> None:
+    decoder, system, methods = HALF_DECODERS[name]
+    path, out = tmp_path / "small.mlpackage", tmp_path / "out"
+    target = getattr(ct.target, system)
+    expected = coreml_packages.write(path, decoder, target, named=True, half=True)
+    import_file(path, "coreml", ARCHITECTURE, out, packing="ans")
+    state, layers = vqzoo.load(out).state_dict(), open_artifact(out).metadata.layers
+    assert layers.keys() == expected.keys()
+    from_codes = vqzoo.load(out, mode="codes")
+    for key, weight in expected.items():
+        assert weight.dtype == np.float16
+        assert np.array_equal(state[key].numpy(), weight.astype(np.float32)), key
+        assert layers[key].code.method in methods.split(" or ")
+        layer = from_codes.get_submodule(key.removesuffix(".weight"))
+        assert torch.equal(layer.weight, state[key]), key
 
 
 def test_a_folded_norm_adds_its_bias_exactly(tmp_path: Path) -> None:
@@ -105,6 +137,36 @@ def test_tables_times_scales_with_other_inputs_are_imported_or_refused(
         return
     with pytest.raises(VqzooError) as refused:
         import_file(path, "coreml", ARCHITECTURE, tmp_path / "out")
+    assert "\n" not in str(refused.value)
+
+
+def another_mask(inputs: list[Any]) -> None:
+    inputs[1]["mask"].CopyFrom(inputs[0]["mask"])
+
+
+def other_values(inputs: list[Any]) -> None:
+    inputs[1]["nonzero_data"].CopyFrom(inputs[0]["nonzero_data"])
+
+
+def no_mask(inputs: list[Any]) -> None:
+    del inputs[1]["mask"]
+
+
+@pytest.mark.parametrize("decoder", [coreml_packages.pruned, coreml_packages.pruned_bytes])
+@pytest.mark.parametrize("change", [another_mask, other_values, no_mask])
+def test_pruned_weights_behind_other_masks_are_refused(
+    tmp_path: Path, decoder: Decoder, change: Callable[[list[Any]], None]
+) -> None:
+    path = tmp_path / "bad.mlpackage"
+    coreml_packages.write(path, decoder, ct.target.iOS18, named=True, half=True)
+    file = path / "Data" / "com.apple.CoreML" / "model.mlmodel"
+    spec = ct.utils.load_spec(str(path))
+    (block,) = spec.mlProgram.functions["main"].block_specializations.values()
+    change([o.inputs for o in block.operations if o.type == "constexpr_sparse_to_dense"])
+    file.write_bytes(spec.SerializeToString())
+    with pytest.raises(VqzooError) as refused:
+        import_file(path, "coreml", ARCHITECTURE, tmp_path / "out")
+    assert "weight_sparse" in str(refused.value)
     assert "\n" not in str(refused.value)
 
 
