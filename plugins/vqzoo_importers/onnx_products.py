@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from vqzoo.errors import VqzooError
 from vqzoo_importers.graph_network import GraphLayer
-from vqzoo_importers.onnx_constants import Constant, Constants, integers_times, plain_array
+from vqzoo_importers.integers import integers_times
+from vqzoo_importers.onnx_constants import Constant, Constants, plain_array
 from vqzoo_importers.tables import TableTensor, unpack_bits
 
 Array = NDArray[Any]

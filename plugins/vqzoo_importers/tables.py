@@ -61,22 +61,23 @@ class TableTensor:
         """The tensor's values."""
         values = self.table.astype(np.float32)[self.index]
         if self.scale is not None:
-            values *= self.scale[self.scale_index]
-        return self._rounded(values)
+            values = self._products(values, self.scale[self.scale_index])
+        return values
 
     def without_scales(self) -> "TableTensor":
         """The tensor with a table of its own for each scale."""
         if self.scale is None or self.scale_index is None:
             return self
-        products = self._rounded(self.table.astype(np.float32) * self.scale[:, None])
+        products = self._products(self.table.astype(np.float32), self.scale[:, None])
         index = self.index + self.scale_index * self.table.size
         return TableTensor(products.reshape(-1), index, self.width)
 
-    def _rounded(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        if not self.half:
-            return values
-        with np.errstate(over="ignore"):
-            return values.astype(np.float16).astype(np.float32)
+    def _products(
+        self, values: NDArray[np.float32], scales: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        with np.errstate(over="ignore", invalid="ignore"):  # infinite values are refused later
+            products = values * scales
+            return products.astype(np.float16).astype(np.float32) if self.half else products
 
 
 def table_code(tensor: TableTensor) -> MethodCode | None:

@@ -7,8 +7,8 @@ import numpy as np
 import timm
 import torch
 from vqzoo_importers.deep_compression import DeepCompression
-from vqzoo_importers.kill_the_bits import KillTheBits
-from vqzoo_importers.permute_quantize import PermuteQuantizeFinetune
+from vqzoo_importers.state_dicts.kill_the_bits import KillTheBits
+from vqzoo_importers.state_dicts.permute_quantize import PermuteQuantizeFinetune
 
 from tests.importers import caffe_net, layouts
 from vqzoo.plugin.files import plugin_files

@@ -7,8 +7,8 @@ from torch import Tensor
 from vqzoo.errors import VqzooError
 from vqzoo.plugin import ImportedNetwork, Importer, ImportTarget, MethodCode
 from vqzoo_importers.norms import unit_statistics
-from vqzoo_importers.torch_file import read_mapping
-from vqzoo_importers.vectors import product_code
+from vqzoo_importers.state_dicts.torch_file import read_mapping
+from vqzoo_importers.state_dicts.vectors import product_code
 
 _CODES, _CODEBOOK = ".codes_matrix", ".codebook"
 

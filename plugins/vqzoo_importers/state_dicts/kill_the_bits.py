@@ -9,8 +9,8 @@ from torch import Tensor
 from vqzoo.errors import VqzooError
 from vqzoo.plugin import ImportedNetwork, Importer, ImportTarget, LayerInfo, MethodCode
 from vqzoo_importers.norms import unit_statistics
-from vqzoo_importers.torch_file import read_mapping
-from vqzoo_importers.vectors import product_code
+from vqzoo_importers.state_dicts.torch_file import read_mapping
+from vqzoo_importers.state_dicts.vectors import product_code
 
 _FIELDS = {"centroids", "assignments", "n_blocks", "is_conv", "k"}  # of a compressed layer
 _BIAS = "_bias"  # ends the name under which a bias stands beside its compressed layer

@@ -1,6 +1,7 @@
 """Files that `torch.save` wrote, read without executing anything in them."""
 
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
@@ -19,7 +20,9 @@ def read_mapping(path: Path) -> dict[str, Any]:
             something else than a mapping.
     """
     try:
-        value = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's, of its own storage of quantized tensors
+            value = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # of a hostile file: anything
         raise VqzooError(f"{path} cannot be read: {_reason(error)}") from None
     if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):

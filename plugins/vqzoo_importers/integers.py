@@ -1,0 +1,62 @@
+"""Integers times scales, as tables of integers."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vqzoo_importers.tables import TableTensor
+
+Array = NDArray[Any]
+MOST_LEVELS = 1 << 16  # of a grid whose values are a table
+
+
+def integers_times(
+    codes: Array, scale: Array, zero: Array | None, axis: int, block: int
+) -> TableTensor | None:
+    """Integers, less their zero points, times their scales, rounded once to the scales' dtype.
+
+    Args:
+        codes: integers; or floats of at most eight bits, which have no zero points.
+        scale: one; one for each index along the axis; or, of the codes' rank, one for each block.
+        zero: None, or as many as scales, or one.
+        axis: along which scales differ.
+        block: consecutive indices along the axis that share a scale; 0 without blocks.
+
+    Returns:
+        The tensor; None where the entries of a table would be too many, or scales are neither
+        float32 nor float16.
+    """
+    half = scale.dtype == np.float16
+    if not (half or scale.dtype == np.float32) or codes.dtype.kind not in "iuV" or not codes.size:
+        return None
+    count = _spread(np.arange(scale.size).reshape(scale.shape), codes.shape, axis, block)
+    scales = scale.astype(np.float32).reshape(-1)
+    if codes.dtype.kind == "V" and codes.dtype.name.startswith(("float", "bfloat")):
+        if codes.dtype.itemsize > 1 or (zero is not None and zero.astype(np.float32).any()):
+            return None
+        floats, index = np.unique(codes.astype(np.float32), return_inverse=True)
+        places = index.reshape(codes.shape).astype(np.int32)
+        return TableTensor(floats, places, 1, scales, count, half)
+    integers = codes.astype(np.int64)
+    if zero is not None:
+        integers -= (
+            zero.astype(np.int64).reshape(-1)[count] if zero.size > 1 else int(zero.reshape(-1)[0])
+        )
+    low, high = int(integers.min()), int(integers.max())
+    if high - low >= MOST_LEVELS:
+        return None
+    table = np.arange(low, high + 1, dtype=np.float32)
+    return TableTensor(table, (integers - low).astype(np.int32), 1, scales, count, half)
+
+
+def _spread(count: Array, shape: tuple[int, ...], axis: int, block: int) -> Array:
+    """For each element of a tensor, which of its scales it has."""
+    if count.size == 1:
+        return np.zeros(shape, dtype=np.int32)
+    axis %= len(shape)
+    if block:
+        count = np.take(count, np.arange(shape[axis]) // block, axis=axis)
+    elif count.ndim == 1:
+        count = count.reshape([-1 if place == axis else 1 for place in range(len(shape))])
+    return np.broadcast_to(count, shape).astype(np.int32)

@@ -1,0 +1,1 @@
+"""Importers of state dicts that torch wrote."""
