@@ -84,14 +84,27 @@ def test_the_file_comes_back_as_the_artifact(artifact: Path, packed: Path, tmp_p
     assert all(torch.equal(back[key], value) for key, value in expected.items())
 
 
-def test_packed_integers_without_metadata_are_refused_by_name(packed: Path, tmp_path: Path) -> None:
+def test_two_products_of_a_layer_without_metadata_are_refused(packed: Path, tmp_path: Path) -> None:
     import onnx
 
     model = onnx.load(packed)
     del model.metadata_props[:]
     onnx.save(model, tmp_path / "theirs.onnx")
-    with pytest.raises(VqzooError, match="is a MatMulNBits, not imported"):
+    with pytest.raises(VqzooError, match=r"theirs\.onnx: view_\d+ has the shape"):
         import_file(tmp_path / "theirs.onnx", "onnx", "alexnet_mini", tmp_path / "out")
+
+
+def test_layers_whose_weight_the_network_reads_count_as_decoded(tmp_path: Path) -> None:
+    arguments = {"img_size": 32, "embed_dim": 32, "depth": 1, "num_heads": 2, "num_classes": 10}
+    model = timm.create_model("beit_base_patch16_224", **arguments).eval()
+    vqzoo.compress(model, "rtn", format="int4", layers="dense").save(tmp_path / "small")
+    written = export(tmp_path / "small", "onnx", tmp_path / "o", weights="packed").written
+    import onnx
+
+    graph = onnx.load(tmp_path / "o/model.onnx").graph
+    operators = Counter(node.op_type for node in graph.node)
+    assert dict(written.facts)["packed_layers"] == operators["MatMulNBits"] == 4
+    assert "layers that it decodes at load: 1." in written.notes[0]  # its attention's qkv
 
 
 def test_what_cannot_be_packed_is_refused(made: Path, artifact: Path, tmp_path: Path) -> None:

@@ -70,9 +70,9 @@ def write_onnx(
     facts: tuple[tuple[str, int | str], ...] = (("opset", OPSET), ("ir_version", graph.ir_version))
     if packed is None:
         return Written(check, facts)
-    facts += (("packed_layers", packed), ("inputs", str(inputs)))
-    others = len(codes) - packed
-    note = f"onnxruntime alone reads this file. Layers whose codes it keeps packed: {packed}"
+    facts += (("packed_layers", len(packed)), ("inputs", str(inputs)))
+    others = len(codes) - len(packed)
+    note = f"onnxruntime alone reads this file. Layers whose codes it keeps packed: {len(packed)}"
     return Written(check, facts, notes=(f"{note}; layers that it decodes at load: {others}.",))
 
 

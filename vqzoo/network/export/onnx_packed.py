@@ -52,7 +52,7 @@ class _Grid:
     plane: str | None
 
 
-def multiply_packed(model: nn.Module, inputs: Inputs) -> int:
+def multiply_packed(model: nn.Module, inputs: Inputs) -> set[nn.Module]:
     """Let Linear layers whose weights are integers times scales multiply by packed codes, in place.
 
     A network that reads such a layer's weight itself decodes it, as before.
@@ -63,13 +63,13 @@ def multiply_packed(model: nn.Module, inputs: Inputs) -> int:
             to 8 bits, with a scale for each block.
 
     Returns:
-        The number of these layers.
+        Empty; gathers the layers that have multiplied so, once the network has run.
 
     Raises:
         NothingToPack: there is none.
         VqzooError: torch is too old.
     """
-    count = 0
+    packable, multiplied = False, set[nn.Module]()
     for module in model.modules():
         if not isinstance(module, nn.Linear) or not is_parametrized(module, "weight"):
             continue
@@ -84,14 +84,14 @@ def multiply_packed(model: nn.Module, inputs: Inputs) -> int:
             if not hasattr(torch.onnx, "ops"):
                 raise VqzooError(f"packed weights need torch 2.8 or later, not {torch.__version__}")
             module.forward = partial(  # type: ignore[method-assign]
-                _answer, module, packed, grid, inputs
+                _answer, module, packed, grid, inputs, multiplied
             )
-            count += 1
-    if not count:
+            packable = True
+    if not packable:
         raise NothingToPack(
             "no Linear layer has integers times scales, as rtn's are: omit --weights packed"
         )
-    return count
+    return multiplied
 
 
 def _grid(packed: PackedWeight) -> _Grid | None:
@@ -141,9 +141,11 @@ def _answer(
     packed: PackedWeight,
     grid: _Grid,
     inputs: Inputs,
+    multiplied: set[nn.Module],
     x: Tensor,
 ) -> Tensor:
     """The layer's answer (..., m) to inputs (..., n), in ONNX operators."""
+    multiplied.add(layer)
     form = packed.form(packed.code())
     assert isinstance(form, LookUp)
     assert form.scale is not None
