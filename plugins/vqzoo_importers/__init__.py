@@ -7,6 +7,7 @@ from vqzoo_importers.onnx_file import Onnx
 from vqzoo_importers.state_dicts.kill_the_bits import KillTheBits
 from vqzoo_importers.state_dicts.permute_quantize import PermuteQuantizeFinetune
 from vqzoo_importers.state_dicts.torch_quantized import TorchQuantized
+from vqzoo_importers.state_dicts.torchao import TorchAo
 
 vqzoo_contract = 1
 
@@ -21,4 +22,5 @@ def vqzoo_importers() -> list[Importer]:
         Onnx(),
         CoreMl(),
         TorchQuantized(),
+        TorchAo(),
     ]

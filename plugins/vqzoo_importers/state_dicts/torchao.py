@@ -1,0 +1,152 @@
+"""Files of torchao's safetensors support: integers of rows, or of groups of columns."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from vqzoo.errors import VqzooError, one_line
+from vqzoo.plugin import ImportedNetwork, Importer, ImportTarget
+from vqzoo_importers.graph_network import GraphLayer, graph_network
+from vqzoo_importers.integers import integers_times
+from vqzoo_importers.tables import TableTensor
+
+_NAMES = "tensor_names"  # in the metadata: a list in JSON
+_DENSE = "Tensor"
+_INTEGERS = ("Int8Tensor", "IntxUnpackedToInt8Tensor")
+_FIELDS = ("qdata", "scale", "zero_point")
+
+
+class _Block(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+
+
+class _Dtype(_Block):
+    name: str = Field(alias="_data")
+
+
+class _Integers(_Block):
+    block_size: tuple[int, int]
+    dtype: _Dtype
+    act_quant_kwargs: Any = None
+    activation_quantization: Any = None
+
+
+class _Described(_Block):
+    kind: str = Field(alias="_type")
+    data: Any = Field(None, alias="_data")
+
+
+class TorchAo(Importer):
+    """A safetensors file whose metadata says of each tensor what it is. PATH._weight_qdata holds
+    the integers of PATH.weight; PATH._weight_scale and PATH._weight_zero_point belong to blocks of
+    each row."""
+
+    name = "torchao"
+    summary = "safetensors files of torchao: integers of 8 bits and fewer"
+    source = "torchao.prototype.safetensors"
+
+    def read(self, path: Path, target: ImportTarget) -> ImportedNetwork:
+        """Integers become rtn or km."""
+        tensors, metadata = _contents(path)
+        layers, dense, rounds = [], {}, False
+        for key in _parsed(path, metadata, _NAMES, list[str]):
+            described = _parsed(path, metadata, key, _Described)
+            if described.kind == _DENSE:
+                if key not in target.shapes or key not in tensors:
+                    whose = "the network" if key in tensors else "the file"
+                    raise VqzooError(f"{path}: {whose} has no {key}")
+                dense[key] = _floats(path, key, tensors[key])
+            elif described.kind in _INTEGERS:
+                data = _valid(path, key, described.data)
+                rounds |= bool(data.act_quant_kwargs or data.activation_quantization)
+                weight = _weight(path, key, data, tensors, target)
+                layers.append(GraphLayer(key, frozenset({key}), weight))
+            else:
+                raise VqzooError(
+                    f"{path}: {key} is a {described.kind!r:.60}, which is not imported"
+                )
+        if not layers:
+            raise VqzooError(f"{path} has no quantized weight")
+        notes = ("The file rounds activations, too; the artifact does not.",) if rounds else ()
+        return graph_network(path, layers, (), dense, target, None, None, notes)
+
+
+def _contents(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            return {key: file.get_tensor(key) for key in file.keys()}, metadata  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        raise VqzooError(f"{path} is no safetensors file: {one_line(error)}") from None
+
+
+def _parsed(path: Path, metadata: Mapping[str, str], key: str, kind: Any) -> Any:
+    """An entry of the metadata, which is JSON."""
+    if key not in metadata:
+        raise VqzooError(f"{path} is no file of torchao: its metadata has no {key!r:.100}")
+    try:
+        return TypeAdapter(kind).validate_json(metadata[key])
+    except ValidationError:
+        raise VqzooError(f"{path}: its metadata {key!r:.100} is malformed") from None
+
+
+def _valid(path: Path, key: str, data: Any) -> _Integers:
+    try:
+        return _Integers.model_validate(data)
+    except ValidationError:
+        raise VqzooError(f"{path}: its metadata {key!r:.100} is malformed") from None
+
+
+def _weight(
+    path: Path, key: str, data: _Integers, tensors: Mapping[str, Tensor], target: ImportTarget
+) -> TableTensor:
+    """The weight of a Linear layer.
+
+    Raises:
+        VqzooError: parts are missing, or do not fit the network or each other.
+    """
+    where, shape = f"{path}: {key}", target.shapes.get(key, ())
+    if key not in target.layers or len(shape) != 2:
+        raise VqzooError(f"{where} is quantized, and the network has no such Linear layer")
+    module, _, name = key.rpartition(".")
+    parts = {field: tensors.get(f"{module}._{name}_{field}") for field in _FIELDS}
+    integers, scale, zero = parts.values()
+    if f"{module}._{name}_act_pre_scale" in tensors:
+        raise VqzooError(f"{where} scales its inputs, which is not imported")
+    if integers is None or scale is None:
+        raise VqzooError(f"{where} has no {'scale' if scale is None else 'qdata'}")
+    if data.dtype.name != "float32" or scale.dtype != torch.float32:
+        raise VqzooError(f"{where} is computed in {data.dtype.name!r:.30}, not in float32")
+    if integers.dtype != torch.int8 or tuple(integers.shape) != shape:
+        raise VqzooError(f"{where} has {integers.dtype} {tuple(integers.shape)}, not int8 {shape}")
+    rows, columns = data.block_size
+    (m, n), whole = shape, data.block_size == shape
+    if not whole and (rows != 1 or not 1 <= columns <= n or n % columns):
+        raise VqzooError(f"{where} has blocks of {rows} × {columns}, which is not imported")
+    blocks = (1, 1) if whole else (m, n // columns)
+    if scale.numel() != blocks[0] * blocks[1] or (zero is not None and zero.shape != scale.shape):
+        raise VqzooError(f"{where} has {scale.numel()} scales, not those of {blocks} blocks")
+    if zero is not None and zero.dtype not in (torch.int8, torch.uint8, torch.int32, torch.int64):
+        raise VqzooError(f"{where} has zero points that are {zero.dtype}, not integers")
+    tensor = integers_times(
+        integers.numpy(),
+        scale.reshape(blocks).numpy(),
+        None if zero is None else zero.reshape(blocks).numpy(),
+        1,
+        columns,
+    )
+    if tensor is None:
+        raise VqzooError(f"{where} has zero points that are far from its integers")
+    return tensor
+
+
+def _floats(path: Path, key: str, tensor: Tensor) -> np.ndarray[Any, Any]:
+    if tensor.dtype not in (torch.float32, torch.float16, torch.int64):
+        raise VqzooError(f"{path}: {key} is {tensor.dtype}, not float32 or float16")
+    return tensor.numpy()
