@@ -19,7 +19,7 @@ from vqzoo_importers.onnx_products import (
 from vqzoo_importers.tables import TableTensor
 
 _NORM = "BatchNormalization"
-_LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+_LAYERS = ("Conv", "FusedConv", "ConvTranspose", "Gemm", "MatMul")
 _OTHER_PRODUCTS = ("MatMulBnb4", "MatMulFpQ4", "QAttention", "QMoE", "GatherBlockQuantized")
 _ROUNDING = {"QuantizeLinear", "DynamicQuantizeLinear", "DynamicQuantizeMatMul"}
 _INT8_INPUTS = 4  # the accuracy_level of a MatMulNBits that rounds its inputs to int8

@@ -224,6 +224,32 @@ def test_weights_beside_rounded_activations_are_imported(
     assert np.abs(ours - reference).max() <= 0.05 * np.abs(reference).max()
 
 
+def dense_layers_alone(plain: Path, path: Path, *, by_row: bool) -> None:
+    """Round weights of matrices, and leave convolutions in floats."""
+    quantize_dynamic(str(plain), str(path), op_types_to_quantize=["MatMul"], per_channel=by_row)
+
+
+@pytest.mark.parametrize("writer", [dynamic, pairs, dense_layers_alone])
+@pytest.mark.parametrize("network", SIZES)
+def test_files_that_onnxruntime_has_optimized_are_the_same(
+    plain: dict[str, Path], tmp_path: Path, network: str, writer: Callable[..., None]
+) -> None:
+    path, optimized = tmp_path / "small.onnx", tmp_path / "optimized.onnx"
+    writer(plain[f"{network} prepared"], path, by_row=True)
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.optimized_model_filepath = str(optimized)
+    options.log_severity_level = 4
+    onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    operators = [{node.op_type for node in onnx.load(one).graph.node} for one in (path, optimized)]
+    assert operators[0] != operators[1]
+    states = []
+    for one in (path, optimized):
+        import_file(one, "onnx", network, tmp_path / one.stem)
+        states.append(vqzoo.load(tmp_path / one.stem).state_dict())
+    assert all(torch.equal(states[1][key], tensor) for key, tensor in states[0].items())
+
+
 class Listener(SilentWatcher):
     """Keeps what it is told."""
 
