@@ -95,12 +95,12 @@ def _code_of_matrix(matrix: TableTensor) -> MethodCode | None:
         )
         matrix = one.without_scales()  # rounds as each product does
     if matrix.width > 1:
-        return _vectors(matrix) or _smaller(_scalars(matrix), _scalars_of_rows(matrix))
+        return _vectors(matrix) or _smaller(_scalars(matrix), _scalars_of_lines(matrix))
     if matrix.half:
         if matrix.scale is not None and matrix.table.size * matrix.scale.size <= matrix.index.size:
-            return _smaller(_grid(matrix), _scalars_of_rows(matrix.without_scales()))
+            return _smaller(_grid(matrix), _scalars_of_lines(matrix.without_scales()))
         return _grid(matrix)
-    return _grid(matrix) or _smaller(_scalars(matrix), _scalars_of_rows(matrix))
+    return _grid(matrix) or _smaller(_scalars(matrix), _scalars_of_lines(matrix))
 
 
 def _vectors(matrix: TableTensor) -> MethodCode | None:
@@ -138,22 +138,30 @@ def _scalars(matrix: TableTensor) -> MethodCode | None:
     return MethodCode("km", Code(_shape(matrix), parts | (scale or {})))
 
 
-def _scalars_of_rows(matrix: TableTensor) -> MethodCode | None:
-    """pq with vectors of one value and a table for each row, of the entries that the row has."""
+def _scalars_of_lines(matrix: TableTensor) -> MethodCode | None:
+    """pq with vectors of one value and a table for each row, or for each column, of the entries
+    that it has."""
     scale = _row_scale(matrix)
     if not matrix.index.size or (matrix.scale is not None and scale is None):
         return None
-    rows = [np.unique(row, return_inverse=True) for row in matrix.index]
-    k = max(len(used) for used, _ in rows)
-    if k > MAX_CARDINALITY:
+    rows = _line_tables(matrix, matrix.index, "rows", scale or {})
+    return _smaller(rows, _line_tables(matrix, matrix.index.T, "columns", scale or {}))
+
+
+def _line_tables(
+    matrix: TableTensor, index: NDArray[Any], axis: str, scale: dict[str, Indices | Floats]
+) -> MethodCode | None:
+    lines = [np.unique(line, return_inverse=True) for line in index]
+    k = max(len(used) for used, _ in lines)
+    if k > MAX_CARDINALITY or k * len(lines) > index.size:
         return None
-    books = np.stack([np.pad(used, (0, k - len(used)), mode="edge") for used, _ in rows])
-    codes = torch.from_numpy(np.stack([codes for _, codes in rows]))
+    books = np.stack([np.pad(used, (0, k - len(used)), mode="edge") for used, _ in lines])
+    codes = torch.from_numpy(np.stack([codes for _, codes in lines]))
     parts: dict[str, Indices | Floats] = {
         "codes": Indices(codes, k),
         "codebook": exact_floats(matrix.table[books][..., None]),
     }
-    return MethodCode("pq", Code(_shape(matrix), parts | (scale or {}), {"d": 1, "axis": "rows"}))
+    return MethodCode("pq", Code(_shape(matrix), parts | scale, {"d": 1, "axis": axis}))
 
 
 def _smaller(first: MethodCode | None, second: MethodCode | None) -> MethodCode | None:

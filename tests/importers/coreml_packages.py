@@ -118,6 +118,12 @@ def tables_of_groups(random: np.random.Generator, weight: Array, name: str) -> A
     return _table(random, weight.shape, 16, groups, 1, name)
 
 
+def tables_of_inputs(random: np.random.Generator, weight: Array, name: str) -> Any:
+    """A table of 16 values for each input."""
+    groups = (1, weight.shape[1], *[1] * (weight.ndim - 2))
+    return _table(random, weight.shape, 16, groups, 1, name)
+
+
 def scaled_tables(
     random: np.random.Generator, weight: Array, name: str, dtype: type = np.float32
 ) -> Any:

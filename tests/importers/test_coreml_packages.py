@@ -24,6 +24,7 @@ DECODERS: dict[str, tuple[Decoder, str, str]] = {
     "table": (coreml_packages.table_of_64, "iOS16", "km"),
     "vectors": (coreml_packages.vectors, "iOS18", "pq"),
     "groups": (coreml_packages.tables_of_groups, "iOS18", "km or pq"),
+    "inputs": (coreml_packages.tables_of_inputs, "iOS18", "km or pq"),
     "scaled tables": (coreml_packages.scaled_tables, "iOS18", "km or pq"),
     "rows": (coreml_packages.bytes_of_rows, "iOS16", "km or rtn"),
     "blocks": (coreml_packages.nibbles_of_blocks, "iOS18", "km or rtn"),
@@ -74,6 +75,16 @@ def test_weights_in_half_precision_are_what_coremltools_decodes(tmp_path: Path, 
         assert layers[key].code.method in methods.split(" or ")
         layer = from_codes.get_submodule(key.removesuffix(".weight"))
         assert torch.equal(layer.weight, state[key]), key
+
+
+def test_tables_of_inputs_take_few_bits(tmp_path: Path) -> None:
+    path, out = tmp_path / "small.mlpackage", tmp_path / "out"
+    decoder = coreml_packages.tables_of_inputs
+    coreml_packages.write(path, decoder, ct.target.iOS18, named=True)
+    import_file(path, "coreml", ARCHITECTURE, out)
+    code = open_artifact(out).metadata.layers["fc.weight"].code
+    assert (code.method, code.facts["axis"]) == ("pq", "columns")
+    assert code.parts["codes"].cardinality == 16
 
 
 def test_a_folded_norm_adds_its_bias_exactly(tmp_path: Path) -> None:
