@@ -78,6 +78,21 @@ def test_onnx_with_codes_holds_standard_operators_and_no_dense_weight(onnx_file:
     assert (batch.dim_param != "", classes.dim_value) == (True, 10)
 
 
+def test_trellises_of_many_layers_share_their_constants(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    vqzoo.register_models()
+    torch.manual_seed(0)
+    model = timm.create_model("mobilenet_mini", num_classes=10).eval()
+    layers = {f"blocks.1.{i}.conv_pw": ("ecq", {"price": 1e-4, "trellis": True}) for i in range(3)}
+    vqzoo.compress(model, layers).save(tmp_path / "a", packing="bits", rest="float16")
+    export(tmp_path / "a", "onnx", tmp_path / "o")
+    constants = [
+        (tensor.data_type, tuple(tensor.dims), tensor.raw_data)
+        for tensor in onnx.load(tmp_path / "o/model.onnx").graph.initializer
+    ]
+    assert len(set(constants)) == len(constants)
+
+
 def test_a_program_of_torch_export_runs_without_vqzoo(mixed: Path, tmp_path: Path) -> None:
     exported = export(mixed, "pt2", tmp_path / "pt2")
     assert exported.bytes < 1.2 * exported.artifact_bytes
