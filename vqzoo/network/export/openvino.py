@@ -76,4 +76,4 @@ def _reason(error: RuntimeError) -> str:
     """What OpenVINO says, without the places in its source that come first."""
     lines = str(error).strip().splitlines()
     reasons = [line for line in lines if not line.startswith("Exception from ")]
-    return one_line(" ".join(reasons or lines))
+    return one_line(RuntimeError(*(reasons or lines)[:1]))
