@@ -83,6 +83,38 @@ def test_missing_packages_and_unknown_formats(
     assert done.stdout.splitlines()[1] == f"{made.name}-dense/model.safetensors"
 
 
+PLUGIN = """
+from vqzoo.plugin import Code, Floats, Quantizer, hookimpl
+
+class Halves(Quantizer):
+    name = "halves"
+    def quantize(self, weight, options, context):
+        return Code(tuple(weight.shape), {"values": Floats.of(weight)})
+    def reconstruct(self, code, params):
+        return params["values"] + 0
+
+@hookimpl
+def vqzoo_quantizers():
+    return [Halves()]
+"""
+
+
+def test_an_artifact_of_a_plugin_file_is_exported_with_the_file(tmp_path: Path) -> None:
+    plugin = tmp_path / "halves.py"
+    plugin.write_text(PLUGIN)
+    model = timm.create_model("test_resnet", num_classes=7)
+    small = vqzoo.compress(model, "halves", layers="dense", plugins=[plugin])
+    small.save(tmp_path / "a")
+    words = ["export", str(tmp_path / "a"), "--to", "pt2", "--out", str(tmp_path / "o")]
+    done = CliRunner().invoke(app, words)
+    assert (done.exit_code, "--plugin" in done.stderr) == (1, True)
+    done = CliRunner().invoke(app, [*words, "--plugin", str(plugin)])
+    assert done.exit_code == 0, done.stderr
+    run = torch.export.load(tmp_path / "o/model.pt2").module()
+    images = torch.randn(2, 3, 160, 160)
+    torch.testing.assert_close(run(images), vqzoo.load(tmp_path / "a", plugins=[plugin])(images))
+
+
 def test_a_new_folder_is_there_whole_or_not_at_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 
 import vqzoo
 from vqzoo.network.export import export
+from vqzoo.network.export.onnx import write_onnx
 
 IMAGES = torch.randn(5, 1, 28, 28, generator=torch.Generator().manual_seed(2))
 # A method for each layer; together they have codes of 1 to 12 bits, children and several parts.
@@ -76,6 +78,45 @@ def test_onnx_with_codes_holds_standard_operators_and_no_dense_weight(onnx_file:
     inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
     batch, classes = inferred.graph.output[0].type.tensor_type.shape.dim
     assert (batch.dim_param != "", classes.dim_value) == (True, 10)
+
+
+def test_trellises_of_many_layers_share_their_constants(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    vqzoo.register_models()
+    torch.manual_seed(0)
+    model = timm.create_model("mobilenet_mini", num_classes=10).eval()
+    layers = {f"blocks.1.{i}.conv_pw": ("ecq", {"price": 1e-4, "trellis": True}) for i in range(3)}
+    vqzoo.compress(model, layers).save(tmp_path / "a", packing="bits", rest="float16")
+    export(tmp_path / "a", "onnx", tmp_path / "o")
+    graph = onnx.load(tmp_path / "o/model.onnx").graph
+    constants = [
+        (tensor.data_type, tuple(tensor.dims), tensor.raw_data) for tensor in graph.initializer
+    ]
+    assert len(set(constants)) == len(constants)
+    # Names outweigh the codes of small networks; onnx's own converter takes 85 bytes a node.
+    assert sum(node.ByteSize() for node in graph.node) < 65 * len(graph.node)
+
+
+def test_a_parameter_may_have_the_name_of_a_number(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+
+    class Numbered(torch.nn.Module):
+        pretrained_cfg = MappingProxyType({"input_size": (3, 8, 8)})
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.v1 = torch.nn.Parameter(torch.randn(3))
+            self.n0 = torch.nn.Linear(3, 4)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            logits: torch.Tensor = self.n0((images.mean((2, 3)) * self.v1).relu() + 1)
+            return logits
+
+    model = Numbered().eval()
+    write_onnx(model, model, tmp_path)  # compares the logits
+    graph = onnx.load(tmp_path / "model.onnx").graph
+    assert {"v1", "n0.weight", "n0.bias"} <= {tensor.name for tensor in graph.initializer}
 
 
 def test_a_program_of_torch_export_runs_without_vqzoo(mixed: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import timm
 import torch
 
 import vqzoo
+from vqzoo.errors import VqzooError
 from vqzoo.network.export import export
 
 openvino = pytest.importorskip("openvino")
@@ -41,3 +42,13 @@ def test_openvino_gets_codes_and_computes_the_same_for_any_batch(tmp_path: Path)
         logits = compiled(images.numpy())[0]
         expected = dense(images).detach().numpy()
         np.testing.assert_allclose(logits, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_what_openvino_cannot_run_is_refused_in_one_line(tmp_path: Path) -> None:
+    vqzoo.register_models()
+    model = timm.create_model("mobilenet_mini").eval()
+    vqzoo.compress(model, {"blocks.0.0.conv_dw": ("diba", {})}).save(tmp_path / "a")
+    with pytest.raises(VqzooError, match="--weights dense, or --to onnx") as refused:
+        export(tmp_path / "a", "openvino", tmp_path / "o")
+    assert "\n" not in str(refused.value)
+    export(tmp_path / "a", "openvino", tmp_path / "o", weights="dense")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vqzoo.cli.options import ArtifactPlugins
 from vqzoo.cli.terminal import command, stderr
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ def export(
             "and rounds. [dim]default: float32[/]"
         ),
     ] = None,
+    plugin: ArtifactPlugins = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print a record of what was written as JSON.")
     ] = False,
@@ -70,10 +72,11 @@ def export(
     """
     from vqzoo.cli.progress import TerminalWatcher
     from vqzoo.network.export import export as export_artifact
+    from vqzoo.plugin.files import plugin_files
     from vqzoo.report.formatting import megabytes
 
     folder = out or Path(f"{Path(artifact).name.replace('@', '-')}-{to}")
-    with TerminalWatcher(stderr()) as watcher:
+    with plugin_files(plugin or []), TerminalWatcher(stderr()) as watcher:
         exported = export_artifact(
             artifact,
             to,

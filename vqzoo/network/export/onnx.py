@@ -1,6 +1,8 @@
 """ONNX files: weights decoded by standard operators inside the graph, or dense."""
 
+import re
 from importlib.metadata import version
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +58,7 @@ def write_onnx(
     codes = packed_codes(model)
     _simplify(graph, keep_norms=bool(codes))
     _store_halves(graph)
+    _shorten_names(graph)
     if codes:
         contents = network_contents(graph.graph, codes, dense.state_dict(), _FOLDED)
         if contents is not None:
@@ -143,6 +146,24 @@ def _store_halves(graph: "onnx_ir.Model") -> None:
         del graph.graph.initializers[name]
         graph.graph.register_initializer(stored)
         graph.graph.insert_before(first, cast)
+
+
+def _shorten_names(graph: "onnx_ir.Model") -> None:
+    """Number nodes and what they compute, and take torch's own words out of initializers' names.
+
+    In small networks, names take more space than codes.
+    """
+    outputs, initializers = set(graph.graph.outputs), graph.graph.initializers
+    numbered = (name for i in count() if (name := f"v{i}") not in initializers)
+    for place, node in enumerate(graph.graph):
+        node.name = f"n{place}"
+        for value in node.outputs:
+            if value not in outputs:
+                value.name = next(numbered)
+    for name, value in list(initializers.items()):
+        short = re.sub(r"\.parametrizations\.(\w+)\.0\.", r".\1.", name)
+        if short not in initializers:
+            value.name = short
 
 
 def _runner(path: Path) -> Any:

@@ -42,7 +42,7 @@ def write_openvino(model: nn.Module, dense: nn.Module, folder: Path) -> Written:
         network = openvino.Core().read_model(source)
         openvino.serialize(network, folder / _GRAPH, folder / _WEIGHTS)
     except RuntimeError as error:
-        raise VqzooError(f"OpenVINO cannot read this network: {one_line(error)}") from error
+        raise VqzooError(f"OpenVINO cannot read this network: {_reason(error)}") from error
     del network  # it may have mapped the file into memory
     source.unlink()
     text = (folder / _GRAPH).read_text(encoding="utf-8")
@@ -58,9 +58,22 @@ def _runner(path: Path) -> Callable[[Tensor], Tensor]:
     # Its defaults would be bfloat16, where a processor has it, and inputs of 8 bits for products
     # whose weights it takes for quantized ones, such as diba's.
     exact = {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
-    compiled = openvino.Core().compile_model(path, "CPU", exact)
+    try:
+        compiled = openvino.Core().compile_model(path, "CPU", exact)
+    except RuntimeError as error:
+        raise VqzooError(
+            "OpenVINO cannot run what this network decodes its weights by: export it with "
+            f"--weights dense, or --to onnx ({_reason(error)})"
+        ) from error
 
     def run(images: Tensor) -> Tensor:
         return torch.from_numpy(compiled(images.numpy())[0].copy())
 
     return run
+
+
+def _reason(error: RuntimeError) -> str:
+    """What OpenVINO says, without the places in its source that come first."""
+    lines = str(error).strip().splitlines()
+    reasons = [line for line in lines if not line.startswith("Exception from ")]
+    return one_line(RuntimeError(*(reasons or lines)[:1]))

@@ -1,5 +1,6 @@
 """Programs of torch.export (.pt2), which torch runs without vqzoo, timm or the network's source."""
 
+import zipfile
 from pathlib import Path
 
 import torch
@@ -38,6 +39,18 @@ def write_program(model: nn.Module, dense: nn.Module, folder: Path) -> Written:
         raise VqzooError(f"torch cannot export this network: {one_line(error)}") from error
     remove_traces(program)
     torch.export.save(program, folder / FILE)
+    _deflate_texts(folder / FILE)
     run = torch.export.load(folder / FILE).module()
     check = compare(run, dense, f"torch {torch.__version__}", FILE, TOLERANCE)
     return Written(check, (("torch", str(torch.__version__)),))
+
+
+def _deflate_texts(path: Path) -> None:
+    """Compress the JSON in a program, most of it the graph, as zip files may; torch stores it."""
+    stored = path.rename(path.with_suffix(".stored"))
+    with zipfile.ZipFile(stored) as source, zipfile.ZipFile(path, "w") as target:
+        for entry in source.infolist():
+            text = entry.filename.endswith(".json")
+            compression = zipfile.ZIP_DEFLATED if text else zipfile.ZIP_STORED
+            target.writestr(entry, source.read(entry), compression)
+    stored.unlink()

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vqzoo.numerics.arrays import Codes, as_float32
+from vqzoo.numerics.decoding.planes import from_planes
 from vqzoo.numerics.feedback.elimination import Elimination
 from vqzoo.numerics.feedback.rates import Rates
 from vqzoo.numerics.kernels.feedback.rows import feed_back_rows
@@ -138,17 +139,22 @@ def walk(codes: Tensor) -> Tensor:
     segments = -(-m // SEGMENT)
     padded = torch.nn.functional.pad(codes, (0, 0, 0, segments * SEGMENT - m))
     steps = padded.view(segments, SEGMENT, n).float()
-    odd = _odd_after().to(codes.device) @ steps.remainder(2)
+    odd = from_planes([_odd_after().to(codes.device)], 1, (SEGMENT, SEGMENT)).float()
+    odd = odd @ steps.remainder(2)
     return (2 * steps - odd.remainder(2) * steps.sign()).view(-1, n)[:m]
 
 
 def _odd_after() -> Tensor:
-    """(SEGMENT, SEGMENT) float32: 1 at (i, j) where a 1 as the parity of code j makes state i odd
-    and no other parity is 1."""
-    answers = np.zeros(SEGMENT + 1, np.float32)
+    """(SEGMENT, SEGMENT) bits: 1 at (i, j) where a 1 as the parity of code j makes state i odd
+    and no other parity is 1.
+
+    Exported networks have this constant for each layer, so it is a plane of 2 kB.
+    """
+    answers = np.zeros(SEGMENT + 1, np.uint8)
     state = NEXT[0, 1]
     for i in range(1, len(answers)):
         answers[i] = state & 1
         state = NEXT[state, 0]
     distances = np.subtract.outer(np.arange(SEGMENT), np.arange(SEGMENT))
-    return torch.from_numpy(answers[np.maximum(distances, 0)])
+    bits = answers[np.maximum(distances, 0)].reshape(-1)
+    return torch.from_numpy(np.packbits(bits, bitorder="little"))

@@ -3,6 +3,7 @@
 import gzip
 import json
 import math
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from vqzoo.network.export.web.runtime import runtime_files
 
 FILE = "model.onnx.gz"
 _PAGE = ("index.html", "page.css", "page.js", "picture.js")
+_NOTE = "The page needs a web server, as `python -m http.server --directory` with this folder."
 _INTERPOLATIONS = ("bilinear", "bicubic")
 
 
@@ -46,7 +48,7 @@ def write_web(model: nn.Module, dense: nn.Module, folder: Path) -> Written:
     (folder / "runtime").mkdir()
     for name, data in runtime.items():
         write_bytes(folder / "runtime" / name, data)
-    return written
+    return replace(written, notes=(*written.notes, _NOTE))
 
 
 def _description(model: nn.Module) -> dict[str, object]:
