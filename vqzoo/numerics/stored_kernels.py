@@ -20,7 +20,7 @@ LAST_TESTED = (0, 68)
 
 
 def can_load_alone() -> bool:
-    """Whether the tests have run with this numba: a symbol that its kernels lack would end the process."""
+    """Whether the tests have run with this numba: LLVM aborts where it lacks a kernel's symbol."""
     return FIRST_TESTED <= numba.version_info.short <= LAST_TESTED
 
 

@@ -50,13 +50,20 @@ results.append(sum_of_squares(values))
 
 PRINTED = """
 hits = [sum(kernel.stats.cache_hits.values()) for kernel in (squares, square)]
-print(json.dumps({"results": results, "hits": hits, "prepared": "numba.misc.cffiimpl" in sys.modules}))
+prepared = "numba.misc.cffiimpl" in sys.modules
+print(json.dumps({"results": results, "hits": hits, "prepared": prepared}))
 """
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with two kernels, none of them stored yet."""
+    (tmp_path / "kernels.py").write_text(KERNELS)
+    return tmp_path
 
 
 def run(folder: Path, script: str) -> dict:
     """What a new process prints that shares its stored kernels with those before it."""
-    (folder / "kernels.py").write_text(KERNELS)
     (folder / "script.py").write_text(script + PRINTED)
     output = subprocess.run(
         [sys.executable, str(folder / "script.py")],
@@ -68,21 +75,25 @@ def run(folder: Path, script: str) -> dict:
     return json.loads(output.stdout)
 
 
-def test_stored_kernels_need_no_compiler(tmp_path: Path) -> None:
-    first = run(tmp_path, CALLS)
-    second = run(tmp_path, CALLS)
+def test_stored_kernels_need_no_compiler(folder: Path) -> None:
+    first = run(folder, CALLS)
+    second = run(folder, CALLS)
 
     assert first["results"] == [[0, 1, 4, 9, 16], 16, "beyond the end"]
-    assert first["hits"] == [0, 0] and first["prepared"]
-    assert second["results"] == first["results"] and second["hits"] == [1, 1]
+    assert first["hits"] == [0, 0]
+    assert first["prepared"]
+    assert second["results"] == first["results"]
+    assert second["hits"] == [1, 1]
     if not can_load_alone():
         pytest.skip("this version of numba loads stored kernels in its own way")
     assert not second["prepared"]
 
 
-def test_new_kernels_call_stored_ones(tmp_path: Path) -> None:
-    run(tmp_path, CALLS)
+def test_new_kernels_call_stored_ones(folder: Path) -> None:
+    run(folder, CALLS)
 
-    both = run(tmp_path, CALLS + ANOTHER_KERNEL)
+    both = run(folder, CALLS + ANOTHER_KERNEL)
 
-    assert both["results"][-1] == 31 and both["hits"] == [1, 1] and both["prepared"]
+    assert both["results"][-1] == 31
+    assert both["hits"] == [1, 1]
+    assert both["prepared"]
