@@ -12,7 +12,7 @@ import vqzoo
 from vqzoo.compression.coded_layer import CodedLayer, run_from_code
 from vqzoo.numerics.decoding import product as tables
 from vqzoo.numerics.decoding.product import multiply_residual
-from vqzoo.numerics.kernels.aligned import aligned_zeros
+from vqzoo.numerics.kernels.products.aligned import aligned_zeros
 from vqzoo.numerics.kernels.products.byte_tables import HAS_BYTE_TABLES
 from vqzoo.numerics.threads import use_threads
 from vqzoo.plugin.manager import installed_plugins

@@ -26,7 +26,7 @@ from vqzoo.numerics.decoding.table_sums import (
     add_one,
     add_one_by_bytes,
 )
-from vqzoo.numerics.kernels.aligned import aligned_zeros
+from vqzoo.numerics.kernels.products.aligned import aligned_zeros
 from vqzoo.numerics.kernels.products.byte_tables import HAS_BYTE_TABLES
 from vqzoo.numerics.kernels.products.octets import OCTET
 from vqzoo.numerics.threads import run_tasks

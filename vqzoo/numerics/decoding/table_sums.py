@@ -9,9 +9,9 @@ import numpy as np
 
 from vqzoo.numerics.compiled import compiled
 from vqzoo.numerics.decoding.row_products import AHEAD
-from vqzoo.numerics.kernels.aligned import aligned_zeros
 from vqzoo.numerics.kernels.codegen import prefetch
 from vqzoo.numerics.kernels.lines import LINE, add_lines, code_at, load_line, store_line
+from vqzoo.numerics.kernels.products.aligned import aligned_zeros
 from vqzoo.numerics.kernels.products.byte_tables import (
     CODES,
     first_quarter,
