@@ -3,14 +3,17 @@
 from collections.abc import Callable, Iterable, Mapping
 from typing import Literal
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
 from vqzoo.numerics.arrays import excess_exponent, times_power
 from vqzoo.plugin import Code, Floats, Indices, LayerContext, Options, Quantizer
+from vqzoo.plugin.formats.packed_indices import columns_of, multiply_by_factor
 from vqzoo_diba.solver import solve_diba
 
 _FINE = 512  # candidates for k differ by 1/512
+_BITS = torch.tensor([0.0, 1.0])
 
 
 class DiagonalBinaryOptions(Options):
@@ -78,6 +81,23 @@ class DiagonalBinaryFactors(Quantizer):
         left = params["rows"][:, None] * code.indices("left") * params["core"]
         return left @ (code.indices("right") * params["columns"])
 
+    def decode(self, code: Code, params: Mapping[str, Tensor], out: Tensor | None = None) -> Tensor:
+        """The product, some columns at a time: the right factor may be as large as the weight."""
+        with torch.no_grad():
+            left = params["rows"][:, None] * code.indices("left") * params["core"]
+            out = left.new_empty(code.shape) if out is None else out
+            for start, bits in columns_of(_factor(code, "right")):
+                stop = start + bits.shape[1]
+                out[:, start:stop] = left @ (bits * params["columns"][start:stop])
+        return out
+
+    def multiply(self, code: Code, params: Mapping[str, Tensor], x: Tensor) -> Tensor | None:
+        """Multiply by the factors straight from their bits, eight a byte."""
+        with torch.no_grad():
+            inner = multiply_by_factor(_factor(code, "right"), _BITS, x * params["columns"])
+            inner *= params["core"]
+            return multiply_by_factor(_factor(code, "left"), _BITS, inner).mul_(params["rows"])
+
     def apply(self, code: Code, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
         """Multiply by the factors: scale, add, scale, add, scale."""
         inner = (x * params["columns"]) @ code.indices("right").T.to(x.dtype)
@@ -126,6 +146,12 @@ class DiagonalBinaryFactors(Quantizer):
     def paper_bits(self, m: int, n: int, options: DiagonalBinaryOptions) -> float:
         """32·(m + k + n) + k·(m + n)."""
         return 32 * (m + options.k + n) + options.k * (m + n)
+
+
+def _factor(code: Code, name: str) -> Indices:
+    part = code.parts[name]
+    assert isinstance(part, Indices)
+    return part
 
 
 def _largest_k(m: int, n: int) -> int:

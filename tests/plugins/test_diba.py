@@ -15,8 +15,9 @@ from vqzoo_diba.flips import flip_bits
 from vqzoo_diba.solver import DiagonalBinary, DibaStep, solve_diba
 
 from vqzoo.compression.decode import decode
+from vqzoo.compression.products.packed import packed
 from vqzoo.numerics.threads import use_threads
-from vqzoo.plugin import MethodCode, stored_bits
+from vqzoo.plugin import Code, Floats, Indices, MethodCode, stored_bits
 from vqzoo.plugin.manager import installed_plugins
 
 DIBA = installed_plugins().quantizers.get("diba").item
@@ -296,6 +297,32 @@ def test_apply_multiplies_by_the_factors() -> None:
     torch.testing.assert_close(through, direct, rtol=1e-4, atol=1e-4)
     through.square().sum().backward()
     assert all(bool(value.grad.any()) for value in params.values())
+
+
+@pytest.mark.parametrize("packs", [True, False])
+@pytest.mark.parametrize(
+    ("m", "k", "n"), [(24, 20, 31), (5, 700, 900), (900, 700, 5), (600, 500, 530)]
+)
+def test_products_and_decoding_by_bits(m: int, k: int, n: int, packs: bool) -> None:
+    """Factors are above and below what is decoded at a time; bytes divide their widths or not."""
+    factors = planted(m, k, n)
+    parts: dict[str, Indices | Floats] = {
+        "left": Indices(factors.b1, 2),
+        "right": Indices(factors.b2, 2),
+        "rows": Floats.of(factors.d1, "float32"),
+        "core": Floats.of(factors.d2, "float32"),
+        "columns": Floats.of(factors.d3, "float32"),
+    }
+    compressed = MethodCode("diba", Code((m, n), parts))
+    expected = product64(factors)
+    code = packed(compressed, installed_plugins()).code if packs else compressed.code
+    tolerance = 1e-5 * float(expected.abs().max())
+    assert (DIBA.decode(code, code.floats()) - expected).abs().max() <= tolerance
+    for inputs in (1, 7, 50):
+        x = normal(inputs, n)
+        product = DIBA.multiply(code, code.floats(), x)
+        answer = x.double() @ expected.T
+        assert (product - answer).abs().max() <= 1e-5 * float(answer.abs().max())
 
 
 def test_tuning_the_diagonals_lowers_the_output_error() -> None:

@@ -35,6 +35,11 @@ class Indices:
         """Codes without values: an int64 tensor of this shape on the meta device."""
         return cls(torch.empty(shape, dtype=torch.int64, device="meta"), cardinality)
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the codes."""
+        return tuple(self.values.shape)
+
     def as_read(self) -> "Indices":
         """The same codes as they are read from an artifact: contiguous, uint8 up to 256 symbols,
         int32 beyond."""

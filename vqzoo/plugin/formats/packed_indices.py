@@ -1,5 +1,6 @@
 """Codes of few bits as they are kept in memory while a network runs from them."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,9 @@ from vqzoo.numerics.decoding.decode import decode_scalar
 from vqzoo.numerics.decoding.packed import decode_packed, pack, unpack, width_of
 from vqzoo.numerics.decoding.scalar_product import multiply_scalars, takes_inputs
 from vqzoo.plugin.code import Indices
+
+_TILE = 1 << 18  # values that are decoded at a time, 1 MiB of float32
+_NARROW = 64  # columns; products with fewer take long
 
 
 @dataclass(frozen=True, init=False)
@@ -41,6 +45,13 @@ class PackedIndices(Indices):
         }
         for name, value in fields.items():
             object.__setattr__(self, name, value)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the codes."""
+        sizes = list(self.packed.shape)
+        sizes[self.axis] = self.length
+        return tuple(sizes)
 
     @property  # type: ignore[misc]  # a field of codes that are not packed
     def values(self) -> Tensor:
@@ -97,3 +108,46 @@ def multiply_table(
     if part.cardinality > 256 or not takes_inputs(len(x), len(held) * x.shape[1]):
         return None
     return multiply_scalars(x, held, width, table, zero)
+
+
+def multiply_by_factor(part: Indices, table: Tensor, x: Tensor) -> Tensor:
+    """x·Fᵀ with F = table[codes], a factor of a matrix; if it is large, it never exists as a whole.
+
+    Args:
+        part: codes below 256, (m, n), packed along rows or not.
+        table: (k,), float32.
+        x: (r, n), float32, without gradient.
+
+    Returns:
+        (r, m), float32.
+    """
+    product = multiply_table(part, table, x)
+    if product is not None:
+        return product
+    m, n = part.shape
+    height = max(1, _TILE // max(1, n))
+    result, buffer = x.new_empty(len(x), m), x.new_empty(min(height, m), n)
+    for start in range(0, m, height):
+        stop = min(start + height, m)
+        rows = decode_table(part.narrow(0, start, stop), table, buffer[: stop - start])
+        result[:, start:stop] = x @ rows.T
+    return result
+
+
+def columns_of(part: Indices) -> Iterator[tuple[int, Tensor]]:
+    """Yield a few columns of a matrix of codes at a time.
+
+    Yields:
+        The number of the first column, and the codes, (m, columns).
+    """
+    m, n = part.shape
+    width = max(_NARROW, _TILE // max(1, m))
+    if not isinstance(part, PackedIndices) or part.axis != 1 or part.width >= 8:
+        for start in range(0, n, width):
+            yield start, part.narrow(1, start, min(start + width, n)).values
+        return
+    run, mask = part.packed.shape[1], (1 << part.width) - 1
+    for slot, first in enumerate(range(0, n, run)):
+        for start in range(0, min(run, n - first), width):
+            stop = min(start + width, run, n - first)
+            yield first + start, (part.packed[:, start:stop] >> slot * part.width) & mask
