@@ -305,7 +305,7 @@ def _in_float32(data: Constant, inputs: Mapping[str, Array]) -> TableTensor | No
     """Entries of a table, or integers, times scales in float16: the products in float32, which are
     what vqzoo's artifact had."""
     scale = inputs["scale"].astype(np.float32)
-    if isinstance(data, SparseTensor):
+    if isinstance(data, SparseTensor | FactoredTensor):
         return None
     if not isinstance(data, TableTensor):
         return _grid(data, scale, inputs.get("offset"))
