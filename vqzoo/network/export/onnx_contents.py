@@ -4,7 +4,8 @@ The metadata `vqzoo.network` is JSON. `codes` has, by state dict key, the method
 children and parts of each code: of integers the cardinality and their planes (see
 `vqzoo.numerics.decoding.planes`), of floats the storage dtype and the exponent. `tensors` has the
 initializer of each other tensor. Values stand in JSON themselves where folding constants has left
-no initializer with them.
+no initializer with them. `counters` has those of batch norms in the state dict's order, or one
+number if all are equal; it is missing if all are 0.
 """
 
 import json
@@ -49,7 +50,7 @@ def network_contents(
     """
     find = _Initializers(graph, most)
     try:
-        content = {
+        content: dict[str, Any] = {
             "codes": {key: _code(code, find) for key, code in codes.items()},
             "tensors": {
                 key: find.floats(tensor)
@@ -59,6 +60,9 @@ def network_contents(
         }
     except _NoInitializer:
         return None
+    counters = [int(state[key]) for key in state if key.rpartition(".")[2] == _COUNTERS]
+    if any(counters):
+        content["counters"] = counters[0] if len({*counters}) == 1 else counters
     return json.dumps(content, separators=(",", ":"))
 
 
