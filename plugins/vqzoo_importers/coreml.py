@@ -1,7 +1,8 @@
 """Core ML packages with palettized or quantized weights."""
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,14 @@ from numpy.typing import NDArray
 from vqzoo.errors import VqzooError
 from vqzoo.plugin import ImportedNetwork, Importer, ImportTarget
 from vqzoo_importers.coreml_program import Operation, read_program
+from vqzoo_importers.factors import FactoredTensor
 from vqzoo_importers.graph_network import Coded, Constant, GraphLayer, GraphNorm, graph_network
 from vqzoo_importers.sparse import SparseTensor, scattered
 from vqzoo_importers.tables import TableTensor, unpack_bits
 
 _LAYERS = ("conv", "conv_transpose", "linear")
 _NORM = ("gamma", "beta", "mean", "variance")
+_FACTOR = re.compile(r"(\w+)_([01])_weight_to_fp16")  # as `vqzoo export` names those of svd
 _SPARSE = ("constexpr_lut_to_sparse", "constexpr_sparse_blockwise_shift_scale")
 _MOST_LEVELS = 1 << 16  # of a grid
 _EXACT_IN_HALF = 1 << 11  # the largest integer below which float16 holds all
@@ -37,17 +40,18 @@ class CoreMl(Importer):
         limit = 2 * sum(math.prod(shape) for shape in target.shapes.values()) + (1 << 16)
         program = read_program(path, limit)
         values = _Values(path, limit, program.by_vqzoo)
-        layers: list[GraphLayer] = []
+        layers: list[tuple[Operation, GraphLayer]] = []
         norms: list[GraphNorm] = []
         for operation in program.operations:
             values.take(operation)
             if operation.kind in _LAYERS and "weight" in operation.inputs:
-                layers.append(_layer(path, operation, values, target))
+                layers.append((operation, _layer(path, operation, values, target)))
             if operation.kind == "batch_norm":
                 norms.append(_norm(path, operation, values, target))
         named = {key: values.known.get(key.replace(".", "_")) for key in target.shapes}
         dense = {key: value for key, value in named.items() if value is not None}
-        return graph_network(path, layers, norms, dense, target, program.licence)
+        joined = _joined(path, layers, target) if program.by_vqzoo else [one for _, one in layers]
+        return graph_network(path, joined, norms, dense, target, program.licence)
 
 
 @dataclass
@@ -159,6 +163,60 @@ def _layer(path: Path, operation: Operation, values: _Values, target: ImportTarg
     return GraphLayer(name, _keys(name, target.layers), values.of(name), constant)
 
 
+def _joined(
+    path: Path, layers: Sequence[tuple[Operation, GraphLayer]], target: ImportTarget
+) -> list[GraphLayer]:
+    """Layers, pairs of which are one of the network's: `vqzoo export` writes a weight PATH.weight
+    that is a product as PATH.0.weight and PATH.1.weight.
+
+    Raises:
+        VqzooError: two such layers do not follow each other, or are no product.
+    """
+    keys = {layer.name.replace(".", "_"): key for key, layer in target.layers.items()}
+    joined: list[GraphLayer] = []
+    pending: tuple[str, Operation, GraphLayer] | None = None
+    for operation, layer in layers:
+        name, place = _factor_of(layer, keys)
+        if pending is None and place == 0 and name is not None:
+            pending = (name, operation, layer)
+            continue
+        if pending is not None:
+            key, first, right = pending
+            if name != key or place != 1 or operation.inputs.get("x") != first.output:
+                raise VqzooError(f"{path}: no second factor follows {right.name}")
+            layer = _product(path, key, right, layer)
+            pending = None
+        joined.append(layer)
+    if pending is not None:
+        raise VqzooError(f"{path}: no second factor follows {pending[2].name}")
+    return joined
+
+
+def _factor_of(layer: GraphLayer, keys: Mapping[str, str]) -> tuple[str | None, int]:
+    """The key of the weight that a layer's is a factor of, and which; None if it is none."""
+    factor = _FACTOR.fullmatch(layer.name)
+    if factor is None or layer.names != {layer.name}:  # a layer of the network has its name
+        return None, 0
+    return keys.get(factor[1]), int(factor[2])
+
+
+def _product(path: Path, key: str, first: GraphLayer, second: GraphLayer) -> GraphLayer:
+    right, left = (
+        one.weight.values() if isinstance(one.weight, Coded) else one.weight
+        for one in (first, second)
+    )
+    bias = first.bias.values() if isinstance(first.bias, Coded) else first.bias
+    if (
+        left.ndim not in (2, 4)
+        or left.ndim != right.ndim
+        or left.shape[1:] != (len(right), *[1] * (left.ndim - 2))
+        or (bias is not None and bias.any())
+    ):
+        raise VqzooError(f"{path}: {first.name} and {second.name} are not two factors")
+    tensor = FactoredTensor(left.reshape(left.shape[:2]), right)
+    return GraphLayer(second.name, frozenset({key}), tensor, second.bias)
+
+
 def _norm(path: Path, operation: Operation, values: _Values, target: ImportTarget) -> GraphNorm:
     tensors = [values.of(operation.inputs.get(part, part)) for part in _NORM]
     eps = values.of(operation.inputs.get("epsilon", "epsilon"))
@@ -247,7 +305,7 @@ def _in_float32(data: Constant, inputs: Mapping[str, Array]) -> TableTensor | No
     """Entries of a table, or integers, times scales in float16: the products in float32, which are
     what vqzoo's artifact had."""
     scale = inputs["scale"].astype(np.float32)
-    if isinstance(data, SparseTensor):
+    if isinstance(data, SparseTensor | FactoredTensor):
         return None
     if not isinstance(data, TableTensor):
         return _grid(data, scale, inputs.get("offset"))

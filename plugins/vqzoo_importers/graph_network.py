@@ -13,11 +13,12 @@ from torch import Tensor
 
 from vqzoo.errors import VqzooError
 from vqzoo.plugin import ImportedNetwork, ImportTarget, MethodCode
+from vqzoo_importers.factors import FactoredTensor, factored_code
 from vqzoo_importers.norms import identity_norm, norm_after
 from vqzoo_importers.sparse import SparseTensor, sparse_code
 from vqzoo_importers.tables import TableTensor, table_code
 
-Coded = TableTensor | SparseTensor
+Coded = TableTensor | SparseTensor | FactoredTensor
 Constant = NDArray[Any] | Coded
 _NORM = ("weight", "bias", "running_mean", "running_var")
 
@@ -102,6 +103,8 @@ def graph_network(
 def _code(weight: Constant) -> MethodCode | None:
     if isinstance(weight, TableTensor):
         return table_code(weight)
+    if isinstance(weight, FactoredTensor):
+        return factored_code(weight)
     return sparse_code(weight) if isinstance(weight, SparseTensor) else None
 
 

@@ -25,6 +25,8 @@ _DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torc
 
 Size = Annotated[int, Field(ge=0, strict=True)]
 Values = str | list[float]
+_Count = Annotated[int, Field(strict=True, ge=0, lt=1 << 63)]
+_COUNTERS = "num_batches_tracked"  # of batch norms
 
 
 class _Block(BaseModel):
@@ -55,6 +57,7 @@ class _Code(_Block):
 class _Network(_Block):
     codes: dict[str, _Code]
     tensors: dict[str, Values]
+    counters: _Count | list[_Count] = 0
 
 
 def network_of_contents(
@@ -95,7 +98,16 @@ def network_of_contents(
         if shape is None:
             raise VqzooError(f"{path} has {key}, which the network does not have")
         tensors[key] = reader.floats(key, values, shape, torch.float32)
-    return ImportedNetwork(layers, tensors)
+    return ImportedNetwork(layers, tensors | _counters(path, network.counters, target))
+
+
+def _counters(path: Path, counters: int | list[int], target: ImportTarget) -> dict[str, Tensor]:
+    """The counters of batch norms, in the order of the network's keys."""
+    keys = [key for key in target.shapes if key.rpartition(".")[2] == _COUNTERS]
+    counts = [counters] * len(keys) if isinstance(counters, int) else counters
+    if len(counts) != len(keys):
+        raise VqzooError(f"{path} has {len(counts)} counters of batch norms, not {len(keys)}")
+    return {key: torch.tensor(count) for key, count in zip(keys, counts, strict=True)}
 
 
 def _inflated(path: Path, text: str) -> str:

@@ -99,6 +99,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """An artifact in which each layer has another method, and its export."""
     vqzoo.register_models()
     network = timm.create_model("alexnet_mini.fmnist", pretrained=True)
+    network.get_buffer("features.5.num_batches_tracked").fill_((1 << 40) + 1)
     folder = tmp_path_factory.mktemp("own")
     vqzoo.compress(network, METHODS).save(folder / "small", packing="bits")
     export(folder / "small", "onnx", folder / "exported")
@@ -113,10 +114,10 @@ def test_our_own_exports_come_back(own: tuple[Path, Path], tmp_path: Path) -> No
     assert {k: entry.code.method for k, entry in after.metadata.layers.items()} == methods
     assert after.block.bytes <= 1.01 * before.block.bytes
     states = [vqzoo.load(folder).state_dict() for folder in (small, tmp_path / "back")]
-    differing = [
+    assert [
         key for key, tensor in states[0].items() if not torch.equal(states[1][key], tensor)
-    ]
-    assert all(key.endswith("num_batches_tracked") for key in differing)
+    ] == []
+    assert states[1]["features.5.num_batches_tracked"] == (1 << 40) + 1
 
 
 def test_without_its_metadata_an_export_is_read_by_its_operators(tmp_path: Path) -> None:
@@ -228,6 +229,23 @@ def deflated(text: bytes) -> str:
     return base64.b64encode(zlib.compress(text)).decode()
 
 
+@pytest.mark.parametrize("counters", [None, 7])
+def test_one_number_stands_for_all_counters_of_batch_norms(
+    own: tuple[Path, Path], tmp_path: Path, counters: int | None
+) -> None:
+    model = onnx.load(own[1])
+    (entry,) = [entry for entry in model.metadata_props if entry.key == METADATA]
+    content = json.loads(zlib.decompress(base64.b64decode(entry.value)))
+    content["counters"] = counters
+    kept = {key: value for key, value in content.items() if value is not None}
+    entry.value = deflated(json.dumps(kept).encode())
+    onnx.save(model, tmp_path / "other.onnx")
+    import_file(tmp_path / "other.onnx", "onnx", "alexnet_mini.fmnist", tmp_path / "back")
+    state = vqzoo.load(tmp_path / "back").state_dict()
+    counts = [tensor for key, tensor in state.items() if key.endswith("num_batches_tracked")]
+    assert counts == [counters or 0] * 5
+
+
 def without_initializer(content: dict[str, Any]) -> None:
     content["codes"]["features.0.weight"]["parts"]["codebook"]["values"] = "nothing"
 
@@ -258,6 +276,12 @@ BAD_METADATA: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "a huge shape": (huge_shape, r"is no plane of 1000000000000000 codes"),
     "planes twice": (too_many_planes, "has 2 planes"),
     "values beyond float16": (inexact, r"has values that torch\.float16 cannot hold"),
+    "few counters": (
+        lambda content: content.update(counters=[1]),
+        "1 counters of batch norms, not 5",
+    ),
+    "a counter below zero": (lambda content: content.update(counters=-1), "malformed at 'counters"),
+    "a fraction": (lambda content: content.update(counters=[0.5] * 5), "malformed at 'counters"),
     "another field": (lambda content: content.update(more=1), "malformed at 'more'"),
     "an unknown method": (unknown_method, "no method called 'kn'"),
     "an unknown tensor": (

@@ -12,6 +12,7 @@ import torch
 
 import vqzoo
 from vqzoo.artifact.reader import open_artifact
+from vqzoo.errors import VqzooError
 from vqzoo.network.export import export
 from vqzoo.network.import_file import import_file
 
@@ -158,6 +159,55 @@ def test_svd_becomes_two_layers_and_what_has_no_form_is_named(tmp_path: Path) ->
         left, right = (part.reshape(len(part), -1).astype(np.float32) for part in (left, right))
         assert right.shape[0] == rank
         np.testing.assert_allclose(left @ right, weight, atol=1e-5 * np.abs(weight).max())
+    package = tmp_path / "o" / "model.mlpackage"
+    import_file(package, "coreml", "mobilenet_mini", tmp_path / "back")
+    layers = open_artifact(tmp_path / "back").metadata.layers
+    assert {key: layer.code.method for key, layer in layers.items()} == {
+        "blocks.1.1.conv_pwl.weight": "svd",
+        "classifier.weight": "svd",
+    }
+    back, state = vqzoo.load(tmp_path / "back").state_dict(), exact.state_dict()
+    rounded = {weight.key for weight in exported.written.dense}
+    assert {key for key in state if not torch.equal(back[key], state[key])} <= rounded
+    for change, message in FACTORS.values():
+        refuse_changed(package, change, message)
+
+
+def another_input(first: Any, second: Any, norm: Any) -> None:
+    second.inputs["x"].CopyFrom(first.inputs["x"])
+
+
+def nothing_behind(first: Any, second: Any, norm: Any) -> None:
+    second.inputs["weight"].arguments[0].name = "elsewhere"
+
+
+def two_biases(first: Any, second: Any, norm: Any) -> None:
+    first.inputs["bias"].CopyFrom(norm.inputs["gamma"])
+
+
+FACTORS = {
+    "another input": (another_input, "no second factor follows classifier_0_weight"),
+    "no second one": (nothing_behind, "elsewhere is computed by the network's inputs"),
+    "a bias between them": (two_biases, "classifier_1_weight_to_fp16 are not two factors"),
+}
+
+
+def refuse_changed(package: Path, change: Callable[[Any, Any, Any], None], message: str) -> None:
+    """Change the two layers of the classifier in a package, and see that its import is refused."""
+    import coremltools as ct
+
+    file = package / "Data" / "com.apple.CoreML" / "model.mlmodel"
+    before = file.read_bytes()
+    spec = ct.utils.load_spec(str(package))
+    (block,) = spec.mlProgram.functions["main"].block_specializations.values()
+    norm = next(operation for operation in block.operations if operation.type == "batch_norm")
+    linear = [operation for operation in block.operations if operation.type == "linear"]
+    change(*linear, norm)
+    file.write_bytes(spec.SerializeToString())
+    with pytest.raises(VqzooError, match=message) as refused:
+        import_file(package, "coreml", "mobilenet_mini", package.parent / "out")
+    assert "\n" not in str(refused.value)
+    file.write_bytes(before)
 
 
 def test_a_package_of_km_and_pq_is_as_small_as_the_artifact(

@@ -12,6 +12,7 @@ import vqzoo
 from vqzoo.compression.coded_layer import CodedLayer, run_from_code
 from vqzoo.numerics.decoding import product as tables
 from vqzoo.numerics.decoding.product import multiply_residual
+from vqzoo.numerics.kernels.products.aligned import aligned_zeros
 from vqzoo.numerics.kernels.products.byte_tables import HAS_BYTE_TABLES
 from vqzoo.numerics.threads import use_threads
 from vqzoo.plugin.manager import installed_plugins
@@ -21,6 +22,7 @@ SIZES = [
     (7, 24, 5, 3, 7),
     (9, 100, 10, 4, 1),
     (33, 600, 256, 4, 33),
+    (5, 520, 200, 4, 5),
     (6, 520, 200, 8, 1),
     (5, 9, 16, 2, 1),
     (5, 700, 300, 2, 1),
@@ -61,6 +63,12 @@ def test_products_agree_with_the_looked_up_matrix(
         again = multiply_residual(x, narrow[:, None], codebooks[:, None])
         assert again is not None
         assert torch.equal(again, product)
+
+
+def test_memory_of_kernels_begins_with_a_cache_line() -> None:
+    held = [aligned_zeros(count) for count in (1, 3, 40, 4096, 1 << 18)]
+    assert [len(memory) for memory in held] == [1, 3, 40, 4096, 1 << 18]
+    assert not any(memory.ctypes.data % 64 or memory.any() for memory in held)
 
 
 def test_shapes_that_do_not_fit_are_refused() -> None:

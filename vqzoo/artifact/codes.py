@@ -101,12 +101,11 @@ def _installed_method(key: str, entry: CodeEntry, plugins: "Plugins") -> str:
 def _build_part(
     name: str, spec: IndicesEntry | FloatsEntry, tensor: "Tensor", plugins: "Plugins"
 ) -> "Part":
-    import torch
-
+    from vqzoo.numerics.arrays import all_finite
     from vqzoo.plugin.code import Floats, Indices
 
     if isinstance(spec, FloatsEntry):
-        if not torch.isfinite(tensor).all():
+        if not all_finite(tensor):
             raise ArtifactError(f"{name!r} holds NaN or infinite values")
         return Floats(tensor, spec.exponent)
     if spec.packing not in plugins.packings.names():

@@ -98,7 +98,7 @@ def multiply(
         return None
     if not any(isinstance(part, Indices) for part in code.parts.values()):
         return None
-    merged = code.floats() | dict(params)
+    merged = code.floats(params)
     with isolated(named(entry)):
         rows = x.detach().reshape(-1, x.shape[-1]).contiguous()
         product = entry.item.multiply(code, merged, rows)
@@ -204,7 +204,7 @@ def _merged(
     rebuild: Callable[[MethodCode, Mapping[str, Tensor]], Tensor],
 ) -> dict[str, Tensor]:
     """A method's `params`: the code's floats, replaced by those in `params`, and the children."""
-    merged = {**code.floats(), **{n: v for n, v in params.items() if n in code.parts}}
+    merged = code.floats(params)
     for name, child in code.children.items():
         prefix = name + "."
         inner = {k.removeprefix(prefix): v for k, v in params.items() if k.startswith(prefix)}

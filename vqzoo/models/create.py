@@ -15,6 +15,7 @@ from torch.nn.modules.module import (
 
 from vqzoo.errors import ArtifactError
 from vqzoo.models.arguments import factory_arguments, with_layer_classes
+from vqzoo.models.random_values import NoRandomValues
 
 
 def create_model(name: str, arguments: Mapping[str, Any], *, pretrained: bool = False) -> nn.Module:
@@ -43,7 +44,7 @@ def create_on_meta(name: str, arguments: Mapping[str, Any]) -> nn.Module:
     """The same model, without memory for its weights unless its constructor reads them."""
     with torch.random.fork_rng(devices=[]):
         try:
-            with torch.device("meta"):
+            with torch.device("meta"), NoRandomValues():
                 return create_model(name, arguments)
         except Exception:  # if meta tensors are not the reason, it is raised again
             return create_model(name, arguments)

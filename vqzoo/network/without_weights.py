@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from vqzoo.compression.view import LAYER_CLASSES
 from vqzoo.errors import ArtifactError
+from vqzoo.models.random_values import NoRandomValues
 
 _LARGE = 1 << 15  # values
 
@@ -30,7 +31,7 @@ def without_weights(create: Callable[[], nn.Module]) -> nn.Module:
         ArtifactError: from `create`, with memory.
     """
     try:
-        with weights_on_meta(), _LargeOnMeta() as large:
+        with weights_on_meta(), NoRandomValues(), _LargeOnMeta() as large:
             model = create()
     except ArtifactError:
         return create()

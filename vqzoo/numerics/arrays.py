@@ -68,7 +68,8 @@ def exact_half(values: Tensor) -> Tensor | None:
 def _chunk_finite(values: Tensor) -> bool:
     if not values.numel():
         return True
-    return bool(torch.isfinite(torch.stack(torch.aminmax(values))).all())
+    low, high = torch.aminmax(values.detach())
+    return math.isfinite(low) and math.isfinite(high)
 
 
 def peak_exponent(tensor: Tensor) -> int:

@@ -5,9 +5,10 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from numba import njit
+from numba import config, njit
 
 from vqzoo.errors import KernelCacheWarning
+from vqzoo.numerics.stored_kernels import store
 
 Decorator = Callable[[Callable[..., Any]], Any]
 
@@ -24,13 +25,16 @@ def compiled(**options: Any) -> Decorator:
     """
 
     def decorate(kernel: Callable[..., Any]) -> Any:
+        dispatcher = njit(nogil=True, **options)(kernel)
+        if config.DISABLE_JIT:
+            return dispatcher
         try:
-            return njit(nogil=True, cache=True, **options)(kernel)
+            store(dispatcher, kernel)
         except RuntimeError as error:
             if "no locator available" not in str(error):
                 raise
-        _warn_once()
-        return njit(nogil=True, **options)(kernel)
+            _warn_once()
+        return dispatcher
 
     return decorate
 

@@ -251,9 +251,14 @@ class Code:
         }
         return replace(self, shape=(stop - start, self.shape[1]), parts=parts)
 
-    def floats(self) -> dict[str, Tensor]:
-        """Every float part as float32, by name."""
-        return {name: part.values for name, part in self.parts.items() if isinstance(part, Floats)}
+    def floats(self, replacements: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """Every float part as float32, by name, or what replaces it, which costs no copy."""
+        replaced = {n: v for n, v in (replacements or {}).items() if n in self.parts}
+        return replaced | {
+            name: part.values
+            for name, part in self.parts.items()
+            if isinstance(part, Floats) and name not in replaced
+        }
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from torch import Tensor
 from vqzoo.errors import VqzooError
 from vqzoo.plugin import ImportedNetwork, Importer, ImportTarget, LayerInfo, MethodCode
 from vqzoo_importers.norms import unit_statistics
-from vqzoo_importers.state_dicts.torch_file import read_mapping
+from vqzoo_importers.state_dicts.torch_file import read_mapping, refuse_detector
 from vqzoo_importers.state_dicts.vectors import product_code
 
 _FIELDS = {"centroids", "assignments", "n_blocks", "is_conv", "k"}  # of a compressed layer
@@ -28,7 +28,9 @@ class KillTheBits(Importer):
         """Codes become pq with one codebook for the layer; batch norms get mean 0, variance 1."""
         layers: dict[str, MethodCode] = {}
         tensors: dict[str, Tensor] = {}
-        for name, fields in read_mapping(path).items():
+        content = read_mapping(path)
+        refuse_detector(path, content)
+        for name, fields in content.items():
             where = f"{path}: {name}"
             if not isinstance(fields, Mapping):
                 raise VqzooError(f"{where} is a {type(fields).__name__}, not a layer's mapping")

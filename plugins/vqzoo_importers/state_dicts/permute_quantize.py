@@ -7,7 +7,7 @@ from torch import Tensor
 from vqzoo.errors import VqzooError
 from vqzoo.plugin import ImportedNetwork, Importer, ImportTarget, MethodCode
 from vqzoo_importers.norms import unit_statistics
-from vqzoo_importers.state_dicts.torch_file import read_mapping
+from vqzoo_importers.state_dicts.torch_file import read_mapping, refuse_detector
 from vqzoo_importers.state_dicts.vectors import product_code
 
 _CODES, _CODEBOOK = ".codes_matrix", ".codebook"
@@ -25,6 +25,7 @@ class PermuteQuantizeFinetune(Importer):
         """Codes become pq with one codebook for the layer; batch norms whose statistics the file
         lacks, being folded, get mean 0 and variance 1."""
         tensors = read_mapping(path)
+        refuse_detector(path, tensors)
         for key, tensor in tensors.items():
             if not isinstance(tensor, Tensor):
                 raise VqzooError(f"{path}: {key} is a {type(tensor).__name__}, not a tensor")

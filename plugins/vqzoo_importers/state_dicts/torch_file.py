@@ -2,7 +2,7 @@
 
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -10,6 +10,8 @@ from typing import Any
 import torch
 
 from vqzoo.errors import VqzooError, one_line
+
+_HEADS = ("rpn.head.", "roi_heads.")  # of torchvision's Mask R-CNN
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
@@ -28,6 +30,19 @@ def read_mapping(path: Path) -> dict[str, Any]:
     if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
         raise VqzooError(f"{path} holds a {type(value).__name__}, not a mapping by name")
     return dict(value)
+
+
+def refuse_detector(path: Path, names: Iterable[str]) -> None:
+    """Refuse torchvision's Mask R-CNN, which both papers on codes of ResNets publish as well.
+
+    Raises:
+        VqzooError: a name is one of its heads.
+    """
+    if any(name.startswith(_HEADS) for name in names):
+        raise VqzooError(
+            f"{path} is a detector of torchvision (Mask R-CNN), and timm has no such network: "
+            "classifiers alone are imported"
+        )
 
 
 def _reason(error: Exception) -> str:

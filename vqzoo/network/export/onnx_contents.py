@@ -4,7 +4,8 @@ The metadata `vqzoo.network` is JSON, deflated (zlib) and in base64. `codes` has
 the method, shape, facts, children and parts of each code: of integers the cardinality and their
 planes (see `vqzoo.numerics.decoding.planes`), of floats the storage dtype and the exponent.
 `tensors` has the initializer of each other tensor. Values stand in JSON themselves where folding
-constants has left no initializer with them.
+constants has left no initializer with them. `counters` has those of batch norms in the state dict's
+order, or one number if all are equal; it is missing if all are 0.
 """
 
 import base64
@@ -65,7 +66,7 @@ def network_contents(
     """
     find = _Initializers(graph, most)
     try:
-        content = {
+        content: dict[str, Any] = {
             "codes": {key: _code(code, find) for key, code in codes.items()},
             "tensors": {
                 key: find.floats(tensor)
@@ -75,6 +76,9 @@ def network_contents(
         }
     except _NoInitializer:
         return None
+    counters = [int(state[key]) for key in state if key.rpartition(".")[2] == _COUNTERS]
+    if any(counters):
+        content["counters"] = counters[0] if len({*counters}) == 1 else counters
     plain = json.dumps(content, separators=(",", ":")).encode()
     return Contents(base64.b64encode(zlib.compress(plain, 9)).decode(), frozenset(find.mentioned))
 

@@ -26,6 +26,7 @@ from vqzoo.numerics.decoding.table_sums import (
     add_one,
     add_one_by_bytes,
 )
+from vqzoo.numerics.kernels.products.aligned import aligned_zeros
 from vqzoo.numerics.kernels.products.byte_tables import HAS_BYTE_TABLES
 from vqzoo.numerics.kernels.products.octets import OCTET
 from vqzoo.numerics.threads import run_tasks
@@ -121,7 +122,7 @@ def _by_tables(x: Floats, codes: NDArray[Any], centroids: Floats, sizes: _Sizes)
     count, m, k = len(x), sizes.m, sizes.k
     lanes = 1 if count == 1 else _TOGETHER
     # An input is a column, so that a centroid meets all of them at once.
-    columns = np.zeros((x.shape[1], lanes), np.float32)
+    columns = aligned_zeros(x.shape[1] * lanes).reshape(-1, lanes)
     columns[:, :count] = x.T
     by_words = codes.dtype == np.uint8 and m % 8 == 0 and _LITTLE_ENDIAN
     by_bytes = HAS_BYTE_TABLES and codes.dtype == np.uint8
@@ -133,7 +134,7 @@ def _by_tables(x: Floats, codes: NDArray[Any], centroids: Floats, sizes: _Sizes)
     book = (*books, sizes.width, sizes.entries)
 
     def work(start: int) -> Floats:
-        sums = np.zeros(m * lanes, np.float32)
+        sums = aligned_zeros(m * lanes)
         span = (sizes.blocks, sizes.lines, m, start, min(start + width, sizes.lines))
         if lanes > 1:
             add_octets_of(columns.reshape(-1), codes, words, book, span, sums)

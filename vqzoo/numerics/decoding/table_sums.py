@@ -11,6 +11,7 @@ from vqzoo.numerics.compiled import compiled
 from vqzoo.numerics.decoding.row_products import AHEAD
 from vqzoo.numerics.kernels.codegen import prefetch
 from vqzoo.numerics.kernels.lines import LINE, add_lines, code_at, load_line, store_line
+from vqzoo.numerics.kernels.products.aligned import aligned_zeros
 from vqzoo.numerics.kernels.products.byte_tables import (
     CODES,
     first_quarter,
@@ -29,6 +30,7 @@ from vqzoo.numerics.kernels.products.octets import (
     spread_octet,
     store_octet,
 )
+from vqzoo.numerics.kernels.products.quads import QUAD, multiply_quads, spread_quad
 
 ENTRIES = 256  # of a table of codes of at most 8 bits
 GROUP = 4  # lines whose tables are in the nearest cache together
@@ -46,7 +48,7 @@ def add_one(x, codes, words, book, span, sums):  # type: ignore[no-untyped-def]
             shared.
     """
     entries, (_, _, m, start, stop) = book[6], span
-    table, part = np.zeros(GROUP * entries, np.float32), np.zeros(ENTRIES, np.float32)
+    table, part = aligned_zeros(GROUP * entries), aligned_zeros(ENTRIES)
     for line in range(start, stop, GROUP):
         together = min(GROUP, stop - line)
         for place in range(together):
@@ -65,8 +67,8 @@ def add_one_by_bytes(x, codes, book, span, sums):  # type: ignore[no-untyped-def
     centroids, shared, _, k, d, width, _ = book
     size = 0 if shared or width < 8 else k * d
     whole = m // CODES * CODES
-    table, part = np.zeros(ENTRIES, np.float32), np.zeros(ENTRIES, np.float32)
-    planes = np.zeros(4 * ENTRIES, np.uint8)
+    table, part = aligned_zeros(ENTRIES), aligned_zeros(ENTRIES)
+    planes = aligned_zeros(ENTRIES).view(np.uint8)
     for line in range(start, stop):
         _fill_line(x, line, book, span, part, table, 0)
         bits, at = table.view(np.uint32), line * m
@@ -128,16 +130,12 @@ def _fill_table(x, at, d, centroids, book, k, table, to):  # type: ignore[no-unt
 @compiled(fastmath=True)
 def _fill_table_by_rows(x, at, d, centroids, book, k, table, to):  # type: ignore[no-untyped-def]
     """The same with centroids as they are stored, (k, d)."""
-    if d == 4:  # a number that the compiler knows makes this several times as fast
-        a, b = x[np.uint64(at)], x[np.uint64(at + 1)]
-        e, f = x[np.uint64(at + 2)], x[np.uint64(at + 3)]
-        for c in range(np.uint64(k)):
-            i = np.uint64(book) + np.uint64(4) * c
-            low = a * centroids[i] + b * centroids[i + np.uint64(1)]
-            high = e * centroids[i + np.uint64(2)] + f * centroids[i + np.uint64(3)]
-            table[np.uint64(to) + c] = low + high
-        return
-    for c in range(k):
+    whole = k // LINE * LINE if d == QUAD else 0
+    if whole:
+        quad = spread_quad(x, at)
+        for c in range(0, whole, LINE):
+            store_line(multiply_quads(centroids, book + c * QUAD, quad), table, to + c)
+    for c in range(whole, k):
         total = np.float32(0)
         for dim in range(d):
             total += x[np.uint64(at + dim)] * centroids[np.uint64(book + c * d + dim)]
@@ -197,8 +195,7 @@ def _add_four(words, at, stride, table, sums):  # type: ignore[no-untyped-def]
 def add_octets_of(x, codes, words, book, span, sums):  # type: ignore[no-untyped-def]
     """`add_one` of eight inputs: x (n, 8), sums (m, 8), centroids (k, d) always."""
     entries, (_, _, m, start, stop) = book[6], span
-    table = np.zeros(GROUP * entries * OCTET, np.float32)
-    part = np.zeros(ENTRIES * OCTET, np.float32)
+    table, part = aligned_zeros(GROUP * entries * OCTET), aligned_zeros(ENTRIES * OCTET)
     for line in range(start, stop, GROUP):
         together = min(GROUP, stop - line)
         for place in range(together):

@@ -6,7 +6,7 @@ LLVM makes one instruction of a look-up in a table of 16 floats where the proces
 
 from typing import Any
 
-from llvmlite import ir  # type: ignore[import-untyped]
+from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model

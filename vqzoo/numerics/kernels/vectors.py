@@ -7,7 +7,7 @@ is `LANES` wide, several hardware registers, which LLVM splits it into.
 
 from typing import Any
 
-from llvmlite import ir  # type: ignore[import-untyped]
+from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model

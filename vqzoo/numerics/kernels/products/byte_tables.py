@@ -8,7 +8,7 @@ Four such tables hold floats. Three hold their upper bytes; with zeros for the f
 from typing import Any
 
 import numpy as np
-from llvmlite import ir  # type: ignore[import-untyped]
+from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model

@@ -1,0 +1,99 @@
+"""Kernels that numba has stored are loaded without its means of compiling, and compute the same."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from vqzoo.numerics.stored_kernels import can_load_alone
+
+KERNELS = """
+import json, sys
+import numpy as np
+from vqzoo.numerics.compiled import compiled
+
+@compiled()
+def squares(values):
+    result = np.empty(len(values))  # numba's runtime allocates it
+    for i in range(len(values)):
+        result[i] = values[i] ** 2
+    return result
+
+@compiled()
+def square(values, i):
+    if i >= len(values):
+        raise IndexError("beyond the end")
+    return squares(values)[i]
+"""
+
+CALLS = """
+from kernels import *
+
+values = np.arange(5.0)
+results = [squares(values).tolist(), float(square(values, 4))]
+try:
+    square(values, 5)
+except IndexError as error:
+    results.append(str(error))
+"""
+
+ANOTHER_KERNEL = """
+@compiled()
+def sum_of_squares(values):
+    return squares(values).sum() + square(values, 1)
+
+results.append(sum_of_squares(values))
+"""
+
+PRINTED = """
+hits = [sum(kernel.stats.cache_hits.values()) for kernel in (squares, square)]
+prepared = "numba.misc.cffiimpl" in sys.modules
+print(json.dumps({"results": results, "hits": hits, "prepared": prepared}))
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with two kernels, none of them stored yet."""
+    (tmp_path / "kernels.py").write_text(KERNELS)
+    return tmp_path
+
+
+def run(folder: Path, script: str) -> dict:
+    """What a new process prints that shares its stored kernels with those before it."""
+    (folder / "script.py").write_text(script + PRINTED)
+    output = subprocess.run(
+        [sys.executable, str(folder / "script.py")],
+        env={**os.environ, "NUMBA_CACHE_DIR": str(folder / "stored")},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return json.loads(output.stdout)
+
+
+def test_stored_kernels_need_no_compiler(folder: Path) -> None:
+    first = run(folder, CALLS)
+    second = run(folder, CALLS)
+
+    assert first["results"] == [[0, 1, 4, 9, 16], 16, "beyond the end"]
+    assert first["hits"] == [0, 0]
+    assert first["prepared"]
+    assert second["results"] == first["results"]
+    assert second["hits"] == [1, 1]
+    if not can_load_alone():
+        pytest.skip("this version of numba loads stored kernels in its own way")
+    assert not second["prepared"]
+
+
+def test_new_kernels_call_stored_ones(folder: Path) -> None:
+    run(folder, CALLS)
+
+    both = run(folder, CALLS + ANOTHER_KERNEL)
+
+    assert both["results"][-1] == 31
+    assert both["hits"] == [1, 1]
+    assert both["prepared"]
