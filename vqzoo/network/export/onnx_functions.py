@@ -5,13 +5,15 @@ file once, in standard operators, and each layer calls it.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, count
 from typing import Any
 
 DOMAIN = "vqzoo"
 _LEAST = 3  # operators that a function is worth
+_CALL, _BODY = 30, 80  # bytes that a call and a function take, names and operators apart
 _EMBEDDED = 64  # bytes of a constant that stands in a function, and is no input of it
 _SHARE = 0.03  # of the file, that functions must save: not all tools read them
 
@@ -51,14 +53,9 @@ def share_decoding(model: Any, names: Mapping[str, str], kept: Iterable[str]) ->
     shared.CopyFrom(model)
     graph = shared.graph
     constants = {tensor.name: tensor for tensor in graph.initializer}
-    groups: dict[tuple[Any, ...], list[_Cone]] = {}
-    for cone in _cones(graph):
-        groups.setdefault(cone.shape, []).append(cone)
     calls: dict[int, Any] = {}
     gone: set[int] = set()
-    for cones in groups.values():
-        if len(cones) < 2 or len(cones[0].nodes) < _LEAST:
-            continue
+    for cones in _equal_cones(graph):
         embedded = _equal_constants(cones, constants, set(kept))
         name = _name(cones[0], names, {function.name for function in shared.functions})
         function = _function(name, graph, cones[0], embedded, shared)
@@ -83,9 +80,42 @@ def share_decoding(model: Any, names: Mapping[str, str], kept: Iterable[str]) ->
     return shared if saved > _SHARE * model.ByteSize() else model
 
 
-def _cones(graph: Any) -> list[_Cone]:
-    """Those of all weights; an operator whose result several of them use is in none."""
-    made: dict[str, int] = {}  # what follows from initializers -> the node that computes it
+def _equal_cones(graph: Any) -> Iterator[list[_Cone]]:
+    """Yield cones that do the same, and that a function makes shorter.
+
+    Where a whole weight is decoded as no other, parts of its cone may be equal to others'. From the
+    largest cone on, one without an equal leaves its root to the graph, and what the root reads
+    begins cones of its own.
+    """
+    made, roots = _constant_nodes(graph)
+    owners = _owners(graph, made, roots)
+    done: set[int] = set()  # roots that are in functions, or have no equal
+    while True:
+        sizes = Counter(owner for owner in owners.values() if owner not in done)
+        largest = max(sizes.values(), default=0)
+        if largest < _LEAST:
+            return
+        equal: dict[tuple[Any, ...], list[_Cone]] = {}
+        for root in [root for root in roots if sizes[root] == largest]:
+            owned = {name: at for name, at in made.items() if owners.get(at) == root}
+            cone = _described(root, graph, owned)
+            equal.setdefault(cone.shape, []).append(cone)
+        before = len(roots)
+        for cones in equal.values():
+            done |= {cone.root for cone in cones}
+            if _saved(cones, graph) > 0:
+                yield cones
+                continue
+            read = (name for cone in cones for name in graph.node[cone.root].input)
+            roots |= dict.fromkeys(made[name] for name in read if name in made)
+        if len(roots) > before:
+            owners = _owners(graph, made, roots)
+
+
+def _constant_nodes(graph: Any) -> tuple[dict[str, int], dict[int, None]]:
+    """What follows from initializers alone, with the place of the node that computes it; and the
+    places of those nodes whose results others read."""
+    made: dict[str, int] = {}
     initializers = {tensor.name for tensor in graph.initializer}
     roots: dict[int, None] = {}
     for place, node in enumerate(graph.node):
@@ -94,24 +124,46 @@ def _cones(graph: Any) -> list[_Cone]:
             made |= dict.fromkeys(node.output, place)
         else:
             roots |= dict.fromkeys(made[name] for name in node.input if name in made)
-    owners: dict[int, set[int]] = {}
-    for root in roots:
-        waiting = [root]
-        while waiting:
-            place = waiting.pop()
-            if root not in owners.setdefault(place, set()):
+    return made, roots
+
+
+def _owners(graph: Any, made: Mapping[str, int], roots: dict[int, None]) -> dict[int, int]:
+    """The root that each constant node serves. What several roots need becomes a root."""
+    while True:
+        owners: dict[int, set[int]] = {}
+        for root in roots:
+            waiting = [root]
+            while waiting:
+                place = waiting.pop()
+                if root in owners.setdefault(place, set()):
+                    continue
                 owners[place].add(root)
-                waiting += [made[name] for name in graph.node[place].input if name in made]
-    owned = {name: place for name, place in made.items() if len(owners.get(place, ())) == 1}
-    cones = [_Cone(root) for root in roots if len(owners[root]) == 1]
-    for cone in cones:
-        _describe(cone, graph, owned)
-    return cones
+                reads = (made[name] for name in graph.node[place].input if name in made)
+                waiting += [other for other in reads if other not in roots]
+        shared = {
+            other: None
+            for place, serves in owners.items()
+            for name in graph.node[place].input
+            if (other := made.get(name, place)) not in roots
+            and len(owners[other]) > 1
+            and owners[other] != serves
+        }
+        if not shared:
+            return {place: min(serves) for place, serves in owners.items()}
+        roots |= shared
 
 
-def _describe(cone: _Cone, graph: Any, owned: Mapping[str, int]) -> None:
-    """Fill in a cone from its root, in an order that follows from what its operators do."""
-    waiting = [cone.root]
+def _saved(cones: Sequence[_Cone], graph: Any) -> int:
+    """About how many bytes a function saves."""
+    body = sum(graph.node[place].ByteSize() for place in cones[0].nodes)
+    call = _CALL + sum(len(name) + 2 for name in cones[0].inputs)
+    return (len(cones) - 1) * body - len(cones) * call - _BODY
+
+
+def _described(root: int, graph: Any, owned: Mapping[str, int]) -> _Cone:
+    """The cone of a root, in an order that follows from what its operators do."""
+    cone = _Cone(root)
+    waiting = [root]
     done: set[int] = set()
     while waiting:
         place = waiting[-1]
@@ -139,6 +191,7 @@ def _describe(cone: _Cone, graph: Any, owned: Mapping[str, int]) -> None:
         attributes = [entry.SerializeToString(deterministic=True) for entry in node.attribute]
         shape.append((node.domain, node.op_type, *reads, len(node.output), *sorted(attributes)))
     cone.shape = (tuple(shape), len(cone.inputs))
+    return cone
 
 
 def _equal_constants(
@@ -185,6 +238,6 @@ def _function(name: str, graph: Any, cone: _Cone, embedded: Mapping[int, Any], m
         node.output[:] = [names[entry] for entry in node.output]
         body.append(node)
     inputs = [f"i{place}" for place in range(len(cone.inputs)) if place not in embedded]
-    (output,) = graph.node[cone.root].output
+    outputs = [names[entry] for entry in graph.node[cone.root].output]
     imports = [entry for entry in model.opset_import if not entry.domain]
-    return onnx.helper.make_function(DOMAIN, name, inputs, [names[output]], body, imports)
+    return onnx.helper.make_function(DOMAIN, name, inputs, outputs, body, imports)
