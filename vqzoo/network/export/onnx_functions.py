@@ -5,7 +5,6 @@ file once, in standard operators, and each layer calls it.
 """
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, count
@@ -13,17 +12,41 @@ from typing import Any
 
 DOMAIN = "vqzoo"
 _LEAST = 3  # operators that a function is worth
-_CALL, _BODY = 30, 80  # bytes that a call and a function take, names and operators apart
+_CALL, _BODY = 24, 40  # bytes that a call and a function take, names and operators apart
 _EMBEDDED = 64  # bytes of a constant that stands in a function, and is no input of it
 _SHARE = 0.03  # of the file, that functions must save: not all tools read them
 
 
-@dataclass
-class _Cone:
-    """The operators that compute one weight from initializers, and nothing else.
+@dataclass(frozen=True)
+class _Node:
+    """A node of the graph.
 
     Attributes:
-        root: the place of the node that returns the weight.
+        operator: its domain, name, attributes and number of outputs.
+        inputs: names.
+        outputs: names.
+        bytes: that it takes in the file.
+    """
+
+    operator: tuple[Any, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    bytes: int
+
+    @classmethod
+    def of(cls, node: Any) -> "_Node":
+        """A node of an onnx.NodeProto."""
+        attributes = sorted(entry.SerializeToString(deterministic=True) for entry in node.attribute)
+        operator = (node.domain, node.op_type, len(node.output), *attributes)
+        return cls(operator, tuple(node.input), tuple(node.output), node.ByteSize())
+
+
+@dataclass
+class _Cone:
+    """The operators that compute one value from initializers, and serve nothing else.
+
+    Attributes:
+        root: the place of the node that returns the value.
         nodes: places of the nodes, each after those that it reads.
         inputs: names of what they read, in the order in which they read it.
         shape: equal for cones that do the same with other inputs.
@@ -81,53 +104,68 @@ def share_decoding(model: Any, names: Mapping[str, str], kept: Iterable[str]) ->
 
 
 def _equal_cones(graph: Any) -> Iterator[list[_Cone]]:
-    """Yield cones that do the same, and that a function makes shorter.
+    """Yield cones that do the same, those first that a function saves most for.
 
-    Where a whole weight is decoded as no other, parts of its cone may be equal to others'. From the
-    largest cone on, one without an equal leaves its root to the graph, and what the root reads
-    begins cones of its own.
+    A cone is what one value is computed by, and serves nothing else: a weight, or a step to it.
     """
-    made, roots = _constant_nodes(graph)
-    owners = _owners(graph, made, roots)
-    done: set[int] = set()  # roots that are in functions, or have no equal
+    nodes = [_Node.of(node) for node in graph.node]
+    made, roots = _constant_nodes(nodes, {tensor.name for tensor in graph.initializer})
+    if sum(nodes[place].bytes for place in {*made.values()}) < _SHARE * graph.ByteSize():
+        return
+    done: set[int] = set()  # roots of cones that are in functions
     while True:
-        sizes = Counter(owner for owner in owners.values() if owner not in done)
-        largest = max(sizes.values(), default=0)
-        if largest < _LEAST:
-            return
         equal: dict[tuple[Any, ...], list[_Cone]] = {}
-        for root in [root for root in roots if sizes[root] == largest]:
-            owned = {name: at for name, at in made.items() if owners.get(at) == root}
-            cone = _described(root, graph, owned)
+        for cone in _open_cones(nodes, made, roots, done):
             equal.setdefault(cone.shape, []).append(cone)
-        before = len(roots)
-        for cones in equal.values():
-            done |= {cone.root for cone in cones}
-            if _saved(cones, graph) > 0:
-                yield cones
-                continue
-            read = (name for cone in cones for name in graph.node[cone.root].input)
-            roots |= dict.fromkeys(made[name] for name in read if name in made)
-        if len(roots) > before:
-            owners = _owners(graph, made, roots)
+        best = max(equal.values(), key=lambda cones: _saved(cones, nodes), default=[])
+        if not best or _saved(best, nodes) <= 0:
+            return
+        yield best
+        roots |= dict.fromkeys(cone.root for cone in best)
+        done |= {cone.root for cone in best}
 
 
-def _constant_nodes(graph: Any) -> tuple[dict[str, int], dict[int, None]]:
+def _open_cones(
+    nodes: Sequence[_Node], made: Mapping[str, int], roots: dict[int, None], done: set[int]
+) -> Iterator[_Cone]:
+    """All cones of nodes that are in no function yet."""
+    owners = _owners(nodes, made, roots)
+    below: dict[int, set[int]] = {}  # the nodes of the same root that a node needs, and itself
+    readers: dict[int, set[int]] = {}
+    for place in sorted(owners):
+        below[place] = {place}
+        for name in nodes[place].inputs:
+            other = made.get(name)
+            if other is not None and owners[other] == owners[place]:
+                below[place] |= below[other]
+                readers.setdefault(other, set()).add(place)
+    for place, needed in below.items():
+        if owners[place] in done or len(needed) < _LEAST:
+            continue
+        if all(readers[other] <= needed for other in needed - {place}):
+            owned = {name: at for at in needed for name in nodes[at].outputs}
+            yield _described(place, nodes, owned)
+
+
+def _constant_nodes(
+    nodes: Sequence[_Node], initializers: set[str]
+) -> tuple[dict[str, int], dict[int, None]]:
     """What follows from initializers alone, with the place of the node that computes it; and the
     places of those nodes whose results others read."""
     made: dict[str, int] = {}
-    initializers = {tensor.name for tensor in graph.initializer}
     roots: dict[int, None] = {}
-    for place, node in enumerate(graph.node):
-        constant = all(not name or name in initializers or name in made for name in node.input)
-        if constant and node.input:
-            made |= dict.fromkeys(node.output, place)
+    for place, node in enumerate(nodes):
+        constant = all(not name or name in initializers or name in made for name in node.inputs)
+        if constant and node.inputs:
+            made |= dict.fromkeys(node.outputs, place)
         else:
-            roots |= dict.fromkeys(made[name] for name in node.input if name in made)
+            roots |= dict.fromkeys(made[name] for name in node.inputs if name in made)
     return made, roots
 
 
-def _owners(graph: Any, made: Mapping[str, int], roots: dict[int, None]) -> dict[int, int]:
+def _owners(
+    nodes: Sequence[_Node], made: Mapping[str, int], roots: dict[int, None]
+) -> dict[int, int]:
     """The root that each constant node serves. What several roots need becomes a root."""
     while True:
         owners: dict[int, set[int]] = {}
@@ -138,12 +176,12 @@ def _owners(graph: Any, made: Mapping[str, int], roots: dict[int, None]) -> dict
                 if root in owners.setdefault(place, set()):
                     continue
                 owners[place].add(root)
-                reads = (made[name] for name in graph.node[place].input if name in made)
+                reads = (made[name] for name in nodes[place].inputs if name in made)
                 waiting += [other for other in reads if other not in roots]
         shared = {
             other: None
             for place, serves in owners.items()
-            for name in graph.node[place].input
+            for name in nodes[place].inputs
             if (other := made.get(name, place)) not in roots
             and len(owners[other]) > 1
             and owners[other] != serves
@@ -153,21 +191,21 @@ def _owners(graph: Any, made: Mapping[str, int], roots: dict[int, None]) -> dict
         roots |= shared
 
 
-def _saved(cones: Sequence[_Cone], graph: Any) -> int:
+def _saved(cones: Sequence[_Cone], nodes: Sequence[_Node]) -> int:
     """About how many bytes a function saves."""
-    body = sum(graph.node[place].ByteSize() for place in cones[0].nodes)
+    body = sum(nodes[place].bytes for place in cones[0].nodes)
     call = _CALL + sum(len(name) + 2 for name in cones[0].inputs)
     return (len(cones) - 1) * body - len(cones) * call - _BODY
 
 
-def _described(root: int, graph: Any, owned: Mapping[str, int]) -> _Cone:
+def _described(root: int, nodes: Sequence[_Node], owned: Mapping[str, int]) -> _Cone:
     """The cone of a root, in an order that follows from what its operators do."""
     cone = _Cone(root)
     waiting = [root]
     done: set[int] = set()
     while waiting:
         place = waiting[-1]
-        before = [owned[name] for name in graph.node[place].input if name in owned]
+        before = [owned[name] for name in nodes[place].inputs if name in owned]
         if missing := [other for other in before if other not in done]:
             waiting += reversed(missing)
             continue
@@ -178,18 +216,17 @@ def _described(root: int, graph: Any, owned: Mapping[str, int]) -> _Cone:
     numbers: dict[str, int] = {}
     shape: list[Any] = []
     for place in cone.nodes:
-        node = graph.node[place]
-        for name in node.input:
+        node = nodes[place]
+        for name in node.inputs:
             if name and name not in owned and name not in cone.inputs:
                 cone.inputs.append(name)
         reads = [
             numbers[name] if name in owned else ~cone.inputs.index(name) if name else None
-            for name in node.input
+            for name in node.inputs
         ]
-        for name in node.output:
+        for name in node.outputs:
             numbers[name] = len(numbers)
-        attributes = [entry.SerializeToString(deterministic=True) for entry in node.attribute]
-        shape.append((node.domain, node.op_type, *reads, len(node.output), *sorted(attributes)))
+        shape.append((node.operator, *reads))
     cone.shape = (tuple(shape), len(cone.inputs))
     return cone
 
