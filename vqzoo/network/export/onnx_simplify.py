@@ -70,12 +70,12 @@ def store_halves(graph: "onnx_ir.Model") -> None:
         half = stored_half(torch.from_numpy(np.array(values.numpy())))
         if half is None:
             continue
-        stored = onnx_ir.Value(name=f"{name}.half", const_value=onnx_ir.tensor(half.numpy()))
+        stored = onnx_ir.Value(name=name, const_value=onnx_ir.tensor(half.numpy()))
         stored.shape, stored.type = value.shape, onnx_ir.TensorType(onnx_ir.DataType.FLOAT16)
         cast = onnx_ir.node("Cast", [stored], attributes={"to": onnx_ir.DataType.FLOAT})
-        cast.outputs[0].name = f"{name}.single"
+        value.name = cast.outputs[0].name = f"{name}.single"
         onnx_ir.convenience.replace_all_uses_with(value, cast.outputs[0])
-        del graph.graph.initializers[name]
+        del graph.graph.initializers[value.name]
         graph.graph.register_initializer(stored)
         graph.graph.insert_before(first, cast)
 
@@ -99,7 +99,7 @@ def shorten_names(graph: "onnx_ir.Model", keys: Iterable[str]) -> None:
             known.add(short)
     numbered = (name for i in count() if (name := f"c{i}") not in initializers)
     for name, value in list(initializers.items()):
-        if name.removesuffix(".half") not in known:
+        if name not in known:
             value.name = next(numbered)
     numbered = (name for i in count() if (name := f"v{i}") not in initializers)
     for node in graph.graph:
