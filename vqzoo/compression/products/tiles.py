@@ -75,14 +75,16 @@ class Tiles:
         Returns:
             (r, m), of the same dtype, to which W is rounded, too.
         """
-        takes = takes_columns(x) and len(self.spans()) > 1
-        if takes and 0 < len(x) <= FEW_COLUMNS and x.is_contiguous():
+        spans = self.spans()
+        if len(spans) == 1:
+            return F.linear(x, self.decode(*spans[0]).to(x.dtype), bias)
+        if takes_columns(x) and 0 < len(x) <= FEW_COLUMNS and x.is_contiguous():
             rows: Ints = np.arange(x.shape[1])
             columns: Ints = np.arange(len(x)) * x.shape[1]
             products = self.multiply_columns(gathered(x, rows, columns), bias)
             return products.T.contiguous()
         out = x.new_empty(len(x), self.shape[0])
-        for start, stop in self.spans():
+        for start, stop in spans:
             decoded = self.decode(start, stop).to(x.dtype)
             shift = None if bias is None else bias[start:stop]
             out[:, start:stop] = F.linear(x, decoded, shift)
