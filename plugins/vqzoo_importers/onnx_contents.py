@@ -1,7 +1,9 @@
 """The codes of ONNX files that `vqzoo export` wrote: their metadata says which initializers hold
 them."""
 
+import base64
 import math
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
-from vqzoo.errors import VqzooError, invalid_field
+from vqzoo.errors import VqzooError, invalid_field, one_line
 from vqzoo.numerics.decoding.planes import from_planes, plane_widths
 from vqzoo.plugin import Code, Floats, ImportedNetwork, ImportTarget, Indices, MethodCode
 from vqzoo.plugin.limits import MAX_CARDINALITY
@@ -75,8 +77,7 @@ def network_of_contents(
     """
     from onnx import numpy_helper
 
-    if len(text) > _MOST_BYTES:
-        raise VqzooError(f"{path}: its metadata {METADATA} is too long")
+    text = _inflated(path, text)
     try:
         network = _Network.model_validate_json(text)
     except ValidationError as error:
@@ -107,6 +108,29 @@ def _counters(path: Path, counters: int | list[int], target: ImportTarget) -> di
     if len(counts) != len(keys):
         raise VqzooError(f"{path} has {len(counts)} counters of batch norms, not {len(keys)}")
     return {key: torch.tensor(count) for key, count in zip(keys, counts, strict=True)}
+
+
+def _inflated(path: Path, text: str) -> str:
+    """The JSON of the metadata, which earlier files have as it is.
+
+    Raises:
+        VqzooError: it is too long, or no deflated text in base64.
+    """
+    if text.startswith("{"):
+        plain, ended = text.encode(), True
+    else:
+        stream = zlib.decompressobj()
+        try:
+            plain = stream.decompress(base64.b64decode(text, validate=True), _MOST_BYTES)
+            text = plain.decode()
+        except (ValueError, zlib.error) as error:
+            raise VqzooError(
+                f"{path}: its metadata {METADATA} cannot be inflated: {one_line(error)}"
+            ) from None
+        ended = stream.eof
+    if len(plain) > _MOST_BYTES or not ended:
+        raise VqzooError(f"{path}: its metadata {METADATA} is too long or cut off")
+    return text
 
 
 class _Reader:

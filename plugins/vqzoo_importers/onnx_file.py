@@ -9,6 +9,7 @@ from vqzoo.plugin import ImportedNetwork, Importer, ImportTarget
 from vqzoo_importers.graph_network import GraphLayer, GraphNorm, graph_network
 from vqzoo_importers.onnx_constants import Constant, Constants, constants_of
 from vqzoo_importers.onnx_contents import METADATA, network_of_contents
+from vqzoo_importers.onnx_functions import without_functions
 from vqzoo_importers.onnx_products import (
     INTEGER_PRODUCTS,
     Surroundings,
@@ -42,6 +43,7 @@ class Onnx(Importer):
         if METADATA in said:
             return network_of_contents(path, said[METADATA], model, target, limit)
         try:
+            model = without_functions(model)
             constants = constants_of(model, limit)
         except VqzooError as error:
             raise VqzooError(f"{path}: {error}") from None

@@ -74,6 +74,8 @@ def test_an_import_is_measured_and_fine_tuned_like_any_artifact(
     made = vqzoo(*words)
     assert made.exit_code == 0, made.stderr
     assert "small: 3 layers as codes, " in made.stdout
+    inspected = " ".join(vqzoo("inspect", "small").stdout.split())
+    assert "it rebuilds the network that was imported" in inspected
     measured = vqzoo("eval", "small", "--data", "fmnist", "--images", "200", "--json")
     top1 = json.loads(measured.stdout)["top1"]
     assert top1 > 80

@@ -1,7 +1,9 @@
 """`vqzoo import --from onnx`: weights that operators of the graph decode."""
 
+import base64
 import json
 import shutil
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -143,15 +145,100 @@ def test_without_its_metadata_an_export_is_read_by_its_operators(tmp_path: Path)
     assert all(key.endswith("num_batches_tracked") for key in differing)
 
 
+def test_files_of_earlier_versions_say_the_same_in_plain_text(
+    own: tuple[Path, Path], tmp_path: Path
+) -> None:
+    model = onnx.load(own[1])
+    (entry,) = [entry for entry in model.metadata_props if entry.key == METADATA]
+    entry.value = zlib.decompress(base64.b64decode(entry.value)).decode()
+    onnx.save(model, tmp_path / "earlier.onnx")
+    for name, path in (("now", own[1]), ("earlier", tmp_path / "earlier.onnx")):
+        import_file(path, "onnx", "alexnet_mini.fmnist", tmp_path / name)
+    first, second = (tmp_path / name / "vqzoo.safetensors" for name in ("now", "earlier"))
+    assert open_artifact(first.parent).block.bytes == open_artifact(second.parent).block.bytes
+    states = [vqzoo.load(path.parent).state_dict() for path in (first, second)]
+    assert all(torch.equal(states[1][key], tensor) for key, tensor in states[0].items())
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """An artifact of many small layers, and its export, in which they share functions."""
+    vqzoo.register_models()
+    network = timm.create_model("mobilenet_mini.fmnist", pretrained=True)
+    folder = tmp_path_factory.mktemp("functions")
+    rules = {
+        "blocks.*.conv_pw": ("pq", {"d": 2, "k": 16}),
+        "blocks.*.conv_dw": ("km", {"k": 8}),
+        "blocks.*.conv_pwl": ("km", {"k": 8}),
+    }
+    vqzoo.compress(network, rules).save(folder / "small", packing="bits", rest="float16")
+    export(folder / "small", "onnx", folder / "exported")
+    return folder / "small", folder / "exported/model.onnx"
+
+
+@pytest.mark.parametrize("metadata", [True, False])
+def test_functions_are_read(small: tuple[Path, Path], tmp_path: Path, metadata: bool) -> None:
+    model = onnx.load(small[1])
+    assert {function.name for function in model.functions} >= {"km", "pq"}
+    if not metadata:
+        del model.metadata_props[:]
+    onnx.save(model, tmp_path / "model.onnx")
+    import_file(tmp_path / "model.onnx", "onnx", "mobilenet_mini.fmnist", tmp_path / "back")
+    methods = [
+        {key: entry.code.method for key, entry in open_artifact(folder).metadata.layers.items()}
+        for folder in (small[0], tmp_path / "back")
+    ]
+    assert methods[0] == methods[1]
+    states = [vqzoo.load(folder).state_dict() for folder in (small[0], tmp_path / "back")]
+    differing = [
+        key for key, tensor in states[0].items() if not torch.equal(states[1][key], tensor)
+    ]
+    assert all(key.endswith("num_batches_tracked") for key in differing)
+
+
+def calls_another(model: onnx.ModelProto) -> None:
+    first, second = model.functions[:2]
+    first.node[-1].domain, first.node[-1].op_type = second.domain, second.name
+
+
+def many_operators(model: onnx.ModelProto) -> None:
+    (called,) = [entry for entry in model.functions if entry.name == "km"]
+    called.node.extend([called.node[-1]] * 100_000)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [(calls_another, "calls others, not imported"), (many_operators, r"stand for \d+ operators")],
+)
+def test_hostile_functions_are_refused(
+    small: tuple[Path, Path],
+    tmp_path: Path,
+    change: Callable[[onnx.ModelProto], None],
+    message: str,
+) -> None:
+    model = onnx.load(small[1])
+    del model.metadata_props[:]
+    change(model)
+    onnx.save(model, tmp_path / "bad.onnx")
+    with pytest.raises(VqzooError, match=message) as refused:
+        import_file(tmp_path / "bad.onnx", "onnx", "mobilenet_mini.fmnist", tmp_path / "out")
+    assert "\n" not in str(refused.value)
+
+
+def deflated(text: bytes) -> str:
+    return base64.b64encode(zlib.compress(text)).decode()
+
+
 @pytest.mark.parametrize("counters", [None, 7])
 def test_one_number_stands_for_all_counters_of_batch_norms(
     own: tuple[Path, Path], tmp_path: Path, counters: int | None
 ) -> None:
     model = onnx.load(own[1])
     (entry,) = [entry for entry in model.metadata_props if entry.key == METADATA]
-    content = json.loads(entry.value)
+    content = json.loads(zlib.decompress(base64.b64decode(entry.value)))
     content["counters"] = counters
-    entry.value = json.dumps({key: value for key, value in content.items() if value is not None})
+    kept = {key: value for key, value in content.items() if value is not None}
+    entry.value = deflated(json.dumps(kept).encode())
     onnx.save(model, tmp_path / "other.onnx")
     import_file(tmp_path / "other.onnx", "onnx", "alexnet_mini.fmnist", tmp_path / "back")
     state = vqzoo.load(tmp_path / "back").state_dict()
@@ -211,13 +298,35 @@ def test_metadata_that_does_not_fit_is_refused(
     change, message = BAD_METADATA[case]
     model = onnx.load(own[1])
     (entry,) = [entry for entry in model.metadata_props if entry.key == METADATA]
-    content = json.loads(entry.value)
+    content = json.loads(zlib.decompress(base64.b64decode(entry.value)))
     change(content)
-    entry.value = json.dumps(content)
+    entry.value = deflated(json.dumps(content).encode())
     onnx.save(model, tmp_path / "bad.onnx")
     with pytest.raises(VqzooError, match=message) as refused:
         import_file(tmp_path / "bad.onnx", "onnx", "alexnet_mini.fmnist", tmp_path / "out")
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("not in base64", "cannot be inflated"),
+        (base64.b64encode(b"not deflated").decode(), "cannot be inflated"),
+        (deflated(b"{}")[:-8], "too long or cut off"),
+        (deflated(b" " * ((64 << 20) + 1)), "too long or cut off"),
+        (deflated(b"\xff"), "cannot be inflated"),
+    ],
+    ids=["no base64", "not deflated", "cut off", "too long", "no text"],
+)
+def test_metadata_that_cannot_be_inflated_is_refused(
+    own: tuple[Path, Path], tmp_path: Path, text: str, message: str
+) -> None:
+    model = onnx.load(own[1])
+    (entry,) = [entry for entry in model.metadata_props if entry.key == METADATA]
+    entry.value = text
+    onnx.save(model, tmp_path / "bad.onnx")
+    with pytest.raises(VqzooError, match=message):
+        import_file(tmp_path / "bad.onnx", "onnx", "alexnet_mini.fmnist", tmp_path / "out")
 
 
 class Listener(SilentWatcher):

@@ -110,9 +110,41 @@ def test_an_artifact_of_a_plugin_file_is_exported_with_the_file(tmp_path: Path) 
     assert (done.exit_code, "--plugin" in done.stderr) == (1, True)
     done = CliRunner().invoke(app, [*words, "--plugin", str(plugin)])
     assert done.exit_code == 0, done.stderr
+    exported = export(tmp_path / "a", "dense", tmp_path / "dense", plugins=[plugin])
+    assert exported.weights == "dense"
     run = torch.export.load(tmp_path / "o/model.pt2").module()
     images = torch.randn(2, 3, 160, 160)
     torch.testing.assert_close(run(images), vqzoo.load(tmp_path / "a", plugins=[plugin])(images))
+
+
+def test_a_folder_that_cannot_be_made_is_named_as_the_user_wrote_it(
+    made: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    out = str(tmp_path / "file/out")
+    for words in (
+        ["export", str(made), "--to", "dense", "--out", out],
+        ["run", "test_resnet", "--weights", "random", "-m", "km", "--out", out],
+    ):
+        done = CliRunner().invoke(app, words)
+        assert done.exit_code == 2
+        assert f"{out} cannot be made" in done.stderr
+        assert "partial" not in done.stderr
+        assert "lock" not in done.stderr
+
+
+def test_an_interrupted_export_says_so_and_leaves_nothing(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(formats, "build_with_codes", interrupt)
+    words = ["export", str(made), "--to", "dense", "--out", str(tmp_path / "o")]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 130
+    assert done.stderr.splitlines()[-1] == "error: interrupted"
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_new_folder_is_there_whole_or_not_at_all(

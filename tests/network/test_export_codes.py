@@ -80,6 +80,65 @@ def test_onnx_with_codes_holds_standard_operators_and_no_dense_weight(onnx_file:
     assert (batch.dim_param != "", classes.dim_value) == (True, 10)
 
 
+@pytest.fixture(scope="module")
+def small_layers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an artifact of many small layers, and of its export."""
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    vqzoo.register_models()
+    torch.manual_seed(0)
+    model = timm.create_model("mobilenet_mini.fmnist", pretrained=True).eval()
+    folder = tmp_path_factory.mktemp("small_layers")
+    vqzoo.compress(model, "pq", layers="all").save(folder / "a", packing="bits", rest="float16")
+    export(folder / "a", "onnx", folder / "onnx")
+    return folder
+
+
+def test_many_small_layers_share_functions_of_standard_operators(small_layers: Path) -> None:
+    import onnx
+
+    path = small_layers / "onnx/model.onnx"
+    assert path.stat().st_size <= 1.03 * (small_layers / "a/vqzoo.safetensors").stat().st_size
+    model = onnx.load(path)
+    names = {function.name for function in model.functions}
+    called = [node.op_type for node in model.graph.node if node.domain]
+    assert {"pq"} <= set(called) == names
+    assert len(called) > 4 * len(names)
+    assert {node.domain for function in model.functions for node in function.node} == {""}
+    inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
+    batch, classes = inferred.graph.output[0].type.tensor_type.shape.dim
+    assert (batch.dim_param != "", classes.dim_value) == (True, 10)
+
+
+def test_functions_compute_what_stood_in_their_places(small_layers: Path) -> None:
+    import onnx
+    import onnxruntime
+    from onnx import inliner
+
+    model = onnx.load(small_layers / "onnx/model.onnx")
+    inlined = inliner.inline_local_functions(model)
+    answers = [
+        onnxruntime.InferenceSession(one.SerializeToString()).run(None, {"images": IMAGES.numpy()})
+        for one in (model, inlined)
+    ]
+    np.testing.assert_array_equal(*[answer[0] for answer in answers])
+    expected = vqzoo.load(small_layers / "a")(IMAGES)
+    torch.testing.assert_close(torch.from_numpy(answers[0][0]), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_onnxruntime_folds_functions_at_load(small_layers: Path, tmp_path: Path) -> None:
+    import onnx
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.optimized_model_filepath = str(tmp_path / "loaded.onnx")
+    onnxruntime.InferenceSession(small_layers / "onnx/model.onnx", options)
+    loaded = onnx.load(tmp_path / "loaded.onnx")
+    assert not loaded.functions
+    assert not {"pq", "Cast"} & {node.op_type for node in loaded.graph.node}
+
+
 def test_trellises_of_many_layers_share_their_constants(tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx")
     vqzoo.register_models()

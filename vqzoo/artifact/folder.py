@@ -69,6 +69,21 @@ def check_new_folder(target: Path) -> None:
 
 
 @contextmanager
+def naming_target(target: Path) -> Iterator[None]:
+    """Name the folder that the user asked for where files beside it cannot be made in the block.
+
+    Raises:
+        UsageError: an OSError ended the block.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(
+            f"{target} cannot be made ({error.strerror or error}): choose another --out"
+        ) from None
+
+
+@contextmanager
 def new_folder(target: Path) -> Iterator[Path]:
     """Yield a folder beside `target` to write into; it becomes `target` at the end of the block.
 
@@ -77,12 +92,13 @@ def new_folder(target: Path) -> Iterator[Path]:
     one by one, and a failure in between leaves those already moved.
 
     Raises:
-        UsageError: `target` is taken.
+        UsageError: `target` is taken, or cannot be made.
     """
     check_new_folder(target)
     whole, partial = target.resolve(), partial_folder(target)
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    with naming_target(target):
+        partial.mkdir(parents=True)
     try:
         yield partial
         if whole.exists():

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from vqzoo.artifact.folder import naming_target
 from vqzoo.errors import VqzooError
 
 
@@ -20,10 +21,13 @@ def folder_lock(target: Path) -> Iterator[None]:
     that a killed run left behind blocks nobody.
 
     Raises:
+        UsageError: the folder's parent cannot be made or written to.
         VqzooError: another process holds the lock; the message names its process and host.
     """
     path = _lock_file(target)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with naming_target(target):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
     lock = FileLock(path)
     try:
         lock.acquire(blocking=False)

@@ -23,7 +23,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _PIPED_WIDTH = 120
-INTERRUPTED = "interrupted; run the same command again to resume"
+_INTERRUPTED = "interrupted"
+_RESUMES = "interrupted; run the same command again to resume"
 
 
 def replace_what_cannot_be_encoded() -> None:
@@ -70,7 +71,15 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
     The exit code is 2 where the request makes no sense, 1 where the run failed, 130 after Ctrl-C,
     143 after SIGTERM.
     """
+    return _reporting(function, _INTERRUPTED)
 
+
+def resumable_command(function: Callable[P, R]) -> Callable[P, R]:
+    """`command` of what goes on where it was interrupted if it is run again, and says so."""
+    return _reporting(function, _RESUMES)
+
+
+def _reporting(function: Callable[P, R], interrupted: str) -> Callable[P, R]:
     @functools.wraps(flowing(function))
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
@@ -88,9 +97,9 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
             file = f" {error.filename}" if error.filename else ""
             raise _failed(f"{error.strerror or error}:{file}".rstrip(":"), 1) from None
         except _Terminated:
-            raise _failed(INTERRUPTED, 128 + signal.SIGTERM) from None
+            raise _failed(interrupted, 128 + signal.SIGTERM) from None
         except KeyboardInterrupt:
-            raise _failed(INTERRUPTED, 128 + signal.SIGINT) from None
+            raise _failed(interrupted, 128 + signal.SIGINT) from None
 
     return wrapped
 
@@ -101,7 +110,7 @@ class _Terminated(KeyboardInterrupt):
 
 @contextmanager
 def _termination_interrupts() -> Iterator[None]:
-    """Let SIGTERM end the block as Ctrl-C does, so that it cleans up and says how to resume."""
+    """Let SIGTERM end the block as Ctrl-C does, so that it cleans up."""
     if threading.current_thread() is not threading.main_thread():  # only it may set handlers
         yield
         return

@@ -11,7 +11,7 @@ from vqzoo.cli.commands.evaluate import Task
 from vqzoo.cli.commands.page.written import write_page_of
 from vqzoo.cli.declared import takes
 from vqzoo.cli.options import ExecutorName, OnlyJson, Threads, need_epochs, need_folder
-from vqzoo.cli.terminal import command, print_text, stderr, stdout
+from vqzoo.cli.terminal import print_text, resumable_command, stderr, stdout
 from vqzoo.errors import UsageError
 from vqzoo.runs.recipe import Recipe, split_selectors
 
@@ -38,7 +38,7 @@ _COMMON = (
 )
 
 
-@command
+@resumable_command
 @takes(Recipe, only=_COMMON, last=True)
 def compare(
     fields: dict[str, Any],

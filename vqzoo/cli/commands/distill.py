@@ -7,11 +7,11 @@ import typer
 
 from vqzoo.cli.declared import takes
 from vqzoo.cli.options import Force, OnlyRecord, Threads
-from vqzoo.cli.terminal import command, stderr, stdout
+from vqzoo.cli.terminal import resumable_command, stderr, stdout
 from vqzoo.runs.distill.request import DistillRequest, make_distill_request
 
 
-@command
+@resumable_command
 @takes(DistillRequest, last=True)
 def distill(
     fields: dict[str, Any],

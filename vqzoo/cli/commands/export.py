@@ -72,11 +72,10 @@ def export(
     """
     from vqzoo.cli.progress import TerminalWatcher
     from vqzoo.network.export import export as export_artifact
-    from vqzoo.plugin.files import plugin_files
     from vqzoo.report.formatting import megabytes
 
     folder = out or Path(f"{Path(artifact).name.replace('@', '-')}-{to}")
-    with plugin_files(plugin or []), TerminalWatcher(stderr()) as watcher:
+    with TerminalWatcher(stderr()) as watcher:
         exported = export_artifact(
             artifact,
             to,
@@ -84,6 +83,7 @@ def export(
             weights=weights,  # type: ignore[arg-type]  # `export` checks it
             tables=tables,  # type: ignore[arg-type]  # it checks this, too
             inputs=inputs,  # type: ignore[arg-type]  # and this
+            plugins=plugin or (),
             watcher=watcher,
         )
     if as_json:

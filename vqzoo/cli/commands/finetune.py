@@ -7,11 +7,11 @@ import typer
 
 from vqzoo.cli.declared import takes
 from vqzoo.cli.options import Force, OnlyRecord, Threads
-from vqzoo.cli.terminal import command, stderr, stdout
+from vqzoo.cli.terminal import resumable_command, stderr, stdout
 from vqzoo.runs.finetune_request import FinetuneRequest, make_finetune_request
 
 
-@command
+@resumable_command
 @takes(FinetuneRequest)
 def finetune(
     fields: dict[str, Any],

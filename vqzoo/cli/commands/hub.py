@@ -6,10 +6,10 @@ from typing import Annotated
 import typer
 
 from vqzoo.cli.options import OnlyJson
-from vqzoo.cli.terminal import command, printable, stdout
+from vqzoo.cli.terminal import command, printable, resumable_command, stdout
 
 
-@command
+@resumable_command
 def push(
     artifact: Annotated[
         Path, typer.Argument(metavar="DIR", help="An artifact's folder.", show_default=False)

@@ -71,8 +71,11 @@ def _proof_text(opened: "Artifact") -> str:
     outputs = f"outputs differ by at most {proof.difference:.1g} of the largest"
     if not proof.difference:
         outputs = "their outputs are equal"
+    from vqzoo.artifact.schema import IMPORTED
+
+    origin = "imported" if opened.block.weights.startswith(IMPORTED) else "compressed"
     return (
-        "Proven when it was written: it rebuilds the network that was compressed. Both ran on "
+        f"Proven when it was written: it rebuilds the network that was {origin}. Both ran on "
         f"{count} random images of {'×'.join(map(str, size))}; {outputs}."
     )
 

@@ -10,12 +10,12 @@ import typer
 
 from vqzoo.cli.declared import takes
 from vqzoo.cli.options import Force, LayerExecutor, OnlyRecord, Threads, need_epochs, need_folder
-from vqzoo.cli.terminal import command, printable, stderr, stdout
+from vqzoo.cli.terminal import printable, resumable_command, stderr, stdout
 from vqzoo.errors import UsageError
 from vqzoo.runs.recipe import Recipe, make_recipe, read_recipe
 
 
-@command
+@resumable_command
 @takes(Recipe)
 def run(
     fields: dict[str, Any],

@@ -8,7 +8,7 @@ import typer
 
 from vqzoo.cli.commands.page.written import write_page_of
 from vqzoo.cli.options import ExecutorName, Threads, need_folder
-from vqzoo.cli.terminal import command, print_text, printable, stderr, stdout
+from vqzoo.cli.terminal import print_text, printable, resumable_command, stderr, stdout
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -31,7 +31,7 @@ def zoo() -> None:
 
 
 @app.command("build")
-@command
+@resumable_command
 def build(
     names: Annotated[
         list[str] | None,

@@ -2,7 +2,7 @@
 
 import copy
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,6 +22,7 @@ from vqzoo.network.export.pte import write as pte
 from vqzoo.network.export.record import Exported, Tables, Weights, Written
 from vqzoo.network.export.web import folder as web
 from vqzoo.network.load import verified_artifact
+from vqzoo.plugin.files import plugin_files
 from vqzoo.plugin.manager import installed_plugins
 from vqzoo.progress import SilentWatcher, Watcher
 
@@ -88,6 +89,7 @@ def export(
     weights: Weights | None = None,
     tables: Tables | None = None,
     inputs: Inputs | None = None,
+    plugins: Sequence[str | Path] = (),
     watcher: Watcher | None = None,
 ) -> Exported:
     """Write an artifact's network for another tool, and compare it with the artifact.
@@ -110,13 +112,15 @@ def export(
             halves them, and rounds them to 1/127 of the largest entry.
         inputs: of layers with packed weights, float32 by default. "int8" rounds them to 8
             bits, a scale for each block, which is faster.
+        plugins: the plugin files that the artifact was compressed with.
         watcher: progress callbacks.
 
     Returns:
         What was written.
 
     Raises:
-        UsageError: `out` is not empty, packages are missing, or the format has no such weights.
+        UsageError: `out` is not empty or cannot be made, packages or plugin files are missing, or
+            the format has no such weights.
         ArtifactError: the artifact is damaged.
         VqzooError: torch cannot export the network, or what was written computes something else
             than the artifact, by more than 1/1000 of the largest logit.
@@ -141,18 +145,19 @@ def export(
     check_new_folder(target)
     watcher = watcher or SilentWatcher()
     artifact, _ = verified_artifact(source)
-    plugins = installed_plugins()
-    with watcher.phase("decoding the artifact"):
-        model, codes = build_with_codes(artifact, plugins)
-        decoded = copy.deepcopy(model)
-        if stored != "dense":
-            decode_in_graph(model, codes, plugins)
-    with watcher.phase(f"exporting to {to}"), new_folder(target) as partial:
-        write_text(partial / CONFIG_FILE, json.dumps(artifact.config, indent=2) + "\n")
-        choice: dict[str, str] = {"tables": tables} if tables is not None else {}
-        if stored == "packed":
-            choice["inputs"] = inputs or "float32"
-        written = chosen.write(model, decoded, partial, **choice)
+    choice: dict[str, str] = {"tables": tables} if tables is not None else {}
+    if stored == "packed":
+        choice["inputs"] = inputs or "float32"
+    with plugin_files(plugins):
+        installed = installed_plugins()
+        with watcher.phase("decoding the artifact"):
+            model, codes = build_with_codes(artifact, installed)
+            decoded = copy.deepcopy(model)
+            if stored != "dense":
+                decode_in_graph(model, codes, installed)
+        with watcher.phase(f"exporting to {to}"), new_folder(target) as partial:
+            write_text(partial / CONFIG_FILE, json.dumps(artifact.config, indent=2) + "\n")
+            written = chosen.write(model, decoded, partial, **choice)
     return Exported(
         format=to,
         weights=stored,

@@ -1,15 +1,18 @@
 """What an ONNX file with codes says of its initializers, so that `vqzoo import` gets codes back.
 
-The metadata `vqzoo.network` is JSON. `codes` has, by state dict key, the method, shape, facts,
-children and parts of each code: of integers the cardinality and their planes (see
-`vqzoo.numerics.decoding.planes`), of floats the storage dtype and the exponent. `tensors` has the
-initializer of each other tensor. Values stand in JSON themselves where folding constants has left
-no initializer with them. `counters` has those of batch norms in the state dict's order, or one
-number if all are equal; it is missing if all are 0.
+The metadata `vqzoo.network` is JSON, deflated (zlib) and in base64. `codes` has, by state dict key,
+the method, shape, facts, children and parts of each code: of integers the cardinality and their
+planes (see `vqzoo.numerics.decoding.planes`), of floats the storage dtype and the exponent.
+`tensors` has the initializer of each other tensor. Values stand in JSON themselves where folding
+constants has left no initializer with them. `counters` has those of batch norms in the state dict's
+order, or one number if all are equal; it is missing if all are 0.
 """
 
+import base64
 import json
+import zlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +30,19 @@ _COUNTERS = "num_batches_tracked"  # of batch norms; eval mode does not read the
 Array = NDArray[Any]
 
 
+@dataclass(frozen=True)
+class Contents:
+    """What a file says of itself.
+
+    Attributes:
+        text: of the metadata.
+        initializers: the names of those that it mentions.
+    """
+
+    text: str
+    initializers: frozenset[str]
+
+
 class _NoInitializer(Exception):
     """A tensor is not among the initializers, and too large to stand in JSON."""
 
@@ -36,8 +52,8 @@ def network_contents(
     codes: Mapping[str, MethodCode],
     state: Mapping[str, Tensor],
     most: int,
-) -> str | None:
-    """The text of the metadata.
+) -> Contents | None:
+    """The metadata.
 
     Args:
         graph: as it is written.
@@ -63,13 +79,19 @@ def network_contents(
     counters = [int(state[key]) for key in state if key.rpartition(".")[2] == _COUNTERS]
     if any(counters):
         content["counters"] = counters[0] if len({*counters}) == 1 else counters
-    return json.dumps(content, separators=(",", ":"))
+    plain = json.dumps(content, separators=(",", ":")).encode()
+    return Contents(base64.b64encode(zlib.compress(plain, 9)).decode(), frozenset(find.mentioned))
 
 
 class _Initializers:
-    """The names of a graph's initializers, by their values."""
+    """The names of a graph's initializers, by their values.
+
+    Attributes:
+        mentioned: the names that have been given.
+    """
 
     def __init__(self, graph: "onnx_ir.Graph", most: int) -> None:
+        self.mentioned: set[str] = set()
         self._most = most
         self._names: dict[bytes, str] = {}
         for name, value in graph.initializers.items():
@@ -88,6 +110,7 @@ class _Initializers:
     def _named(self, values: Array) -> Any:
         name = self._names.get(_content(values))
         if name is not None:
+            self.mentioned.add(name)
             return name
         if values.size > self._most or not np.isfinite(values).all():
             raise _NoInitializer

@@ -36,7 +36,7 @@ def write_openvino(model: nn.Module, dense: nn.Module, folder: Path) -> Written:
     """
     import openvino
 
-    onnx.write_onnx(model, dense, folder)
+    onnx.write_onnx(model, dense, folder, functions=False)  # which OpenVINO does not read
     source = folder / onnx.FILE
     try:
         network = openvino.Core().read_model(source)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vqzoo.cli.commands.page.written import write_page_at, write_page_of
-from vqzoo.cli.terminal import command, print_text, printable, stderr, stdout
+from vqzoo.cli.terminal import print_text, printable, resumable_command, stderr, stdout
 
 if TYPE_CHECKING:
     from vqzoo.execution.cell import Cell
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _LISTED = 50
 
 
-@command
+@resumable_command
 def sweep(
     grid: Annotated[
         Path, typer.Argument(metavar="GRID.yaml", help="The grid.", show_default=False)

@@ -21,14 +21,21 @@ async function load() {
   const plain = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
   const bytes = new Uint8Array(await new Response(plain).arrayBuffer());
   const session = await ort.InferenceSession.create(bytes, { executionProviders: ["wasm"] });
+  // The first run takes longer than all others, and so is none of a picture.
+  const blank = new Float32Array(network.channels * network.crop ** 2);
+  await session.run({ images: imagesOf(blank, network) });
   return { network, session, bytes: packed.byteLength };
+}
+
+/** One image as the network takes it. */
+function imagesOf(values, { channels, crop }) {
+  return new ort.Tensor("float32", values, [1, channels, crop, crop]);
 }
 
 /** The logits of a picture, an array with a number for each class. */
 async function logitsOf(file) {
   const { network, session } = await loaded;
-  const { channels, crop } = network;
-  const images = new ort.Tensor("float32", await prepare(file, network), [1, channels, crop, crop]);
+  const images = imagesOf(await prepare(file, network), network);
   const { logits } = await session.run({ images });
   return Array.from(logits.data);
 }
