@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
 from typing import Literal
 
 import torch
@@ -31,16 +30,17 @@ class Cut:
     d: int
     tail: int
 
-    @cached_property
+    @property
     def widths(self) -> tuple[tuple[int, int], ...]:
         """(number of blocks, sub-vector length) of the whole blocks and of the tail, if any."""
-        return tuple(pair for pair in ((self.blocks, self.d), (1, self.tail)) if pair[0] * pair[1])
+        whole = ((self.blocks, self.d),) if self.blocks * self.d else ()
+        return (*whole, (1, self.tail)) if self.tail else whole
 
-    @cached_property
+    @property
     def suffixes(self) -> tuple[str, ...]:
         """The suffixes of the names of their parts: "" for whole blocks, "_tail" for the tail."""
-        suffixes = (("", self.blocks), ("_tail", self.tail))
-        return tuple(suffix for suffix, present in suffixes if present)
+        whole = ("",) if self.blocks else ()
+        return (*whole, "_tail") if self.tail else whole
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,6 @@ def empty_codes(
     ]
 
 
-@lru_cache(1024)
 def cut(m: int, n: int, d: int, axis: Axis) -> Cut:
     """Cut the columns (or rows) of an m × n matrix into blocks of d."""
     points, length = (m, n) if axis == "columns" else (n, m)
