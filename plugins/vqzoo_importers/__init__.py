@@ -6,6 +6,7 @@ from vqzoo_importers.deep_compression import DeepCompression
 from vqzoo_importers.onnx_file import Onnx
 from vqzoo_importers.state_dicts.kill_the_bits import KillTheBits
 from vqzoo_importers.state_dicts.permute_quantize import PermuteQuantizeFinetune
+from vqzoo_importers.state_dicts.quanto import Quanto
 from vqzoo_importers.state_dicts.torch_quantized import TorchQuantized
 from vqzoo_importers.state_dicts.torchao import TorchAo
 
@@ -23,4 +24,5 @@ def vqzoo_importers() -> list[Importer]:
         CoreMl(),
         TorchQuantized(),
         TorchAo(),
+        Quanto(),
     ]

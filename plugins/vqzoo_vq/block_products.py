@@ -21,7 +21,8 @@ def multiply_blocks(
         x: (r, n) float32.
         shape: of the blocks, of columns.
     """
-    out, start = x.new_zeros(len(x), code.shape[0]), 0
+    out: Tensor | None = None
+    start = 0
     for suffix, (blocks, d) in zip(shape.suffixes, shape.widths, strict=True):
         part, codebooks = code.parts["codes" + suffix], params["codebook" + suffix]
         assert isinstance(part, Indices)
@@ -35,6 +36,6 @@ def multiply_blocks(
         product = multiply_residual(columns, codes, codebooks, width)
         if product is None:
             return None
-        out += product
+        out = product if out is None else out.add_(product)
         start += blocks * d
     return out

@@ -33,13 +33,14 @@ class Cut:
     @property
     def widths(self) -> tuple[tuple[int, int], ...]:
         """(number of blocks, sub-vector length) of the whole blocks and of the tail, if any."""
-        return tuple(pair for pair in ((self.blocks, self.d), (1, self.tail)) if pair[0] * pair[1])
+        whole = ((self.blocks, self.d),) if self.blocks * self.d else ()
+        return (*whole, (1, self.tail)) if self.tail else whole
 
     @property
     def suffixes(self) -> tuple[str, ...]:
         """The suffixes of the names of their parts: "" for whole blocks, "_tail" for the tail."""
-        suffixes = (("", self.blocks), ("_tail", self.tail))
-        return tuple(suffix for suffix, present in suffixes if present)
+        whole = ("",) if self.blocks else ()
+        return (*whole, "_tail") if self.tail else whole
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from vqzoo.numerics.clustering.kmeans import assign, train_codebooks
 from vqzoo.numerics.decoding.decode import decode_pq
 from vqzoo.numerics.decoding.lookup import look_up
 from vqzoo.plugin import Code, Floats, Indices, LayerContext, LookUp, Options, Quantizer
+from vqzoo.plugin.formats.packed_indices import held_blocks
 from vqzoo.plugin.limits import MAX_CARDINALITY
 from vqzoo_vq.block_products import multiply_blocks
 from vqzoo_vq.blocks import (
@@ -129,7 +130,10 @@ class ProductQuantization(Quantizer):
         start = 0
         for suffix, (blocks, d) in zip(shape.suffixes, shape.widths, strict=True):
             target = across[:, start : start + blocks * d]
-            decode_pq(code.indices("codes" + suffix), params["codebook" + suffix], target)
+            part = code.parts["codes" + suffix]
+            assert isinstance(part, Indices)
+            codes, width = held_blocks(part, out.device)
+            decode_pq(codes, params["codebook" + suffix], target, width)
             start += blocks * d
         if not by_columns:
             out.copy_(across.T)

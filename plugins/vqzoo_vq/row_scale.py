@@ -97,8 +97,7 @@ def scale_rows(matrix: Tensor, scales: Tensor | None) -> Tensor:
         return matrix * scales[:, None]
     factors = scales.detach()[:, None]
     if matrix.numel() <= _FEW:
-        with torch.no_grad():
-            return matrix.mul_(factors)
+        return matrix.mul_(factors)
 
     def scale(rows: slice, buffer: Tensor) -> None:
         matrix[rows].mul_(factors[rows])

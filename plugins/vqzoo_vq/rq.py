@@ -14,6 +14,7 @@ from vqzoo.numerics.clustering.residual import residual_kmeans
 from vqzoo.numerics.decoding.decode import decode_residual
 from vqzoo.numerics.decoding.lookup import look_up
 from vqzoo.plugin import Code, Floats, Indices, LayerContext, Options, Quantizer
+from vqzoo.plugin.formats.packed_indices import held_blocks
 from vqzoo.plugin.limits import MAX_CARDINALITY
 from vqzoo_vq.block_products import multiply_blocks
 from vqzoo_vq.blocks import (
@@ -122,7 +123,10 @@ class ResidualQuantization(Quantizer):
         start = 0
         for suffix, (blocks, d) in zip(shape.suffixes, shape.widths, strict=True):
             target = out[:, start : start + blocks * d]
-            decode_residual(code.indices("codes" + suffix), params["codebook" + suffix], target)
+            part = code.parts["codes" + suffix]
+            assert isinstance(part, Indices)
+            codes, width = held_blocks(part, out.device)
+            decode_residual(codes, params["codebook" + suffix], target, width)
             start += blocks * d
         return scale_rows(out, params.get("scale"))
 

@@ -9,8 +9,9 @@ import torch
 from vqzoo_importers.deep_compression import DeepCompression
 from vqzoo_importers.state_dicts.kill_the_bits import KillTheBits
 from vqzoo_importers.state_dicts.permute_quantize import PermuteQuantizeFinetune
+from vqzoo_importers.state_dicts.quanto import Quanto
 
-from tests.importers import caffe_net, layouts
+from tests.importers import caffe_net, layouts, test_quanto_files
 from vqzoo.plugin.files import plugin_files
 from vqzoo.plugin.manager import installed_plugins
 from vqzoo.testing import check_importer
@@ -24,6 +25,13 @@ def test_files_that_torch_saved(tmp_path: Path) -> None:
     check_importer(KillTheBits, path, model, layouts.kill_the_bits(path))
     expected = layouts.permute_quantize_finetune(path, statistics=False)
     check_importer(PermuteQuantizeFinetune(), path, model, expected)
+
+
+def test_files_of_quanto(tmp_path: Path) -> None:
+    model, path = timm.create_model(test_quanto_files.ARCHITECTURE), tmp_path / "small.pth"
+    content, expected = test_quanto_files.contents(test_quanto_files.bytes_of_rows)
+    torch.save(content, path)
+    check_importer(Quanto, path, model, expected)
 
 
 def test_files_of_deep_compression(tmp_path: Path) -> None:

@@ -123,6 +123,7 @@ def test_torch_traces_every_way_of_decoding(method: str) -> None:
     network = small.module
     for layer in small.layers:
         run_from_code(network, layer.layer.name, layer.compressed, installed_plugins())
+    torch.testing.assert_close(network(x), expected, rtol=1e-4, atol=1e-4)
     for strict in (False, True):
         found = torch.export.export(network, (x,), strict=strict).module()(x)
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)

@@ -1,6 +1,8 @@
 """Linear layers multiply by their codes, and the dense weight is never made."""
 
 import copy
+import pickle
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -152,3 +154,37 @@ def test_trained_codebooks_are_used_and_inputs_of_another_width_refused() -> Non
     torch.testing.assert_close(layer(x) - layer.bias, 2 * (decoded(x) - decoded.bias))
     with pytest.raises(RuntimeError):
         layer(torch.randn(2, 65))
+
+
+@pytest.mark.parametrize("method", ["km", "pq", "rtn", "svd"])
+@pytest.mark.parametrize("make", [lambda: nn.Linear(66, 64), lambda: nn.Conv1d(66, 64, 1)])
+def test_what_changes_between_passes_counts(method: str, make: Callable[[], nn.Module]) -> None:
+    torch.manual_seed(0)
+    small = vqzoo.compress(make(), method, layers="all")
+    layer = run_from_code(small.module, "", small.layers[0].compressed, installed_plugins())
+    assert isinstance(layer, CodedLayer)
+    x = torch.randn(66) if isinstance(layer, nn.Linear) else torch.randn(66, 3)
+
+    def check() -> None:
+        dense = copy.deepcopy(layer).weight.double()
+        expected = dense.reshape(64, 66) @ x.double() + layer.bias.view(-1, *[1] * (x.dim() - 1))
+        with torch.inference_mode():
+            torch.testing.assert_close(layer(x).double(), expected, rtol=1e-4, atol=1e-5)
+
+    check()
+    name = next(iter(layer.params))
+    layer.params[name].data.mul_(3)
+    check()
+    layer.params[name].data = layer.params[name].data * 2
+    check()
+    layer.params[name] = nn.Parameter(layer.params[name] * 2, requires_grad=False)
+    check()
+    layer.double().float()
+    check()
+    codes = layer.codes
+    layer.make_params()
+    layer.change_codes(codes)
+    check()
+    for _ in range(2):  # copies and pickles leave behind what passes have in common
+        layer = pickle.loads(pickle.dumps(copy.deepcopy(layer)))
+        check()

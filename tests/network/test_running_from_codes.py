@@ -2,6 +2,7 @@
 
 import copy
 import os
+import platform
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -116,6 +117,42 @@ def test_loading_never_takes_the_memory_of_the_dense_weights(tmp_path: Path) -> 
     assert done.returncode == 0, done.stderr
     # Codes of four bits take an eighth, and a few rows are decoded at a time to be checked.
     assert 0.12 * dense < int(done.stdout) < 0.3 * dense, int(done.stdout) / dense
+
+
+PAGES = """
+import resource, sys
+import torch
+import vqzoo
+
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+torch.set_num_threads(1)
+network = vqzoo.load(sys.argv[1], mode="codes")
+images = torch.randn(1, 3, 320, 320)
+with torch.inference_mode():
+    for _ in range(3):
+        network(images)
+    before = faults()
+    for _ in range(4):
+        network(images)
+print((faults() - before) // 4)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is glibc that gives memory back")
+def test_a_pass_uses_the_memory_that_the_last_one_freed(resnet: nn.Module, tmp_path: Path) -> None:
+    vqzoo.compress(resnet, "km", layers="all", k=2).save(tmp_path / "a")
+    done = subprocess.run(
+        [sys.executable, "-c", PAGES, str(tmp_path / "a")],
+        env={name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 400  # pages; its maps take 2,000
 
 
 def test_what_would_decode_to_nan_is_refused(

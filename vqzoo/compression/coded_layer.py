@@ -1,7 +1,7 @@
 """Layers that run from their codes and keep no dense weight."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, ClassVar, cast
 
@@ -12,13 +12,13 @@ from vqzoo.compression.decode import (
     apply,
     decode,
     moved,
-    multiply,
     reconstruct,
     retuned,
     trainable,
 )
 from vqzoo.compression.products.convolutions import convolve, is_plain_convolution
 from vqzoo.compression.products.packed import unpacked
+from vqzoo.compression.products.prepared import Prepared, prepare
 from vqzoo.compression.products.tiles import tiles_of
 from vqzoo.errors import PluginError
 from vqzoo.numerics.tracing import holds_values, is_recorded, is_traced, outside_transforms
@@ -134,28 +134,30 @@ class CodedLayer(nn.Module):
         see all that torch would do with it."""
         if kwargs or len(args) != 1 or not _is_plain(args[0], self._dtype):
             return None
-        frozen = not any(values.requires_grad for values in self._held_params().values())
+        params = self._held_params()
+        frozen = not any(values.requires_grad for values in params.values())
         if not frozen or self._parameters.get("weight") is not None:
             return None
         if self.replaces is nn.Linear:
-            return self._linear(args[0].detach(), self._parameters["bias"])
+            prepared = self._prepared(params)
+            return self._linear(prepared, args[0].detach(), self._parameters["bias"])
         if is_plain_convolution(self.replaces):
             x = args[0].detach()
-            tiles = tiles_of(self._compressed, self._plugins, self.floats(), x.device)
+            tiles = tiles_of(self._prepared(params), x.device)
             if tiles is not None:
                 with torch.no_grad():
                     return convolve(self, self.replaces, self._shape, tiles, x)
         return None
 
-    def _linear(self, x: Tensor, bias: Tensor | None) -> Tensor | None:
+    def _linear(self, prepared: Prepared, x: Tensor, bias: Tensor | None) -> Tensor | None:
         if x.dtype == torch.float32 or (x.device.type != "cpu" and x.dtype in _HALVES):
-            product = multiply(self._compressed, self.floats(), self._plugins, x.float())
+            product = prepared.multiply(x.float())
             if product is not None:
                 product = product if bias is None else product.add_(bias.detach())
                 return product.to(x.dtype)
         tiles = None
         if not self._multiplies_by_code():
-            tiles = tiles_of(self._compressed, self._plugins, self.floats(), x.device)
+            tiles = tiles_of(prepared, x.device)
         if tiles is None or x.shape[-1:] != self._shape[1:]:
             return None
         with torch.no_grad():
@@ -184,9 +186,28 @@ class CodedLayer(nn.Module):
         held = self._held_params().items()
         return {name[1:].replace("/", "."): tensor.float() for name, tensor in held}
 
-    def _held_params(self) -> dict[str, Tensor]:
+    def _held_params(self) -> Mapping[str, Tensor]:
         """`params`, as far as they have been made."""
-        return dict(self.params.items()) if "params" in self._modules else {}
+        params = self._modules.get("params")
+        if params is None:
+            return {}
+        held = cast(dict[str, Tensor], params._parameters)  # takes less time than its items
+        return held if len(held) == len(self.params) else dict(self.params.items())
+
+    def _prepared(self, params: Mapping[str, Tensor]) -> Prepared:
+        """What this pass and the last one have in common.
+
+        It is made anew if the code is another one, or its floats lie elsewhere. They are read where
+        they lie, so that what was written there since counts.
+        """
+        places = [values.data_ptr() for values in params.values()]
+        kept = self.__dict__.get("_kept")
+        if kept is not None and kept[0] is self._compressed and kept[1] == places:
+            return cast(Prepared, kept[2])
+        prepared = prepare(self._compressed, self._plugins, self.floats())
+        if all(values.dtype == torch.float32 for values in params.values()):
+            self.__dict__["_kept"] = (self._compressed, places, prepared)
+        return prepared
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "CodedLayer":
         """Move the codes too, and convert the decoded weight, for `to`, `half` and the like."""
@@ -229,6 +250,7 @@ class CodedLayer(nn.Module):
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         """Pickle the class that the layer had: that of a coded layer has no import path."""
         _, _, state, *_ = cast(tuple[Any, ...], super().__reduce_ex__(protocol))
+        state = {name: value for name, value in state.items() if name != "_kept"}
         return _new_coded, (self.replaces,), state
 
 
@@ -298,6 +320,7 @@ def with_dense_weights(model: nn.Module) -> nn.Module:
 def _make_dense(layer: CodedLayer) -> None:
     weight = nn.Parameter(layer.weight.detach(), requires_grad=False)
     layer._modules.pop("params", None)
+    layer.__dict__.pop("_kept", None)
     del layer._shape, layer._dtype, layer._plugins, layer._compressed
     module = cast(nn.Module, layer)
     module.__class__ = layer.replaces

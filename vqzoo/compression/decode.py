@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from vqzoo.plugin.code import Code, Floats, Indices, MethodCode, Part
+from vqzoo.plugin.code import Code, Floats, MethodCode, Part
 from vqzoo.plugin.isolation import isolated, named
 from vqzoo.plugin.manager import Plugins
 
@@ -75,63 +75,6 @@ def apply(
     entry = plugins.method(compressed.method)
     with isolated(named(entry)):
         return entry.item.apply(compressed.code, merged, x)
-
-
-def multiply(
-    compressed: MethodCode, params: Mapping[str, Tensor], plugins: Plugins, x: Tensor
-) -> Tensor | None:
-    """Multiply x by the matrix with the method's `multiply`, without gradients.
-
-    Args:
-        compressed: the code of an (m, n) matrix, without children.
-        params: replacements for any of the tensors of `trainable`, by name.
-        plugins: the installed methods.
-        x: float32, (..., n), on the device of the code.
-
-    Returns:
-        x·Wᵀ, (..., m); None where the method has no such product on this device, or the code has
-        children or no integers.
-    """
-    code, entry = compressed.code, plugins.method(compressed.method)
-    multiplies = entry.item.multiplies and x.device.type in entry.item.multiply_devices
-    if code.children or not multiplies or x.shape[-1] != code.shape[1]:
-        return None
-    if not any(isinstance(part, Indices) for part in code.parts.values()):
-        return None
-    merged = code.floats(params)
-    with isolated(named(entry)):
-        rows = x.detach().reshape(-1, x.shape[-1]).contiguous()
-        product = entry.item.multiply(code, merged, rows)
-    return None if product is None else product.view(*x.shape[:-1], code.shape[0])
-
-
-def row_step(compressed: MethodCode, plugins: Plugins) -> int:
-    """The number of rows whose multiples `decode_rows` can begin and end at; 0 where it cannot."""
-    entry = plugins.method(compressed.method)
-    with isolated(named(entry)):
-        return 0 if compressed.code.children else entry.item.row_step(compressed.code)
-
-
-def decode_rows(
-    compressed: MethodCode, plugins: Plugins, start: int, stop: int, out: Tensor | None = None
-) -> Tensor:
-    """Decode some rows of a code without children.
-
-    Args:
-        compressed: the code of an (m, n) matrix, whose `row_step` is not 0.
-        plugins: the installed methods.
-        start: the first row, a multiple of `row_step`.
-        stop: the row behind the last one, a multiple of `row_step` or m.
-        out: float32 (stop - start, n) memory to decode into; allocated unless given.
-
-    Returns:
-        (stop - start, n) float32; `out` if it is given.
-    """
-    entry = plugins.method(compressed.method)
-    with isolated(named(entry)):
-        part = entry.item.rows(compressed.code, start, stop)
-        matrix = entry.item.decode(part, part.floats(), out)
-    return matrix if out is None or matrix is out else out.copy_(matrix)
 
 
 def with_floats(compressed: MethodCode, params: Mapping[str, Tensor]) -> MethodCode:

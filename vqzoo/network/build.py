@@ -16,9 +16,10 @@ from vqzoo.artifact.reader import Artifact
 from vqzoo.artifact.schema import MODEL_ARGUMENTS
 from vqzoo.artifact.weights_only import need_architecture
 from vqzoo.compression.coded_layer import run_from_code
-from vqzoo.compression.decode import decode, row_step
+from vqzoo.compression.decode import decode
 from vqzoo.compression.products.packed import packed
-from vqzoo.compression.products.tiles import Tiles
+from vqzoo.compression.products.prepared import prepare
+from vqzoo.compression.products.tiles import Tiles, tiles_of
 from vqzoo.compression.view import (
     compressible_layers,
     is_parameter,
@@ -32,6 +33,7 @@ from vqzoo.models.registration import register_models
 from vqzoo.models.timm_config import known_pretrained_cfg
 from vqzoo.network.without_weights import allocate, without_weights
 from vqzoo.numerics.arrays import all_finite
+from vqzoo.numerics.freed_memory import keep_freed_memory
 from vqzoo.plugin.code import MethodCode
 from vqzoo.plugin.manager import Plugins
 
@@ -63,6 +65,8 @@ def build_model(artifact: Artifact, plugins: Plugins, mode: Mode = "decoded") ->
     with torch.no_grad():
         for key, code in fill(model.state_dict(), artifact, plugins, coded).items():
             model = run_from_code(model, layer_name(key), code, plugins)
+    if coded:
+        keep_freed_memory()
     return model
 
 
@@ -260,8 +264,8 @@ def _decode_into(weight: Tensor, key: str, code: MethodCode, plugins: Plugins) -
     m, n = code.code.shape
     if tuple(weight.shape[:1]) != (m,) or m * n != weight.numel():
         raise ArtifactError(f"{key!r}: its code is for a {m} x {n} matrix")
-    if weight.is_meta and row_step(code, plugins):
-        _check_rows(key, code, plugins)
+    if weight.is_meta and (tiles := tiles_of(prepare(code, plugins), torch.device("cpu"))):
+        _check_rows(key, tiles)
         return
     direct = weight.dtype == torch.float32 and weight.is_contiguous() and not weight.is_meta
     try:
@@ -274,14 +278,13 @@ def _decode_into(weight: Tensor, key: str, code: MethodCode, plugins: Plugins) -
         weight.copy_(matrix.view(weight.shape))
 
 
-def _check_rows(key: str, code: MethodCode, plugins: Plugins) -> None:
+def _check_rows(key: str, tiles: Tiles) -> None:
     """Decode a few rows at a time, and check them.
 
     Raises:
         ArtifactError: the code cannot be decoded.
     """
-    n = code.code.shape[1]
-    tiles = Tiles(code, plugins, {}, torch.device("cpu"))
+    n = tiles.shape[1]
     for start, stop in tiles.spans():
         try:
             rows = tiles.decode(start, stop)

@@ -64,6 +64,9 @@ def one_torch_thread() -> Iterator[None]:
     wait: on a busy machine a short operator is mostly waiting.
     """
     threads = torch.get_num_threads()
+    if threads == 1:
+        yield
+        return
     torch.set_num_threads(1)
     try:
         yield
@@ -94,6 +97,8 @@ def run_tasks(
     first exception (Ctrl-C included) cancels the tasks that have not started and is raised once
     the running ones have ended, so a task should take a fraction of a second.
     """
+    if progress is None and (len(items) < 2 or thread_count() < 2):
+        return [task(item) for item in items]
     work = _Work(task, items)
     helpers = [
         Thread(target=copy_context().run, args=(work.help,), name="vqzoo")

@@ -1,7 +1,5 @@
 """Turns whatever a plugin raises into a one-line error that names the plugin."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -10,10 +8,11 @@ from vqzoo.errors import PluginError, VqzooError, cause
 from vqzoo.plugin.method import SkipLayer
 from vqzoo.plugin.registry import Registered
 
+_PASSED = (SkipLayer, VqzooError, MemoryError, torch.OutOfMemoryError)
 
-@contextmanager
-def isolated(who: str) -> Iterator[None]:
-    """Wrap calls into a plugin.
+
+class isolated:
+    """Wrap calls into a plugin; a class, since networks that run from codes enter it many times.
 
     Args:
         who: the plugin and what it works on, from `named` or `on_layer`.
@@ -22,12 +21,19 @@ def isolated(who: str) -> Iterator[None]:
         PluginError: the plugin raised anything, `SystemExit` included. `SkipLayer`, vqzoo's own
             errors and out-of-memory errors, an accelerator's included, pass through unchanged.
     """
-    try:
-        yield
-    except (SkipLayer, VqzooError, MemoryError, torch.OutOfMemoryError):
-        raise
-    except (Exception, SystemExit) as error:
-        raise PluginError(f"{who} failed: {cause(error)}") from error
+
+    __slots__ = ("_who",)
+
+    def __init__(self, who: str) -> None:
+        self._who = who
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, _PASSED) or not isinstance(error, Exception | SystemExit):
+            return
+        raise PluginError(f"{self._who} failed: {cause(error)}") from error
 
 
 def named(entry: Registered[Any]) -> str:

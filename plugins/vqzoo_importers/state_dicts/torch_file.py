@@ -1,4 +1,5 @@
-"""Files that `torch.save` wrote, read without executing anything in them."""
+"""Files of tensors by name: those of safetensors, and those that `torch.save` wrote, of which
+nothing is executed."""
 
 import re
 import warnings
@@ -8,6 +9,8 @@ from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
 from vqzoo.errors import VqzooError, one_line
 
@@ -30,6 +33,20 @@ def read_mapping(path: Path) -> dict[str, Any]:
     if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
         raise VqzooError(f"{path} holds a {type(value).__name__}, not a mapping by name")
     return dict(value)
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors and the metadata of a safetensors file.
+
+    Raises:
+        VqzooError: the file is damaged, or none.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            return {key: file.get_tensor(key) for key in file.keys()}, metadata  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        raise VqzooError(f"{path} is no safetensors file: {one_line(error)}") from None
 
 
 def refuse_detector(path: Path, names: Iterable[str]) -> None:

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from vqzoo.errors import VqzooError, one_line
+from vqzoo.errors import VqzooError
 from vqzoo.plugin import ImportedNetwork, Importer, ImportTarget
 from vqzoo_importers.graph_network import GraphLayer, graph_network
 from vqzoo_importers.integers import integers_times
+from vqzoo_importers.state_dicts.torch_file import read_safetensors
 from vqzoo_importers.tables import TableTensor
 
 _NAMES = "tensor_names"  # in the metadata: a list in JSON
@@ -53,7 +53,7 @@ class TorchAo(Importer):
 
     def read(self, path: Path, target: ImportTarget) -> ImportedNetwork:
         """Integers become rtn or km."""
-        tensors, metadata = _contents(path)
+        tensors, metadata = read_safetensors(path)
         layers, dense, rounds = [], {}, False
         for key in _parsed(path, metadata, _NAMES, list[str]):
             described = _parsed(path, metadata, key, _Described)
@@ -75,15 +75,6 @@ class TorchAo(Importer):
             raise VqzooError(f"{path} has no quantized weight")
         notes = ("The file rounds activations, too; the artifact does not.",) if rounds else ()
         return graph_network(path, layers, (), dense, target, None, None, notes)
-
-
-def _contents(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            return {key: file.get_tensor(key) for key in file.keys()}, metadata  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError, KeyError) as error:
-        raise VqzooError(f"{path} is no safetensors file: {one_line(error)}") from None
 
 
 def _parsed(path: Path, metadata: Mapping[str, str], key: str, kind: Any) -> Any:

@@ -1,10 +1,12 @@
 """Decoding, against torch's own indexing."""
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from vqzoo.numerics.decoding.decode import decode_pq, decode_residual, decode_scalar
+from vqzoo.numerics.decoding.packed import pack, width_of
 
 
 def draw(*shape: int) -> Tensor:
@@ -45,6 +47,34 @@ def test_half_precision_codebooks(dtype: torch.dtype) -> None:
     codes, codebooks = draw_codes(16, 5, 9), draw(5, 16, 4).to(dtype)
     out = decode_pq(codes, codebooks, torch.empty(9, 20))
     assert out.equal(expected(codes, codebooks.float()))
+
+
+@pytest.mark.parametrize("k", [2, 3, 10, 16, 200, 300])
+@pytest.mark.parametrize("d", [1, 3, 4, 8])
+@pytest.mark.parametrize("stages", [1, 2])
+@pytest.mark.parametrize("shared", [True, False])
+def test_some_rows_of_packed_blocks(k: int, d: int, stages: int, shared: bool) -> None:
+    random = np.random.default_rng(k)
+    for s, m, first, last in ((37, 80, 3, 78), (1, 5, 0, 5), (9, 40, 39, 40)):
+        codes = random.integers(k, size=(s, stages, m))
+        books = random.standard_normal((1 if shared else s, stages, k, d)).astype(np.float32)
+        expected = np.zeros((m, s * d), np.float32)
+        for block in range(s):
+            for stage in range(stages):
+                centroids = books[0 if shared else block, stage]
+                expected[:, block * d : (block + 1) * d] += centroids[codes[block, stage]]
+        width = width_of(k)
+        held = torch.from_numpy(codes).to(torch.uint8 if k <= 256 else torch.int32)
+        packed = pack(held, width, 0) if width < 8 else held
+        out = torch.full((last - first, s * d), float("nan"))
+        decode_residual(packed[:, :, first:last], torch.from_numpy(books), out, min(width, 8))
+        assert np.array_equal(out.numpy(), expected[first:last])
+
+
+def test_packed_blocks_that_do_not_fit_are_refused() -> None:
+    codes, books = torch.zeros(3, 1, 8, dtype=torch.uint8), torch.zeros(1, 1, 16, 4)
+    with pytest.raises(ValueError, match="do not hold 9 codes of 4 bits"):
+        decode_residual(codes, books, torch.empty(8, 36), 4)
 
 
 @pytest.mark.parametrize("stages", [1, 2, 3])

@@ -7,7 +7,7 @@ import torch
 from vqzoo.numerics.decoding.panel_product import as_columns, gathered, multiply_rows
 
 
-@pytest.mark.parametrize("count", [1, 15, 16, 17, 64, 65, 130])
+@pytest.mark.parametrize("count", [1, 15, 16, 17, 33, 49, 64, 65, 81, 130])
 @pytest.mark.parametrize(("m", "n"), [(1, 1), (5, 40), (6, 512), (20, 600), (13, 1100)])
 def test_products_agree_with_those_of_numpy(m: int, n: int, count: int) -> None:
     random = torch.Generator().manual_seed(0)

@@ -24,7 +24,8 @@ def import_(
             metavar="KIND",
             help="The kind of file: [bold]kill-the-bits[/], [bold]permute-quantize-finetune[/], "
             "[bold]deep-compression[/], [bold]torch-quantized[/], [bold]torchao[/], "
-            "[bold]onnx[/], [bold]coreml[/]; `vqzoo plugins` lists those of other plugins.",
+            "[bold]quanto[/], [bold]onnx[/], [bold]coreml[/]; `vqzoo plugins` lists those of other "
+            "plugins.",
             show_default=False,
         ),
     ],

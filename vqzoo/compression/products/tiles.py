@@ -1,7 +1,6 @@
 """A few rows of a coded matrix at a time, in the caches: the whole matrix never exists."""
 
 import math
-from collections.abc import Mapping
 from threading import local
 
 import numpy as np
@@ -9,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vqzoo.compression.decode import decode, decode_rows, row_step, with_floats
+from vqzoo.compression.products.prepared import Prepared
 from vqzoo.numerics.arrays import Ints
 from vqzoo.numerics.decoding.panel_product import (
     TOGETHER,
@@ -19,8 +18,6 @@ from vqzoo.numerics.decoding.panel_product import (
     multiply_rows,
 )
 from vqzoo.numerics.threads import one_torch_thread, run_tasks
-from vqzoo.plugin.code import MethodCode
-from vqzoo.plugin.manager import Plugins
 
 TILE = 1 << 18  # weights that are decoded at a time, 1 MiB of float32
 _WIDE = 128  # columns; with each more, rows are decoded in larger tiles, so that fewer read columns
@@ -36,25 +33,11 @@ class Tiles:
         shape: (m, n) of the matrix.
     """
 
-    def __init__(
-        self,
-        compressed: MethodCode,
-        plugins: Plugins,
-        params: Mapping[str, Tensor],
-        device: torch.device,
-    ) -> None:
-        """Take a code whose `row_step` is not 0.
-
-        Args:
-            compressed: the code of an (m, n) matrix.
-            plugins: the installed methods.
-            params: replacements for any of the tensors of `trainable`, float32, by name.
-            device: where the code is.
-        """
-        self._code, self._plugins = with_floats(compressed, params), plugins
-        self.shape = compressed.code.shape
-        self._device, self._buffers = device, local()
-        self.step = min(row_step(compressed, plugins), self.shape[0])
+    def __init__(self, prepared: Prepared, device: torch.device) -> None:
+        """Take a code whose `row_step` is not 0, and the device where it is."""
+        self._prepared, self._device, self._buffers = prepared, device, local()
+        self.shape = prepared.compressed.code.shape
+        self.step = min(prepared.row_step, self.shape[0])
 
     def spans(self, unit: int = 1, tile: int = 0) -> list[tuple[int, int]]:
         """The first row of each tile, and the row behind its last one.
@@ -79,8 +62,8 @@ class Tiles:
         if buffer is None or len(buffer) < height:
             buffer = self._buffers.rows = torch.empty(height, n, device=self._device)
         if height == self.shape[0]:
-            return decode(self._code, self._plugins, buffer[:height])
-        return decode_rows(self._code, self._plugins, start, stop, buffer[:height])
+            return self._prepared.decode(buffer[:height])
+        return self._prepared.decode_rows(start, stop, buffer[:height])
 
     def multiply(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """x·Wᵀ + bias.
@@ -92,14 +75,16 @@ class Tiles:
         Returns:
             (r, m), of the same dtype, to which W is rounded, too.
         """
-        takes = takes_columns(x) and len(self.spans()) > 1
-        if takes and 0 < len(x) <= FEW_COLUMNS and x.is_contiguous():
+        spans = self.spans()
+        if len(spans) == 1:
+            return F.linear(x, self.decode(*spans[0]).to(x.dtype), bias)
+        if takes_columns(x) and 0 < len(x) <= FEW_COLUMNS and x.is_contiguous():
             rows: Ints = np.arange(x.shape[1])
             columns: Ints = np.arange(len(x)) * x.shape[1]
             products = self.multiply_columns(gathered(x, rows, columns), bias)
             return products.T.contiguous()
         out = x.new_empty(len(x), self.shape[0])
-        for start, stop in self.spans():
+        for start, stop in spans:
             decoded = self.decode(start, stop).to(x.dtype)
             shift = None if bias is None else bias[start:stop]
             out[:, start:stop] = F.linear(x, decoded, shift)
@@ -132,8 +117,6 @@ def takes_columns(x: Tensor) -> bool:
     return x.device.type == "cpu" and x.dtype == torch.float32
 
 
-def tiles_of(
-    compressed: MethodCode, plugins: Plugins, params: Mapping[str, Tensor], device: torch.device
-) -> Tiles | None:
+def tiles_of(prepared: Prepared, device: torch.device) -> Tiles | None:
     """The rows of a coded matrix; None where its method decodes the whole matrix only."""
-    return Tiles(compressed, plugins, params, device) if row_step(compressed, plugins) else None
+    return Tiles(prepared, device) if prepared.row_step else None

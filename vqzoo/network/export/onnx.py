@@ -2,7 +2,7 @@
 
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,9 +15,6 @@ from vqzoo.network.export.onnx_packed import Inputs, multiply_packed
 from vqzoo.network.export.onnx_simplify import FOLDED, shorten_names, simplify, store_halves
 from vqzoo.network.export.packed_weight import packed_codes
 from vqzoo.network.export.record import Written
-
-if TYPE_CHECKING:
-    pass
 
 FILE = "model.onnx"
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")

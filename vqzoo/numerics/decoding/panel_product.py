@@ -26,25 +26,30 @@ TOGETHER = ROWS
 """Rows that are multiplied together: products of multiples of it take least time."""
 
 
+_NARROW = LANES // LINE  # panels of 16 columns that take as long as a wide one
+
+
 @dataclass(frozen=True)
 class Panels:
-    """The columns of an (n, count) matrix, side by side.
+    """The columns of an (n, count) matrix, side by side: wide panels first, then narrow ones.
 
     Attributes:
-        values: flat, (panels, n, lanes) float32; the lanes behind the last column repeat one.
+        wide: flat, (panels, n, `LANES`) float32.
+        narrow: flat, (panels, n, 16) float32; fewer of them than take as long as a wide one. The
+            lanes behind the last column repeat one.
         n: rows.
         count: columns.
-        lanes: columns of a panel.
     """
 
-    values: Floats
+    wide: Floats
+    narrow: Floats
     n: int
     count: int
-    lanes: int
 
     def products(self, m: int) -> NDArray[np.float32]:
         """Memory for `multiply_rows` with a matrix of m rows."""
-        return np.empty((m, self.values.size // max(1, self.n)), np.float32)
+        width = (self.wide.size + self.narrow.size) // max(1, self.n)
+        return torch.empty(m, width).numpy()  # aligned, unlike numpy's
 
 
 def gathered(source: Tensor, rows: Ints, columns: Ints) -> Panels:
@@ -55,13 +60,20 @@ def gathered(source: Tensor, rows: Ints, columns: Ints) -> Panels:
         rows: (n,), not negative.
         columns: (count,), not negative, at least one.
     """
-    lanes = LINE if len(columns) <= LINE else LANES
-    padded = np.zeros(-(-len(columns) // lanes) * lanes, np.int64)
+    n, lines = len(rows), -(-len(columns) // LINE)
+    wide = lines // _NARROW * LANES
+    width = wide + lines % _NARROW * LINE
+    if lines % _NARROW == _NARROW - 1 and _NARROW > 2:  # as many products as a wide panel's
+        wide = width = wide + LANES
+    padded = np.zeros(width, np.int64)
     padded[: len(columns)] = columns
     padded[len(columns) :] = columns[0]
-    values = np.empty(len(rows) * len(padded), np.float32)
-    gather_panels(source.detach().reshape(-1).numpy(), rows, padded, lanes, values)
-    return Panels(values, len(rows), len(columns), lanes)
+    values = torch.empty(n * width).numpy()
+    parts = values[: n * wide], values[n * wide :]
+    flat = source.detach().reshape(-1).numpy()
+    gather_panels(flat, rows, padded[:wide], LANES, parts[0])
+    gather_panels(flat, rows, padded[wide:], LINE, parts[1])
+    return Panels(*parts, n, len(columns))
 
 
 def multiply_rows(matrix: Tensor, panels: Panels, out: Floats, first: int) -> None:
@@ -72,9 +84,15 @@ def multiply_rows(matrix: Tensor, panels: Panels, out: Floats, first: int) -> No
         panels: the columns.
         out: from `Panels.products`; behind the columns, it gets values without meaning.
     """
-    flat, width = matrix.detach().reshape(-1).numpy(), out.shape[1]
-    kernel = multiply_panels if panels.lanes == LANES else multiply_narrow_panel
-    kernel(flat, len(matrix), panels.n, panels.values, out.reshape(-1), width, first * width)
+    flat, products = matrix.detach().reshape(-1).numpy(), out.reshape(-1)
+    n, width = panels.n, out.shape[1]
+    place = first * width
+    multiply_panels(flat, len(matrix), n, panels.wide, products, width, place)
+    place += panels.wide.size // max(1, n)
+    for start in range(0, panels.narrow.size, max(1, n * LINE)):
+        panel = panels.narrow[start : start + n * LINE]
+        multiply_narrow_panel(flat, len(matrix), n, panel, products, width, place)
+        place += LINE
 
 
 def as_columns(products: Floats, count: int) -> Tensor:

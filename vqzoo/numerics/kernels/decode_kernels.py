@@ -3,6 +3,10 @@
 Codes come as the pair (narrow, wide) of uint8 and int32 arrays, one of which is empty (see
 `arrays.narrow_and_wide`). The inner kernels take whichever holds the codes as `codes`; they contain
 whole loops, since numba updates the arrays' reference counts at every call.
+
+`packing` is (width, run, stride): the bits of a code, which are 32 if it has an element of the
+array for itself; the blocks that share bits of the array's elements with no other one of them, see
+`decoding.packed`; and the elements from one line of codes, those of a block and stage, to the next.
 """
 
 import numpy as np
@@ -41,42 +45,45 @@ def _all_below(k, narrow, wide, small, start, stop):  # type: ignore[no-untyped-
 
 
 @compiled()
-def _quad(column, m, stages, k, d, shared):  # type: ignore[no-untyped-def]
-    """Of the four columns from `column` on: the positions of their first code and centroid."""
+def _quad(column, packing, stages, k, d, shared):  # type: ignore[no-untyped-def]
+    """Of the four columns from `column` on: the positions of their first code and centroid, and the
+    lowest bit of the codes."""
+    width, run, stride = packing
     block = column // d
+    slot = block // run
     book = 0 if shared else block * stages * k * d
-    return block * stages * m, book + column - block * d
+    return (block - slot * run) * stages * stride, book + column - block * d, slot * width
 
 
 @compiled()
 def _fill_lines(  # type: ignore[no-untyped-def]
-    codes, m, stages, k, d, codebooks, shared, columns, rows, out, stride, aligned
+    codes, packing, stages, k, d, codebooks, shared, columns, rows, out, stride, aligned
 ):
     """Fill rows and columns (start, stop) of `out`: whole lines, d a multiple of 4.
 
     Lines are assembled in a buffer that fits the cache and written in bursts: a line that is
     assembled in registers and written at once is written in four parts.
     """
-    buffer = np.empty(_ROWS * _PITCH, np.float32)
+    buffer, mask = np.empty(_ROWS * _PITCH, np.float32), (1 << packing[0]) - 1
     for top in range(rows[0], rows[1], _ROWS):
         bottom = min(top + _ROWS, rows[1])
         for left in range(columns[0], columns[1], BAND):
             right = min(left + BAND, columns[1])
             for column in range(left, right, LINE):
-                at0, from0 = _quad(column, m, stages, k, d, shared)
-                at1, from1 = _quad(column + 4, m, stages, k, d, shared)
-                at2, from2 = _quad(column + 8, m, stages, k, d, shared)
-                at3, from3 = _quad(column + 12, m, stages, k, d, shared)
+                at0, from0, low0 = _quad(column, packing, stages, k, d, shared)
+                at1, from1, low1 = _quad(column + 4, packing, stages, k, d, shared)
+                at2, from2, low2 = _quad(column + 8, packing, stages, k, d, shared)
+                at3, from3, low3 = _quad(column + 12, packing, stages, k, d, shared)
                 for stage in range(stages):
-                    on, book = stage * m, stage * k * d
+                    on, book = stage * packing[2], stage * k * d
                     to = column - left
                     for row in range(top, bottom):
                         value = gather_line(
                             codebooks,
-                            book + from0 + code_at(codes, on + at0 + row) * d,
-                            book + from1 + code_at(codes, on + at1 + row) * d,
-                            book + from2 + code_at(codes, on + at2 + row) * d,
-                            book + from3 + code_at(codes, on + at3 + row) * d,
+                            book + from0 + (code_at(codes, on + at0 + row) >> low0 & mask) * d,
+                            book + from1 + (code_at(codes, on + at1 + row) >> low1 & mask) * d,
+                            book + from2 + (code_at(codes, on + at2 + row) >> low2 & mask) * d,
+                            book + from3 + (code_at(codes, on + at3 + row) >> low3 & mask) * d,
                         )
                         if stage > 0:
                             value = add_lines(load_line(buffer, to), value)
@@ -92,17 +99,22 @@ def _fill_lines(  # type: ignore[no-untyped-def]
 
 
 @compiled()
-def _fill_blocks(codes, m, stages, k, d, codebooks, shared, blocks, rows, out, stride):  # type: ignore[no-untyped-def]
+def _fill_blocks(  # type: ignore[no-untyped-def]
+    codes, packing, stages, k, d, codebooks, shared, blocks, rows, out, stride
+):
     """Fill blocks and rows (start, stop) of `out`, for every d."""
+    width, run, step = packing
+    mask = (1 << width) - 1
     for top in range(rows[0], rows[1], _ROWS):
         bottom = min(top + _ROWS, rows[1])
         for block in range(blocks[0], blocks[1]):
+            slot = block // run
             for stage in range(stages):
-                at = (block * stages + stage) * m
+                at = ((block - slot * run) * stages + stage) * step
                 book = (stage if shared else block * stages + stage) * k * d
                 to = top * stride + block * d
                 for row in range(top, bottom):
-                    source = book + code_at(codes, at + row) * d
+                    source = book + (code_at(codes, at + row) >> slot * width & mask) * d
                     if stage == 0:
                         for dim in range(d):
                             out[to + dim] = codebooks[source + dim]
@@ -113,38 +125,42 @@ def _fill_blocks(codes, m, stages, k, d, codebooks, shared, blocks, rows, out, s
 
 
 @compiled()
-def _fill_band(codes, m, stages, k, d, codebooks, shared, blocks, rows, out, stride, aligned):  # type: ignore[no-untyped-def]
+def _fill_band(  # type: ignore[no-untyped-def]
+    codes, packing, stages, k, d, codebooks, shared, blocks, rows, out, stride, aligned
+):
     """Fill blocks and rows (start, stop) of `out`: as whole lines as far as they fit."""
     first, last = blocks
     lined = first + (last - first) // 4 * 4 if d % 4 == 0 else first
     columns = (first * d, lined * d)
-    _fill_lines(codes, m, stages, k, d, codebooks, shared, columns, rows, out, stride, aligned)
-    _fill_blocks(codes, m, stages, k, d, codebooks, shared, (lined, last), rows, out, stride)
+    _fill_lines(
+        codes, packing, stages, k, d, codebooks, shared, columns, rows, out, stride, aligned
+    )
+    _fill_blocks(codes, packing, stages, k, d, codebooks, shared, (lined, last), rows, out, stride)
 
 
 @compiled()
 def decode_blocks(  # type: ignore[no-untyped-def]
-    narrow, wide, m, stages, k, d, codebooks, shared, blocks, rows, out, stride, aligned
+    narrow, wide, packing, stages, k, d, codebooks, shared, blocks, rows, out, stride, aligned
 ):
     """Add up each block's stages, for blocks and rows (start, stop); False at an unknown code.
 
-    The code of (block, stage, row) is number (block · stages + stage) · m + row. codebooks: flat,
-    (books, stages, k, d). out: flat, rows `stride` apart; `aligned` says that its lines start at
-    multiples of 64 bytes.
+    codebooks: flat, (books, stages, k, d); codes of less than 8 bits have a centroid each. out:
+    flat, rows `stride` apart; `aligned` says that its lines start at multiples of 64 bytes.
     """
     small = wide.shape[0] == 0
     step = max(BAND // d // 4 * 4, 4)  # whole lines, where d is a multiple of 4
     for first in range(blocks[0], blocks[1], step):
         band = (first, min(first + step, blocks[1]))
-        if not small or k < 256:
+        if packing[0] >= 8 and (not small or k < 256):
             for line in range(first * stages, band[1] * stages):
-                at = line * m
+                at = line * packing[2]
                 if not _all_below(k, narrow, wide, small, at + rows[0], at + rows[1]):
                     return False
+        codes = (packing, stages, k, d, codebooks, shared, band, rows, out, stride, aligned)
         if small:
-            _fill_band(narrow, m, stages, k, d, codebooks, shared, band, rows, out, stride, aligned)
+            _fill_band(narrow, *codes)
         else:
-            _fill_band(wide, m, stages, k, d, codebooks, shared, band, rows, out, stride, aligned)
+            _fill_band(wide, *codes)
     fence()
     return True
 

@@ -86,6 +86,14 @@ def packed_indices(part: Indices, axis: int) -> Indices:
     return PackedIndices(packed, part.cardinality, width, axis, part.values.shape[axis])
 
 
+def held_blocks(part: Indices, device: torch.device) -> tuple[Tensor, int]:
+    """Codes that `decode_pq` and `decode_residual` read, and their width: packed along the first
+    axis as they are in memory if the kernels of the device read that, otherwise unpacked."""
+    if device.type != "cpu" or not isinstance(part, PackedIndices):
+        return part.values, 8
+    return (part.packed, part.width) if part.width < 8 and part.axis == 0 else (part.values, 8)
+
+
 def decode_table(part: Indices, table: Tensor, out: Tensor) -> Tensor:
     """Fill a contiguous float32 `out` (m, n) with table[codes], codes packed along rows or not."""
     if isinstance(part, PackedIndices) and part.width < 8 and out.device.type == "cpu":

@@ -5,7 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from vqzoo.compression.decode import apply, decode, multiply, reconstruct, trainable
+from vqzoo.compression.decode import apply, decode, reconstruct, trainable
+from vqzoo.compression.products.prepared import prepare
 from vqzoo.plugin.code import MethodCode
 from vqzoo.testing.broken import require
 from vqzoo.testing.matrices import REFERENCE, SHAPES, gaussian
@@ -56,11 +57,14 @@ def apply_is_differentiable(subject: Subject) -> None:
 def _check_product(
     subject: Subject, compressed: MethodCode, matrix: Tensor, x: Tensor, m: int, what: str
 ) -> None:
-    for name, multiplied in (("apply", apply), ("multiply", multiply)):
+    for name in ("apply", "multiply"):
         params = trainable(compressed, subject.plugins)
         before = {part: tensor.clone() for part, tensor in {**params, "x": x}.items()}
         with torch.no_grad():
-            product = multiplied(compressed, params, subject.plugins, x)
+            if name == "apply":
+                product: Tensor | None = apply(compressed, params, subject.plugins, x)
+            else:
+                product = prepare(compressed, subject.plugins, params).multiply(x)
         for part, tensor in {**params, "x": x}.items():
             require(torch.equal(tensor, before[part]), f"{what}: {name} modified {part}")
         if product is not None:

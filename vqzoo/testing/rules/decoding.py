@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from vqzoo.compression.decode import decode, decode_rows, reconstruct, row_step, trainable
+from vqzoo.compression.decode import decode, reconstruct, trainable
+from vqzoo.compression.products.prepared import prepare
 from vqzoo.plugin.code import MethodCode
 from vqzoo.testing.broken import require
 from vqzoo.testing.codes import code_to
@@ -46,9 +47,12 @@ def rows_decode_to_rows_of_the_matrix(subject: Subject) -> None:
     for case in (*SHAPES, REFERENCE):
         for text, options in subject.variants(case):
             result = subject.compress(gaussian(case), options, case)
-            if result is None or not (step := row_step(result[0], subject.plugins)):
+            if result is None:
                 continue
             code, decoded = result
+            prepared = prepare(code, subject.plugins)
+            if not (step := prepared.row_step):
+                continue
             m, n = decoded.shape
             require(step > 0, f"{case.name}, {text}: row_step is {step}")
             middle = min(m, -(-m // 2 // step) * step)
@@ -57,7 +61,7 @@ def rows_decode_to_rows_of_the_matrix(subject: Subject) -> None:
                     continue
                 what = f"{case.name}, {text}: rows {start} to {stop} and those of the matrix"
                 out = torch.full((stop - start, n), float("nan"))
-                rows = decode_rows(code, subject.plugins, start, stop, out)
+                rows = prepared.decode_rows(start, stop, out)
                 _require_close(rows, decoded[start:stop], what)
 
 

@@ -28,8 +28,17 @@ def gather_panels(source, rows, columns, lanes, out):  # type: ignore[no-untyped
     depth = rows.shape[0]
     to = 0
     for first in range(0, columns.shape[0], lanes):
+        in_a_row = True
+        for lane in range(lanes):
+            in_a_row &= columns[first + lane] == columns[first] + lane
         for k in range(depth):
             start = rows[k]
+            if in_a_row:  # vectors are copied sooner than floats
+                start += columns[first]
+                for part in range(0, lanes, LINE):
+                    store_line(load_line(source, start + part), out, to + part)
+                to += lanes
+                continue
             for lane in range(lanes):
                 place = np.uint64(start + columns[np.uint64(first + lane)])
                 out[np.uint64(to + lane)] = source[place]
