@@ -100,6 +100,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     vqzoo.register_models()
     network = timm.create_model("alexnet_mini.fmnist", pretrained=True)
     network.get_buffer("features.5.num_batches_tracked").fill_((1 << 40) + 1)
+    network.get_parameter("classifier.1.bias").data.zero_()  # the optimizer removes it
     folder = tmp_path_factory.mktemp("own")
     vqzoo.compress(network, METHODS).save(folder / "small", packing="bits")
     export(folder / "small", "onnx", folder / "exported")
@@ -251,11 +252,16 @@ def without_initializer(content: dict[str, Any]) -> None:
 
 
 def too_few_values(content: dict[str, Any]) -> None:
-    content["tensors"]["features.1.weight"] = [1.0]
+    content["tensors"]["features.1.weight"] = [1.0, 2.0]
 
 
 def huge_shape(content: dict[str, Any]) -> None:
     content["codes"]["features.0.weight"]["parts"]["codes"]["shape"] = [10**6, 10**9]
+
+
+def huge_table(content: dict[str, Any]) -> None:
+    table = content["codes"]["features.0.weight"]["parts"]["codebook"]
+    table |= {"shape": [10**6, 10**6], "values": [1.0]}
 
 
 def too_many_planes(content: dict[str, Any]) -> None:
@@ -272,7 +278,8 @@ def unknown_method(content: dict[str, Any]) -> None:
 
 BAD_METADATA: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "no such initializer": (without_initializer, "is in 'nothing', which is no initializer"),
-    "too few values": (too_few_values, r"features\.1\.weight has 1 values"),
+    "too few values": (too_few_values, r"features\.1\.weight has 2 values"),
+    "terabytes of one value": (huge_table, "part 'codebook' has 1 values, not those of"),
     "a huge shape": (huge_shape, r"is no plane of 1000000000000000 codes"),
     "planes twice": (too_many_planes, "has 2 planes"),
     "values beyond float16": (inexact, r"has values that torch\.float16 cannot hold"),
