@@ -1,4 +1,4 @@
-"""Integers times scales, as tables of integers."""
+"""Integers, and floats of 8 bits, times scales, as tables of their values."""
 
 from typing import Any
 
@@ -35,9 +35,7 @@ def integers_times(
     if codes.dtype.kind == "V" and codes.dtype.name.startswith(("float", "bfloat")):
         if codes.dtype.itemsize > 1 or (zero is not None and zero.astype(np.float32).any()):
             return None
-        floats, index = np.unique(codes.astype(np.float32), return_inverse=True)
-        places = index.reshape(codes.shape).astype(np.int32)
-        return TableTensor(floats, places, 1, scales, count, half)
+        return floats_times(codes.astype(np.float32), scales, count, half=half)
     integers = codes.astype(np.int64)
     if zero is not None:
         integers -= (
@@ -48,6 +46,22 @@ def integers_times(
         return None
     table = np.arange(low, high + 1, dtype=np.float32)
     return TableTensor(table, (integers - low).astype(np.int32), 1, scales, count, half)
+
+
+def floats_times(
+    values: NDArray[np.float32], scales: NDArray[np.float32], scale_index: Array, *, half: bool
+) -> TableTensor:
+    """Floats of which few differ, as those of eight bits, times scales.
+
+    Args:
+        values: of any shape.
+        scales: (count,).
+        scale_index: of the values' shape, which of the scales each has.
+        half: whether products are rounded to float16.
+    """
+    table, index = np.unique(values, return_inverse=True)
+    places = index.reshape(values.shape).astype(np.int32)
+    return TableTensor(table, places, 1, scales, scale_index, half)
 
 
 def _spread(count: Array, shape: tuple[int, ...], axis: int, block: int) -> Array:

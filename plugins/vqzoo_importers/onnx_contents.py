@@ -97,7 +97,8 @@ def network_of_contents(
         shape = target.shapes.get(key)
         if shape is None:
             raise VqzooError(f"{path} has {key}, which the network does not have")
-        tensors[key] = reader.floats(key, values, shape, torch.float32)
+        one = isinstance(values, list) and len(values) == 1  # of which all others are copies
+        tensors[key] = reader.floats(key, values, () if one else shape, torch.float32).expand(shape)
     return ImportedNetwork(layers, tensors | _counters(path, network.counters, target))
 
 

@@ -22,20 +22,20 @@ Tensors = dict[str, Tensor]
 Metadata = dict[str, Any]
 
 
-def described(kind: str, block: tuple[int, int], **more: Any) -> Metadata:
+def described(kind: str, block: tuple[int, int], dtype: str = "float32", **more: Any) -> Metadata:
     """What torchao's metadata says of a quantized tensor."""
-    dtype = {"_type": "torch.dtype", "_data": "float32"}
-    data = {"block_size": list(block), "dtype": dtype, **more}
+    data = {"block_size": list(block), "dtype": {"_type": "torch.dtype", "_data": dtype}, **more}
     return {"_type": kind, "_data": data, "_tensor_data_names": ["qdata", "scale", "zero_point"]}
 
 
-def contents() -> tuple[Tensors, Metadata, dict[str, Tensor]]:
-    """Tensors and metadata of a network whose Linear layers are quantized in three ways, and the
-    weights that numpy decodes."""
+def contents(dtype: str = "float32") -> tuple[Tensors, Metadata, dict[str, Tensor]]:
+    """Tensors and metadata of a network whose Linear layers are quantized in four ways, and the
+    weights that numpy decodes, rounded once to a dtype."""
     random, tensors, metadata, expected = np.random.default_rng(0), {}, {}, {}
     for key, tensor in timm.create_model(ARCHITECTURE).state_dict().items():
         if tensor.dim() != 2:
-            tensors[key], metadata[key] = tensor, {"_type": "Tensor"}
+            plain = tensor.half() if dtype == "float16" else tensor
+            tensors[key], metadata[key] = plain, {"_type": "Tensor"}
             continue
         m, n = tensor.shape
         block, top, kind = (1, n), 128, "Int8Tensor"
@@ -47,14 +47,30 @@ def contents() -> tuple[Tensors, Metadata, dict[str, Tensor]]:
         codes = random.integers(-top, top, size=(m, n)).astype(np.int8)
         scale = random.uniform(0.01, 0.02, size=shape).astype(np.float32)
         zero = random.integers(-3, 4, size=shape).astype(np.int8)
+        if "proj" in key:
+            parts, kind = floats_of_rows(random, m, n), "Float8Tensor"
+            values = parts["qdata"].float() * parts["scale"]
+            expected[key] = torch.from_numpy(values.numpy().astype(dtype).astype(np.float32))
+            tensors |= {f"{key.removesuffix('.weight')}._weight_{k}": v for k, v in parts.items()}
+            metadata[key] = described(kind, block, dtype)
+            continue
         spread = [np.repeat(np.repeat(part, block[0], 0), block[1], 1) for part in (scale, zero)]
         values = (codes.astype(np.float32) - spread[1].astype(np.float32)) * spread[0]
-        expected[key] = torch.from_numpy(values)
+        expected[key] = torch.from_numpy(values.astype(dtype).astype(np.float32))
         module = key.removesuffix(".weight")
-        parts = {"qdata": codes, "scale": scale, "zero_point": zero}
-        tensors |= {f"{module}._weight_{k}": torch.from_numpy(v) for k, v in parts.items()}
-        metadata[key] = described(kind, block)
+        arrays = {"qdata": codes, "scale": scale, "zero_point": zero}
+        tensors |= {f"{module}._weight_{k}": torch.from_numpy(v) for k, v in arrays.items()}
+        metadata[key] = described(kind, block, dtype)
     return tensors, metadata, expected
+
+
+def floats_of_rows(random: np.random.Generator, m: int, n: int) -> Tensors:
+    """Floats of 8 bits, of which a network in half precision can hold a table for each row, with a
+    scale for each row."""
+    few = torch.from_numpy(random.normal(size=9).astype(np.float32)).to(torch.float8_e4m3fn)
+    codes = few.view(torch.uint8)[torch.from_numpy(random.integers(9, size=(m, n)))]
+    scale = random.uniform(0.01, 0.02, size=(m, 1)).astype(np.float32)
+    return {"qdata": codes.view(torch.float8_e4m3fn), "scale": torch.from_numpy(scale)}
 
 
 def save(path: Path, tensors: Tensors, metadata: Metadata) -> None:
@@ -63,8 +79,9 @@ def save(path: Path, tensors: Tensors, metadata: Metadata) -> None:
     save_file(tensors, path, metadata={"tensor_names": json.dumps(list(metadata))} | texts)
 
 
-def test_weights_are_what_numpy_decodes(tmp_path: Path) -> None:
-    tensors, metadata, expected = contents()
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_weights_are_what_numpy_decodes(tmp_path: Path, dtype: str) -> None:
+    tensors, metadata, expected = contents(dtype)
     save(tmp_path / "small.safetensors", tensors, metadata)
     import_file(tmp_path / "small.safetensors", "torchao", ARCHITECTURE, tmp_path / "out")
     state = vqzoo.load(tmp_path / "out").state_dict()
@@ -72,7 +89,7 @@ def test_weights_are_what_numpy_decodes(tmp_path: Path) -> None:
     assert all(torch.equal(state[key], weight) for key, weight in expected.items())
     rest = state.keys() - expected.keys()
     assert rest
-    assert all(torch.equal(state[key], tensors[key]) for key in rest)
+    assert all(torch.equal(state[key], tensors[key].float()) for key in rest)
 
 
 def no_scale(tensors: Tensors, metadata: Metadata) -> None:
@@ -93,6 +110,26 @@ def other_shape(tensors: Tensors, metadata: Metadata) -> None:
 
 def smooth(tensors: Tensors, metadata: Metadata) -> None:
     tensors["head._weight_act_pre_scale"] = torch.ones(64)
+
+
+def bfloat(tensors: Tensors, metadata: Metadata) -> None:
+    metadata["head.weight"] = described("Int8Tensor", (1, 64), "bfloat16")
+
+
+FLOATS = "blocks.0.attn.proj"
+
+
+def zeros_of_floats(tensors: Tensors, metadata: Metadata) -> None:
+    tensors[f"{FLOATS}._weight_zero_point"] = torch.zeros(64, 1).char()
+
+
+def integers_for_floats(tensors: Tensors, metadata: Metadata) -> None:
+    tensors[f"{FLOATS}._weight_qdata"] = torch.zeros(64, 64).char()
+
+
+def no_number(tensors: Tensors, metadata: Metadata) -> None:
+    codes = tensors[f"{FLOATS}._weight_qdata"].view(torch.uint8)
+    codes[3, 3] = 0x7F
 
 
 def float_zeros(tensors: Tensors, metadata: Metadata) -> None:
@@ -137,6 +174,10 @@ BAD: dict[str, tuple[Callable[[Tensors, Metadata], None], str]] = {
     "no scale": (no_scale, r"head\.weight has no scale"),
     "few scales": (few_scales, r"7 scales, not those of \(1000, 1\) blocks"),
     "half precision": (half, r"head\.weight is computed in"),
+    "bfloat16": (bfloat, r"head\.weight is computed in 'bfloat16'"),
+    "floats with zero points": (zeros_of_floats, "floats with zero points"),
+    "integers for floats": (integers_for_floats, r"torch.int8 \(64, 64\), not float8_e4m3fn \(64"),
+    "a float that is no number": (no_number, "proj.weight.* holds NaN"),
     "another shape": (other_shape, r"torch\.int8 \(3, 3\), not int8 \(1000, 64\)"),
     "scaled inputs": (smooth, "scales its inputs, which is not imported"),
     "zero points that are floats": (float_zeros, "zero points that are torch.float32"),

@@ -1,6 +1,8 @@
-"""Files of torchao's safetensors support: integers of rows, or of groups of columns."""
+"""Files of torchao's safetensors support: integers or floats of 8 bits of rows, or of groups of
+columns."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +14,18 @@ from torch import Tensor
 from vqzoo.errors import VqzooError
 from vqzoo.plugin import ImportedNetwork, Importer, ImportTarget
 from vqzoo_importers.graph_network import GraphLayer, graph_network
-from vqzoo_importers.integers import integers_times
+from vqzoo_importers.integers import floats_times, integers_times
 from vqzoo_importers.state_dicts.torch_file import read_safetensors
 from vqzoo_importers.tables import TableTensor
 
 _NAMES = "tensor_names"  # in the metadata: a list in JSON
 _DENSE = "Tensor"
-_INTEGERS = ("Int8Tensor", "IntxUnpackedToInt8Tensor")
+_CODES = {
+    "Int8Tensor": torch.int8,
+    "IntxUnpackedToInt8Tensor": torch.int8,
+    "Float8Tensor": torch.float8_e4m3fn,
+}
+_DTYPES = {"float32": (torch.float32,), "float16": (torch.float32, torch.float16)}  # of scales
 _FIELDS = ("qdata", "scale", "zero_point")
 
 
@@ -30,7 +37,7 @@ class _Dtype(_Block):
     name: str = Field(alias="_data")
 
 
-class _Integers(_Block):
+class _Blocks(_Block):
     block_size: tuple[int, int]
     dtype: _Dtype
     act_quant_kwargs: Any = None
@@ -44,15 +51,15 @@ class _Described(_Block):
 
 class TorchAo(Importer):
     """A safetensors file whose metadata says of each tensor what it is. PATH._weight_qdata holds
-    the integers of PATH.weight; PATH._weight_scale and PATH._weight_zero_point belong to blocks of
+    the codes of PATH.weight; PATH._weight_scale and PATH._weight_zero_point belong to blocks of
     each row."""
 
     name = "torchao"
-    summary = "safetensors files of torchao: integers of 8 bits and fewer"
+    summary = "safetensors files of torchao: integers of 8 bits and fewer, floats of 8"
     source = "torchao.prototype.safetensors"
 
     def read(self, path: Path, target: ImportTarget) -> ImportedNetwork:
-        """Integers become rtn or km."""
+        """Integers become rtn or km, floats km."""
         tensors, metadata = read_safetensors(path)
         layers, dense, rounds = [], {}, False
         for key in _parsed(path, metadata, _NAMES, list[str]):
@@ -62,10 +69,10 @@ class TorchAo(Importer):
                     whose = "the network" if key in tensors else "the file"
                     raise VqzooError(f"{path}: {whose} has no {key}")
                 dense[key] = _floats(path, key, tensors[key])
-            elif described.kind in _INTEGERS:
+            elif described.kind in _CODES:
                 data = _valid(path, key, described.data)
                 rounds |= bool(data.act_quant_kwargs or data.activation_quantization)
-                weight = _weight(path, key, data, tensors, target)
+                weight = _weight(path, key, described.kind, data, tensors, target)
                 layers.append(GraphLayer(key, frozenset({key}), weight))
             else:
                 raise VqzooError(
@@ -87,15 +94,20 @@ def _parsed(path: Path, metadata: Mapping[str, str], key: str, kind: Any) -> Any
         raise VqzooError(f"{path}: its metadata {key!r:.100} is malformed") from None
 
 
-def _valid(path: Path, key: str, data: Any) -> _Integers:
+def _valid(path: Path, key: str, data: Any) -> _Blocks:
     try:
-        return _Integers.model_validate(data)
+        return _Blocks.model_validate(data)
     except ValidationError:
         raise VqzooError(f"{path}: its metadata {key!r:.100} is malformed") from None
 
 
 def _weight(
-    path: Path, key: str, data: _Integers, tensors: Mapping[str, Tensor], target: ImportTarget
+    path: Path,
+    key: str,
+    kind: str,
+    data: _Blocks,
+    tensors: Mapping[str, Tensor],
+    target: ImportTarget,
 ) -> TableTensor:
     """The weight of a Linear layer.
 
@@ -107,15 +119,19 @@ def _weight(
         raise VqzooError(f"{where} is quantized, and the network has no such Linear layer")
     module, _, name = key.rpartition(".")
     parts = {field: tensors.get(f"{module}._{name}_{field}") for field in _FIELDS}
-    integers, scale, zero = parts.values()
+    codes, scale, zero = parts.values()
     if f"{module}._{name}_act_pre_scale" in tensors:
         raise VqzooError(f"{where} scales its inputs, which is not imported")
-    if integers is None or scale is None:
+    if codes is None or scale is None:
         raise VqzooError(f"{where} has no {'scale' if scale is None else 'qdata'}")
-    if data.dtype.name != "float32" or scale.dtype != torch.float32:
-        raise VqzooError(f"{where} is computed in {data.dtype.name!r:.30}, not in float32")
-    if integers.dtype != torch.int8 or tuple(integers.shape) != shape:
-        raise VqzooError(f"{where} has {integers.dtype} {tuple(integers.shape)}, not int8 {shape}")
+    if scale.dtype not in _DTYPES.get(data.dtype.name, ()):
+        raise VqzooError(
+            f"{where} is computed in {data.dtype.name!r:.30} with scales that are {scale.dtype}; "
+            "float32 and float16 are imported"
+        )
+    if codes.dtype != _CODES[kind] or tuple(codes.shape) != shape:
+        expected = str(_CODES[kind]).removeprefix("torch.")
+        raise VqzooError(f"{where} has {codes.dtype} {tuple(codes.shape)}, not {expected} {shape}")
     rows, columns = data.block_size
     (m, n), whole = shape, data.block_size == shape
     if not whole and (rows != 1 or not 1 <= columns <= n or n % columns):
@@ -123,18 +139,21 @@ def _weight(
     blocks = (1, 1) if whole else (m, n // columns)
     if scale.numel() != blocks[0] * blocks[1] or (zero is not None and zero.shape != scale.shape):
         raise VqzooError(f"{where} has {scale.numel()} scales, not those of {blocks} blocks")
+    half = data.dtype.name == "float16"
+    factors = scale.reshape(blocks).float().numpy()
+    if kind == "Float8Tensor":
+        if zero is not None:
+            raise VqzooError(f"{where} has floats with zero points, which is not imported")
+        count = np.arange(factors.size).reshape(blocks)
+        spread = np.broadcast_to(np.repeat(count, n // blocks[1], axis=1), shape)
+        return floats_times(codes.float().numpy(), factors.reshape(-1), spread, half=half)
     if zero is not None and zero.dtype not in (torch.int8, torch.uint8, torch.int32, torch.int64):
         raise VqzooError(f"{where} has zero points that are {zero.dtype}, not integers")
-    tensor = integers_times(
-        integers.numpy(),
-        scale.reshape(blocks).numpy(),
-        None if zero is None else zero.reshape(blocks).numpy(),
-        1,
-        columns,
-    )
+    zeros = None if zero is None else zero.reshape(blocks).numpy()
+    tensor = integers_times(codes.numpy(), factors, zeros, 1, columns)
     if tensor is None:
         raise VqzooError(f"{where} has zero points that are far from its integers")
-    return tensor
+    return replace(tensor, half=half)
 
 
 def _floats(path: Path, key: str, tensor: Tensor) -> np.ndarray[Any, Any]:

@@ -4,8 +4,9 @@ The metadata `vqzoo.network` is JSON, deflated (zlib) and in base64. `codes` has
 the method, shape, facts, children and parts of each code: of integers the cardinality and their
 planes (see `vqzoo.numerics.decoding.planes`), of floats the storage dtype and the exponent.
 `tensors` has the initializer of each other tensor. Values stand in JSON themselves where folding
-constants has left no initializer with them. `counters` has those of batch norms in the state dict's
-order, or one number if all are equal; it is missing if all are 0.
+constants has left no initializer with them; one number in `tensors` stands for a tensor whose
+values are all equal. `counters` has those of batch norms in the state dict's order, or one number
+if all are equal; it is missing if all are 0.
 """
 
 import base64
@@ -69,7 +70,7 @@ def network_contents(
         content: dict[str, Any] = {
             "codes": {key: _code(code, find) for key, code in codes.items()},
             "tensors": {
-                key: find.floats(tensor)
+                key: find.dense(tensor)
                 for key, tensor in state.items()
                 if key not in codes and key.rpartition(".")[2] != _COUNTERS
             },
@@ -102,6 +103,16 @@ class _Initializers:
     def floats(self, tensor: Tensor) -> str | list[float]:
         """The initializer with these values, in whatever floating-point dtype, or the values."""
         return self._named(tensor.detach().float().numpy())
+
+    def dense(self, tensor: Tensor) -> str | list[float]:
+        """The same; or one value, if all are equal, as in biases of zeros, which the optimizer
+        removes."""
+        values = tensor.detach().float().numpy()
+        if _content(values) not in self._names and values.size > self._most:
+            first = float(values.flat[0])
+            if np.isfinite(first) and (values == first).all():
+                return [first]
+        return self._named(values)
 
     def integers(self, plane: Tensor) -> str | list[int]:
         """The initializer with these bytes, or the values."""
