@@ -22,7 +22,7 @@ def start_quickly() -> None:
     """Prepare a process that nobody else's code shares, before it imports torch or timm.
 
     The garbage collector visits what they bring less often, and timm does not import the compiler
-    of `torch.compile`, which vqzoo does not use: 1 s and 140 MB. Whatever asks for the compiler
+    of `torch.compile`, which vqzoo does not use: 0.6 s and 140 MB. Whatever asks for the compiler
     later imports it then.
     """
     gc.set_threshold(_GARBAGE_THRESHOLD)
