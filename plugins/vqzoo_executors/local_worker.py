@@ -7,6 +7,7 @@ from multiprocessing.connection import Connection, wait
 from threading import Thread
 from types import FrameType
 
+from vqzoo.plugin.execution.quick_start import start_quickly
 from vqzoo_executors.calls import answer
 
 
@@ -15,6 +16,7 @@ def work(connection: Connection, threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _interrupt)
     Thread(target=_end_with_the_driver, daemon=True).start()
+    start_quickly()
     try:
         while True:
             connection.send_bytes(answer(connection.recv_bytes(), threads))

@@ -5,7 +5,6 @@ from typing import Literal
 
 import torch
 from pydantic import Field, model_validator
-from scipy.linalg import eigh, eigvalsh
 from torch import Tensor
 
 from vqzoo.numerics.arrays import excess_exponent, peak_exponent, times_power
@@ -179,6 +178,8 @@ def _leading(gram: Tensor, options: SingularValuesOptions) -> Tensor:
     if gram.device.type != "cpu":
         values, vectors = torch.linalg.eigh(gram)
         return vectors[:, m - _rank(values.flip(0), options) :]
+    from scipy.linalg import eigh, eigvalsh  # 0.3 s, which every process would wait for
+
     if options.rank is None and options.energy is None:
         rank = m
     elif options.rank is None:

@@ -1,6 +1,7 @@
 """A sweep into a repository of the Hub: few commits, the same bytes, and refusals in one line."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,13 +31,15 @@ REPO = "datasets/org/results"
 
 
 @pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chart_script: Path) -> Iterator[HubServer]:
     """A Hub with an empty data set, for this process and for the workers that it starts."""
     with HubServer() as server:
         use_hub(server, tmp_path / "hf", monkeypatch)
         for name, value in server.environment(tmp_path / "hf").items():
             monkeypatch.setenv(name, value)
         monkeypatch.setenv("VQZOO_CACHE", str(tmp_path / "cache"))
+        (tmp_path / "cache").mkdir()
+        shutil.copy(chart_script, tmp_path / "cache")
         create_repo("org/results", repo_type="dataset")
         yield server
 

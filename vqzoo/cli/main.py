@@ -1,6 +1,5 @@
 """The program `vqzoo`."""
 
-import gc
 from typing import Annotated
 
 import typer
@@ -24,10 +23,7 @@ from vqzoo.cli.commands.sweeps.results import results
 from vqzoo.cli.commands.sweeps.sweep import sweep
 from vqzoo.cli.commands.zoo import app as zoo
 from vqzoo.cli.terminal import flowing, replace_what_cannot_be_encoded
-
-# Container objects between two collections. torch and timm bring half a million that never become
-# garbage: with Python's 700, visiting them takes a fifth of the time of their import.
-_GARBAGE_THRESHOLD = 10_000
+from vqzoo.plugin.execution.quick_start import start_quickly
 
 app = typer.Typer(
     name="vqzoo",
@@ -87,7 +83,7 @@ app.command("doctor")(doctor)
 
 def main() -> None:
     """Run the program."""
-    gc.set_threshold(_GARBAGE_THRESHOLD)
+    start_quickly()
     replace_what_cannot_be_encoded()
     app()
 

@@ -174,8 +174,8 @@ def load_plugins(points: Iterable[EntryPoint]) -> Plugins:
     """
     plugins = Plugins()
     plugins.hooks.add_hookspecs(hookspecs)
-    for point in sorted(points, key=lambda point: (_origin(point).distribution, point.name)):
-        origin = _origin(point)
+    origins = [(_origin(point), point) for point in points]
+    for origin, point in sorted(origins, key=lambda pair: (pair[0].distribution, pair[1].name)):
         try:
             provides = _register(plugins, point.load(), origin)
         except (Exception, SystemExit) as error:
@@ -266,8 +266,9 @@ def _call(plugins: Plugins, name: str, hook: str) -> Any:
 def _origin(point: EntryPoint) -> Origin:
     if point.dist is None:
         return Origin(point.name, "unknown", "0")
-    metadata = point.dist.metadata.json  # of a damaged installation: it may lack both
-    name, version = metadata.get("name", "unknown"), metadata.get("version", "0")
+    metadata = point.dist.metadata  # of a damaged installation: it may lack both
+    name, *_ = metadata.get_all("Name", ["unknown"])
+    version, *_ = metadata.get_all("Version", ["0"])
     return Origin(point.name, str(name), str(version))
 
 
