@@ -59,16 +59,17 @@ def _compiler_imported_on_use() -> Iterator[None]:
     one that imports it at the first call. torchvision's `roi_align` takes a function from
     torch._dynamo.utils that only operators call which vqzoo does not run.
     """
+    import torch._compile
     import torch.compiler
-    from torch._compile import _disable_dynamo
 
-    if _COMPILER in sys.modules:
+    disable_at_first_call = getattr(torch._compile, "_disable_dynamo", None)
+    if disable_at_first_call is None or _COMPILER in sys.modules:
         yield
         return
     disable = torch.compiler.disable
 
     def disable_on_use(fn: Any = None, recursive: bool = True, **further: Any) -> Any:
-        return _disable_dynamo(fn, recursive)  # `further` is a reason, for logs
+        return disable_at_first_call(fn, recursive)  # `further` is a reason, for logs
 
     sys.modules[_COMPILER] = stand_in = _stand_in()
     torch.compiler.disable = disable_on_use
