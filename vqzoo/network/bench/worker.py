@@ -100,11 +100,22 @@ def _artifact(task: dict[str, Any]) -> Callable[[], Run]:
     from vqzoo.plugin.files import plugin_files
     from vqzoo.plugin.manager import installed_plugins
 
-    use_threads(task["threads"]).__enter__()  # until the process ends
     torch.set_num_threads(task["threads"])
     with plugin_files(task["plugins"]):
         installed_plugins()  # imports them
-    return lambda: _torch(load(Path(task["path"]), mode=task["kind"], plugins=task["plugins"]))
+
+    def load_network() -> Run:
+        with use_threads(task["threads"]):
+            model = load(Path(task["path"]), mode=task["kind"], plugins=task["plugins"])
+        run = _torch(model)
+
+        def run_on_threads(images: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+            with use_threads(task["threads"]):
+                return run(images)
+
+        return run_on_threads
+
+    return load_network
 
 
 def _torch(model: Any) -> Run:

@@ -99,6 +99,48 @@ def _fill_lines(  # type: ignore[no-untyped-def]
 
 
 @compiled()
+def _fill_short(  # type: ignore[no-untyped-def]
+    codes, packing, stages, k, d, codebooks, shared, blocks, rows, out, stride
+):
+    """`_fill_blocks` of at most BAND columns: a centroid is copied as whole lines, whose rest the
+    next block's overwrites, to a buffer that fits the cache. The memory behind the codebooks is not
+    read."""
+    width, run, step = packing
+    mask, count = (1 << width) - 1, (blocks[1] - blocks[0]) * d
+    buffer, last = np.empty(_ROWS * _PITCH, np.float32), len(codebooks) - (d + LINE - 1)
+    for top in range(rows[0], rows[1], _ROWS):
+        bottom = min(top + _ROWS, rows[1])
+        for block in range(blocks[0], blocks[1]):
+            slot = block // run
+            for stage in range(stages):
+                at = ((block - slot * run) * stages + stage) * step
+                book = (stage if shared else block * stages + stage) * k * d
+                to = (block - blocks[0]) * d
+                for row in range(top, bottom):
+                    source = book + (code_at(codes, at + row) >> slot * width & mask) * d
+                    if source > last:
+                        for dim in range(d):
+                            if stage == 0:
+                                buffer[to + dim] = codebooks[source + dim]
+                            else:
+                                buffer[to + dim] += codebooks[source + dim]
+                    else:
+                        for dim in range(0, d, LINE):
+                            value = load_line(codebooks, source + dim)
+                            if stage > 0:
+                                value = add_lines(load_line(buffer, to + dim), value)
+                            store_line(value, buffer, to + dim)
+                    to += _PITCH
+        for row in range(top, bottom):
+            at, to = (row - top) * _PITCH, row * stride + blocks[0] * d
+            whole = count // LINE * LINE
+            for column in range(0, whole, LINE):
+                store_line(load_line(buffer, at + column), out, to + column)
+            for column in range(whole, count):
+                out[to + column] = buffer[at + column]
+
+
+@compiled()
 def _fill_blocks(  # type: ignore[no-untyped-def]
     codes, packing, stages, k, d, codebooks, shared, blocks, rows, out, stride
 ):
@@ -135,7 +177,12 @@ def _fill_band(  # type: ignore[no-untyped-def]
     _fill_lines(
         codes, packing, stages, k, d, codebooks, shared, columns, rows, out, stride, aligned
     )
-    _fill_blocks(codes, packing, stages, k, d, codebooks, shared, (lined, last), rows, out, stride)
+    rest = (codes, packing, stages, k, d, codebooks, shared, (lined, last), rows, out, stride)
+    if (last - lined) * d <= BAND:
+        if lined < last:
+            _fill_short(*rest)
+    else:
+        _fill_blocks(*rest)
 
 
 @compiled()
