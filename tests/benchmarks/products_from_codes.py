@@ -1,11 +1,13 @@
-"""Products of layers that run from codes, in processor time of one thread, beside torch's own.
+"""Products of layers that run from codes, beside torch's own.
 
-`python tests/benchmarks/products_from_codes.py [LAYER ...]`, with names of `LAYERS`. Every figure
-is the least of several runs, in milliseconds; all of a layer come from one process. Codes are
-random: time does not depend on them.
+`python tests/benchmarks/products_from_codes.py [--threads N] [LAYER ...]`, with names of `LAYERS`.
+Figures are milliseconds: processor time of one thread, the least of several runs; of several
+threads, the median time on the clock. All of a layer come from one process. Codes are random: time
+does not depend on them.
 """
 
-import sys
+import argparse
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -56,15 +58,16 @@ def codes(m: int, n: int) -> Iterator[tuple[str, MethodCode]]:
     yield "rq d=8 k=256 t=2", MethodCode("rq", Code((m, n), parts, {"d": 8}))
 
 
-def milliseconds(run: Callable[[], Tensor]) -> float:
-    """The least processor time of this thread, after a run that compiles kernels."""
+def milliseconds(run: Callable[[], Tensor], threads: int) -> float:
+    """The time of a run, after one that compiles kernels."""
     run()
+    clock = time.thread_time if threads == 1 else time.perf_counter
     times = []
     for _ in range(_RUNS):
-        started = time.thread_time()
+        started = clock()
         run()
-        times.append(time.thread_time() - started)
-    return 1e3 * min(times)
+        times.append(clock() - started)
+    return 1e3 * (min(times) if threads == 1 else statistics.median(times))
 
 
 def runs(name: str, batch: int) -> Iterator[tuple[str, Callable[[], Tensor]]]:
@@ -78,15 +81,24 @@ def runs(name: str, batch: int) -> Iterator[tuple[str, Callable[[], Tensor]]]:
         yield method, partial(run_from_code(make(), "", packed(code, plugins), plugins), x)
 
 
-def measure(name: str) -> None:
+def measure(name: str, threads: int) -> None:
     """Print a line for each batch size."""
     for batch in LAYERS[name][2]:
-        times = [f"{what} {milliseconds(run):.2f}" for what, run in runs(name, batch)]
+        times = [f"{what} {milliseconds(run, threads):.2f}" for what, run in runs(name, batch)]
         print(f"{name}, batch {batch}: {', '.join(times)}", flush=True)
 
 
+def main() -> None:
+    """Measure the layers that the command line names, or all."""
+    words = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    words.add_argument("layers", nargs="*", default=list(LAYERS), metavar="LAYER")
+    words.add_argument("--threads", type=int, default=1)
+    options = words.parse_args()
+    torch.set_num_threads(options.threads)
+    with use_threads(options.threads), torch.inference_mode():
+        for layer in options.layers:
+            measure(layer, options.threads)
+
+
 if __name__ == "__main__":
-    torch.set_num_threads(1)
-    with use_threads(1), torch.inference_mode():
-        for layer in sys.argv[1:] or LAYERS:
-            measure(layer)
+    main()
