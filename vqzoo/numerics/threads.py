@@ -4,13 +4,16 @@ Kernels are single-threaded and release the GIL. Work is cut into tasks whose bo
 shapes alone, so that results are the same with any number of threads.
 """
 
+import ctypes
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar, copy_context
-from threading import Thread
-from typing import Generic, TypeVar
+from functools import cache
+from pathlib import Path
+from threading import Thread, get_ident
+from typing import Any, Generic, TypeVar
 
 import torch
 from threadpoolctl import threadpool_limits
@@ -120,6 +123,51 @@ def run_tasks(
     return [work.results[i] for i in range(len(items))]
 
 
+def run_pass_tasks(task: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+    """`run_tasks` of the short tasks of a forward pass, with torch's operators on one thread.
+
+    Where torch has OpenMP threads, the tasks run on those: they wait for their next operator for
+    milliseconds without giving up their cores, so that other threads would stand in their way.
+    """
+    threads, run_team = torch.get_num_threads(), _run_team()
+    if len(items) < 2 or thread_count() < 2 or threads < 2 or run_team is None:
+        with one_torch_thread():
+            return run_tasks(task, items)
+    work, caller = _Work(task, items), get_ident()
+    contexts = deque(copy_context() for _ in range(min(thread_count(), len(items), threads)))
+
+    def take_part(_: None) -> None:
+        """What each thread of the team does, whose size never changes: that would end threads."""
+        try:
+            contexts.popleft().run(work.help, get_ident() == caller)
+        except IndexError:  # more threads than tasks
+            return
+        except BaseException as error:  # Ctrl-C between two tasks: ctypes would lose it
+            work.errors.append(error)
+
+    run_team(_MEMBER(take_part), None, threads, 0)
+    if work.errors:
+        raise work.errors[0]
+    return [work.results[i] for i in range(len(items))]
+
+
+_MEMBER = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+
+
+@cache
+def _run_team() -> Any:
+    """GOMP_parallel of the OpenMP library that torch has loaded, which runs a function on each of
+    as many threads; None where there is none."""
+    library = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
+    if not library.exists():
+        return None
+    run_team = getattr(ctypes.CDLL(str(library)), "GOMP_parallel", None)
+    if run_team is not None:
+        run_team.argtypes = [_MEMBER, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
+        run_team.restype = None
+    return run_team
+
+
 class _Work(Generic[Item, Result]):
     """A queue of tasks that threads take one by one."""
 
@@ -132,11 +180,11 @@ class _Work(Generic[Item, Result]):
         self._items = items
         self._inference = torch.is_inference_mode_enabled()  # of this thread alone
 
-    def help(self) -> None:
+    def help(self, own_mode: bool = False) -> None:
         """Run tasks until none is left or one has failed on any thread."""
         _requested.set(1)
         try:
-            with torch.inference_mode(self._inference):
+            with nullcontext() if own_mode else torch.inference_mode(self._inference):
                 while self._next():
                     pass
         except BaseException as error:

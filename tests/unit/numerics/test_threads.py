@@ -2,17 +2,23 @@
 
 import threading
 import time
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 
-from vqzoo.numerics.threads import run_tasks, thread_count, use_threads
+from vqzoo.numerics.threads import run_pass_tasks, run_tasks, thread_count, use_threads
+
+both = pytest.mark.parametrize("run", [run_tasks, run_pass_tasks])
+Run = Callable[[Callable[[int], Any], range], list[Any]]
 
 
+@both
 @pytest.mark.parametrize("threads", [1, 3])
-def test_results_keep_the_order_of_items(threads: int) -> None:
+def test_results_keep_the_order_of_items(run: Run, threads: int) -> None:
     with use_threads(threads):
-        assert run_tasks(lambda i: i * i, range(20)) == [i * i for i in range(20)]
+        assert run(lambda i: i * i, range(20)) == [i * i for i in range(20)]
 
 
 def test_use_threads_sets_and_restores() -> None:
@@ -29,7 +35,8 @@ def test_zero_threads_are_refused() -> None:
         pass
 
 
-def test_no_more_threads_run_than_requested() -> None:
+@both
+def test_no_more_threads_run_than_requested(run: Run) -> None:
     seen: set[int] = set()
 
     def task(_: int) -> None:
@@ -37,21 +44,61 @@ def test_no_more_threads_run_than_requested() -> None:
         seen.add(threading.get_ident())
 
     with use_threads(2):
-        run_tasks(task, range(40))
+        run(task, range(40))
     assert 1 <= len(seen) <= 2
 
 
-def test_nested_tasks_stay_on_their_thread() -> None:
+def test_a_pass_may_have_fewer_threads_than_torch() -> None:
+    seen: set[int] = set()
+
+    def task(_: int) -> None:
+        time.sleep(0.001)
+        seen.add(threading.get_ident())
+
+    with use_threads(2):
+        torch.set_num_threads(4)
+        run_pass_tasks(task, range(40))
+        assert torch.get_num_threads() == 4
+    assert 1 <= len(seen) <= 2
+
+
+@pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad])
+def test_operators_of_a_pass_run_on_one_thread_in_the_mode_of_the_caller(mode: Any) -> None:
+    a, expected = torch.ones(200, 200), torch.is_inference_mode_enabled
+    with use_threads(2), mode():
+        modes = run_pass_tasks(lambda _: (expected(), (a @ a).sum().item()), range(8))
+        assert modes == [(expected(), 200.0**3)] * 8
+
+
+def test_passes_in_several_threads_at_once() -> None:
+    answers: list[list[int]] = []
+
+    def passes() -> None:
+        with use_threads(2):
+            for _ in range(20):
+                answers.append(run_pass_tasks(lambda i: i + 1, range(5)))
+
+    threads = [threading.Thread(target=passes) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert answers == [[1, 2, 3, 4, 5]] * 60
+
+
+@both
+def test_nested_tasks_stay_on_their_thread(run: Run) -> None:
     def task(_: int) -> bool:
         outer = threading.get_ident()
-        return all(inner == outer for inner in run_tasks(lambda _: threading.get_ident(), range(4)))
+        return all(inner == outer for inner in run(lambda _: threading.get_ident(), range(4)))
 
     with use_threads(3):
-        assert all(run_tasks(task, range(6)))
+        assert all(run(task, range(6)))
 
 
+@both
 @pytest.mark.parametrize("threads", [1, 2])
-def test_an_error_cancels_the_tasks_that_have_not_started(threads: int) -> None:
+def test_an_error_cancels_the_tasks_that_have_not_started(run: Run, threads: int) -> None:
     started: list[int] = []
 
     def task(i: int) -> None:
@@ -61,5 +108,5 @@ def test_an_error_cancels_the_tasks_that_have_not_started(threads: int) -> None:
             raise KeyboardInterrupt
 
     with use_threads(threads), pytest.raises(KeyboardInterrupt):
-        run_tasks(task, range(1000))
+        run(task, range(1000))
     assert len(started) < 100

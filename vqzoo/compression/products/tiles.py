@@ -17,7 +17,7 @@ from vqzoo.numerics.decoding.panel_product import (
     gathered,
     multiply_rows,
 )
-from vqzoo.numerics.threads import one_torch_thread, run_tasks
+from vqzoo.numerics.threads import run_pass_tasks
 
 TILE = 1 << 18  # weights that are decoded at a time, 1 MiB of float32
 _WIDE = 128  # columns; with each more, rows are decoded in larger tiles, so that fewer read columns
@@ -106,8 +106,7 @@ class Tiles:
             with torch.no_grad():  # each thread has a mode of its own
                 multiply_rows(self.decode(*span), panels, out, span[0])
 
-        with one_torch_thread():
-            run_tasks(work, self.spans(tile=TILE * min(_TILES, 1 + panels.count // _WIDE)))
+        run_pass_tasks(work, self.spans(tile=TILE * min(_TILES, 1 + panels.count // _WIDE)))
         products = as_columns(out, panels.count)
         return products.contiguous() if bias is None else products + bias.detach()[:, None]
 

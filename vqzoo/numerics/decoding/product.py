@@ -29,7 +29,7 @@ from vqzoo.numerics.decoding.table_sums import (
 from vqzoo.numerics.kernels.products.aligned import aligned_zeros
 from vqzoo.numerics.kernels.products.byte_tables import HAS_BYTE_TABLES
 from vqzoo.numerics.kernels.products.octets import OCTET
-from vqzoo.numerics.threads import run_tasks
+from vqzoo.numerics.threads import run_pass_tasks
 
 _TOGETHER = OCTET  # inputs that share the reading of codes
 _ALONE = 1  # inputs that take less time one by one
@@ -144,7 +144,7 @@ def _by_tables(x: Floats, codes: NDArray[Any], centroids: Floats, sizes: _Sizes)
             add_one(columns.reshape(-1), codes, words, book, span, sums)
         return sums
 
-    sums, *rest = run_tasks(work, range(0, sizes.lines, width))
+    sums, *rest = run_pass_tasks(work, range(0, sizes.lines, width))
     for more in rest:
         sums += more
     return sums.reshape(m, lanes).T[:count]

@@ -21,7 +21,7 @@ from vqzoo.numerics.decoding.row_products import (
     multiply_table_together,
 )
 from vqzoo.numerics.kernels.products.byte_tables import HAS_BYTE_TABLES, byte_planes
-from vqzoo.numerics.threads import run_tasks
+from vqzoo.numerics.threads import run_pass_tasks
 
 _MOST = 32  # inputs; with more, decoding some rows at a time is faster
 _SMALL = 1 << 18  # weights that are decoded sooner than multiplied by more than a few inputs
@@ -76,7 +76,7 @@ def multiply_scalars(
                 kernel = multiply_table_together if together > 1 else multiply_table
                 kernel(flat, length, values, part, start, stop, out)
 
-        run_tasks(work, range(0, m, height))
+        run_pass_tasks(work, range(0, m, height))
 
     for first in range(0, len(x), TOGETHER):
         part = inputs[first : first + TOGETHER]
