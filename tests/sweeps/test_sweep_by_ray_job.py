@@ -60,6 +60,7 @@ def head() -> Iterator[Head]:
         "RAY_AUTH_MODE": "disabled",
         "RAY_worker_niceness": "0",  # else workers starve on a busy machine
         "RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S": "300",
+        "GRPC_ENABLE_FORK_SUPPORT": "0",  # Ray's proxy starts processes beside threads of gRPC
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "plugins")]),
     }
     # Ray's sockets lie in there, and their paths must be short.
@@ -106,10 +107,12 @@ def until_it_answers(head: Head) -> None:
             time.sleep(0.5)
 
 
-def call(words: list[str], folder: Path, environment: dict[str, str]) -> str:
+def call(
+    words: list[str], folder: Path, environment: dict[str, str], patience: float = PATIENCE
+) -> str:
     """What a command printed; it succeeds."""
     done = subprocess.run(
-        words, cwd=folder, env=environment, capture_output=True, text=True, timeout=PATIENCE
+        words, cwd=folder, env=environment, capture_output=True, text=True, timeout=patience
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -152,7 +155,12 @@ def test_a_machine_outside_the_cluster_drives_a_sweep(
     pytest.importorskip("grpc", reason="needs ray[client]")
     until_it_answers(head)
     sweep = sweep_into(tmp_path, f"ray:{head.clients}")
-    assert "2 cells: 2 done" in call(sweep, tmp_path, head.environment)
+    try:
+        printed = call(sweep, tmp_path, head.environment, patience=90)
+    except subprocess.TimeoutExpired:
+        # Ray's proxy can lose the process that it starts for a client, which then waits for ever.
+        printed = call(sweep, tmp_path, head.environment)
+    assert "2 cells: 2 done" in printed
     assert files(tmp_path / "out") == here
 
 
