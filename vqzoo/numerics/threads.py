@@ -8,11 +8,11 @@ import ctypes
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from functools import cache
 from pathlib import Path
-from threading import Thread, get_ident
+from threading import Thread
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -133,13 +133,13 @@ def run_pass_tasks(task: Callable[[Item], Result], items: Sequence[Item]) -> lis
     if len(items) < 2 or thread_count() < 2 or threads < 2 or run_team is None:
         with one_torch_thread():
             return run_tasks(task, items)
-    work, caller = _Work(task, items), get_ident()
+    work = _Work(task, items)
     contexts = deque(copy_context() for _ in range(min(thread_count(), len(items), threads)))
 
     def take_part(_: None) -> None:
         """What each thread of the team does, whose size never changes: that would end threads."""
         try:
-            contexts.popleft().run(work.help, get_ident() == caller)
+            contexts.popleft().run(work.help)
         except IndexError:  # more threads than tasks
             return
         except BaseException as error:  # Ctrl-C between two tasks: ctypes would lose it
@@ -180,11 +180,11 @@ class _Work(Generic[Item, Result]):
         self._items = items
         self._inference = torch.is_inference_mode_enabled()  # of this thread alone
 
-    def help(self, own_mode: bool = False) -> None:
+    def help(self) -> None:
         """Run tasks until none is left or one has failed on any thread."""
         _requested.set(1)
         try:
-            with nullcontext() if own_mode else torch.inference_mode(self._inference):
+            with torch.inference_mode(self._inference):
                 while self._next():
                     pass
         except BaseException as error:

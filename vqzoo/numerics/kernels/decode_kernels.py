@@ -45,9 +45,9 @@ def _all_below(k, narrow, wide, small, start, stop):  # type: ignore[no-untyped-
 
 
 @compiled()
-def _quad(column, packing, stages, k, d, shared):  # type: ignore[no-untyped-def]
-    """Of the four columns from `column` on: the positions of their first code and centroid, and the
-    lowest bit of the codes."""
+def _position(column, packing, stages, k, d, shared):  # type: ignore[no-untyped-def]
+    """Of the block that a column belongs to: the place of its first code, that of the column in its
+    first centroid, and the lowest bit of its codes."""
     width, run, stride = packing
     block = column // d
     slot = block // run
@@ -70,10 +70,10 @@ def _fill_lines(  # type: ignore[no-untyped-def]
         for left in range(columns[0], columns[1], BAND):
             right = min(left + BAND, columns[1])
             for column in range(left, right, LINE):
-                at0, from0, low0 = _quad(column, packing, stages, k, d, shared)
-                at1, from1, low1 = _quad(column + 4, packing, stages, k, d, shared)
-                at2, from2, low2 = _quad(column + 8, packing, stages, k, d, shared)
-                at3, from3, low3 = _quad(column + 12, packing, stages, k, d, shared)
+                at0, from0, low0 = _position(column, packing, stages, k, d, shared)
+                at1, from1, low1 = _position(column + 4, packing, stages, k, d, shared)
+                at2, from2, low2 = _position(column + 8, packing, stages, k, d, shared)
+                at3, from3, low3 = _position(column + 12, packing, stages, k, d, shared)
                 for stage in range(stages):
                     on, book = stage * packing[2], stage * k * d
                     to = column - left
@@ -105,19 +105,17 @@ def _fill_short(  # type: ignore[no-untyped-def]
     """`_fill_blocks` of at most BAND columns: a centroid is copied as whole lines, whose rest the
     next block's overwrites, to a buffer that fits the cache. The memory behind the codebooks is not
     read."""
-    width, run, step = packing
-    mask, count = (1 << width) - 1, (blocks[1] - blocks[0]) * d
+    mask, count = (1 << packing[0]) - 1, (blocks[1] - blocks[0]) * d
     buffer, last = np.empty(_ROWS * _PITCH, np.float32), len(codebooks) - (d + LINE - 1)
     for top in range(rows[0], rows[1], _ROWS):
         bottom = min(top + _ROWS, rows[1])
         for block in range(blocks[0], blocks[1]):
-            slot = block // run
+            first, centroid, low = _position(block * d, packing, stages, k, d, shared)
             for stage in range(stages):
-                at = ((block - slot * run) * stages + stage) * step
-                book = (stage if shared else block * stages + stage) * k * d
+                at, book = first + stage * packing[2], centroid + stage * k * d
                 to = (block - blocks[0]) * d
                 for row in range(top, bottom):
-                    source = book + (code_at(codes, at + row) >> slot * width & mask) * d
+                    source = book + (code_at(codes, at + row) >> low & mask) * d
                     if source > last:
                         for dim in range(d):
                             if stage == 0:
@@ -145,18 +143,16 @@ def _fill_blocks(  # type: ignore[no-untyped-def]
     codes, packing, stages, k, d, codebooks, shared, blocks, rows, out, stride
 ):
     """Fill blocks and rows (start, stop) of `out`, for every d."""
-    width, run, step = packing
-    mask = (1 << width) - 1
+    mask = (1 << packing[0]) - 1
     for top in range(rows[0], rows[1], _ROWS):
         bottom = min(top + _ROWS, rows[1])
         for block in range(blocks[0], blocks[1]):
-            slot = block // run
+            first, centroid, low = _position(block * d, packing, stages, k, d, shared)
             for stage in range(stages):
-                at = ((block - slot * run) * stages + stage) * step
-                book = (stage if shared else block * stages + stage) * k * d
+                at, book = first + stage * packing[2], centroid + stage * k * d
                 to = top * stride + block * d
                 for row in range(top, bottom):
-                    source = book + (code_at(codes, at + row) >> slot * width & mask) * d
+                    source = book + (code_at(codes, at + row) >> low & mask) * d
                     if stage == 0:
                         for dim in range(d):
                             out[to + dim] = codebooks[source + dim]
