@@ -143,7 +143,12 @@ def test_products_of_integers_without_bias_are_imported(
     products = [node for node in model.graph.node if node.op_type == "QLinearMatMul"]
     assert sum(node.input[3] in initializers(model) for node in products) == 24
     import_file(path, "onnx", "test_vit", out)
-    loaded, expected = vqzoo.load(out), written_weights(path)
+    check_imported_vit(out, path, plain["test_vit"])
+
+
+def check_imported_vit(out: Path, quantized: Path, plain: Path) -> None:
+    """Every layer has weights of the quantized file, and answers are nearly the plain file's."""
+    loaded, expected = vqzoo.load(out), written_weights(quantized)
     layers = open_artifact(out).metadata.layers
     assert len(layers) == 26
     for key in layers:
@@ -151,7 +156,7 @@ def test_products_of_integers_without_bias_are_imported(
         assert any(np.array_equal(weight, other) for other in expected), key
     with torch.no_grad():
         ours = loaded(torch.from_numpy(IMAGES[160])).numpy()
-    reference = answers(plain["test_vit"])
+    reference = answers(plain)
     assert np.abs(ours - reference).max() <= 0.05 * np.abs(reference).max()
 
 
@@ -189,16 +194,7 @@ def test_products_of_rounded_inputs_that_are_shared_are_imported(
     before = answers(fused)
     assert np.abs(answers(path) - before).max() <= 1e-4 * np.abs(before).max()
     import_file(path, "onnx", "test_vit", tmp_path / "out")
-    loaded, expected = vqzoo.load(tmp_path / "out"), written_weights(small)
-    layers = open_artifact(tmp_path / "out").metadata.layers
-    assert len(layers) == 26
-    for key in layers:
-        weight = loaded.get_parameter(key).detach().numpy()
-        assert any(np.array_equal(weight, other) for other in expected), key
-    with torch.no_grad():
-        ours = loaded(torch.from_numpy(IMAGES[160])).numpy()
-    reference = answers(plain["test_vit"])
-    assert np.abs(ours - reference).max() <= 0.05 * np.abs(reference).max()
+    check_imported_vit(tmp_path / "out", small, plain["test_vit"])
 
 
 class Listener(SilentWatcher):
