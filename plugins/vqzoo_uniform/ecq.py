@@ -15,13 +15,14 @@ from torch import Tensor
 from vqzoo.numerics.arrays import as_float32
 from vqzoo.numerics.coding import ans
 from vqzoo.numerics.coding.context import stream as contexts
+from vqzoo.numerics.decoding.panel_product import Panels
 from vqzoo.numerics.feedback.elimination import Elimination, eliminate
 from vqzoo.numerics.feedback.grid import Grid, feed_back_grid, levels
 from vqzoo.numerics.feedback.layer import DAMPING, ROW_FLOOR, feedback_loss
 from vqzoo.numerics.feedback.rates import Rates, laplacian, observed
 from vqzoo.numerics.kernels.feedback.trellis import SEGMENT
 from vqzoo.plugin import Code, Floats, Indices, LayerContext, Options, Quantizer
-from vqzoo.plugin.formats.packed_indices import multiply_table
+from vqzoo.plugin.formats.packed_indices import multiply_table, multiply_table_by_columns
 from vqzoo.plugin.second_order import assumed_row_weight, known_or_assumed
 from vqzoo_uniform.cosine import (
     coding_gain,
@@ -192,15 +193,23 @@ class EntropyConstrained(Quantizer):
 
     def multiply(self, code: Code, params: Mapping[str, Tensor], x: Tensor) -> Tensor | None:
         """Multiply by the integers of a plain grid, between the steps of columns and of rows."""
-        codes = code.parts["codes"]
-        assert isinstance(codes, Indices)
-        if code.facts["trellis"] or "kernel" in code.facts:
+        if not _is_plain(code):
             return None
+        codes, integers, zero = _integers(code)
         rows, columns = _factors(code, params["step"].detach())
-        reach = codes.cardinality // 2
-        integers = torch.arange(codes.cardinality, dtype=torch.float32) - reach
-        product = multiply_table(codes, integers, x * columns, reach)
+        product = multiply_table(codes, integers, x * columns, zero)
         return None if product is None else product.mul_(rows)
+
+    def multiply_by_columns(
+        self, code: Code, params: Mapping[str, Tensor], panels: Panels
+    ) -> Tensor | None:
+        """Multiply by the integers of a plain grid, between the steps of columns and of rows."""
+        if not _is_plain(code):
+            return None
+        codes, integers, zero = _integers(code)
+        rows, columns = _factors(code, params["step"].detach())
+        scaled, scales = panels.scaled(columns), rows[:, None]
+        return multiply_table_by_columns(codes, integers, scaled, zero, scales)
 
     def row_step(self, code: Code) -> int:
         """Any row of a plain grid, or the rows of a walk through the trellis."""
@@ -332,6 +341,19 @@ def _weights(code: Code, matrix: Tensor) -> Tensor:
     if "kernel" not in code.facts:
         return matrix
     return transformed_back(matrix, cosine_basis(read_kernel(code.facts["kernel"])))
+
+
+def _is_plain(code: Code) -> bool:
+    """Whether weights are integers times the steps of their row and column."""
+    return not code.facts["trellis"] and "kernel" not in code.facts
+
+
+def _integers(code: Code) -> tuple[Indices, Tensor, int]:
+    """The codes, the integers that they stand for, and the code of 0."""
+    codes = code.parts["codes"]
+    assert isinstance(codes, Indices)
+    zero = codes.cardinality // 2
+    return codes, torch.arange(codes.cardinality, dtype=torch.float32) - zero, zero
 
 
 def _factors(code: Code, step: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,8 +9,10 @@ from pydantic import Field
 from torch import Tensor
 
 from vqzoo.numerics.arrays import excess_exponent, row_chunks, times_power
+from vqzoo.numerics.decoding.panel_product import Panels
 from vqzoo.numerics.feedback.layer import feedback_of
 from vqzoo.numerics.feedback.levels import Levels, feed_back_levels
+from vqzoo.numerics.kernels.lines import LINE
 from vqzoo.plugin import (
     Code,
     Floats,
@@ -21,7 +23,12 @@ from vqzoo.plugin import (
     Quantizer,
     SecondOrder,
 )
-from vqzoo.plugin.formats.packed_indices import PackedIndices, decode_table, multiply_table
+from vqzoo.plugin.formats.packed_indices import (
+    PackedIndices,
+    decode_table,
+    multiply_table,
+    multiply_table_by_columns,
+)
 
 _GROUP = 128
 _ROUNDED = "products"  # the fact that names the dtype to which they are rounded
@@ -148,6 +155,20 @@ class RoundToNearest(Quantizer):
             return None
         product = multiply_table(codes, _integers(codes), x, codes.cardinality // 2)
         return None if product is None else product.mul_(params["scale"].detach()[:, 0])
+
+    def multiply_by_columns(
+        self, code: Code, params: Mapping[str, Tensor], panels: Panels
+    ) -> Tensor | None:
+        """Multiply by the integers times their scales, if groups of them fill lines."""
+        codes, scale = code.parts.get("codes"), params.get("scale")
+        if not isinstance(codes, Indices) or scale is None or _ROUNDED in code.facts:
+            return None
+        group = int(code.facts["group"]) if scale.shape[1] > 1 else 0
+        if group % LINE:
+            return None
+        scale = scale.expand(code.shape[0], -1)
+        zero, integers = codes.cardinality // 2, _integers(codes)
+        return multiply_table_by_columns(codes, integers, panels, zero, scale, group)
 
     def row_step(self, code: Code) -> int:
         """Any row."""

@@ -8,10 +8,16 @@ from pydantic import Field
 from torch import Tensor
 
 from vqzoo.numerics.arrays import excess_exponent, row_chunks, times_power
+from vqzoo.numerics.decoding.panel_product import Panels
 from vqzoo.numerics.feedback.layer import even_weights, feedback_of
 from vqzoo.numerics.feedback.levels import Levels, feed_back_levels
 from vqzoo.plugin import Code, Floats, Indices, LayerContext, Options, Quantizer, SecondOrder
-from vqzoo.plugin.formats.packed_indices import PackedIndices, decode_table, multiply_table
+from vqzoo.plugin.formats.packed_indices import (
+    PackedIndices,
+    decode_table,
+    multiply_table,
+    multiply_table_by_columns,
+)
 from vqzoo_vq.by_answers import best_row_scales, scale_sums, value_weights
 from vqzoo_vq.row_scale import scale_product
 
@@ -102,6 +108,15 @@ class Binary(Quantizer):
         codes = code.parts["codes"]
         assert isinstance(codes, Indices)
         return scale_product(multiply_table(codes, _SIGNS, x), params.get("scale"))
+
+    def multiply_by_columns(
+        self, code: Code, params: Mapping[str, Tensor], panels: Panels
+    ) -> Tensor | None:
+        """Look the signs of a few rows and columns up at a time."""
+        codes, scale = code.parts["codes"], params.get("scale")
+        assert isinstance(codes, Indices)
+        column = None if scale is None else scale[:, None]
+        return multiply_table_by_columns(codes, _SIGNS, panels, scales=column)
 
     def row_step(self, code: Code) -> int:
         """Any row."""

@@ -1,12 +1,14 @@
 """Products with the codes of blocks of columns."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from torch import Tensor
 
+from vqzoo.numerics.decoding.column_products import CodedBlocks, multiply_coded_blocks
+from vqzoo.numerics.decoding.panel_product import Panels
 from vqzoo.numerics.decoding.product import multiply_residual
 from vqzoo.plugin import Code, Indices
-from vqzoo.plugin.formats.packed_indices import PackedIndices
+from vqzoo.plugin.formats.packed_indices import held_codes
 from vqzoo_vq.blocks import Cut
 
 
@@ -23,19 +25,34 @@ def multiply_blocks(
     """
     out: Tensor | None = None
     start = 0
-    for suffix, (blocks, d) in zip(shape.suffixes, shape.widths, strict=True):
-        part, codebooks = code.parts["codes" + suffix], params["codebook" + suffix]
-        assert isinstance(part, Indices)
-        if isinstance(part, PackedIndices):
-            codes, width = part.packed, part.width
-        else:
-            codes, width = part.values, 8
-        if codes.dim() == 2:
-            codes, codebooks = codes[:, None], codebooks[:, None]
-        columns = x[:, start : start + blocks * d]
-        product = multiply_residual(columns, codes, codebooks, width)
+    for part in _parts(code, params, shape):
+        stop = start + part.blocks * part.codebooks.shape[3]
+        product = multiply_residual(x[:, start:stop], part.codes, part.codebooks, part.width)
         if product is None:
             return None
         out = product if out is None else out.add_(product)
-        start += blocks * d
+        start = stop
     return out
+
+
+def multiply_blocks_by_columns(
+    code: Code, params: Mapping[str, Tensor], panels: Panels, shape: Cut
+) -> Tensor:
+    """W·X, (m, count); other arguments as for `multiply_blocks`.
+
+    Args:
+        params: `codebook` and `codebook_tail`, and `scale` if rows have one.
+        panels: X, (n, count).
+    """
+    return multiply_coded_blocks(list(_parts(code, params, shape)), panels, params.get("scale"))
+
+
+def _parts(code: Code, params: Mapping[str, Tensor], shape: Cut) -> Iterator[CodedBlocks]:
+    """The whole blocks and the tail."""
+    for suffix, (blocks, _) in zip(shape.suffixes, shape.widths, strict=True):
+        part, codebooks = code.parts["codes" + suffix], params["codebook" + suffix]
+        assert isinstance(part, Indices)
+        codes, width = held_codes(part)
+        if codes.dim() == 2:
+            codes, codebooks = codes[:, None], codebooks[:, None]
+        yield CodedBlocks(codes, codebooks, blocks, width)

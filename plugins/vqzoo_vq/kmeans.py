@@ -13,6 +13,7 @@ from vqzoo.numerics.arrays import empty, excess_exponent, times_power
 from vqzoo.numerics.clustering.scalar_kmeans import assign_scalar, scalar_centroids
 from vqzoo.numerics.decoding.decode import decode_scalar
 from vqzoo.numerics.decoding.lookup import look_up_scalar
+from vqzoo.numerics.decoding.panel_product import Panels
 from vqzoo.numerics.feedback.layer import feedback_of
 from vqzoo.numerics.feedback.levels import Chosen, Levels, feed_back_levels
 from vqzoo.plugin import (
@@ -25,7 +26,11 @@ from vqzoo.plugin import (
     Quantizer,
     SecondOrder,
 )
-from vqzoo.plugin.formats.packed_indices import decode_table, multiply_table
+from vqzoo.plugin.formats.packed_indices import (
+    decode_table,
+    multiply_table,
+    multiply_table_by_columns,
+)
 from vqzoo.plugin.limits import MAX_CARDINALITY
 from vqzoo_vq.by_answers import best_row_scales, loss_of, value_weights
 from vqzoo_vq.distortion import ROW_SCALE_GAIN, gaussian_distortion
@@ -145,6 +150,15 @@ class ScalarKMeans(Quantizer):
         assert isinstance(codes, Indices)
         product = multiply_table(codes, params["codebook"], x)
         return scale_product(product, params.get("scale"))
+
+    def multiply_by_columns(
+        self, code: Code, params: Mapping[str, Tensor], panels: Panels
+    ) -> Tensor | None:
+        """Look up the centroids of a few rows and columns at a time."""
+        codes, scale = code.parts["codes"], params.get("scale")
+        assert isinstance(codes, Indices)
+        column = None if scale is None else scale[:, None]
+        return multiply_table_by_columns(codes, params["codebook"], panels, scales=column)
 
     def row_step(self, code: Code) -> int:
         """Any row."""

@@ -14,10 +14,11 @@ from vqzoo.numerics.arrays import empty, excess_exponent, times_power
 from vqzoo.numerics.clustering.kmeans import assign, train_codebooks
 from vqzoo.numerics.decoding.decode import decode_pq
 from vqzoo.numerics.decoding.lookup import look_up
+from vqzoo.numerics.decoding.panel_product import Panels
 from vqzoo.plugin import Code, Floats, Indices, LayerContext, LookUp, Options, Quantizer
 from vqzoo.plugin.formats.packed_indices import held_blocks
 from vqzoo.plugin.limits import MAX_CARDINALITY
-from vqzoo_vq.block_products import multiply_blocks
+from vqzoo_vq.block_products import multiply_blocks, multiply_blocks_by_columns
 from vqzoo_vq.blocks import (
     Axis,
     CodebookScope,
@@ -180,6 +181,14 @@ class ProductQuantization(Quantizer):
             return None
         out = multiply_blocks(code, params, x, _cut_of(code))
         return scale_product(out, params.get("scale"))
+
+    def multiply_by_columns(
+        self, code: Code, params: Mapping[str, Tensor], panels: Panels
+    ) -> Tensor | None:
+        """Read the centroids of codes where they lie; only where columns are cut."""
+        if code.facts["axis"] != "columns":
+            return None
+        return multiply_blocks_by_columns(code, params, panels, _cut_of(code))
 
     def packing_axis(self, code: Code) -> int:
         """Across blocks, whose products are added, where columns are cut."""

@@ -13,10 +13,11 @@ from vqzoo.numerics.arrays import empty, excess_exponent, peak_exponent, times_p
 from vqzoo.numerics.clustering.residual import residual_kmeans
 from vqzoo.numerics.decoding.decode import decode_residual
 from vqzoo.numerics.decoding.lookup import look_up
+from vqzoo.numerics.decoding.panel_product import Panels
 from vqzoo.plugin import Code, Floats, Indices, LayerContext, Options, Quantizer
 from vqzoo.plugin.formats.packed_indices import held_blocks
 from vqzoo.plugin.limits import MAX_CARDINALITY
-from vqzoo_vq.block_products import multiply_blocks
+from vqzoo_vq.block_products import multiply_blocks, multiply_blocks_by_columns
 from vqzoo_vq.blocks import (
     CodebookScope,
     Cut,
@@ -134,6 +135,12 @@ class ResidualQuantization(Quantizer):
         """Add up products with the centroids of every stage."""
         out = multiply_blocks(code, params, x, _cut_of(code))
         return scale_product(out, params.get("scale"))
+
+    def multiply_by_columns(
+        self, code: Code, params: Mapping[str, Tensor], panels: Panels
+    ) -> Tensor | None:
+        """Read the centroids of codes where they lie."""
+        return multiply_blocks_by_columns(code, params, panels, _cut_of(code))
 
     def packing_axis(self, code: Code) -> int:
         """Across blocks, whose products are added."""

@@ -9,6 +9,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
+from vqzoo.numerics.decoding.panel_product import Panels
 from vqzoo.plugin.code import Code, MethodCode
 from vqzoo.plugin.formats.weight_form import WeightForm
 from vqzoo.plugin.second_order import SecondOrder
@@ -194,6 +195,30 @@ class Method(ABC):
             float32, (r, m); None, the default, to have the matrix decoded instead.
         """
         return None
+
+    def multiply_by_columns(
+        self, code: Code, params: Mapping[str, Tensor], panels: Panels
+    ) -> Tensor | None:
+        """Multiply many columns by the matrix without gradients, W·X.
+
+        Override it if that is faster than to decode some rows of the matrix after the other and
+        multiply by them. Networks that run from codes call it on the CPU, for convolutions with few
+        output positions and for Linear layers whose product `multiply` leaves.
+
+        Args:
+            code: a code that has passed `check`.
+            params: as for `reconstruct`.
+            panels: X, (n, count) float32, in the order in which kernels read it.
+
+        Returns:
+            float32, (m, count); None, the default, to have rows of the matrix decoded.
+        """
+        return None
+
+    @property
+    def multiplies_by_columns(self) -> bool:
+        """Whether the method overrides `multiply_by_columns`."""
+        return type(self).multiply_by_columns is not Method.multiply_by_columns
 
     def packing_axis(self, code: Code) -> int:
         """The axis along which codes of up to four bits share bytes in a network that runs from

@@ -39,7 +39,7 @@ def convolve(
     axis = x.dim() - len(shape) + 1  # of the channels
     if axis not in (0, 1) or x.shape[axis] != shape[1] * layer.groups:
         return None
-    if layer.groups == 1 and takes_columns(x) and len(tiles.spans()) > 1:
+    if layer.groups == 1 and takes_columns(x) and tiles.meets_columns:
         answer = convolve_small(layer, shape, tiles, x if axis else x[None])
         if answer is not None:
             return answer if axis else answer[0]

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from vqzoo.compression.decode import decode, with_floats
+from vqzoo.numerics.decoding.panel_product import Panels
 from vqzoo.plugin.code import Floats, Indices, MethodCode
 from vqzoo.plugin.isolation import isolated, named
 from vqzoo.plugin.manager import Plugins
@@ -25,6 +26,7 @@ class Prepared:
         row_step: the number of rows whose multiples `decode_rows` can begin and end at; 0 where it
             cannot.
         has_products: whether `multiply` may have an answer.
+        has_column_products: whether `multiply_by_columns` may have one.
         floats: the code's floats as float32, by name; None where they are not at hand, and become
             float32 anew each time.
     """
@@ -35,6 +37,7 @@ class Prepared:
     who: str
     row_step: int
     has_products: bool
+    has_column_products: bool
     floats: Mapping[str, Tensor] | None
 
     def multiply(self, x: Tensor) -> Tensor | None:
@@ -57,6 +60,21 @@ class Prepared:
             rows = x.detach().reshape(-1, n).contiguous()
             product = self.method.multiply(code, self._floats(), rows)
         return None if product is None else product.view(*x.shape[:-1], m)
+
+    def multiply_by_columns(self, panels: Panels) -> Tensor | None:
+        """Multiply columns by the matrix with the method's `multiply_by_columns`.
+
+        Args:
+            panels: X, (n, count); the code is on the CPU.
+
+        Returns:
+            W·X, (m, count); None where the method has no such product, or the code has children or
+            no integers.
+        """
+        if not self.has_column_products:
+            return None
+        with isolated(self.who):
+            return self.method.multiply_by_columns(self.compressed.code, self._floats(), panels)
 
     def decode(self, out: Tensor) -> Tensor:
         """Decode the whole matrix into `out`, (m, n) float32; returns it."""
@@ -105,12 +123,14 @@ def prepare(
     floats = [part for part in code.parts.values() if isinstance(part, Floats)]
     at_hand = all(part.stored.dtype == torch.float32 and not part.exponent for part in floats)
     has_integers = any(isinstance(part, Indices) for part in code.parts.values())
+    plain = has_integers and not code.children
     return Prepared(
         MethodCode(compressed.method, code),
         plugins,
         method,
         who,
         step,
-        method.multiplies and has_integers and not code.children,
+        method.multiplies and plain,
+        method.multiplies_by_columns and plain,
         code.floats() if at_hand else None,
     )

@@ -3,23 +3,22 @@
 import math
 from threading import local
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from vqzoo.compression.products.prepared import Prepared
-from vqzoo.numerics.arrays import Ints
 from vqzoo.numerics.decoding.panel_product import (
     TOGETHER,
     Panels,
     as_columns,
-    gathered,
     multiply_rows,
+    transposed,
 )
 from vqzoo.numerics.threads import run_pass_tasks
 
 TILE = 1 << 18  # weights that are decoded at a time, 1 MiB of float32
+_SMALL = 1 << 15  # weights that are decoded sooner than columns are gathered
 _WIDE = 128  # columns; with each more, rows are decoded in larger tiles, so that fewer read columns
 _TILES = 4  # in such a tile, at most
 FEW_COLUMNS = 512  # of inputs, whose products are best taken from panels
@@ -39,19 +38,27 @@ class Tiles:
         self.shape = prepared.compressed.code.shape
         self.step = min(prepared.row_step, self.shape[0])
 
+    @property
+    def meets_columns(self) -> bool:
+        """Whether products with columns in panels are likely to take least time."""
+        large = math.prod(self.shape) > _SMALL and self._prepared.has_column_products
+        return large or len(self.spans()) > 1
+
     def spans(self, unit: int = 1, tile: int = 0) -> list[tuple[int, int]]:
         """The first row of each tile, and the row behind its last one.
 
         Args:
             unit: tiles begin at multiples of it.
-            tile: weights of a tile, `TILE` by default.
+            tile: weights of a tile at most, if it has more than `unit` rows; `TILE` by default.
         """
         m, n = self.shape
         unit = math.lcm(unit, self.step)
-        height = max(1, (tile or TILE) // n // unit) * unit
+        most = max(1, (tile or TILE) // n // unit) * unit
         best = math.lcm(unit, TOGETHER)
-        if height > best:
-            height -= height % best
+        if most > best:
+            unit, most = best, most - most % best
+        even = -(-m // -(-m // most))  # tiles of one size keep all threads busy
+        height = -(-even // unit) * unit
         return [(start, min(start + height, m)) for start in range(0, m, height)]
 
     def decode(self, start: int, stop: int) -> Tensor:
@@ -79,10 +86,7 @@ class Tiles:
         if len(spans) == 1:
             return F.linear(x, self.decode(*spans[0]).to(x.dtype), bias)
         if takes_columns(x) and 0 < len(x) <= FEW_COLUMNS and x.is_contiguous():
-            rows: Ints = np.arange(x.shape[1])
-            columns: Ints = np.arange(len(x)) * x.shape[1]
-            products = self.multiply_columns(gathered(x, rows, columns), bias)
-            return products.T.contiguous()
+            return self.multiply_columns(transposed(x), bias).T.contiguous()
         out = x.new_empty(len(x), self.shape[0])
         for start, stop in spans:
             decoded = self.decode(start, stop).to(x.dtype)
@@ -91,7 +95,7 @@ class Tiles:
         return out
 
     def multiply_columns(self, panels: Panels, bias: Tensor | None = None) -> Tensor:
-        """W·X + bias, the tiles shared out among threads.
+        """W·X + bias, by the method's own product, or the tiles shared out among threads.
 
         Args:
             panels: X, (n, count).
@@ -100,6 +104,9 @@ class Tiles:
         Returns:
             (m, count), float32.
         """
+        products = self._prepared.multiply_by_columns(panels)
+        if products is not None:
+            return products if bias is None else products.add_(bias.detach()[:, None])
         out = panels.products(self.shape[0])
 
         def work(span: tuple[int, int]) -> None:

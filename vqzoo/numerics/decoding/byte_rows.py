@@ -110,14 +110,16 @@ def _added(one, two, three, four, x, at, total):  # type: ignore[no-untyped-def]
 
 
 @compiled()
-def decode_bytes(codes, start, stop, planes, table, out):  # type: ignore[no-untyped-def]
-    """out[start:stop] = table[codes[start:stop]] of uint8 codes, with a table that `is_exact`."""
+def decode_bytes(codes, start, stop, planes, table, out, to):  # type: ignore[no-untyped-def]
+    """out[to : to + stop - start] = table[codes[start:stop]] of uint8 codes, with a table that
+    `is_exact`."""
     whole = start + (stop - start) // CODES * CODES
     for at in range(start, whole, CODES):
         one, two, three, four = _looked_up(codes, at, planes)
-        store_line(one, out, at)
-        store_line(two, out, at + LINE)
-        store_line(three, out, at + 2 * LINE)
-        store_line(four, out, at + 3 * LINE)
-    for i in range(whole, stop):
-        out[np.uint64(i)] = table[np.uint64(codes[np.uint64(i)])]
+        store_line(one, out, to)
+        store_line(two, out, to + LINE)
+        store_line(three, out, to + 2 * LINE)
+        store_line(four, out, to + 3 * LINE)
+        to += CODES
+    for i in range(stop - whole):
+        out[np.uint64(to + i)] = table[np.uint64(codes[np.uint64(whole + i)])]

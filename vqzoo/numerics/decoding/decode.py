@@ -185,7 +185,7 @@ def _decode_scalars(codes: Tensor, centroids: Tensor, out: Tensor) -> Tensor:
         stop = min(start + _VALUES, len(target))
         if planes is None:
             return decode_values(narrow, wide, start, stop, values, target)
-        decode_bytes(narrow, start, stop, planes, values, target)
+        decode_bytes(narrow, start, stop, planes, values, target, start)
         return bool(narrow[start:stop].max() < len(values))
 
     _refuse_unknown(run_tasks(work, range(0, len(target), _VALUES)), len(values))

@@ -12,20 +12,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vqzoo.numerics.arrays import Floats, Ints
+from vqzoo.numerics.arrays import Floats, Ints, as_float32
 from vqzoo.numerics.kernels.lines import LINE
 from vqzoo.numerics.kernels.products.panels import (
     ROWS,
     gather_panels,
-    multiply_narrow_panel,
     multiply_panels,
 )
 from vqzoo.numerics.kernels.vectors import LANES
+from vqzoo.numerics.threads import run_pass_tasks
 
 TOGETHER = ROWS
 """Rows that are multiplied together: products of multiples of it take least time."""
 
 
+_GATHERED = 1 << 19  # values a task
 _NARROW = LANES // LINE  # panels of 16 columns that take as long as a wide one
 
 
@@ -46,10 +47,23 @@ class Panels:
     n: int
     count: int
 
+    def scaled(self, factors: Tensor) -> "Panels":
+        """The matrix whose rows are multiplied by `factors`, (n,)."""
+        lines = as_float32(factors)[:, None]
+        wide = self.wide.reshape(-1, self.n, LANES) * lines
+        narrow = self.narrow.reshape(-1, self.n, LINE) * lines
+        return Panels(wide.reshape(-1), narrow.reshape(-1), self.n, self.count)
+
     def products(self, m: int) -> NDArray[np.float32]:
         """Memory for `multiply_rows` with a matrix of m rows."""
         width = (self.wide.size + self.narrow.size) // max(1, self.n)
         return torch.empty(m, width).numpy()  # aligned, unlike numpy's
+
+
+def transposed(x: Tensor) -> Panels:
+    """The matrix whose columns are the rows of x, (count, n), contiguous float32 on the CPU."""
+    count, n = x.shape
+    return gathered(x, np.arange(n), np.arange(count) * n)
 
 
 def gathered(source: Tensor, rows: Ints, columns: Ints) -> Panels:
@@ -71,8 +85,14 @@ def gathered(source: Tensor, rows: Ints, columns: Ints) -> Panels:
     values = torch.empty(n * width).numpy()
     parts = values[: n * wide], values[n * wide :]
     flat = source.detach().reshape(-1).numpy()
-    gather_panels(flat, rows, padded[:wide], LANES, parts[0])
-    gather_panels(flat, rows, padded[wide:], LINE, parts[1])
+    height = max(1, _GATHERED // width)
+
+    def work(start: int) -> None:
+        stop = min(start + height, n)
+        gather_panels(flat, rows, padded[:wide], LANES, start, stop, parts[0])
+        gather_panels(flat, rows, padded[wide:], LINE, start, stop, parts[1])
+
+    run_pass_tasks(work, range(0, n, height))
     return Panels(*parts, n, len(columns))
 
 
@@ -84,15 +104,10 @@ def multiply_rows(matrix: Tensor, panels: Panels, out: Floats, first: int) -> No
         panels: the columns.
         out: from `Panels.products`; behind the columns, it gets values without meaning.
     """
-    flat, products = matrix.detach().reshape(-1).numpy(), out.reshape(-1)
-    n, width = panels.n, out.shape[1]
-    place = first * width
-    multiply_panels(flat, len(matrix), n, panels.wide, products, width, place)
-    place += panels.wide.size // max(1, n)
-    for start in range(0, panels.narrow.size, max(1, n * LINE)):
-        panel = panels.narrow[start : start + n * LINE]
-        multiply_narrow_panel(flat, len(matrix), n, panel, products, width, place)
-        place += LINE
+    flat, width, n = matrix.detach().reshape(-1).numpy(), out.shape[1], panels.n
+    target = out[first:].reshape(-1)
+    both = (panels.wide, panels.narrow)
+    multiply_panels(flat, n, len(matrix), (0, n), both, n, target, width, False)
 
 
 def as_columns(products: Floats, count: int) -> Tensor:

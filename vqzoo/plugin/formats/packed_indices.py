@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from vqzoo.numerics.accelerated.products import multiply_scalars_on_device
+from vqzoo.numerics.decoding.column_products import multiply_coded_scalars
 from vqzoo.numerics.decoding.decode import decode_scalar
 from vqzoo.numerics.decoding.packed import decode_packed, pack, unpack, width_of
+from vqzoo.numerics.decoding.panel_product import Panels
 from vqzoo.numerics.decoding.scalar_product import multiply_scalars, takes_inputs
 from vqzoo.plugin.code import Indices
 
@@ -86,6 +88,11 @@ def packed_indices(part: Indices, axis: int) -> Indices:
     return PackedIndices(packed, part.cardinality, width, axis, part.values.shape[axis])
 
 
+def held_codes(part: Indices) -> tuple[Tensor, int]:
+    """Codes as they are in memory, and their width: 8 if each has an element for itself."""
+    return (part.packed, part.width) if isinstance(part, PackedIndices) else (part.values, 8)
+
+
 def held_blocks(part: Indices, device: torch.device) -> tuple[Tensor, int]:
     """Codes that `decode_pq` and `decode_residual` read, and their width: packed along the first
     axis as they are in memory if the kernels of the device read that, otherwise unpacked."""
@@ -109,13 +116,31 @@ def multiply_table(
     Returns:
         (r, m); None where decoding W is faster, or codes have more than 8 bits.
     """
-    width = part.width if isinstance(part, PackedIndices) else 8
-    held = part.packed if isinstance(part, PackedIndices) else part.values
+    held, width = held_codes(part)
     if part.cardinality <= 256 and x.device.type != "cpu":
         return multiply_scalars_on_device(x, held, width, table, zero)
     if part.cardinality > 256 or not takes_inputs(len(x), len(held) * x.shape[1]):
         return None
     return multiply_scalars(x, held, width, table, zero)
+
+
+def multiply_table_by_columns(
+    part: Indices,
+    table: Tensor,
+    panels: Panels,
+    zero: int | None = None,
+    scales: Tensor | None = None,
+    group: int = 0,
+) -> Tensor | None:
+    """W·X with W = table[codes], codes packed along rows or not; see `multiply_coded_scalars`.
+
+    Returns:
+        (m, count), float32; None where codes have more than 8 bits.
+    """
+    if part.cardinality > 256:
+        return None
+    held, width = held_codes(part)
+    return multiply_coded_scalars(held, width, table, panels, zero, scales, group)
 
 
 def multiply_by_factor(part: Indices, table: Tensor, x: Tensor) -> Tensor:

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from vqzoo.compression.decode import apply, decode, reconstruct, trainable
-from vqzoo.compression.products.prepared import prepare
+from vqzoo.compression.products.prepared import Prepared, prepare
+from vqzoo.numerics.decoding.panel_product import transposed
 from vqzoo.plugin.code import MethodCode
 from vqzoo.testing.broken import require
 from vqzoo.testing.matrices import REFERENCE, SHAPES, gaussian
@@ -16,9 +17,10 @@ TOLERANCE = 1e-4
 
 
 def apply_equals_decode_then_matmul(subject: Subject) -> None:
-    """`apply` multiplies x (..., n) by the decoded matrix, and so does `multiply` unless it returns
-    None. The result is float32, (..., m), and differs from x·Wᵀ by at most 1e-4 of the largest
-    |x|·|W|ᵀ, for any number of leading dimensions, including none. Neither modifies x or params."""
+    """`apply` multiplies x (..., n) by the decoded matrix, and so do `multiply` and
+    `multiply_by_columns` unless they return None. The result is float32, (..., m), and differs from
+    x·Wᵀ by at most 1e-4 of the largest |x|·|W|ᵀ, for any number of leading dimensions, including
+    none. None of them modifies x or params."""
     for case in (*SHAPES, REFERENCE):
         m, n = case.matrix_shape
         for text, options in subject.variants(case):
@@ -57,14 +59,16 @@ def apply_is_differentiable(subject: Subject) -> None:
 def _check_product(
     subject: Subject, compressed: MethodCode, matrix: Tensor, x: Tensor, m: int, what: str
 ) -> None:
-    for name in ("apply", "multiply"):
+    for name in ("apply", "multiply", "multiply_by_columns"):
         params = trainable(compressed, subject.plugins)
         before = {part: tensor.clone() for part, tensor in {**params, "x": x}.items()}
         with torch.no_grad():
             if name == "apply":
                 product: Tensor | None = apply(compressed, params, subject.plugins, x)
-            else:
+            elif name == "multiply":
                 product = prepare(compressed, subject.plugins, params).multiply(x)
+            else:
+                product = _by_columns(prepare(compressed, subject.plugins, params), x)
         for part, tensor in {**params, "x": x}.items():
             require(torch.equal(tensor, before[part]), f"{what}: {name} modified {part}")
         if product is not None:
@@ -73,6 +77,14 @@ def _check_product(
             torch.equal(decode(compressed, subject.plugins), matrix),
             f"{what}: after {name}, the code decodes to another matrix",
         )
+
+
+def _by_columns(prepared: Prepared, x: Tensor) -> Tensor | None:
+    """What `multiply_by_columns` gives for vectors x (..., n), (..., m)."""
+    if not x.numel():
+        return None
+    product = prepared.multiply_by_columns(transposed(x.reshape(-1, x.shape[-1])))
+    return None if product is None else product.T.reshape(*x.shape[:-1], len(product))
 
 
 def _check_values(product: Tensor, matrix: Tensor, x: Tensor, m: int, what: str, name: str) -> None:

@@ -1,118 +1,135 @@
 """Products of a few rows of a matrix with panels: columns that lie side by side in registers.
 
-A panel holds LANES columns, line by line. Six rows meet a panel at once: their sums stay in
-registers, and each line of the panel is read once for all six.
+A panel holds `LANES` columns, or 16, line by line. Six rows meet a panel at once: their sums stay
+in registers, and each line of the panel is read once for all six.
 """
 
 import numpy as np
 
 from vqzoo.numerics.compiled import compiled
-from vqzoo.numerics.kernels import code_lines
 from vqzoo.numerics.kernels.code_lines import spread_line
 from vqzoo.numerics.kernels.lines import LINE, load_line, store_line
-from vqzoo.numerics.kernels.vectors import LANES, broadcast, load, multiply_add, splat, store
+from vqzoo.numerics.kernels.products.lanes import (
+    add_product,
+    load_lanes,
+    spread_lanes,
+    store_lanes,
+)
+from vqzoo.numerics.kernels.vectors import LANES, splat
 
 ROWS = 6
-_DEPTH = 512  # lines of a panel that stay in the caches while all rows meet them
+DEPTH = 512  # lines of a panel that stay in the caches while all rows meet them
 
 
 @compiled()
-def gather_panels(source, rows, columns, lanes, out):  # type: ignore[no-untyped-def]
-    """out[p, k, lane] = source[rows[k] + columns[p·lanes + lane]]; all of them flat.
+def gather_panels(source, rows, columns, lanes, start, stop, out):  # type: ignore[no-untyped-def]
+    """out[p, k, lane] = source[rows[k] + columns[p·lanes + lane]] for k from start to stop - 1.
 
     Args:
-        source: float32.
+        source: float32, flat.
         rows, columns: int64, not negative.
-        out: float32.
+        out: float32, flat.
     """
     depth = rows.shape[0]
-    to = 0
     for first in range(0, columns.shape[0], lanes):
+        to = first * depth + start * lanes
         in_a_row = True
         for lane in range(lanes):
             in_a_row &= columns[first + lane] == columns[first] + lane
-        for k in range(depth):
-            start = rows[k]
+        for k in range(start, stop):
+            place = rows[k]
             if in_a_row:  # vectors are copied sooner than floats
-                start += columns[first]
+                place += columns[first]
                 for part in range(0, lanes, LINE):
-                    store_line(load_line(source, start + part), out, to + part)
+                    store_line(load_line(source, place + part), out, to + part)
                 to += lanes
                 continue
             for lane in range(lanes):
-                place = np.uint64(start + columns[np.uint64(first + lane)])
-                out[np.uint64(to + lane)] = source[place]
+                value = source[np.uint64(place + columns[np.uint64(first + lane)])]
+                out[np.uint64(to + lane)] = value
             to += lanes
 
 
 @compiled()
-def multiply_panels(matrix, rows, n, panels, out, width, place):  # type: ignore[no-untyped-def]
-    """out[i, :LANES·count] = the products of row i with the columns of all panels.
+def multiply_panels(matrix, pitch, rows, columns, panels, n, out, width, add):  # type: ignore[no-untyped-def]
+    """out[i] = the products of row i with the columns of all panels, or add them to it.
 
     Args:
-        matrix: flat, (rows, n).
-        panels: flat, (count, n, LANES).
-        out: flat; rows begin `width` apart, the first of them at `place`.
+        matrix: flat, (rows, columns[1] - columns[0]), its rows `pitch` apart.
+        rows: their number.
+        columns: of the whole matrix, (start, stop): the lines of the panels that they meet.
+        panels: (wide, narrow), flat: (count, n, `LANES`) and (count, n, 16).
+        out: flat; rows are `width` apart, and have a place for each lane.
+        add: whether to add.
     """
-    none, whole = splat(np.float32(0)), rows // ROWS * ROWS
-    for k0 in range(0, n, _DEPTH):
-        k1 = min(k0 + _DEPTH, n)
-        for panel in range(panels.shape[0] // (n * LANES)):
-            base = panel * n * LANES
-            for row in range(0, whole, ROWS):
-                at, to = row * n, place + row * width + panel * LANES
-                a, b, c, d, e, f = none, none, none, none, none, none
-                if k0 > 0:
-                    a, b = load(out, to), load(out, to + width)
-                    c, d = load(out, to + 2 * width), load(out, to + 3 * width)
-                    e, f = load(out, to + 4 * width), load(out, to + 5 * width)
-                for k in range(k0, k1):
-                    line = load(panels, base + k * LANES)
-                    a = multiply_add(broadcast(matrix, at + k), line, a)
-                    b = multiply_add(broadcast(matrix, at + n + k), line, b)
-                    c = multiply_add(broadcast(matrix, at + 2 * n + k), line, c)
-                    d = multiply_add(broadcast(matrix, at + 3 * n + k), line, d)
-                    e = multiply_add(broadcast(matrix, at + 4 * n + k), line, e)
-                    f = multiply_add(broadcast(matrix, at + 5 * n + k), line, f)
-                store(out, to, a)
-                store(out, to + width, b)
-                store(out, to + 2 * width, c)
-                store(out, to + 3 * width, d)
-                store(out, to + 4 * width, e)
-                store(out, to + 5 * width, f)
-            for row in range(whole, rows):
-                at, to = row * n, place + row * width + panel * LANES
-                a = none if k0 == 0 else load(out, to)
-                for k in range(k0, k1):
-                    a = multiply_add(broadcast(matrix, at + k), load(panels, base + k * LANES), a)
-                store(out, to, a)
+    all_lanes, line = splat(np.float32(0)), spread_line(np.float32(0))
+    wide, narrow, to = panels[0], panels[1], panels[0].shape[0] // n
+    for first in range(columns[0], columns[1], DEPTH):
+        part, at = (first, min(first + DEPTH, columns[1])), first - columns[0]
+        more = add or at > 0
+        _meet(all_lanes, LANES, matrix, at, pitch, rows, part, wide, n, out, width, 0, more)
+        _meet(line, LINE, matrix, at, pitch, rows, part, narrow, n, out, width, to, more)
 
 
 @compiled()
-def multiply_narrow_panel(matrix, rows, n, panel, out, width, place):  # type: ignore[no-untyped-def]
-    """`multiply_panels` of one panel of 16 columns."""
-    none, whole = spread_line(np.float32(0)), rows // ROWS * ROWS
-    for row in range(0, whole, ROWS):
-        at, to = row * n, place + row * width
-        a, b, c, d, e, f = none, none, none, none, none, none
-        for k in range(n):
-            line = load_line(panel, k * LINE)
-            a = code_lines.multiply_add(spread_line(matrix[np.uint64(at + k)]), line, a)
-            b = code_lines.multiply_add(spread_line(matrix[np.uint64(at + n + k)]), line, b)
-            c = code_lines.multiply_add(spread_line(matrix[np.uint64(at + 2 * n + k)]), line, c)
-            d = code_lines.multiply_add(spread_line(matrix[np.uint64(at + 3 * n + k)]), line, d)
-            e = code_lines.multiply_add(spread_line(matrix[np.uint64(at + 4 * n + k)]), line, e)
-            f = code_lines.multiply_add(spread_line(matrix[np.uint64(at + 5 * n + k)]), line, f)
-        store_line(a, out, to)
-        store_line(b, out, to + width)
-        store_line(c, out, to + 2 * width)
-        store_line(d, out, to + 3 * width)
-        store_line(e, out, to + 4 * width)
-        store_line(f, out, to + 5 * width)
-    for row in range(whole, rows):
-        at = row * n
-        a = none
-        for k in range(n):
-            value = spread_line(matrix[np.uint64(at + k)])
-            a = code_lines.multiply_add(value, load_line(panel, k * LINE), a)
-        store_line(a, out, place + row * width)
+def _meet(none, lanes, matrix, source, pitch, rows, part, panels, n, out, width, to, add):  # type: ignore[no-untyped-def]
+    """`multiply_panels` of panels of one width, with `part` of the columns."""
+    for panel in range(panels.shape[0] // (n * lanes)):
+        for row in range(0, rows, ROWS):
+            rest = rows - 1 - row  # behind the last row, it is multiplied again
+            i = row * pitch + source
+            j, k = i + min(1, rest) * pitch, i + min(2, rest) * pitch
+            p, q, r = i + min(3, rest) * pitch, i + min(4, rest) * pitch, i + min(5, rest) * pitch
+            sums = places(row, rest, width, to + panel * lanes)
+            a, b, c, d, e, f = begin(none, out, sums, add)
+            at = (panel * n + part[0]) * lanes
+            for column in range(part[1] - part[0]):
+                line = load_lanes(none, panels, at)
+                a = add_product(spread_lanes(none, matrix, i + column), line, a)
+                b = add_product(spread_lanes(none, matrix, j + column), line, b)
+                c = add_product(spread_lanes(none, matrix, k + column), line, c)
+                d = add_product(spread_lanes(none, matrix, p + column), line, d)
+                e = add_product(spread_lanes(none, matrix, q + column), line, e)
+                f = add_product(spread_lanes(none, matrix, r + column), line, f)
+                at += lanes
+            end(out, sums, (a, b, c, d, e, f))
+
+
+@compiled(forceinline=True)
+def places(row, rest, width, to):  # type: ignore[no-untyped-def]
+    """Where the sums of six rows from `row` on lie, of which there are `rest` + 1 or more."""
+    first = row * width + to
+    return (
+        first,
+        first + min(1, rest) * width,
+        first + min(2, rest) * width,
+        first + min(3, rest) * width,
+        first + min(4, rest) * width,
+        first + min(5, rest) * width,
+    )
+
+
+@compiled(forceinline=True)
+def begin(none, out, sums, add):  # type: ignore[no-untyped-def]
+    """The sums so far of six rows: those at these places, or none."""
+    if not add:
+        return none, none, none, none, none, none
+    return (
+        load_lanes(none, out, sums[0]),
+        load_lanes(none, out, sums[1]),
+        load_lanes(none, out, sums[2]),
+        load_lanes(none, out, sums[3]),
+        load_lanes(none, out, sums[4]),
+        load_lanes(none, out, sums[5]),
+    )
+
+
+@compiled(forceinline=True)
+def end(out, sums, values):  # type: ignore[no-untyped-def]
+    """Write the sums of six rows to their places."""
+    store_lanes(values[0], out, sums[0])
+    store_lanes(values[1], out, sums[1])
+    store_lanes(values[2], out, sums[2])
+    store_lanes(values[3], out, sums[3])
+    store_lanes(values[4], out, sums[4])
+    store_lanes(values[5], out, sums[5])

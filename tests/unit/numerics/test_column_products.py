@@ -1,0 +1,142 @@
+"""Products of codes with columns in panels agree with those of the decoded matrix."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from vqzoo.numerics.decoding.column_products import (
+    CodedBlocks,
+    multiply_coded_blocks,
+    multiply_coded_scalars,
+)
+from vqzoo.numerics.decoding.packed import pack
+from vqzoo.numerics.decoding.panel_product import Panels, transposed
+from vqzoo.numerics.threads import use_threads
+
+counts = st.sampled_from([1, 7, 16, 17, 49, 64, 65, 113, 130])
+rows = st.sampled_from([1, 5, 6, 13, 48, 100])
+
+
+def columns(n: int, count: int) -> tuple[Panels, np.ndarray]:
+    x = torch.randn(count, n)
+    return transposed(x), x.T.double().numpy()
+
+
+def assert_product(found: Tensor, matrix: np.ndarray, x: np.ndarray) -> None:
+    assert found.shape == (len(matrix), x.shape[1])
+    assert found.dtype == torch.float32
+    assert found.is_contiguous()
+    error = np.abs(found.numpy() - matrix @ x)
+    assert (error <= 1e-5 * (np.abs(matrix) @ np.abs(x)).max()).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    m=rows,
+    count=counts,
+    blocks=st.sampled_from([1, 2, 9, 40, 300]),
+    stages=st.integers(1, 4),
+    d=st.sampled_from([1, 2, 3, 4, 6, 8, 17]),
+    k=st.sampled_from([2, 3, 16, 200, 256, 700]),
+    shared=st.booleans(),
+    seed=st.integers(0, 99),
+    tail=st.booleans(),
+    scaled=st.booleans(),
+    is_packed=st.booleans(),
+)
+def test_blocks(  # type: ignore[no-untyped-def]
+    m, count, blocks, stages, d, k, shared, seed, tail, scaled, is_packed
+) -> None:
+    torch.manual_seed(seed)
+    parts, matrices = [], []
+    for s, length in ((blocks, d), (1, 5))[: 1 + tail]:
+        codes = torch.randint(0, k, (s, stages, m))
+        book = torch.randn(1 if shared else s, stages, k, length)
+        books = book.expand(s, -1, -1, -1).double().numpy()
+        values = [sum(books[b, t][codes[b, t].numpy()] for t in range(stages)) for b in range(s)]
+        matrices.append(np.concatenate(values, axis=1))
+        width = next((w for w in (1, 2, 4) if k <= 1 << w), 8)
+        if is_packed and (width < 8 or k > 256):
+            width = width if width < 8 else 16
+            parts.append(CodedBlocks(pack(codes, width, 0), book, s, width))
+        else:
+            held = codes.to(torch.uint8) if k <= 256 else codes.int()
+            parts.append(CodedBlocks(held, book, s))
+    matrix = np.concatenate(matrices, axis=1)
+    scales = torch.rand(m) if scaled else None
+    if scales is not None:
+        matrix = matrix * scales.double().numpy()[:, None]
+    panels, x = columns(matrix.shape[1], count)
+    found = multiply_coded_blocks(parts, panels, scales)
+    assert_product(found, matrix, x)
+    with use_threads(2):
+        assert torch.equal(found, multiply_coded_blocks(parts, panels, scales))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    m=rows,
+    count=counts,
+    n=st.sampled_from([1, 15, 16, 33, 64, 100, 513, 1100]),
+    k=st.sampled_from([2, 3, 16, 17, 200, 256]),
+    kind=st.sampled_from(["table", "rounded table", "integers"]),
+    group=st.sampled_from([0, 1, 16, 48]),
+    seed=st.integers(0, 99),
+)
+def test_scalars(m, count, n, k, kind, group, seed) -> None:  # type: ignore[no-untyped-def]
+    torch.manual_seed(seed)
+    codes, zero = torch.randint(0, k, (m, n), dtype=torch.uint8), None
+    table = torch.randn(k)
+    if kind == "rounded table":
+        table = table.half().float()
+    if kind == "integers":
+        zero, table = k // 2, torch.arange(k, dtype=torch.float32) - k // 2
+    scales = None
+    matrix = table.double().numpy()[codes.long().numpy()]
+    if group == 1:
+        group, scales = 0, torch.rand(m, 1)
+        matrix = matrix * scales.double().numpy()
+    elif group:
+        scales = torch.rand(m, -(-n // group))
+        matrix = matrix * scales.double().numpy().repeat(group, axis=1)[:, :n]
+    width = next((w for w in (1, 2, 4) if k <= 1 << w), 8)
+    held = pack(codes, width, 1) if width < 8 else codes
+    panels, x = columns(n, count)
+    arguments = (held, width, table, panels, zero, scales, group)
+    found = multiply_coded_scalars(*arguments)
+    assert_product(found, matrix, x)
+    with use_threads(2):
+        assert torch.equal(found, multiply_coded_scalars(*arguments))
+
+
+def test_rows_of_panels_are_scaled() -> None:
+    panels, x = columns(20, 70)
+    factors = torch.arange(20.0)
+    found = multiply_coded_scalars(
+        torch.ones(3, 20, dtype=torch.uint8), 8, torch.ones(2), panels.scaled(factors)
+    )
+    assert_product(found, np.ones((3, 20)), x * factors.double().numpy()[:, None])
+
+
+def test_a_code_beyond_the_codebook_reads_the_last_centroid() -> None:
+    book = torch.tensor([[[[1.0], [10.0]]]])
+    codes = torch.tensor([[[0, 1, 255]]], dtype=torch.uint8)
+    found = multiply_coded_blocks([CodedBlocks(codes, book, 1)], transposed(torch.ones(1, 1)))
+    assert found.flatten().tolist() == [1.0, 10.0, 10.0]
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    codes, book = torch.zeros(2, 1, 3, dtype=torch.uint8), torch.zeros(1, 1, 2, 4)
+    whole = CodedBlocks(codes, book, 2)
+    three_books = CodedBlocks(codes, torch.zeros(3, 1, 2, 4), 2)
+    two_stages = CodedBlocks(codes, torch.zeros(1, 2, 2, 4), 2)
+    other_rows = CodedBlocks(codes[:, :, :1], book, 2)
+    panels, _ = columns(8, 2)
+    for parts in ([three_books], [two_stages], [whole, other_rows], [whole, whole]):
+        with pytest.raises(ValueError, match="do not fit"):
+            multiply_coded_blocks(parts, panels)
+    with pytest.raises(ValueError, match="multiple of 16"):
+        multiply_coded_scalars(codes[0], 8, torch.ones(2), panels, None, torch.ones(1, 2), 4)

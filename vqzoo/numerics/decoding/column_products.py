@@ -1,0 +1,177 @@
+"""Products of a matrix of codes with many columns, which meet the codes where they lie.
+
+The matrix never exists, not even a part of it that memory would have to hold.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vqzoo.numerics.arrays import Floats, as_float32
+from vqzoo.numerics.decoding.packed import in_line, run_length
+from vqzoo.numerics.decoding.panel_product import Panels
+from vqzoo.numerics.decoding.scalar_panels import multiply_scalar_panels
+from vqzoo.numerics.kernels.lines import LINE
+from vqzoo.numerics.kernels.products.block_panels import multiply_block_panels
+from vqzoo.numerics.kernels.products.byte_tables import HAS_BYTE_TABLES, byte_planes, is_exact
+from vqzoo.numerics.kernels.products.panels import ROWS
+from vqzoo.numerics.threads import run_pass_tasks
+
+_TASKS = 4  # or a multiple, where there are rows for them
+_MULTIPLICATIONS = 1 << 25  # a task at most, unless it would have few rows
+_ENTRIES = 256  # of a table that is looked up by bytes
+_NONE = np.zeros(0, np.float32)
+_NO_PLANES = np.zeros(0, np.uint8)
+
+
+@dataclass(frozen=True)
+class CodedBlocks:
+    """The codes of adjacent columns of a matrix, as `decode_residual` takes them.
+
+    Attributes:
+        codes: (s, stages, m), uint8, int16 (of which the bits count) or int32, below k; or packed
+            along blocks, uint8, see `decoding.packed`.
+        codebooks: (s, stages, k, d), or (1, stages, k, d) where all blocks share them; float.
+        blocks: s.
+        width: of a code in bits, if blocks share bytes.
+    """
+
+    codes: Tensor
+    codebooks: Tensor
+    blocks: int
+    width: int = 8
+
+
+def multiply_coded_blocks(
+    parts: Sequence[CodedBlocks], panels: Panels, scales: Tensor | None = None
+) -> Tensor:
+    """W·X with the matrix that `decode_residual` would decode, or that with its rows scaled.
+
+    Args:
+        parts: the codes of W, from the first columns to the last.
+        panels: X, (n, count).
+        scales: (m,), of rows.
+
+    Returns:
+        (m, count), float32; the same with any number of threads.
+
+    Raises:
+        ValueError: shapes do not match.
+    """
+    m = parts[0].codes.shape[2]
+    described, column = [], 0
+    for part in parts:
+        described.append((*_described(part, m), (part.blocks, column)))
+        column += part.blocks * part.codebooks.shape[3]
+    if column != panels.n:
+        raise ValueError(f"codes of {column} columns do not fit inputs of {panels.n}")
+
+    def multiply(start: int, stop: int, out: Floats, width: int) -> None:
+        for i, (codes, packing, book, (blocks, first)) in enumerate(described):
+            span = (blocks, first, start, stop)
+            both = (panels.wide, panels.narrow)
+            multiply_block_panels(codes, packing, book, span, both, panels.n, out, width, i > 0)
+
+    return _by_rows(multiply, m, panels, scales)
+
+
+def _described(part: CodedBlocks, m: int) -> tuple[NDArray[Any], Any, Any]:
+    """Codes, packing and book, as the kernel takes them."""
+    lines, stages, rows = part.codes.shape
+    books, _, k, d = part.codebooks.shape
+    blocks = part.blocks
+    held = blocks if part.width >= 8 else run_length(blocks, part.width, last=False)
+    fits = rows == m and lines == held and books in (1, blocks)
+    if not fits or stages != part.codebooks.shape[1]:
+        raise ValueError(
+            f"codes of shape {tuple(part.codes.shape)} for {blocks} blocks do not fit codebooks of "
+            f"shape {tuple(part.codebooks.shape)}"
+        )
+    array = part.codes.contiguous().view(-1).numpy()
+    flat = array.view(np.uint16) if array.dtype == np.int16 else array
+    packing = (32, blocks, m) if part.width >= 8 else (part.width, lines, m)
+    centroids = as_float32(part.codebooks).reshape(-1)
+    return flat, packing, (centroids, books == 1, stages, k, d)
+
+
+def multiply_coded_scalars(
+    codes: Tensor,
+    width: int,
+    table: Tensor,
+    panels: Panels,
+    zero: int | None = None,
+    scales: Tensor | None = None,
+    group: int = 0,
+) -> Tensor:
+    """W·X with W = table[codes], or those times the scales of their groups.
+
+    Args:
+        codes: (m, n), uint8, if width is 8; or packed along rows, see `decoding.packed`.
+        width: bits of a code, 1, 2, 4 or 8.
+        table: (k,), float; codes are below k.
+        panels: X, (n, count).
+        zero: the code of 0, if the table is that of the integers around it.
+        scales: (m, groups), of the groups of a row, or (m, 1), of rows.
+        group: adjacent columns that share a scale, a multiple of 16; if not given, all of a row.
+
+    Returns:
+        (m, count), float32; the same with any number of threads.
+
+    Raises:
+        ValueError: groups are not of multiples of 16 columns.
+    """
+    n = panels.n
+    flat, run = codes.contiguous().view(-1).numpy(), codes.shape[1]
+    if width < 8:
+        values = (in_line(table), _NO_PLANES)
+    elif zero is not None:
+        values = (np.array([zero], np.float32), _NO_PLANES)
+    else:
+        entries = np.zeros(_ENTRIES, np.float32)
+        entries[: len(table)] = as_float32(table)
+        by_planes = HAS_BYTE_TABLES and is_exact(entries)
+        values = (entries, byte_planes(entries) if by_planes else _NO_PLANES)
+    if group % LINE:
+        raise ValueError(f"groups of {group} columns are not a multiple of {LINE}")
+    factors = as_float32(scales).reshape(-1) if group and scales is not None else _NONE
+
+    def multiply(start: int, stop: int, out: Floats, width_of_row: int) -> None:
+        layout, rows, both = (width, run), (start, stop), (panels.wide, panels.narrow)
+        multiply_scalar_panels(
+            flat, layout, values, factors, group or n, rows, both, n, out, width_of_row
+        )
+
+    of_rows = None if group or scales is None else scales[:, 0]
+    return _by_rows(multiply, codes.shape[0], panels, of_rows)
+
+
+def _by_rows(
+    multiply: Callable[[int, int, Floats, int], None],
+    m: int,
+    panels: Panels,
+    scales: Tensor | None,
+) -> Tensor:
+    """(m, count): what `multiply(start, stop, out, width)` writes to rows of `out`, flat, `width`
+    apart, times the scales of rows."""
+    out = panels.products(m)
+    flat, width = out.reshape(-1), out.shape[1]
+    products = out[:, : panels.count]
+    result = torch.empty(products.shape)
+    target = result.numpy()
+    factors = np.ones(1, np.float32) if scales is None else as_float32(scales)
+    factors = np.broadcast_to(factors, (m,))[:, None]
+    tasks = -(-m * panels.n * width // (_TASKS * _MULTIPLICATIONS)) * _TASKS
+    height = -(-m // (tasks * ROWS)) * ROWS
+
+    def work(start: int) -> None:
+        stop = min(start + height, m)
+        multiply(start, stop, flat, width)
+        np.multiply(products[start:stop], factors[start:stop], out=target[start:stop])
+
+    run_pass_tasks(work, range(0, m, height))
+    return result

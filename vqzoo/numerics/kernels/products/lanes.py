@@ -1,0 +1,72 @@
+"""Operations on vectors of floats of either width: those of `vectors`, or lines of 16.
+
+Kernels that take a vector of the width they are to work with need only be written once.
+"""
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from vqzoo.numerics.kernels.codegen import address, load_vector, spread
+
+
+@intrinsic
+def load_lanes(typing_context: Any, like: Any, array: Any, index: Any) -> Any:
+    """The floats of a contiguous float32 array from flat position `index` on, as many as `like`
+    has."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        inner = types.void(array, types.intp)
+        return load_vector(context, builder, inner, args[1:], context.get_value_type(like))
+
+    return like(like, array, types.intp), generate
+
+
+@intrinsic
+def spread_lanes(typing_context: Any, like: Any, array: Any, index: Any) -> Any:
+    """array[index] of a contiguous float32 array in every lane of a vector like `like`."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        place = address(context, builder, array, args[1], args[2], ir.FloatType())
+        return spread(builder, builder.load(place), context.get_value_type(like))
+
+    return like(like, array, types.intp), generate
+
+
+@intrinsic
+def spread_sum(typing_context: Any, like: Any, array: Any, index: Any, other: Any) -> Any:
+    """array[index] + array[other], as `spread_lanes` spreads one."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = ir.FloatType()
+        one, two = (
+            builder.load(address(context, builder, array, args[1], at, kind)) for at in args[2:]
+        )
+        return spread(builder, builder.fadd(one, two), context.get_value_type(like))
+
+    return like(like, array, types.intp, types.intp), generate
+
+
+@intrinsic
+def store_lanes(typing_context: Any, vector: Any, array: Any, index: Any) -> Any:
+    """Write a vector to a contiguous float32 array from flat position `index` on."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        to = context.get_value_type(vector)
+        builder.store(args[0], address(context, builder, array, args[1], args[2], to)).align = 4
+        return context.get_dummy_value()
+
+    return types.void(vector, array, types.intp), generate
+
+
+@intrinsic
+def add_product(typing_context: Any, a: Any, b: Any, total: Any) -> Any:
+    """a·b + total, rounded once where the processor can."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        product = builder.fmul(args[0], args[1], flags=("contract",))
+        return builder.fadd(product, args[2], flags=("contract",))
+
+    return a(a, a, a), generate
