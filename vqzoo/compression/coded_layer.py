@@ -17,6 +17,7 @@ from vqzoo.compression.decode import (
     trainable,
 )
 from vqzoo.compression.products.convolutions import convolve, is_plain_convolution
+from vqzoo.compression.products.linear import is_plain_linear, multiply
 from vqzoo.compression.products.packed import unpacked
 from vqzoo.compression.products.prepared import Prepared, prepare
 from vqzoo.compression.products.tiles import tiles_of
@@ -25,7 +26,6 @@ from vqzoo.numerics.tracing import holds_values, is_recorded, is_traced, outside
 from vqzoo.plugin.code import Floats, MethodCode
 from vqzoo.plugin.manager import Plugins
 
-_HALVES = (torch.float16, torch.bfloat16)
 # Of the largest weight: devices round a product of factors differently.
 _SAME_WEIGHT = 1e-5
 
@@ -126,7 +126,7 @@ class CodedLayer(nn.Module):
         return self._is_plain_linear() and method.applies
 
     def _is_plain_linear(self) -> bool:
-        plain = self.replaces is nn.Linear and self._dtype == torch.float32
+        plain = is_plain_linear(self.replaces) and self._dtype == torch.float32
         return plain and self._parameters.get("weight") is None
 
     def _answer(self, *args: Any, **kwargs: Any) -> Tensor | None:
@@ -138,9 +138,10 @@ class CodedLayer(nn.Module):
         frozen = not any(values.requires_grad for values in params.values())
         if not frozen or self._parameters.get("weight") is not None:
             return None
-        if self.replaces is nn.Linear:
-            prepared = self._prepared(params)
-            return self._linear(prepared, args[0].detach(), self._parameters["bias"])
+        if is_plain_linear(self.replaces):
+            prepared, x = self._prepared(params), args[0].detach()
+            tiles = None if self._multiplies_by_code() else tiles_of(prepared, x.device)
+            return multiply(prepared, tiles, x, self._parameters["bias"])
         if is_plain_convolution(self.replaces):
             x = args[0].detach()
             tiles = tiles_of(self._prepared(params), x.device)
@@ -148,21 +149,6 @@ class CodedLayer(nn.Module):
                 with torch.no_grad():
                     return convolve(self, self.replaces, self._shape, tiles, x)
         return None
-
-    def _linear(self, prepared: Prepared, x: Tensor, bias: Tensor | None) -> Tensor | None:
-        if x.dtype == torch.float32 or (x.device.type != "cpu" and x.dtype in _HALVES):
-            product = prepared.multiply(x.float())
-            if product is not None:
-                product = product if bias is None else product.add_(bias.detach())
-                return product.to(x.dtype)
-        tiles = None
-        if not self._multiplies_by_code():
-            tiles = tiles_of(prepared, x.device)
-        if tiles is None or x.shape[-1:] != self._shape[1:]:
-            return None
-        with torch.no_grad():
-            rows = tiles.multiply(x.reshape(-1, x.shape[-1]), bias)
-            return rows.view(*x.shape[:-1], rows.shape[1])
 
     def _traced(self) -> Tensor:
         """The matrix, from operations that torch can trace.

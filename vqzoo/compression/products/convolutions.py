@@ -6,6 +6,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vqzoo.compression.products.linear import meets_whole_inputs, multiply
 from vqzoo.compression.products.small_maps import convolve_small
 from vqzoo.compression.products.tiles import TILE, Tiles, takes_columns
 
@@ -39,11 +40,16 @@ def convolve(
     axis = x.dim() - len(shape) + 1  # of the channels
     if axis not in (0, 1) or x.shape[axis] != shape[1] * layer.groups:
         return None
+    bias = layer.bias
+    if layer.groups == 1 and meets_whole_inputs(layer, shape, x):
+        products = multiply(tiles.prepared, tiles, x.reshape(*x.shape[:axis], -1), bias)
+        assert products is not None
+        return products.view(*products.shape, *(1 for _ in shape[2:]))
     if layer.groups == 1 and takes_columns(x) and tiles.meets_columns:
         answer = convolve_small(layer, shape, tiles, x if axis else x[None])
         if answer is not None:
             return answer if axis else answer[0]
-    convolution, padding, bias = _CONVOLUTIONS[_base(kind)], layer.padding, layer.bias
+    convolution, padding = _CONVOLUTIONS[_base(kind)], layer.padding
     if layer.padding_mode != "zeros":
         x = F.pad(x, layer._reversed_padding_repeated_twice, mode=layer.padding_mode)
         padding = 0

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from vqzoo.compression.decode import decode, with_floats
+from vqzoo.compression.products.kept import KeptMatrix
 from vqzoo.numerics.decoding.panel_product import Panels
 from vqzoo.plugin.code import Floats, Indices, MethodCode
 from vqzoo.plugin.isolation import isolated, named
@@ -29,6 +30,7 @@ class Prepared:
         has_column_products: whether `multiply_by_columns` may have one.
         floats: the code's floats as float32, by name; None where they are not at hand, and become
             float32 anew each time.
+        kept: the decoded matrix of a small code.
     """
 
     compressed: MethodCode
@@ -39,6 +41,7 @@ class Prepared:
     has_products: bool
     has_column_products: bool
     floats: Mapping[str, Tensor] | None
+    kept: KeptMatrix
 
     def multiply(self, x: Tensor) -> Tensor | None:
         """Multiply x by the matrix with the method's `multiply`, without gradients.
@@ -58,7 +61,7 @@ class Prepared:
             return None
         with isolated(self.who):
             rows = x.detach().reshape(-1, n).contiguous()
-            product = self.method.multiply(code, self._floats(), rows)
+            product = self.method.multiply(code, self.current_floats(), rows)
         return None if product is None else product.view(*x.shape[:-1], m)
 
     def multiply_by_columns(self, panels: Panels) -> Tensor | None:
@@ -74,14 +77,16 @@ class Prepared:
         if not self.has_column_products:
             return None
         with isolated(self.who):
-            return self.method.multiply_by_columns(self.compressed.code, self._floats(), panels)
+            return self.method.multiply_by_columns(
+                self.compressed.code, self.current_floats(), panels
+            )
 
     def decode(self, out: Tensor) -> Tensor:
         """Decode the whole matrix into `out`, (m, n) float32; returns it."""
         if self.compressed.code.children:
             return decode(self.compressed, self.plugins, out)
         with isolated(self.who):
-            matrix = self.method.decode(self.compressed.code, self._floats(), out)
+            matrix = self.method.decode(self.compressed.code, self.current_floats(), out)
         return matrix if matrix is out else out.copy_(matrix)
 
     def decode_rows(self, start: int, stop: int, out: Tensor) -> Tensor:
@@ -100,7 +105,8 @@ class Prepared:
             matrix = self.method.decode(part, part.floats(), out)
         return matrix if matrix is out else out.copy_(matrix)
 
-    def _floats(self) -> Mapping[str, Tensor]:
+    def current_floats(self) -> Mapping[str, Tensor]:
+        """The code's floats as float32, by name, with the values that they have now."""
         return self.compressed.code.floats() if self.floats is None else self.floats
 
 
@@ -133,4 +139,5 @@ def prepare(
         method.multiplies and plain,
         method.multiplies_by_columns and plain,
         code.floats() if at_hand else None,
+        KeptMatrix(),
     )

@@ -53,5 +53,7 @@ def _grid(lengths: Sequence[int], strides: Sequence[int]) -> Ints:
     """The flat positions of a grid's points, the last axis fastest."""
     places = np.zeros(1, np.int64)
     for length, stride in zip(lengths, strides, strict=True):
+        if length == 1:
+            continue
         places = np.add.outer(places, np.arange(length, dtype=np.int64) * stride).reshape(-1)
     return places

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vqzoo.compression.products.kept import MOST_KEPT
 from vqzoo.compression.products.prepared import Prepared
 from vqzoo.numerics.decoding.panel_product import (
     TOGETHER,
@@ -18,7 +19,6 @@ from vqzoo.numerics.decoding.panel_product import (
 from vqzoo.numerics.threads import run_pass_tasks
 
 TILE = 1 << 18  # weights that are decoded at a time, 1 MiB of float32
-_SMALL = 1 << 15  # weights that are decoded sooner than columns are gathered
 _WIDE = 128  # columns; with each more, rows are decoded in larger tiles, so that fewer read columns
 _TILES = 4  # in such a tile, at most
 FEW_COLUMNS = 512  # of inputs, whose products are best taken from panels
@@ -28,20 +28,21 @@ class Tiles:
     """The rows of a coded matrix.
 
     Attributes:
+        prepared: the code.
         step: rows are decoded in multiples of this; the whole matrix if it is their number.
         shape: (m, n) of the matrix.
     """
 
     def __init__(self, prepared: Prepared, device: torch.device) -> None:
         """Take a code whose `row_step` is not 0, and the device where it is."""
-        self._prepared, self._device, self._buffers = prepared, device, local()
+        self.prepared, self._device, self._buffers = prepared, device, local()
         self.shape = prepared.compressed.code.shape
         self.step = min(prepared.row_step, self.shape[0])
 
     @property
     def meets_columns(self) -> bool:
         """Whether products with columns in panels are likely to take least time."""
-        large = math.prod(self.shape) > _SMALL and self._prepared.has_column_products
+        large = math.prod(self.shape) > MOST_KEPT and self.prepared.has_column_products
         return large or len(self.spans()) > 1
 
     def spans(self, unit: int = 1, tile: int = 0) -> list[tuple[int, int]]:
@@ -63,14 +64,18 @@ class Tiles:
 
     def decode(self, start: int, stop: int) -> Tensor:
         """Rows `start` to `stop` - 1, (stop - start, n) float32, in memory that is used again for
-        the next ones that this thread decodes."""
-        height, n = stop - start, self.shape[1]
+        the next ones that this thread decodes; nobody may write to the rows of a small matrix."""
+        height, (m, n) = stop - start, self.shape
+        if height == m and m * n <= MOST_KEPT and self._device.type == "cpu":
+            prepared = self.prepared
+            floats = prepared.current_floats()
+            return prepared.kept.get(floats, lambda: prepared.decode(torch.empty(m, n)))
         buffer = getattr(self._buffers, "rows", None)
         if buffer is None or len(buffer) < height:
             buffer = self._buffers.rows = torch.empty(height, n, device=self._device)
-        if height == self.shape[0]:
-            return self._prepared.decode(buffer[:height])
-        return self._prepared.decode_rows(start, stop, buffer[:height])
+        if height == m:
+            return self.prepared.decode(buffer[:height])
+        return self.prepared.decode_rows(start, stop, buffer[:height])
 
     def multiply(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """x·Wᵀ + bias.
@@ -82,11 +87,12 @@ class Tiles:
         Returns:
             (r, m), of the same dtype, to which W is rounded, too.
         """
+        few = 0 < len(x) <= FEW_COLUMNS
+        if few and self.meets_columns and takes_columns(x) and x.is_contiguous():
+            return self.multiply_columns(transposed(x), bias).T.contiguous()
         spans = self.spans()
         if len(spans) == 1:
             return F.linear(x, self.decode(*spans[0]).to(x.dtype), bias)
-        if takes_columns(x) and 0 < len(x) <= FEW_COLUMNS and x.is_contiguous():
-            return self.multiply_columns(transposed(x), bias).T.contiguous()
         out = x.new_empty(len(x), self.shape[0])
         for start, stop in spans:
             decoded = self.decode(start, stop).to(x.dtype)
@@ -104,7 +110,7 @@ class Tiles:
         Returns:
             (m, count), float32.
         """
-        products = self._prepared.multiply_by_columns(panels)
+        products = self.prepared.multiply_by_columns(panels)
         if products is not None:
             return products if bias is None else products.add_(bias.detach()[:, None])
         out = panels.products(self.shape[0])

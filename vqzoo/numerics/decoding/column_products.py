@@ -24,6 +24,7 @@ from vqzoo.numerics.threads import run_pass_tasks
 
 _TASKS = 4  # or a multiple, where there are rows for them
 _MULTIPLICATIONS = 1 << 25  # a task at most, unless it would have few rows
+_ALONE = 1 << 23  # multiplications that take one thread less time than to share them
 _ENTRIES = 256  # of a table that is looked up by bytes
 _NONE = np.zeros(0, np.float32)
 _NO_PLANES = np.zeros(0, np.uint8)
@@ -165,7 +166,9 @@ def _by_rows(
     target = result.numpy()
     factors = np.ones(1, np.float32) if scales is None else as_float32(scales)
     factors = np.broadcast_to(factors, (m,))[:, None]
-    tasks = -(-m * panels.n * width // (_TASKS * _MULTIPLICATIONS)) * _TASKS
+    multiplications = m * panels.n * width
+    tasks = -(-multiplications // (_TASKS * _MULTIPLICATIONS)) * _TASKS
+    tasks = 1 if multiplications <= _ALONE else tasks
     height = -(-m // (tasks * ROWS)) * ROWS
 
     def work(start: int) -> None:
