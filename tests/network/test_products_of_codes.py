@@ -12,6 +12,7 @@ from torch.autograd import forward_ad
 
 import vqzoo
 from vqzoo.compression.coded_layer import CodedLayer, run_from_code
+from vqzoo.compression.products import tiles
 from vqzoo.numerics.decoding import product as tables
 from vqzoo.numerics.decoding.product import multiply_residual
 from vqzoo.numerics.kernels.products.aligned import aligned_zeros
@@ -33,6 +34,12 @@ SIZES = [
     (50, 1000, 1100, 6, 1),
     (1, 40, 4, 1, 1),
 ]
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Matrices of these tests are small, but stand for large ones, which are not kept."""
+    monkeypatch.setattr(tiles, "MOST_KEPT", 0)
 
 
 @pytest.mark.parametrize("in_registers", [True, False])

@@ -46,8 +46,9 @@ def pair(layer: nn.Module, method: str) -> tuple[nn.Module, CodedLayer]:
 
 @pytest.fixture
 def most_rows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The most rows that were decoded at a time; tiles are of 64 weights."""
+    """The most rows that were decoded at a time; tiles are of 64 weights, and no matrix is kept."""
     monkeypatch.setattr(tiles, "TILE", 64)
+    monkeypatch.setattr(tiles, "MOST_KEPT", 0)
     monkeypatch.setattr(convolutions, "TILE", 64)
     most = [0]
     for method in {name.split()[0] for name in METHODS}:
@@ -122,6 +123,7 @@ def test_convolutions(case: tuple[nn.Module, Tensor], method: str) -> None:
     decoded, coded = pair(layer, method)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tiles, "TILE", 64)
+        patch.setattr(tiles, "MOST_KEPT", 0)
         patch.setattr(convolutions, "TILE", 64)
         assert_close(coded(x), decoded(x))
 
@@ -134,6 +136,29 @@ def test_a_convolution_never_has_its_whole_weight(most_rows: list[int]) -> None:
         x = torch.randn(2, 16, 6, 6)
         assert_close(coded(x), decoded(x))
         assert (groups > 1) <= most_rows[0] <= 6
+
+
+def test_small_matrices_are_decoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    kind = type(installed_plugins().method("km").item)
+    calls, before = [0], kind.decode
+
+    def decode(self: Any, *arguments: Any) -> Tensor:
+        calls[0] += 1
+        return before(self, *arguments)
+
+    monkeypatch.setattr(kind, "decode", decode)
+    for layer, shape in ((nn.Linear(64, 64), (3, 64)), (nn.Conv2d(8, 16, 3), (1, 8, 9, 9))):
+        decoded, coded = pair(layer, "km")
+        x = torch.randn(shape)
+        calls[0] = 0
+        for _ in range(3):
+            assert torch.equal(coded(x), decoded(x))
+        assert calls[0] == 1
+        coded.params["/scale"].data.mul_(2)  # its version does not change
+        bias = decoded.bias.reshape(-1, *[1] * (coded(x).dim() - 2))
+        assert_close(coded(x) - bias, 2 * (decoded(x) - bias))
+        assert calls[0] == 2
 
 
 def test_inputs_that_do_not_fit_are_refused_as_by_the_layer() -> None:

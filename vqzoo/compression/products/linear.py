@@ -23,7 +23,7 @@ def is_plain_linear(kind: type[nn.Module]) -> bool:
 def multiply(
     prepared: Prepared, tiles: Tiles | None, x: Tensor, bias: Tensor | None
 ) -> Tensor | None:
-    """x·Wᵀ + bias: by the method's own product, or else by the rows of W.
+    """x·Wᵀ + bias: by a small W that is kept, by the method's own product, or by some rows of W.
 
     Args:
         prepared: the code of W.
@@ -34,7 +34,9 @@ def multiply(
     Returns:
         (..., m), of the dtype of x; None where neither takes x.
     """
-    if x.dtype == torch.float32 or (x.device.type != "cpu" and x.dtype in _HALVES):
+    is_kept = tiles is not None and tiles.is_kept
+    is_taken = x.dtype == torch.float32 or (x.device.type != "cpu" and x.dtype in _HALVES)
+    if is_taken and not is_kept:
         product = prepared.multiply(x.float())
         if product is not None:
             product = product if bias is None else product.add_(bias.detach())

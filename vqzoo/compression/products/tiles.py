@@ -31,6 +31,7 @@ class Tiles:
         prepared: the code.
         step: rows are decoded in multiples of this; the whole matrix if it is their number.
         shape: (m, n) of the matrix.
+        is_kept: whether the matrix is so small that it is decoded once and kept.
     """
 
     def __init__(self, prepared: Prepared, device: torch.device) -> None:
@@ -38,12 +39,14 @@ class Tiles:
         self.prepared, self._device, self._buffers = prepared, device, local()
         self.shape = prepared.compressed.code.shape
         self.step = min(prepared.row_step, self.shape[0])
+        self.is_kept = device.type == "cpu" and math.prod(self.shape) <= MOST_KEPT
 
     @property
     def meets_columns(self) -> bool:
         """Whether products with columns in panels are likely to take least time."""
-        large = math.prod(self.shape) > MOST_KEPT and self.prepared.has_column_products
-        return large or len(self.spans()) > 1
+        if self.is_kept:
+            return False
+        return self.prepared.has_column_products or len(self.spans()) > 1
 
     def spans(self, unit: int = 1, tile: int = 0) -> list[tuple[int, int]]:
         """The first row of each tile, and the row behind its last one.
@@ -66,7 +69,7 @@ class Tiles:
         """Rows `start` to `stop` - 1, (stop - start, n) float32, in memory that is used again for
         the next ones that this thread decodes; nobody may write to the rows of a small matrix."""
         height, (m, n) = stop - start, self.shape
-        if height == m and m * n <= MOST_KEPT and self._device.type == "cpu":
+        if height == m and self.is_kept:
             prepared = self.prepared
             floats = prepared.current_floats()
             return prepared.kept.get(floats, lambda: prepared.decode(torch.empty(m, n)))
