@@ -40,22 +40,20 @@ def multiply_scalar_panels(codes, layout, values, scales, group, rows, panels, n
         panels: (wide, narrow), as for `multiply_panels`.
         n, out, width: as for `multiply_panels`.
     """
-    bits, run = layout
+    run = layout[1]
     buffer = np.empty(ROWS * _PITCH, np.float32)
     step = _even_part(run)
     for slot in range((n + run - 1) // run):
         end = min((slot + 1) * run, n)
         for first in range(slot * run, end, step):
-            last = min(first + step, end)
+            part = (first, min(first + step, end))
             for row in range(rows[0], rows[1], ROWS):
                 count = min(ROWS, rows[1] - row)
-                for i in range(row, row + count):
-                    at, to = i * run + first - slot * run, (i - row) * _PITCH
-                    _fill(codes, at, bits, slot, values, last - first, buffer, to)
-                    if len(scales) > 0:
-                        factors = scales[i * ((n + group - 1) // group) :]
-                        _scale(buffer, to, first, last, factors, group)
-                part, target = (first, last), out[row * width :]
+                at = row * run + first - slot * run
+                _fill(codes, at, layout, slot, values, count, part[1] - first, buffer)
+                if len(scales) > 0:
+                    _scale(buffer, count, part, scales, row * ((n + group - 1) // group), n, group)
+                target = out[row * width :]
                 multiply_panels(buffer, _PITCH, count, part, panels, n, target, width, first > 0)
 
 
@@ -67,47 +65,62 @@ def _even_part(run):  # type: ignore[no-untyped-def]
 
 
 @compiled()
-def _fill(codes, at, bits, slot, values, count, buffer, to):  # type: ignore[no-untyped-def]
-    """buffer[to : to + count] = the values of codes from byte `at` on."""
+def _fill(codes, at, layout, slot, values, rows, count, buffer):  # type: ignore[no-untyped-def]
+    """The values of `count` codes of each row, those of the first from byte `at` on.
+
+    All rows are looked up in one call: numba counts the references to arrays at each.
+    """
+    bits, run = layout
     table, planes = values
     if bits < 8:
         line, mask = load_line(table, 0), (1 << bits) - 1
-        for j in range(0, count, LINE):
-            found = bits_of(load_codes(codes, at + j), slot * bits, mask)
-            store_line(look_up_line(line, found), buffer, to + j)
+        for row in range(rows):
+            for j in range(0, count, LINE):
+                found = bits_of(load_codes(codes, at + row * run + j), slot * bits, mask)
+                store_line(look_up_line(line, found), buffer, row * _PITCH + j)
     elif len(table) == 1:
         whole, shift = count // LINE * LINE, spread_line(-table[0])
-        for j in range(0, whole, LINE):
-            store_line(add_lines(as_line(load_codes(codes, at + j)), shift), buffer, to + j)
-        for j in range(whole, count):
-            buffer[to + j] = np.float32(codes[at + j]) - table[0]
+        for row in range(rows):
+            source, to = at + row * run, row * _PITCH
+            for j in range(0, whole, LINE):
+                integers = as_line(load_codes(codes, source + j))
+                store_line(add_lines(integers, shift), buffer, to + j)
+            for j in range(whole, count):
+                buffer[to + j] = np.float32(codes[source + j]) - table[0]
     else:
-        _fill_from_table(codes, at, table, planes, count, buffer, to)
+        _fill_from_table(codes, at, run, table, planes, rows, count, buffer)
 
 
 @compiled()
-def _one_by_one(codes, at, table, planes, count, buffer, to):  # type: ignore[no-untyped-def]
-    for j in range(count):
-        buffer[np.uint64(to + j)] = table[np.uint64(codes[np.uint64(at + j)])]
+def _one_by_one(codes, at, run, table, planes, rows, count, buffer):  # type: ignore[no-untyped-def]
+    for row in range(rows):
+        source, to = at + row * run, row * _PITCH
+        for j in range(count):
+            buffer[np.uint64(to + j)] = table[np.uint64(codes[np.uint64(source + j)])]
 
 
 @compiled()
-def _by_planes(codes, at, table, planes, count, buffer, to):  # type: ignore[no-untyped-def]
-    if len(planes) > 0:
-        decode_bytes(codes, at, at + count, planes, table, buffer, to)
-    else:
-        _one_by_one(codes, at, table, planes, count, buffer, to)
+def _by_planes(codes, at, run, table, planes, rows, count, buffer):  # type: ignore[no-untyped-def]
+    if len(planes) == 0:
+        _one_by_one(codes, at, run, table, planes, rows, count, buffer)
+        return
+    for row in range(rows):
+        source = at + row * run
+        decode_bytes(codes, source, source + count, planes, table, buffer, row * _PITCH)
 
 
 _fill_from_table = _by_planes if HAS_BYTE_TABLES else _one_by_one
 
 
 @compiled()
-def _scale(buffer, to, first, last, scales, group):  # type: ignore[no-untyped-def]
-    """Multiply the values of columns (first, last) by their groups' scales."""
-    none = spread_line(np.float32(0))
-    for start in range(first // group * group, last, group):
-        factor = spread_line(scales[start // group])
-        for column in range(max(start, first), min(start + group, last), LINE):
-            at = to + column - first
-            store_line(multiply_add(load_line(buffer, at), factor, none), buffer, at)
+def _scale(buffer, rows, part, scales, at, n, group):  # type: ignore[no-untyped-def]
+    """Multiply the values of columns `part` of some rows by their groups' scales, of which those of
+    the first row are from position `at` on."""
+    none, groups = spread_line(np.float32(0)), (n + group - 1) // group
+    for row in range(rows):
+        for number in range(part[0] // group, (part[1] + group - 1) // group):
+            factor = spread_line(scales[at + row * groups + number])
+            first, last = max(number * group, part[0]), min((number + 1) * group, part[1])
+            for column in range(first, last, LINE):
+                to = row * _PITCH + column - part[0]
+                store_line(multiply_add(load_line(buffer, to), factor, none), buffer, to)

@@ -67,8 +67,10 @@ def multiply_panels(matrix, pitch, rows, columns, panels, n, out, width, add):  
     for first in range(columns[0], columns[1], DEPTH):
         part, at = (first, min(first + DEPTH, columns[1])), first - columns[0]
         more = add or at > 0
-        _meet(all_lanes, LANES, matrix, at, pitch, rows, part, wide, n, out, width, 0, more)
-        _meet(line, LINE, matrix, at, pitch, rows, part, narrow, n, out, width, to, more)
+        if len(wide) > 0:  # a call takes time, too
+            _meet(all_lanes, LANES, matrix, at, pitch, rows, part, wide, n, out, width, 0, more)
+        if len(narrow) > 0:
+            _meet(line, LINE, matrix, at, pitch, rows, part, narrow, n, out, width, to, more)
 
 
 @compiled()
