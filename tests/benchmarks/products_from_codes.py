@@ -26,6 +26,8 @@ LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], tuple[int, ...
     "vit_b.fc1": (lambda: nn.Linear(768, 3072), (197, 768), (1,)),
     "resnet50.1x1": (lambda: nn.Conv2d(1024, 2048, 1), (1024, 7, 7), (1, 8)),
     "resnet50.3x3": (lambda: nn.Conv2d(512, 512, 3, padding=1), (512, 7, 7), (1, 8)),
+    "resnet50.14x14": (lambda: nn.Conv2d(256, 256, 3, padding=1), (256, 14, 14), (1,)),
+    "resnet50.fc": (lambda: nn.Linear(2048, 1000), (2048,), (1,)),
 }
 _RUNS = 15
 
@@ -35,7 +37,8 @@ def codes(m: int, n: int) -> Iterator[tuple[str, MethodCode]]:
     random = torch.Generator().manual_seed(0)
 
     def indices(k: int, *shape: int) -> Indices:
-        return Indices(torch.randint(0, k, shape, generator=random).to(torch.uint8), k)
+        values = torch.randint(0, k, shape, generator=random)
+        return Indices(values.to(torch.uint8) if k <= 256 else values.int(), k)
 
     def floats(*shape: int) -> Floats:
         return Floats(torch.randn(shape, generator=random).half())
@@ -48,9 +51,9 @@ def codes(m: int, n: int) -> Iterator[tuple[str, MethodCode]]:
     for bits in (4, 8):
         parts = {"codes": indices(2**bits - 1, m, n), "scale": floats(m, 1)}
         yield f"rtn int{bits}", MethodCode("rtn", Code((m, n), parts, {"group": n}))
-    for k in (16, 256):
-        parts = {"codes": indices(k, n // 4, m), "codebook": floats(1, k, 4), "scale": scale}
-        yield f"pq d=4 k={k}", MethodCode("pq", Code((m, n), parts, {"d": 4, "axis": "columns"}))
+    for d, k in ((4, 16), (4, 256), (8, 2048)):
+        parts = {"codes": indices(k, n // d, m), "codebook": floats(1, k, d), "scale": scale}
+        yield f"pq d={d} k={k}", MethodCode("pq", Code((m, n), parts, {"d": d, "axis": "columns"}))
     parts = {"codes": indices(256, n // 4, m), "codebook": floats(n // 4, 256, 4), "scale": scale}
     code = Code((m, n), parts, {"d": 4, "axis": "columns"})
     yield "pq d=4 k=256 block", MethodCode("pq", code)
