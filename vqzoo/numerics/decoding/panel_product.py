@@ -26,7 +26,7 @@ TOGETHER = ROWS
 """Rows that are multiplied together: products of multiples of it take least time."""
 
 
-_GATHERED = 1 << 19  # values a task
+_GATHERED = 1 << 18  # values a task
 _NARROW = LANES // LINE  # panels of 16 columns that take as long as a wide one
 
 
