@@ -4,7 +4,8 @@ x·Wᵀ is a sum over blocks of columns, and a block of a row of W is one of k c
 some, one for each stage. For each block and stage, the products of x with centroids form a table
 (Jégou, Douze, Schmid 2011, section III.B; Wu et al. 2016, arXiv 1512.06473, equation 7), and every
 row of W adds the entry of its code: k·d multiplications and m additions in the place of m·d
-multiplications. Codes of few bits that share a byte share an entry, too: a table of 256 sums.
+multiplications. Codes of few bits that share a byte share an entry, too: a table of 256 sums. Where
+k is large beside m, an input meets the centroids of the codes instead.
 """
 
 import sys
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from vqzoo.numerics.accelerated.products import multiply_residual_on_device
 from vqzoo.numerics.arrays import Floats, as_float32
+from vqzoo.numerics.decoding.centroid_dots import ROWS, add_dots
 from vqzoo.numerics.decoding.packed import run_length
 from vqzoo.numerics.decoding.table_sums import (
     ENTRIES,
@@ -26,6 +28,7 @@ from vqzoo.numerics.decoding.table_sums import (
     add_one,
     add_one_by_bytes,
 )
+from vqzoo.numerics.kernels.lines import LINE
 from vqzoo.numerics.kernels.products.aligned import aligned_zeros
 from vqzoo.numerics.kernels.products.byte_tables import HAS_BYTE_TABLES
 from vqzoo.numerics.kernels.products.octets import OCTET
@@ -37,6 +40,7 @@ _MOST = 8 * _TOGETHER  # inputs of a product by tables; more are faster by decod
 _FILLED = 8  # multiplications for a table in place of each row's addition
 _SMALL = 1 << 18  # weights that are decoded sooner than multiplied by more than a few inputs
 _ADDITIONS = 1 << 21  # a task
+_DOTS = 1 << 17  # centroids that a task multiplies by
 _LITTLE_ENDIAN = sys.byteorder == "little"
 
 
@@ -98,11 +102,14 @@ def multiply_residual(x: Tensor, codes: Tensor, codebooks: Tensor, width: int = 
     if x.device.type != "cpu":
         return multiply_residual_on_device(x, codes, codebooks, width)
     sizes = _Sizes(s * stages, lines * stages, stages, m, k, d, width, books == 1)
-    if not _takes(len(x), sizes):
+    takes_tables = _takes(len(x), sizes)
+    if not takes_tables and not _takes_dots(len(x), sizes):
         return None
     array = codes.contiguous().view(-1).numpy()
     flat = array.view(np.uint16) if array.dtype == np.int16 else array
     centroids = as_float32(codebooks)
+    if not takes_tables:
+        return torch.from_numpy(_by_dots(as_float32(x), flat, centroids, sizes))
     parts = x.split(1 if len(x) <= _ALONE else _TOGETHER)
     rows = [_by_tables(as_float32(part), flat, centroids, sizes) for part in parts]
     return torch.from_numpy(np.concatenate(rows)) if rows else x.new_empty(0, m)
@@ -115,6 +122,29 @@ def _takes(inputs: int, sizes: _Sizes) -> bool:
         return False
     weights = sizes.m * sizes.blocks * sizes.d
     return inputs <= (_MOST if weights > _SMALL else _TOGETHER)
+
+
+def _takes_dots(inputs: int, sizes: _Sizes) -> bool:
+    """Whether products with the centroid of each code take less time than decoding."""
+    return inputs == _ALONE and sizes.shared and sizes.width >= 8 and sizes.d <= LINE
+
+
+def _by_dots(x: Floats, codes: NDArray[Any], centroids: Floats, sizes: _Sizes) -> Floats:
+    """The products of one input, (1, m)."""
+    m, d, stages = sizes.m, sizes.d, sizes.stages
+    parts = aligned_zeros(x.size // d * LINE).reshape(-1, LINE)
+    parts[:, :d] = x.reshape(-1, d)
+    books = np.concatenate([centroids.reshape(-1), np.zeros(LINE, np.float32)])
+    shape = (len(parts), stages, m, sizes.k, d)
+    sums = np.empty((1, m), np.float32)
+    height = max(1, _DOTS // (sizes.blocks * ROWS)) * ROWS
+
+    def work(start: int) -> None:
+        stop = min(start + height, m)
+        add_dots(parts.reshape(-1), codes, books, shape, start, stop, sums[0])
+
+    run_pass_tasks(work, range(0, m, height))
+    return sums
 
 
 def _by_tables(x: Floats, codes: NDArray[Any], centroids: Floats, sizes: _Sizes) -> Floats:
