@@ -86,7 +86,7 @@ class DiagonalBinaryFactors(Quantizer):
         with torch.no_grad():
             left = params["rows"][:, None] * code.indices("left") * params["core"]
             out = left.new_empty(code.shape) if out is None else out
-            for start, bits in columns_of(_factor(code, "right")):
+            for start, bits in columns_of(code.index_part("right")):
                 stop = start + bits.shape[1]
                 out[:, start:stop] = left @ (bits * params["columns"][start:stop])
         return out
@@ -94,9 +94,9 @@ class DiagonalBinaryFactors(Quantizer):
     def multiply(self, code: Code, params: Mapping[str, Tensor], x: Tensor) -> Tensor | None:
         """Multiply by the factors straight from their bits, eight a byte."""
         with torch.no_grad():
-            inner = multiply_by_factor(_factor(code, "right"), _BITS, x * params["columns"])
+            inner = multiply_by_factor(code.index_part("right"), _BITS, x * params["columns"])
             inner *= params["core"]
-            return multiply_by_factor(_factor(code, "left"), _BITS, inner).mul_(params["rows"])
+            return multiply_by_factor(code.index_part("left"), _BITS, inner).mul_(params["rows"])
 
     def apply(self, code: Code, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
         """Multiply by the factors: scale, add, scale, add, scale."""
@@ -146,12 +146,6 @@ class DiagonalBinaryFactors(Quantizer):
     def paper_bits(self, m: int, n: int, options: DiagonalBinaryOptions) -> float:
         """32·(m + k + n) + k·(m + n)."""
         return 32 * (m + options.k + n) + options.k * (m + n)
-
-
-def _factor(code: Code, name: str) -> Indices:
-    part = code.parts[name]
-    assert isinstance(part, Indices)
-    return part
 
 
 def _largest_k(m: int, n: int) -> int:

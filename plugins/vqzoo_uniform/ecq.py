@@ -146,9 +146,7 @@ class EntropyConstrained(Quantizer):
         error = weight.detach() - self.decode(code, code.floats())
         metric = known_or_assumed(weight, context.second_order)
         loss = feedback_loss(error, metric.hessian, metric.row_weights) / 2
-        codes, steps = code.parts["codes"], code.parts["steps"]
-        assert isinstance(codes, Indices)
-        assert isinstance(steps, Indices)
+        codes, steps = code.index_part("codes"), code.index_part("steps")
         streams = (
             contexts.pack(codes.values, codes.cardinality),
             ans.pack(steps.values, steps.cardinality),
@@ -217,8 +215,7 @@ class EntropyConstrained(Quantizer):
 
     def rows(self, code: Code, start: int, stop: int) -> Code:
         """Its codes and exponent, and the exponents of columns."""
-        steps = code.parts["steps"]
-        assert isinstance(steps, Indices)
+        steps = code.index_part("steps")
         rows, columns = steps.values.split(list(code.shape))
         exponents = Indices(torch.cat([rows[start:stop], columns]), steps.cardinality)
         part = code.narrow(start, stop, codes=0)
@@ -331,8 +328,7 @@ def _on(part: Indices | Floats, device: torch.device) -> Indices | Floats:
 
 def _levels(code: Code) -> Tensor:
     """The levels of all codes, (m, n) float32, new."""
-    codes = code.parts["codes"]
-    assert isinstance(codes, Indices)
+    codes = code.index_part("codes")
     return levels(codes.values, codes.cardinality // 2, bool(code.facts["trellis"]))
 
 
@@ -350,8 +346,7 @@ def _is_plain(code: Code) -> bool:
 
 def _integers(code: Code) -> tuple[Indices, Tensor, int]:
     """The codes, the integers that they stand for, and the code of 0."""
-    codes = code.parts["codes"]
-    assert isinstance(codes, Indices)
+    codes = code.index_part("codes")
     zero = codes.cardinality // 2
     return codes, torch.arange(codes.cardinality, dtype=torch.float32) - zero, zero
 

@@ -122,8 +122,7 @@ class RoundToNearest(Quantizer):
         """Multiply the integers by their scales."""
         if "values" in params:
             return params["values"]
-        codes = code.parts["codes"]
-        assert isinstance(codes, Indices)
+        codes = code.index_part("codes")
         integers = codes.values.to(torch.float32) - codes.cardinality // 2
         products = integers * _spread(params["scale"], code.shape, int(code.facts["group"]))
         if _ROUNDED not in code.facts:
@@ -135,8 +134,7 @@ class RoundToNearest(Quantizer):
         if "values" in params:
             values = params["values"].detach()
             return values if out is None else out.copy_(values)
-        codes, scale = code.parts["codes"], params["scale"].detach()
-        assert isinstance(codes, Indices)
+        codes, scale = code.index_part("codes"), params["scale"].detach()
         out = torch.empty(code.shape, device=scale.device) if out is None else out
         if isinstance(codes, PackedIndices):
             decode_table(codes, _integers(codes).to(out.device), out)

@@ -93,8 +93,7 @@ class Binary(Quantizer):
 
     def decode(self, code: Code, params: Mapping[str, Tensor], out: Tensor | None = None) -> Tensor:
         """The signs times the scale, in place."""
-        codes = code.parts["codes"]
-        assert isinstance(codes, Indices)
+        codes = code.index_part("codes")
         if isinstance(codes, PackedIndices):
             out = torch.empty(code.shape, device=codes.packed.device) if out is None else out
             signs = decode_table(codes, _SIGNS.to(out.device), out)
@@ -105,16 +104,14 @@ class Binary(Quantizer):
 
     def multiply(self, code: Code, params: Mapping[str, Tensor], x: Tensor) -> Tensor | None:
         """Look the signs up in registers, eight a byte."""
-        codes = code.parts["codes"]
-        assert isinstance(codes, Indices)
+        codes = code.index_part("codes")
         return scale_product(multiply_table(codes, _SIGNS, x), params.get("scale"))
 
     def multiply_by_columns(
         self, code: Code, params: Mapping[str, Tensor], panels: Panels
     ) -> Tensor | None:
         """Look the signs of a few rows and columns up at a time."""
-        codes, scale = code.parts["codes"], params.get("scale")
-        assert isinstance(codes, Indices)
+        codes, scale = code.index_part("codes"), params.get("scale")
         column = None if scale is None else scale[:, None]
         return multiply_table_by_columns(codes, _SIGNS, panels, scales=column)
 

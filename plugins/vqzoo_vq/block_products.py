@@ -7,7 +7,7 @@ from torch import Tensor
 from vqzoo.numerics.decoding.column_products import CodedBlocks, multiply_coded_blocks
 from vqzoo.numerics.decoding.panel_product import Panels
 from vqzoo.numerics.decoding.product import multiply_residual
-from vqzoo.plugin import Code, Indices
+from vqzoo.plugin import Code
 from vqzoo.plugin.formats.packed_indices import held_codes
 from vqzoo_vq.blocks import Cut
 
@@ -50,8 +50,7 @@ def multiply_blocks_by_columns(
 def _parts(code: Code, params: Mapping[str, Tensor], shape: Cut) -> Iterator[CodedBlocks]:
     """The whole blocks and the tail."""
     for suffix, (blocks, _) in zip(shape.suffixes, shape.widths, strict=True):
-        part, codebooks = code.parts["codes" + suffix], params["codebook" + suffix]
-        assert isinstance(part, Indices)
+        part, codebooks = code.index_part("codes" + suffix), params["codebook" + suffix]
         codes, width = held_codes(part)
         if codes.dim() == 2:
             codes, codebooks = codes[:, None], codebooks[:, None]

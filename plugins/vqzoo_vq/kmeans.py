@@ -138,16 +138,14 @@ class ScalarKMeans(Quantizer):
 
     def decode(self, code: Code, params: Mapping[str, Tensor], out: Tensor | None = None) -> Tensor:
         """Look up the centroids, in parallel."""
-        codes = code.parts["codes"]
-        assert isinstance(codes, Indices)
+        codes = code.index_part("codes")
         if out is None:
             out = empty(code.shape, torch.float32, params["codebook"].device)
         return scale_rows(decode_table(codes, params["codebook"], out), params.get("scale"))
 
     def multiply(self, code: Code, params: Mapping[str, Tensor], x: Tensor) -> Tensor | None:
         """Look up the centroids in registers, where there are few."""
-        codes = code.parts["codes"]
-        assert isinstance(codes, Indices)
+        codes = code.index_part("codes")
         product = multiply_table(codes, params["codebook"], x)
         return scale_product(product, params.get("scale"))
 
@@ -155,8 +153,7 @@ class ScalarKMeans(Quantizer):
         self, code: Code, params: Mapping[str, Tensor], panels: Panels
     ) -> Tensor | None:
         """Look up the centroids of a few rows and columns at a time."""
-        codes, scale = code.parts["codes"], params.get("scale")
-        assert isinstance(codes, Indices)
+        codes, scale = code.index_part("codes"), params.get("scale")
         column = None if scale is None else scale[:, None]
         return multiply_table_by_columns(codes, params["codebook"], panels, scales=column)
 

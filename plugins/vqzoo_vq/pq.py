@@ -131,8 +131,7 @@ class ProductQuantization(Quantizer):
         start = 0
         for suffix, (blocks, d) in zip(shape.suffixes, shape.widths, strict=True):
             target = across[:, start : start + blocks * d]
-            part = code.parts["codes" + suffix]
-            assert isinstance(part, Indices)
+            part = code.index_part("codes" + suffix)
             codes, width = held_blocks(part, out.device)
             decode_pq(codes, params["codebook" + suffix], target, width)
             start += blocks * d

@@ -177,10 +177,19 @@ class Code:
             KeyError: there is no such part.
             ValueError: the part holds floats.
         """
+        return self.index_part(name).values
+
+    def index_part(self, name: str) -> Indices:
+        """The part whose values `indices` gives, as it is in memory: its codes may be packed.
+
+        Raises:
+            KeyError: there is no such part.
+            ValueError: the part holds floats.
+        """
         part = self.parts[name]
         if not isinstance(part, Indices):
             raise ValueError(f"part {name!r} holds floats, not indices")
-        return part.values
+        return part
 
     def require_indices(self, name: str, *shapes: tuple[int, ...]) -> Indices:
         """The integer part `name`, whose shape must be one of `shapes`; -1 stands for any size.
