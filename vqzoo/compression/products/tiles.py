@@ -122,7 +122,9 @@ class Tiles:
             with torch.no_grad():  # each thread has a mode of its own
                 multiply_rows(self.decode(*span), panels, out, span[0])
 
-        run_pass_tasks(work, self.spans(tile=TILE * min(_TILES, 1 + panels.count // _WIDE)))
+        half = -(-self.shape[0] // 2) * self.shape[1]
+        most = TILE * min(_TILES, 1 + panels.count // _WIDE)
+        run_pass_tasks(work, self.spans(tile=min(half, most)))
         products = as_columns(out, panels.count)
         return products.contiguous() if bias is None else products + bias.detach()[:, None]
 
