@@ -8,8 +8,13 @@ from pydantic import Field
 from torch import Tensor
 
 from vqzoo.numerics.arrays import excess_exponent, times_power
+from vqzoo.numerics.decoding.panel_product import Panels, as_panels
 from vqzoo.plugin import Code, Floats, Indices, LayerContext, Options, Quantizer
-from vqzoo.plugin.formats.packed_indices import columns_of, multiply_by_factor
+from vqzoo.plugin.formats.packed_indices import (
+    columns_of,
+    multiply_by_factor,
+    multiply_table_by_columns,
+)
 from vqzoo_diba.solver import solve_diba
 
 _FINE = 512  # candidates for k differ by 1/512
@@ -97,6 +102,17 @@ class DiagonalBinaryFactors(Quantizer):
             inner = multiply_by_factor(code.index_part("right"), _BITS, x * params["columns"])
             inner *= params["core"]
             return multiply_by_factor(code.index_part("left"), _BITS, inner).mul_(params["rows"])
+
+    def multiply_by_columns(
+        self, code: Code, params: Mapping[str, Tensor], panels: Panels
+    ) -> Tensor | None:
+        """Multiply by the factors straight from their bits."""
+        right, left = code.index_part("right"), code.index_part("left")
+        core, rows = params["core"][:, None], params["rows"][:, None]
+        scaled = panels.scaled(params["columns"])
+        inner = multiply_table_by_columns(right, _BITS, scaled, scales=core)
+        assert inner is not None
+        return multiply_table_by_columns(left, _BITS, as_panels(inner), scales=rows)
 
     def apply(self, code: Code, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
         """Multiply by the factors: scale, add, scale, add, scale."""

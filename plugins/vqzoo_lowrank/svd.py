@@ -8,6 +8,8 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from vqzoo.numerics.arrays import excess_exponent, peak_exponent, times_power
+from vqzoo.numerics.decoding.column_products import multiply_dense
+from vqzoo.numerics.decoding.panel_product import Panels
 from vqzoo.plugin import Code, Floats, LayerContext, Options, Quantizer, TwoFactors
 
 _COLUMNS = 512  # of a matrix that are worked on at once
@@ -71,6 +73,13 @@ class SingularValues(Quantizer):
     def apply(self, code: Code, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
         """Multiply by the factors: r·(m + n) multiplications a vector."""
         return x @ params["right"].T @ params["left"].T
+
+    def multiply_by_columns(
+        self, code: Code, params: Mapping[str, Tensor], panels: Panels
+    ) -> Tensor | None:
+        """Multiply by the factors."""
+        with torch.no_grad():
+            return params["left"] @ multiply_dense(params["right"].contiguous(), panels)
 
     def row_step(self, code: Code) -> int:
         """Any row."""

@@ -71,8 +71,7 @@ class Prepared:
             panels: X, (n, count); the code is on the CPU.
 
         Returns:
-            W·X, (m, count); None where the method has no such product, or the code has children or
-            no integers.
+            W·X, (m, count); None where the method has no such product, or the code has children.
         """
         if not self.has_column_products:
             return None
@@ -129,15 +128,14 @@ def prepare(
     floats = [part for part in code.parts.values() if isinstance(part, Floats)]
     at_hand = all(part.stored.dtype == torch.float32 and not part.exponent for part in floats)
     has_integers = any(isinstance(part, Indices) for part in code.parts.values())
-    plain = has_integers and not code.children
     return Prepared(
         MethodCode(compressed.method, code),
         plugins,
         method,
         who,
         step,
-        method.multiplies and plain,
-        method.multiplies_by_columns and plain,
+        method.multiplies and has_integers and not code.children,
+        method.multiplies_by_columns and not code.children,
         code.floats() if at_hand else None,
         KeptMatrix(),
     )

@@ -1,4 +1,4 @@
-"""Products of a matrix of codes with many columns, which meet the codes where they lie.
+"""Products of a matrix with many columns, which meet its codes where they lie.
 
 The matrix never exists, not even a part of it that memory would have to hold.
 """
@@ -19,7 +19,7 @@ from vqzoo.numerics.decoding.scalar_panels import multiply_scalar_panels
 from vqzoo.numerics.kernels.lines import LINE
 from vqzoo.numerics.kernels.products.block_panels import multiply_block_panels
 from vqzoo.numerics.kernels.products.byte_tables import HAS_BYTE_TABLES, byte_planes, is_exact
-from vqzoo.numerics.kernels.products.panels import ROWS
+from vqzoo.numerics.kernels.products.panels import ROWS, multiply_panels
 from vqzoo.numerics.threads import run_pass_tasks
 
 _TASKS = 4  # or a multiple, where there are rows for them
@@ -46,6 +46,25 @@ class CodedBlocks:
     codebooks: Tensor
     blocks: int
     width: int = 8
+
+
+def multiply_dense(matrix: Tensor, panels: Panels) -> Tensor:
+    """W·X of floats, as a factor of a matrix may have.
+
+    Args:
+        matrix: W, (m, n), contiguous float32 on the CPU.
+        panels: X, (n, count).
+
+    Returns:
+        (m, count), float32; the same with any number of threads.
+    """
+    flat, n, both = matrix.detach().reshape(-1).numpy(), panels.n, (panels.wide, panels.narrow)
+
+    def multiply(start: int, stop: int, out: Floats, width: int) -> None:
+        part, target = flat[start * n :], out[start * width :]
+        multiply_panels(part, n, stop - start, (0, n), both, n, target, width, False)
+
+    return _by_rows(multiply, len(matrix), panels, None)
 
 
 def multiply_coded_blocks(

@@ -66,6 +66,12 @@ def transposed(x: Tensor) -> Panels:
     return gathered(x, np.arange(n), np.arange(count) * n)
 
 
+def as_panels(matrix: Tensor) -> Panels:
+    """A matrix (n, count), contiguous float32 on the CPU."""
+    n, count = matrix.shape
+    return gathered(matrix, np.arange(n) * count, np.arange(count))
+
+
 def gathered(source: Tensor, rows: Ints, columns: Ints) -> Panels:
     """The matrix whose entry (k, j) is source[rows[k] + columns[j]].
 
