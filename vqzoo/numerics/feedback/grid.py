@@ -119,14 +119,16 @@ def levels(codes: Tensor, reach: int, trellis: bool) -> Tensor:
         return codes.float() - reach
     if codes.device.type != "cpu" or is_traced():
         return walk(codes.int() - reach)
-    array = codes.numpy()
-    result = np.empty(array.shape, np.int32)
+    array = codes.contiguous().numpy()
+    array = array if array.dtype == np.uint8 else array.astype(np.int32, copy=False)
+    result = np.empty(array.shape, np.float32)
 
-    def work(part: slice) -> None:
-        trellis_levels(array[part].astype(np.int32), reach, NEXT, result[part])
+    def work(at: int) -> None:
+        part, levels = array[at : at + SEGMENT], result[at : at + SEGMENT]
+        trellis_levels(part.reshape(-1), array.shape[1], np.int32(reach), levels.reshape(-1))
 
-    run_tasks(work, [slice(at, at + SEGMENT) for at in range(0, len(array), SEGMENT)])
-    return torch.from_numpy(result).float()
+    run_tasks(work, range(0, len(array), SEGMENT))
+    return torch.from_numpy(result)
 
 
 def walk(codes: Tensor) -> Tensor:

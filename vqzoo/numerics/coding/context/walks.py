@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vqzoo.numerics.arrays import Codes
-from vqzoo.numerics.kernels.feedback.trellis import NEXT, SEGMENT, walk_states
+from vqzoo.numerics.kernels.feedback.trellis import SEGMENT, walk_states
 from vqzoo.numerics.threads import run_tasks
 
 
@@ -18,8 +18,9 @@ def walk_parities(codes: Codes, center: int) -> NDArray[np.uint8]:
     odd = np.empty(codes.shape, np.uint8)
 
     def work(start: int) -> None:
-        part = slice(start, start + SEGMENT)
-        walk_states(codes[part], center & 1, NEXT, odd[part])
+        part = np.ascontiguousarray(codes[start : start + SEGMENT]).reshape(-1)
+        target = odd[start : start + SEGMENT].reshape(-1)
+        walk_states(part, codes.shape[1], np.int32(center & 1), target)
 
     run_tasks(work, range(0, len(codes), SEGMENT))
     return odd

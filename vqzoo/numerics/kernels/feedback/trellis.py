@@ -157,24 +157,40 @@ def _catch_up(column, errors, factors, groups, start, j):  # type: ignore[no-unt
                 column[i] -= before[i] * factors[groups[i], k, j]
 
 
-@compiled()
-def trellis_levels(codes, center, following, levels):  # type: ignore[no-untyped-def]
-    """The levels of a segment's codes, the code `center` being 0: (r, n) int32 into `levels`."""
-    r, n = codes.shape
-    states = np.zeros(n, np.int32)
-    for i in range(r):
-        for j in range(n):
-            code = int(codes[i, j]) - center
-            levels[i, j] = _level(code, states[j] & 1)
-            states[j] = following[states[j], code & 1]
+@compiled(forceinline=True)
+def _after(state, code):  # type: ignore[no-untyped-def]
+    """NEXT[state, code & 1] in operations that compilers make vectors of: the machine is linear
+    over GF(2)."""
+    moved = (state >> np.int32(1)) ^ (-(state & np.int32(1)) & np.int32(7))
+    return moved ^ ((code & np.int32(1)) << np.int32(1))
 
 
 @compiled()
-def walk_states(codes, center, following, odd):  # type: ignore[no-untyped-def]
-    """Which levels a segment's codes belong to, 0 even or 1 odd: (r, n) uint8 into `odd`."""
-    r, n = codes.shape
+def trellis_levels(codes, n, center, levels):  # type: ignore[no-untyped-def]
+    """The levels of a segment's codes, the code `center` being 0: (r, n) float32 into `levels`.
+
+    Both are flat; `center` is int32.
+    """
     states = np.zeros(n, np.int32)
-    for i in range(r):
+    for at in range(0, len(codes), n):
         for j in range(n):
-            odd[i, j] = states[j] & 1
-            states[j] = following[states[j], (codes[i, j] ^ center) & 1]
+            column, place = np.uint64(j), np.uint64(at + j)
+            code = np.int32(codes[place]) - center
+            sign = np.int32(code > 0) - np.int32(code < 0)
+            level = 2 * code - (states[column] & np.int32(1)) * sign
+            levels[place] = np.float32(np.int32(level))
+            states[column] = _after(states[column], code)
+
+
+@compiled()
+def walk_states(codes, n, center, odd):  # type: ignore[no-untyped-def]
+    """Which levels a segment's codes belong to, 0 even or 1 odd: (r, n) uint8 into `odd`.
+
+    Both are flat; `center` is int32.
+    """
+    states = np.zeros(n, np.int32)
+    for at in range(0, len(codes), n):
+        for j in range(n):
+            column, place = np.uint64(j), np.uint64(at + j)
+            odd[place] = np.uint8(states[column] & np.int32(1))
+            states[column] = _after(states[column], np.int32(codes[place]) ^ center)
