@@ -15,6 +15,7 @@ from torch import Tensor
 from vqzoo.numerics.arrays import as_float32
 from vqzoo.numerics.coding import ans
 from vqzoo.numerics.coding.context import stream as contexts
+from vqzoo.numerics.decoding.column_products import multiply_walks
 from vqzoo.numerics.decoding.panel_product import Panels
 from vqzoo.numerics.feedback.elimination import Elimination, eliminate
 from vqzoo.numerics.feedback.grid import Grid, feed_back_grid, levels
@@ -22,7 +23,11 @@ from vqzoo.numerics.feedback.layer import DAMPING, ROW_FLOOR, feedback_loss
 from vqzoo.numerics.feedback.rates import Rates, laplacian, observed
 from vqzoo.numerics.kernels.feedback.trellis import SEGMENT
 from vqzoo.plugin import Code, Floats, Indices, LayerContext, Options, Quantizer
-from vqzoo.plugin.formats.packed_indices import multiply_table, multiply_table_by_columns
+from vqzoo.plugin.formats.packed_indices import (
+    held_codes,
+    multiply_table,
+    multiply_table_by_columns,
+)
 from vqzoo.plugin.second_order import assumed_row_weight, known_or_assumed
 from vqzoo_uniform.cosine import (
     coding_gain,
@@ -201,13 +206,16 @@ class EntropyConstrained(Quantizer):
     def multiply_by_columns(
         self, code: Code, params: Mapping[str, Tensor], panels: Panels
     ) -> Tensor | None:
-        """Multiply by the integers of a plain grid, between the steps of columns and of rows."""
-        if not _is_plain(code):
-            return None
-        codes, integers, zero = _integers(code)
+        """Multiply by the levels, between the steps of columns and of rows; columns are transformed
+        instead of kernels."""
         rows, columns = _factors(code, params["step"].detach())
-        scaled, scales = panels.scaled(columns), rows[:, None]
-        return multiply_table_by_columns(codes, integers, scaled, zero, scales)
+        if "kernel" in code.facts:
+            panels = panels.mixed(cosine_basis(read_kernel(code.facts["kernel"])))
+        panels = panels.scaled(columns)
+        codes, integers, zero = _integers(code)
+        if code.facts["trellis"]:
+            return multiply_walks(*held_codes(codes), zero, panels, rows)
+        return multiply_table_by_columns(codes, integers, panels, zero, rows[:, None])
 
     def row_step(self, code: Code) -> int:
         """Any row of a plain grid, or the rows of a walk through the trellis."""

@@ -11,9 +11,12 @@ from vqzoo.numerics.decoding.column_products import (
     CodedBlocks,
     multiply_coded_blocks,
     multiply_coded_scalars,
+    multiply_dense,
+    multiply_walks,
 )
 from vqzoo.numerics.decoding.packed import pack
 from vqzoo.numerics.decoding.panel_product import Panels, transposed
+from vqzoo.numerics.feedback.grid import walk
 from vqzoo.numerics.threads import use_threads
 
 counts = st.sampled_from([1, 7, 16, 17, 49, 64, 65, 113, 130])
@@ -110,6 +113,47 @@ def test_scalars(m, count, n, k, kind, group, seed) -> None:  # type: ignore[no-
     assert_product(found, matrix, x)
     with use_threads(2):
         assert torch.equal(found, multiply_coded_scalars(*arguments))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    m=st.sampled_from([1, 7, 128, 130, 300]),
+    count=counts,
+    n=st.sampled_from([1, 16, 33, 520, 1100]),
+    reach=st.sampled_from([1, 2, 7, 100, 400]),
+    is_packed=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_walks(m, count, n, reach, is_packed, seed) -> None:  # type: ignore[no-untyped-def]
+    torch.manual_seed(seed)
+    codes, width = torch.randint(0, 2 * reach + 1, (m, n)), 8
+    held = codes.to(torch.uint8) if reach < 128 else codes.int()
+    if is_packed and (reach <= 7 or reach > 127):
+        width = next(w for w in (2, 4, 16) if 2 * reach < 1 << w)
+        held = pack(codes, width, 1)
+    scales = torch.rand(m)
+    matrix = walk(codes.int() - reach).double().numpy() * scales.double().numpy()[:, None]
+    panels, x = columns(n, count)
+    found = multiply_walks(held, width, reach, panels, scales)
+    assert_product(found, matrix, x)
+    with use_threads(2):
+        assert torch.equal(found, multiply_walks(held, width, reach, panels, scales))
+
+
+def test_floats() -> None:
+    torch.manual_seed(0)
+    matrix = torch.randn(65, 700)
+    for count in (1, 49, 130):
+        panels, x = columns(700, count)
+        assert_product(multiply_dense(matrix, panels), matrix.double().numpy(), x)
+
+
+def test_rows_of_panels_are_mixed() -> None:
+    panels, x = columns(18, 70)
+    basis = torch.randn(9, 9)
+    mixed = basis.double().numpy() @ x.reshape(2, 9, 70)
+    found = multiply_dense(torch.eye(18), panels.mixed(basis))
+    assert_product(found, np.eye(18), mixed.reshape(18, 70))
 
 
 def test_rows_of_panels_are_scaled() -> None:

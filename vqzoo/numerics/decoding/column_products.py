@@ -16,6 +16,8 @@ from vqzoo.numerics.arrays import Floats, as_float32
 from vqzoo.numerics.decoding.packed import in_line, run_length
 from vqzoo.numerics.decoding.panel_product import Panels
 from vqzoo.numerics.decoding.scalar_panels import multiply_scalar_panels
+from vqzoo.numerics.decoding.walk_panels import multiply_walk_panels
+from vqzoo.numerics.kernels.feedback.trellis import SEGMENT
 from vqzoo.numerics.kernels.lines import LINE
 from vqzoo.numerics.kernels.products.block_panels import multiply_block_panels
 from vqzoo.numerics.kernels.products.byte_tables import HAS_BYTE_TABLES, byte_planes, is_exact
@@ -170,14 +172,41 @@ def multiply_coded_scalars(
     return _by_rows(multiply, codes.shape[0], panels, of_rows)
 
 
+def multiply_walks(codes: Tensor, width: int, reach: int, panels: Panels, scales: Tensor) -> Tensor:
+    """W·X with the levels of a trellis, their rows scaled; see `feedback.grid.levels`.
+
+    Args:
+        codes: (m, n), uint8, int16 (of which the bits count) or int32, if width is 8 or 16; or
+            packed along rows, uint8, see `decoding.packed`.
+        width: bits of a code in memory.
+        reach: the code of 0.
+        panels: X, (n, count).
+        scales: (m,).
+
+    Returns:
+        (m, count), float32; the same with any number of threads.
+    """
+    array = codes.contiguous().view(-1).numpy()
+    flat = array.view(np.uint16) if array.dtype == np.int16 else array
+    layout = (32 if width >= 8 else width, codes.shape[1])
+
+    def multiply(start: int, stop: int, out: Floats, width_of_row: int) -> None:
+        rows, both = (start, stop), (panels.wide, panels.narrow)
+        center = np.int32(reach)
+        multiply_walk_panels(flat, layout, center, rows, both, panels.n, out, width_of_row)
+
+    return _by_rows(multiply, len(codes), panels, scales, SEGMENT)
+
+
 def _by_rows(
     multiply: Callable[[int, int, Floats, int], None],
     m: int,
     panels: Panels,
     scales: Tensor | None,
+    unit: int = ROWS,
 ) -> Tensor:
     """(m, count): what `multiply(start, stop, out, width)` writes to rows of `out`, flat, `width`
-    apart, times the scales of rows."""
+    apart, times the scales of rows. It is called for multiples of `unit` rows."""
     out = panels.products(m)
     flat, width = out.reshape(-1), out.shape[1]
     products = out[:, : panels.count]
@@ -188,7 +217,7 @@ def _by_rows(
     multiplications = m * panels.n * width
     tasks = -(-multiplications // (_TASKS * _MULTIPLICATIONS)) * _TASKS
     tasks = 1 if multiplications <= _ALONE else tasks
-    height = -(-m // (tasks * ROWS)) * ROWS
+    height = -(-m // (tasks * unit)) * unit
 
     def work(start: int) -> None:
         stop = min(start + height, m)

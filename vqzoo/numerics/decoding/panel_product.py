@@ -54,6 +54,15 @@ class Panels:
         narrow = self.narrow.reshape(-1, self.n, LINE) * lines
         return Panels(wide.reshape(-1), narrow.reshape(-1), self.n, self.count)
 
+    def mixed(self, basis: Tensor) -> "Panels":
+        """The matrix whose rows are, block by block of as many as the basis has, the basis times
+        the rows; (taps, taps)."""
+        taps = len(basis)
+        values = as_float32(basis)
+        wide = values @ self.wide.reshape(-1, taps, LANES)
+        narrow = values @ self.narrow.reshape(-1, taps, LINE)
+        return Panels(wide.reshape(-1), narrow.reshape(-1), self.n, self.count)
+
     def products(self, m: int) -> NDArray[np.float32]:
         """Memory for `multiply_rows` with a matrix of m rows."""
         width = (self.wide.size + self.narrow.size) // max(1, self.n)

@@ -123,9 +123,11 @@ def levels(codes: Tensor, reach: int, trellis: bool) -> Tensor:
     array = array if array.dtype == np.uint8 else array.astype(np.int32, copy=False)
     result = np.empty(array.shape, np.float32)
 
+    n, center = array.shape[1], np.int32(reach)
+
     def work(at: int) -> None:
-        part, levels = array[at : at + SEGMENT], result[at : at + SEGMENT]
-        trellis_levels(part.reshape(-1), array.shape[1], np.int32(reach), levels.reshape(-1))
+        part, levels = array[at : at + SEGMENT].reshape(-1), result[at : at + SEGMENT]
+        trellis_levels(part, (32, n), len(levels), (0, n), center, levels.reshape(-1))
 
     run_tasks(work, range(0, len(array), SEGMENT))
     return torch.from_numpy(result)

@@ -166,19 +166,32 @@ def _after(state, code):  # type: ignore[no-untyped-def]
 
 
 @compiled()
-def trellis_levels(codes, n, center, levels):  # type: ignore[no-untyped-def]
-    """The levels of a segment's codes, the code `center` being 0: (r, n) float32 into `levels`.
+def trellis_levels(codes, layout, rows, columns, center, levels):  # type: ignore[no-untyped-def]
+    """The levels of some columns of a segment's codes, the code `center` being 0.
 
-    Both are flat; `center` is int32.
+    Args:
+        codes: flat, from the segment's first row on; rows take `run` elements.
+        layout: (bits, run): 32 if each code has an element for itself, otherwise packed along rows,
+            see `decoding.packed`.
+        rows: of the segment.
+        columns: (start, stop), of one run.
+        center: int32.
+        levels: float32, flat: (rows, stop - start).
     """
-    states = np.zeros(n, np.int32)
-    for at in range(0, len(codes), n):
-        for j in range(n):
-            column, place = np.uint64(j), np.uint64(at + j)
-            code = np.int32(codes[place]) - center
+    bits, run = layout
+    start, count = columns[0], columns[1] - columns[0]
+    slot, mask = start // run, np.int64((1 << bits) - 1)
+    low = slot * bits
+    states = np.zeros(count, np.int32)
+    for row in range(rows):
+        source, to = row * run + start - slot * run, row * count
+        for j in range(count):
+            column = np.uint64(j)
+            held = np.int64(codes[np.uint64(source + j)])
+            code = np.int32(held >> low & mask) - center
             sign = np.int32(code > 0) - np.int32(code < 0)
             level = 2 * code - (states[column] & np.int32(1)) * sign
-            levels[place] = np.float32(np.int32(level))
+            levels[np.uint64(to + j)] = np.float32(np.int32(level))
             states[column] = _after(states[column], code)
 
 
