@@ -6,12 +6,14 @@ from typing import Literal
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from vqzoo.numerics.decoding.panel_product import Panels
 from vqzoo.plugin import Code, Floats, LayerContext, Quantizer
 from vqzoo.plugin.text import parse_call
 from vqzoo_deep_compression.survivors import (
     PruningOptions,
     count_survivors,
     gaps_part,
+    multiply_survivors,
     rows_at_a_time,
     scatter,
     survivors,
@@ -74,6 +76,12 @@ class Prune(Quantizer):
     def decode(self, code: Code, params: Mapping[str, Tensor], out: Tensor | None = None) -> Tensor:
         """The same, written to `out`."""
         return scatter(code, params["values"].reshape(-1), out)
+
+    def multiply_by_columns(
+        self, code: Code, params: Mapping[str, Tensor], panels: Panels
+    ) -> Tensor | None:
+        """Multiply by the survivors alone."""
+        return multiply_survivors(code, params["values"].reshape(-1), None, panels)
 
     def row_step(self, code: Code) -> int:
         """An eighth of the rows."""

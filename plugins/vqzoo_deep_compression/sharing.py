@@ -10,15 +10,18 @@ from torch import Tensor
 from vqzoo.numerics.arrays import excess_exponent, times_power
 from vqzoo.numerics.clustering.scalar_kmeans import assign_scalar
 from vqzoo.numerics.decoding.decode import decode_scalar
+from vqzoo.numerics.decoding.panel_product import Panels
 from vqzoo.numerics.feedback.layer import feedback_of
 from vqzoo.numerics.feedback.levels import Levels, feed_back_levels
 from vqzoo.plugin import Code, Floats, Indices, LayerContext, Quantizer, SecondOrder
+from vqzoo.plugin.formats.packed_indices import held_codes
 from vqzoo_deep_compression.lloyd import Init, shared_values
 from vqzoo_deep_compression.survivors import (
     DENSE_KINDS,
     PruningOptions,
     count_survivors,
     gaps_part,
+    multiply_survivors,
     rows_at_a_time,
     scatter,
     survivors,
@@ -97,9 +100,17 @@ class DeepCompression(Quantizer):
 
     def decode(self, code: Code, params: Mapping[str, Tensor], out: Tensor | None = None) -> Tensor:
         """The same without gradients, written to `out`."""
-        codes, codebook = code.indices("codes"), params["codebook"]
-        values = decode_scalar(codes[None], codebook, codebook.new_empty(1, len(codes)))[0]
-        return scatter(code, values, out)
+        return scatter(code, _values(code.index_part("codes"), params["codebook"]), out)
+
+    def multiply_by_columns(
+        self, code: Code, params: Mapping[str, Tensor], panels: Panels
+    ) -> Tensor | None:
+        """Multiply by the survivors alone."""
+        codes, table = code.index_part("codes"), params["codebook"].detach()
+        held, width = held_codes(codes)
+        if width == 8 and codes.cardinality <= 256:
+            return multiply_survivors(code, held, table, panels)
+        return multiply_survivors(code, _values(codes, table), None, panels)
 
     def row_step(self, code: Code) -> int:
         """An eighth of the rows."""
@@ -113,6 +124,12 @@ class DeepCompression(Quantizer):
         """Prune and retrain before values are shared (the paper's section 2)."""
         names = {"density", "threshold", "gap_bits"}
         return [("prune", options.model_dump(include=names, exclude_none=True))]
+
+
+def _values(codes: Indices, codebook: Tensor) -> Tensor:
+    """The values of the survivors, (survivors,) float32."""
+    values = codes.values
+    return decode_scalar(values[None], codebook, codebook.new_empty(1, len(values)))[0]
 
 
 def _fed_back(

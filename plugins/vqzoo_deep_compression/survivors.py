@@ -9,7 +9,10 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from vqzoo.numerics.coding.gaps import gaps_of, positions_of, stretch_of
+from vqzoo.numerics.decoding.column_products import multiply_sparse
+from vqzoo.numerics.decoding.panel_product import Panels
 from vqzoo.plugin import Code, Indices, Options, SkipLayer
+from vqzoo.plugin.formats.packed_indices import held_codes
 
 CONV_DENSITY, DENSE_DENSITY = 0.35, 0.1
 _PARTS = 8  # of a matrix, that are decoded one after another: finding each takes a pass over gaps
@@ -112,6 +115,20 @@ def scatter(code: Code, values: Tensor, out: Tensor | None = None) -> Tensor:
         return flat.scatter(0, positions, values).view(code.shape)
     out.zero_().view(-1)[positions] = values
     return out
+
+
+def multiply_survivors(code: Code, values: Tensor, table: Tensor | None, panels: Panels) -> Tensor:
+    """W·X, (m, count): gap by gap.
+
+    Args:
+        values: (survivors,), float32; or their codes, uint8, with a table.
+        table: (k,), float32.
+        panels: X, (n, count).
+    """
+    part = code.index_part("gaps")
+    gaps, width = held_codes(part)
+    layout = (width, part.cardinality - 1, part.shape[0])
+    return multiply_sparse(gaps, layout, values, table, code.shape[0], panels)
 
 
 def rows_at_a_time(code: Code) -> int:

@@ -7,11 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from vqzoo.numerics.coding.gaps import gaps_of
 from vqzoo.numerics.decoding.column_products import (
     CodedBlocks,
     multiply_coded_blocks,
     multiply_coded_scalars,
     multiply_dense,
+    multiply_sparse,
     multiply_walks,
 )
 from vqzoo.numerics.decoding.packed import pack
@@ -138,6 +140,35 @@ def test_walks(m, count, n, reach, is_packed, seed) -> None:  # type: ignore[no-
     assert_product(found, matrix, x)
     with use_threads(2):
         assert torch.equal(found, multiply_walks(held, width, reach, panels, scales))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    m=rows,
+    count=counts,
+    n=st.sampled_from([1, 16, 33, 520, 1100]),
+    density=st.sampled_from([0.0, 0.002, 0.1, 0.6, 1.0]),
+    bits=st.sampled_from([2, 4, 5, 8]),
+    is_packed=st.booleans(),
+    has_table=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_sparse(m, count, n, density, bits, is_packed, has_table, seed) -> None:  # type: ignore[no-untyped-def]
+    torch.manual_seed(seed)
+    places = (torch.rand(m * n) < density).nonzero()[:, 0]
+    places = places if len(places) else torch.tensor([m * n - 1])
+    gaps = gaps_of(places, bits)
+    held, width = (pack(gaps, bits, 0), bits) if is_packed and bits < 5 else (gaps, 8)
+    codes, table = torch.randint(0, 200, (len(places),), dtype=torch.uint8), torch.randn(200)
+    matrix = np.zeros(m * n)
+    matrix[places.numpy()] = table[codes.long()].double().numpy()
+    panels, x = columns(n, count)
+    values = (codes, table) if has_table else (table[codes.long()], None)
+    layout = (width, (1 << bits) - 1, len(gaps))
+    found = multiply_sparse(held, layout, *values, m, panels)
+    assert_product(found, matrix.reshape(m, n), x)
+    with use_threads(2):
+        assert torch.equal(found, multiply_sparse(held, layout, *values, m, panels))
 
 
 def test_floats() -> None:

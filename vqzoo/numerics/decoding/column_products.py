@@ -16,6 +16,7 @@ from vqzoo.numerics.arrays import Floats, as_float32
 from vqzoo.numerics.decoding.packed import in_line, run_length
 from vqzoo.numerics.decoding.panel_product import Panels
 from vqzoo.numerics.decoding.scalar_panels import multiply_scalar_panels
+from vqzoo.numerics.decoding.sparse_panels import begin_rows, multiply_sparse_panels
 from vqzoo.numerics.decoding.walk_panels import multiply_walk_panels
 from vqzoo.numerics.kernels.feedback.trellis import SEGMENT
 from vqzoo.numerics.kernels.lines import LINE
@@ -198,6 +199,49 @@ def multiply_walks(codes: Tensor, width: int, reach: int, panels: Panels, scales
     return _by_rows(multiply, len(codes), panels, scales, SEGMENT)
 
 
+def multiply_sparse(
+    gaps: Tensor,
+    layout: tuple[int, int, int],
+    values: Tensor,
+    table: Tensor | None,
+    m: int,
+    panels: Panels,
+) -> Tensor:
+    """W·X with a sparse matrix, read row by row.
+
+    Args:
+        gaps: uint8 or int32, from one nonzero to the next, as `coding.gaps` says; flat, or packed,
+            see `decoding.packed`. All nonzeros lie in W.
+        layout: (width, filler, count): of a gap in memory, 8 if it has an element for itself; the
+            gap that no nonzero follows; and the number of gaps.
+        values: of the nonzeros, float32; or their codes, uint8, with a table.
+        table: (k,), float32, k at most 256.
+        m: rows of W.
+        panels: X, (n, count).
+
+    Returns:
+        (m, count), float32; the same with any number of threads.
+    """
+    width, filler, count = layout
+    flat, n, both = gaps.contiguous().numpy(), panels.n, (panels.wide, panels.narrow)
+    form = (32 if width >= 8 else width, len(flat), filler, count)
+    if table is None:
+        given = (np.zeros(1, np.uint8), _NONE, as_float32(values))
+    else:
+        entries = np.zeros(_ENTRIES, np.float32)
+        entries[: len(table)] = as_float32(table)
+        given = (values.contiguous().numpy(), entries, _NONE)
+    height = _height(m, panels, ROWS)
+    begins = np.empty((-(-m // height), 3), np.int64)
+    begin_rows(flat, form, n, height, begins)
+
+    def multiply(start: int, stop: int, out: Floats, width_of_row: int) -> None:
+        begin, rows = begins[start // height], (start, stop)
+        multiply_sparse_panels(flat, form, given, begin, rows, both, n, out, width_of_row)
+
+    return _by_rows(multiply, m, panels, None)
+
+
 def _by_rows(
     multiply: Callable[[int, int, Floats, int], None],
     m: int,
@@ -214,10 +258,7 @@ def _by_rows(
     target = result.numpy()
     factors = np.ones(1, np.float32) if scales is None else as_float32(scales)
     factors = np.broadcast_to(factors, (m,))[:, None]
-    multiplications = m * panels.n * width
-    tasks = -(-multiplications // (_TASKS * _MULTIPLICATIONS)) * _TASKS
-    tasks = 1 if multiplications <= _ALONE else tasks
-    height = -(-m // (tasks * unit)) * unit
+    height = _height(m, panels, unit)
 
     def work(start: int) -> None:
         stop = min(start + height, m)
@@ -226,3 +267,11 @@ def _by_rows(
 
     run_pass_tasks(work, range(0, m, height))
     return result
+
+
+def _height(m: int, panels: Panels, unit: int) -> int:
+    """The rows of a task."""
+    multiplications = m * (panels.wide.size + panels.narrow.size)
+    tasks = -(-multiplications // (_TASKS * _MULTIPLICATIONS)) * _TASKS
+    tasks = 1 if multiplications <= _ALONE else tasks
+    return -(-m // (tasks * unit)) * unit
