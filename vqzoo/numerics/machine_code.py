@@ -25,33 +25,28 @@ class LinkError(Exception):
     """An object file that does not fit this process."""
 
 
-class LinkedCode:
-    """An object file in memory, for as long as this object is referenced.
+def link(image: bytes) -> Any:
+    """Link an object file, and keep it in memory for as long as the result is referenced.
 
     Args:
         image: the bytes of a relocatable ELF file for this machine.
 
-    Attributes:
-        addresses: the address of each global symbol that the file defines.
+    Returns:
+        name -> address of the global symbols that the file defines.
 
     Raises:
         LinkError: the file is of another kind, or needs a symbol that this process lacks.
     """
-
-    def __init__(self, image: bytes) -> None:
-        builder = binding.JITLibraryBuilder().add_object_img(image)
-        defined = []
-        for name, is_defined in _global_symbols(image):
-            if is_defined:
-                defined.append(name)
-                builder.export_symbol(name)
-            else:
-                builder.import_symbol(name, _address(name))
-        try:
-            self._linked = builder.link(_linker(), f"vqzoo.{next(_numbers)}")
-        except RuntimeError as error:
-            raise LinkError(str(error)) from error
-        self.addresses: dict[str, int] = {name: self._linked[name] for name in defined}
+    builder = binding.JITLibraryBuilder().add_object_img(image)
+    for name, is_defined in _global_symbols(image):
+        if is_defined:
+            builder.export_symbol(name)
+        else:
+            builder.import_symbol(name, _address(name))
+    try:
+        return builder.link(_linker(), f"vqzoo.{next(_numbers)}")
+    except RuntimeError as error:
+        raise LinkError(str(error)) from error
 
 
 @cache

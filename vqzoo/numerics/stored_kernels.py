@@ -10,7 +10,7 @@ calls are then loaded as numba does.
 
 import ctypes
 from collections.abc import Callable
-from functools import cache, cached_property, partial
+from functools import cache, partial
 from typing import Any
 
 import numba
@@ -18,14 +18,17 @@ from llvmlite import binding
 from numba.core.caching import CompileResultCacheImpl, FunctionCache
 from numba.core.runtime import _nrt_python
 
-from vqzoo.numerics.machine_code import LinkedCode, LinkError, can_link
+from vqzoo.numerics.machine_code import LinkError, can_link, link
 
 FIRST_TESTED = (0, 61)
 LAST_TESTED = (0, 68)
 
 
 def can_load_alone() -> bool:
-    """Whether the tests have run with this numba: LLVM aborts where it lacks a kernel's symbol."""
+    """Whether the tests have run with this numba.
+
+    LLVM aborts where numba's engine loads a kernel that needs a symbol which LLVM lacks.
+    """
     return FIRST_TESTED <= numba.version_info.short <= LAST_TESTED
 
 
@@ -45,7 +48,7 @@ class _Rebuilding(CompileResultCacheImpl):
     """Makes kernels of what numba has stored of them."""
 
     def rebuild(self, target_context: Any, payload: Any) -> Any:
-        load = partial(super().rebuild, target_context, payload)
+        load = cache(partial(super().rebuild, target_context, payload))
         if not can_link():
             return load()
         try:
@@ -57,11 +60,11 @@ class _Rebuilding(CompileResultCacheImpl):
 
 
 class _LinkingContext:
-    """A context of numba's compiler whose generator of code links objects, and does nothing else.
+    """numba's context, with a linker in the place of its generator of code.
 
     Args:
         context: numba's own.
-        load: makes the kernel in numba's way.
+        load: makes the kernel in numba's way, once.
     """
 
     def __init__(self, context: Any, load: Callable[[], Any]) -> None:
@@ -75,21 +78,27 @@ class _LinkingContext:
 
     def unserialize_library(self, stored: tuple[str, str, tuple[bytes, bytes]]) -> "_Library":
         _, _, (image, _) = stored
-        return _Library(LinkedCode(image), self._load)
+        return _Library(link(image), self._load)
 
 
 class _Library:
-    """The machine code of a kernel.
+    """The machine code of a kernel, and all of it that calls from Python need.
 
-    What else numba asks of it, as soon as it compiles a caller, its own library answers, which is
-    loaded then.
+    Once numba compiles a caller, it asks for more: its own library is loaded then, and answers.
+
+    Args:
+        addresses: of functions and variables, by name.
+        load: makes the kernel in numba's way, once.
     """
 
-    def __init__(self, code: LinkedCode, load: Callable[[], Any]) -> None:
-        self._code, self._load = code, load
+    def __init__(self, addresses: Any, load: Callable[[], Any]) -> None:
+        self._addresses, self._load = addresses, load
 
     def get_pointer_to_function(self, name: str) -> int:
-        return self._code.addresses.get(name, 0)
+        try:
+            return int(self._addresses[name])
+        except KeyError:
+            return 0  # as numba's own
 
     @property
     def codegen(self) -> "_Library":
@@ -97,14 +106,10 @@ class _Library:
 
     def set_env(self, name: str, environment: Any) -> None:
         """Write where numba's `environment` is into the variable of that name."""
-        ctypes.c_void_p.from_address(self._code.addresses[name]).value = id(environment)
-
-    @cached_property
-    def _compilable(self) -> Any:
-        return self._load().library
+        ctypes.c_void_p.from_address(self._addresses[name]).value = id(environment)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._compilable, name)
+        return getattr(self._load().library, name)
 
 
 class StoredKernels(FunctionCache):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from vqzoo.numerics.machine_code import can_link
 from vqzoo.numerics.stored_kernels import can_load_alone
 
 KERNELS = """
@@ -30,6 +31,20 @@ def square(values, i):
 """
 
 CALLS = """
+from llvmlite import binding
+
+def counted(function):
+    def call(*args):
+        compiling.append(function.__name__)
+        return function(*args)
+
+    return call
+
+compiling = []
+binding.parse_bitcode = counted(binding.parse_bitcode)
+engine = binding.ExecutionEngine
+engine.finalize_object = counted(engine.finalize_object)  # LLVM generates the code of modules
+
 from kernels import *
 
 values = np.arange(5.0)
@@ -45,14 +60,28 @@ ANOTHER_KERNEL = """
 def sum_of_squares(values):
     return squares(values).sum() + square(values, 1)
 
-results.append(sum_of_squares(values))
+results.append(float(sum_of_squares(values)))
+try:
+    sum_of_squares(values[:1])
+except IndexError as error:
+    results.append(str(error))
+"""
+
+NO_ADDRESSES = """
+from llvmlite import binding
+
+binding.address_of_symbol = lambda name: None
 """
 
 PRINTED = """
 hits = [sum(kernel.stats.cache_hits.values()) for kernel in (squares, square)]
 prepared = "numba.misc.cffiimpl" in sys.modules
-print(json.dumps({"results": results, "hits": hits, "prepared": prepared}))
+print(json.dumps(
+    {"results": results, "hits": hits, "prepared": prepared, "compiling": sorted(set(compiling))}
+))
 """
+
+RESULTS = [[0, 1, 4, 9, 16], 16, "beyond the end"]
 
 
 @pytest.fixture
@@ -79,14 +108,18 @@ def test_stored_kernels_need_no_compiler(folder: Path) -> None:
     first = run(folder, CALLS)
     second = run(folder, CALLS)
 
-    assert first["results"] == [[0, 1, 4, 9, 16], 16, "beyond the end"]
+    assert first["results"] == RESULTS
     assert first["hits"] == [0, 0]
     assert first["prepared"]
-    assert second["results"] == first["results"]
+    assert "finalize_object" in first["compiling"]
+    assert second["results"] == RESULTS
     assert second["hits"] == [1, 1]
     if not can_load_alone():
         pytest.skip("this version of numba loads stored kernels in its own way")
     assert not second["prepared"]
+    if not can_link():
+        pytest.skip("numba's engine loads stored kernels on this system")
+    assert second["compiling"] == []
 
 
 def test_new_kernels_call_stored_ones(folder: Path) -> None:
@@ -94,6 +127,18 @@ def test_new_kernels_call_stored_ones(folder: Path) -> None:
 
     both = run(folder, CALLS + ANOTHER_KERNEL)
 
-    assert both["results"][-1] == 31
+    assert both["results"] == [*RESULTS, 31, "beyond the end"]
     assert both["hits"] == [1, 1]
     assert both["prepared"]
+    assert both["compiling"] == ["finalize_object", "parse_bitcode"]
+
+
+def test_kernels_that_cannot_be_linked_are_loaded_by_numba(folder: Path) -> None:
+    run(folder, CALLS)
+
+    second = run(folder, NO_ADDRESSES + CALLS)
+
+    assert second["results"] == RESULTS
+    assert second["hits"] == [1, 1]
+    if can_link():
+        assert second["prepared"]
