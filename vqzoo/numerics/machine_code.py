@@ -4,14 +4,14 @@ import itertools
 import platform
 import struct
 import sys
-from collections.abc import Iterator
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from llvmlite import binding
 
 _ELF64_LITTLE_ENDIAN = b"\x7fELF\x02\x01"
 _SYMBOL_TABLE = 2  # a section's type (elf(5), SHT_SYMTAB)
+_RELOCATIONS = 4  # likewise (SHT_RELA)
 _LOCAL = 0  # a symbol's binding (STB_LOCAL)
 _numbers = itertools.count()
 
@@ -38,15 +38,27 @@ def link(image: bytes) -> Any:
         LinkError: the file is of another kind, or needs a symbol that this process lacks.
     """
     builder = binding.JITLibraryBuilder().add_object_img(image)
-    for name, is_defined in _global_symbols(image):
-        if is_defined:
-            builder.export_symbol(name)
-        else:
-            builder.import_symbol(name, _address(name))
+    for symbol in _symbols(image, _sections(image)):
+        if symbol.is_global and symbol.is_defined:
+            builder.export_symbol(symbol.name)
+        elif symbol.is_global:
+            builder.import_symbol(symbol.name, _address(symbol.name))
     try:
         return builder.link(_linker(), f"vqzoo.{next(_numbers)}")
     except RuntimeError as error:
         raise LinkError(str(error)) from error
+
+
+def used_symbols(image: bytes) -> set[str]:
+    """The names of the symbols whose addresses an object file needs, its own included.
+
+    Raises:
+        LinkError: the file is of another kind.
+    """
+    sections = _sections(image)
+    symbols = _symbols(image, sections)
+    tables = [_content(image, section) for section in sections if section.kind == _RELOCATIONS]
+    return {symbols[i].name for table in tables for (i,) in struct.iter_unpack("<12xI8x", table)}
 
 
 @cache
@@ -66,8 +78,34 @@ def _address(name: str) -> int:
     return int(address)
 
 
-def _global_symbols(image: bytes) -> Iterator[tuple[str, bool]]:
-    """The names of an ELF file's global symbols (elf(5)), and whether it defines them.
+class _Symbol(NamedTuple):
+    name: str
+    is_global: bool
+    is_defined: bool
+
+
+class _Section(NamedTuple):
+    kind: int
+    start: int
+    length: int
+    linked: int
+
+
+def _symbols(image: bytes, sections: list[_Section]) -> list[_Symbol]:
+    """The symbols of an ELF file, in its order."""
+    symbols = []
+    for section in sections:
+        if section.kind == _SYMBOL_TABLE:
+            names = sections[section.linked].start
+            for name, info, place in struct.iter_unpack("<IBxH16x", _content(image, section)):
+                first = names + name
+                text = image[first : image.index(b"\0", first)].decode()
+                symbols.append(_Symbol(text, info >> 4 != _LOCAL, place != 0))
+    return symbols
+
+
+def _sections(image: bytes) -> list[_Section]:
+    """The sections of an ELF file (elf(5)).
 
     Raises:
         LinkError: the bytes are none of a little-endian 64-bit ELF file.
@@ -76,13 +114,9 @@ def _global_symbols(image: bytes) -> Iterator[tuple[str, bool]]:
         raise LinkError("not a little-endian 64-bit ELF file")
     (offset,) = struct.unpack_from("<Q", image, 0x28)
     size, count = struct.unpack_from("<HH", image, 0x3A)
-    headers = [
-        struct.unpack_from("<4xI16xQQI", image, offset + size * index) for index in range(count)
-    ]
-    for kind, start, length, strings in headers:
-        if kind != _SYMBOL_TABLE:
-            continue
-        for name, info, section in struct.iter_unpack("<IBxH16x", image[start : start + length]):
-            if info >> 4 != _LOCAL:
-                first = headers[strings][1] + name
-                yield image[first : image.index(b"\0", first)].decode(), section != 0
+    places = range(offset, offset + size * count, size)
+    return [_Section(*struct.unpack_from("<4xI16xQQI", image, place)) for place in places]
+
+
+def _content(image: bytes, section: _Section) -> bytes:
+    return image[section.start : section.start + section.length]

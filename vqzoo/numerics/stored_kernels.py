@@ -18,7 +18,7 @@ from llvmlite import binding
 from numba.core.caching import CompileResultCacheImpl, FunctionCache
 from numba.core.runtime import _nrt_python
 
-from vqzoo.numerics.machine_code import LinkError, can_link, link
+from vqzoo.numerics.machine_code import LinkError, can_link, link, used_symbols
 
 FIRST_TESTED = (0, 61)
 LAST_TESTED = (0, 68)
@@ -46,6 +46,16 @@ def store(dispatcher: Any, kernel: Callable[..., Any]) -> None:
 
 class _Rebuilding(CompileResultCacheImpl):
     """Makes kernels of what numba has stored of them."""
+
+    def reduce(self, result: Any) -> Any:
+        """What numba stores, without environments that the machine code never reads: to restore
+        one, numba imports its module, and those of its own functions take megabytes."""
+        payload = super().reduce(result)
+        if not can_link():
+            return payload
+        (_, _, (image, _)), *rest, environments = payload
+        used = used_symbols(image)
+        return payload[0], *rest, tuple(each for each in environments if each.env_name in used)
 
     def rebuild(self, target_context: Any, payload: Any) -> Any:
         load = cache(partial(super().rebuild, target_context, payload))

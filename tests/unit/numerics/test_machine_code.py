@@ -5,7 +5,7 @@ import ctypes
 import pytest
 from llvmlite import binding
 
-from vqzoo.numerics.machine_code import LinkError, can_link, link
+from vqzoo.numerics.machine_code import LinkError, can_link, link, used_symbols
 
 pytestmark = pytest.mark.skipif(not can_link(), reason="no object files are linked here")
 
@@ -37,6 +37,13 @@ def test_linked_code_calls_functions_of_the_process() -> None:
     assert [signature(each["one_more"])(-41) for each in linked] == [42, 42]
     with pytest.raises(KeyError):
         linked[0]["labs"]
+
+
+def test_used_symbols_are_those_that_the_code_needs() -> None:
+    used = used_symbols(object_file("labs"))
+
+    assert "labs" in used
+    assert "one_more" not in used
 
 
 def test_missing_symbols_are_named() -> None:

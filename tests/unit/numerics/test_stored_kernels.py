@@ -26,8 +26,12 @@ def squares(values):
 @compiled()
 def square(values, i):
     if i >= len(values):
-        raise IndexError("beyond the end")
+        raise IndexError("beyond the end", i)  # reads the kernel's environment
     return squares(values)[i]
+
+@compiled()
+def next_square(values, i):
+    return square(values, i + 1)
 """
 
 CALLS = """
@@ -50,7 +54,7 @@ from kernels import *
 values = np.arange(5.0)
 results = [squares(values).tolist(), float(square(values, 4))]
 try:
-    square(values, 5)
+    next_square(values, 4)
 except IndexError as error:
     results.append(str(error))
 """
@@ -74,14 +78,19 @@ binding.address_of_symbol = lambda name: None
 """
 
 PRINTED = """
-hits = [sum(kernel.stats.cache_hits.values()) for kernel in (squares, square)]
+hits = [sum(kernel.stats.cache_hits.values()) for kernel in (squares, square, next_square)]
 prepared = "numba.misc.cffiimpl" in sys.modules
-print(json.dumps(
-    {"results": results, "hits": hits, "prepared": prepared, "compiling": sorted(set(compiling))}
-))
+arrays = "numba.np.arrayobj" in sys.modules  # what implements np.empty
+print(json.dumps({
+    "results": results,
+    "hits": hits,
+    "prepared": prepared,
+    "arrays": arrays,
+    "compiling": sorted(set(compiling)),
+}))
 """
 
-RESULTS = [[0, 1, 4, 9, 16], 16, "beyond the end"]
+RESULTS = [[0, 1, 4, 9, 16], 16, "('beyond the end', 5)"]
 
 
 @pytest.fixture
@@ -109,17 +118,18 @@ def test_stored_kernels_need_no_compiler(folder: Path) -> None:
     second = run(folder, CALLS)
 
     assert first["results"] == RESULTS
-    assert first["hits"] == [0, 0]
+    assert first["hits"] == [0, 0, 0]
     assert first["prepared"]
     assert "finalize_object" in first["compiling"]
     assert second["results"] == RESULTS
-    assert second["hits"] == [1, 1]
+    assert second["hits"] == [1, 1, 1]
     if not can_load_alone():
         pytest.skip("this version of numba loads stored kernels in its own way")
     assert not second["prepared"]
     if not can_link():
         pytest.skip("numba's engine loads stored kernels on this system")
     assert second["compiling"] == []
+    assert not second["arrays"]
 
 
 def test_new_kernels_call_stored_ones(folder: Path) -> None:
@@ -127,8 +137,8 @@ def test_new_kernels_call_stored_ones(folder: Path) -> None:
 
     both = run(folder, CALLS + ANOTHER_KERNEL)
 
-    assert both["results"] == [*RESULTS, 31, "beyond the end"]
-    assert both["hits"] == [1, 1]
+    assert both["results"] == [*RESULTS, 31, "('beyond the end', 1)"]
+    assert both["hits"] == [1, 1, 1]
     assert both["prepared"]
     assert both["compiling"] == ["finalize_object", "parse_bitcode"]
 
@@ -139,6 +149,6 @@ def test_kernels_that_cannot_be_linked_are_loaded_by_numba(folder: Path) -> None
     second = run(folder, NO_ADDRESSES + CALLS)
 
     assert second["results"] == RESULTS
-    assert second["hits"] == [1, 1]
+    assert second["hits"] == [1, 1, 1]
     if can_link():
         assert second["prepared"]
