@@ -127,6 +127,8 @@ def _build_part(
     if values.shape != tuple(spec.shape):
         count = math.prod(spec.shape)
         raise ArtifactError(f"{name!r} holds {values.numel()} codes instead of {count}")
-    if values.numel() and not 0 <= int(values.min()) <= int(values.max()) < spec.cardinality:
-        raise ArtifactError(f"{name!r} holds codes that are not below {spec.cardinality}")
+    if values.numel():
+        low, high = values.aminmax()
+        if not 0 <= int(low) <= int(high) < spec.cardinality:
+            raise ArtifactError(f"{name!r} holds codes that are not below {spec.cardinality}")
     return Indices(values, spec.cardinality).as_read()

@@ -33,7 +33,7 @@ from vqzoo.models.registration import register_models
 from vqzoo.models.timm_config import known_pretrained_cfg
 from vqzoo.network.without_weights import allocate, without_weights
 from vqzoo.numerics.arrays import all_finite
-from vqzoo.numerics.freed_memory import keep_freed_memory
+from vqzoo.numerics.freed_memory import give_back_freed_memory, keep_freed_memory
 from vqzoo.plugin.code import MethodCode
 from vqzoo.plugin.manager import Plugins
 
@@ -66,6 +66,7 @@ def build_model(artifact: Artifact, plugins: Plugins, mode: Mode = "decoded") ->
         for key, code in fill(model.state_dict(), artifact, plugins, coded).items():
             model = run_from_code(model, layer_name(key), code, plugins)
     if coded:
+        give_back_freed_memory()  # of rows that were decoded to check them
         keep_freed_memory()
     return model
 

@@ -1,4 +1,4 @@
-"""What the C library does with memory that a forward pass frees."""
+"""What the C library does with memory that loading and forward passes free."""
 
 import ctypes
 import sys
@@ -15,11 +15,23 @@ def keep_freed_memory() -> None:
     has none. This frees one that nothing was written to, and that takes no memory therefore.
     Variables such as `MALLOC_TRIM_THRESHOLD_`, where they are set, take precedence.
     """
+    library = _glibc()
+    if library is not None:
+        library.malloc.argtypes, library.malloc.restype = [ctypes.c_size_t], ctypes.c_void_p
+        library.free.argtypes, library.free.restype = [ctypes.c_void_p], None
+        library.free(library.malloc(_BLOCK))
+
+
+def give_back_freed_memory() -> None:
+    """Make glibc give the pages of freed memory back to the system."""
+    library = _glibc()
+    if library is not None:
+        library.malloc_trim.argtypes = [ctypes.c_size_t]
+        library.malloc_trim(0)
+
+
+def _glibc() -> ctypes.CDLL | None:
     if sys.platform != "linux":
-        return
+        return None
     library = ctypes.CDLL(None)
-    if not hasattr(library, "gnu_get_libc_version"):
-        return
-    library.malloc.argtypes, library.malloc.restype = [ctypes.c_size_t], ctypes.c_void_p
-    library.free.argtypes, library.free.restype = [ctypes.c_void_p], None
-    library.free(library.malloc(_BLOCK))
+    return library if hasattr(library, "gnu_get_libc_version") else None

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from vqzoo.numerics.machine_code import can_link
 from vqzoo.numerics.stored_kernels import can_load_alone
 
 KERNELS = """
@@ -25,17 +26,35 @@ def squares(values):
 @compiled()
 def square(values, i):
     if i >= len(values):
-        raise IndexError("beyond the end")
+        raise IndexError("beyond the end", i)  # reads the kernel's environment
     return squares(values)[i]
+
+@compiled()
+def next_square(values, i):
+    return square(values, i + 1)
 """
 
 CALLS = """
+from llvmlite import binding
+
+def counted(function):
+    def call(*args):
+        compiling.append(function.__name__)
+        return function(*args)
+
+    return call
+
+compiling = []
+binding.parse_bitcode = counted(binding.parse_bitcode)
+engine = binding.ExecutionEngine
+engine.finalize_object = counted(engine.finalize_object)  # LLVM generates the code of modules
+
 from kernels import *
 
 values = np.arange(5.0)
 results = [squares(values).tolist(), float(square(values, 4))]
 try:
-    square(values, 5)
+    next_square(values, 4)
 except IndexError as error:
     results.append(str(error))
 """
@@ -45,14 +64,33 @@ ANOTHER_KERNEL = """
 def sum_of_squares(values):
     return squares(values).sum() + square(values, 1)
 
-results.append(sum_of_squares(values))
+results.append(float(sum_of_squares(values)))
+try:
+    sum_of_squares(values[:1])
+except IndexError as error:
+    results.append(str(error))
+"""
+
+NO_ADDRESSES = """
+from llvmlite import binding
+
+binding.address_of_symbol = lambda name: None
 """
 
 PRINTED = """
-hits = [sum(kernel.stats.cache_hits.values()) for kernel in (squares, square)]
+hits = [sum(kernel.stats.cache_hits.values()) for kernel in (squares, square, next_square)]
 prepared = "numba.misc.cffiimpl" in sys.modules
-print(json.dumps({"results": results, "hits": hits, "prepared": prepared}))
+arrays = "numba.np.arrayobj" in sys.modules  # what implements np.empty
+print(json.dumps({
+    "results": results,
+    "hits": hits,
+    "prepared": prepared,
+    "arrays": arrays,
+    "compiling": sorted(set(compiling)),
+}))
 """
+
+RESULTS = [[0, 1, 4, 9, 16], 16, "('beyond the end', 5)"]
 
 
 @pytest.fixture
@@ -79,14 +117,19 @@ def test_stored_kernels_need_no_compiler(folder: Path) -> None:
     first = run(folder, CALLS)
     second = run(folder, CALLS)
 
-    assert first["results"] == [[0, 1, 4, 9, 16], 16, "beyond the end"]
-    assert first["hits"] == [0, 0]
+    assert first["results"] == RESULTS
+    assert first["hits"] == [0, 0, 0]
     assert first["prepared"]
-    assert second["results"] == first["results"]
-    assert second["hits"] == [1, 1]
+    assert "finalize_object" in first["compiling"]
+    assert second["results"] == RESULTS
+    assert second["hits"] == [1, 1, 1]
     if not can_load_alone():
         pytest.skip("this version of numba loads stored kernels in its own way")
     assert not second["prepared"]
+    if not can_link():
+        pytest.skip("numba's engine loads stored kernels on this system")
+    assert second["compiling"] == []
+    assert not second["arrays"]
 
 
 def test_new_kernels_call_stored_ones(folder: Path) -> None:
@@ -94,6 +137,18 @@ def test_new_kernels_call_stored_ones(folder: Path) -> None:
 
     both = run(folder, CALLS + ANOTHER_KERNEL)
 
-    assert both["results"][-1] == 31
-    assert both["hits"] == [1, 1]
+    assert both["results"] == [*RESULTS, 31, "('beyond the end', 1)"]
+    assert both["hits"] == [1, 1, 1]
     assert both["prepared"]
+    assert both["compiling"] == ["finalize_object", "parse_bitcode"]
+
+
+def test_kernels_that_cannot_be_linked_are_loaded_by_numba(folder: Path) -> None:
+    run(folder, CALLS)
+
+    second = run(folder, NO_ADDRESSES + CALLS)
+
+    assert second["results"] == RESULTS
+    assert second["hits"] == [1, 1, 1]
+    if can_link():
+        assert second["prepared"]
