@@ -15,6 +15,7 @@ from vqzoo.plugin import ImportedNetwork, Importer, ImportTarget
 from vqzoo_importers.coreml_program import Operation, read_program
 from vqzoo_importers.factors import FactoredTensor
 from vqzoo_importers.graph_network import Coded, Constant, GraphLayer, GraphNorm, graph_network
+from vqzoo_importers.integers import are_exact, grid
 from vqzoo_importers.sparse import SparseTensor, scattered
 from vqzoo_importers.tables import TableTensor, unpack_bits
 
@@ -22,8 +23,6 @@ _LAYERS = ("conv", "conv_transpose", "linear")
 _NORM = ("gamma", "beta", "mean", "variance")
 _FACTOR = re.compile(r"(\w+)_([01])_weight_to_fp16")  # as `vqzoo export` names those of svd
 _SPARSE = ("constexpr_lut_to_sparse", "constexpr_sparse_blockwise_shift_scale")
-_MOST_LEVELS = 1 << 16  # of a grid
-_EXACT_IN_HALF = 1 << 11  # the largest integer below which float16 holds all
 Array = NDArray[Any]
 
 
@@ -350,12 +349,9 @@ def _grid(
     data: Array, scale: Array, offset: Array | None, mask: Array | None = None
 ) -> TableTensor | None:
     """Integers, less their offsets, times the scale of their block, and zeros outside a mask; None
-    unless that is rounded once, to the scales' dtype."""
+    unless that is rounded once, to the scales' dtype, in which Core ML subtracts, too."""
     whole = offset is None or offset.dtype.kind in "iu" or bool((offset == np.round(offset)).all())
-    half = scale.dtype == np.float16
-    if not (half or scale.dtype == np.float32) or data.dtype.kind not in "iu" or not whole:
-        return None
-    if not data.size:
+    if data.dtype.kind not in "iu" or not whole:
         return None
     count = _repeated(np.arange(scale.size).reshape(scale.shape), data.shape)
     integers = data.astype(np.int64)
@@ -363,9 +359,6 @@ def _grid(
         integers -= offset.astype(np.int64).reshape(-1)[count]
     if mask is not None:
         integers[~mask] = 0
-    low, high = int(integers.min()), int(integers.max())
-    if max(-low, high) > (_EXACT_IN_HALF if half else _MOST_LEVELS):
+    if scale.dtype == np.float16 and not are_exact(integers, "float16"):
         return None
-    table = np.arange(low, high + 1, dtype=np.float32)
-    codes, scales = (integers - low).astype(np.int32), scale.astype(np.float32).reshape(-1)
-    return TableTensor(table, codes, 1, scales, count.astype(np.int32), half)
+    return grid(integers, scale, count)
