@@ -5,12 +5,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vqzoo_importers.tables import TableTensor
+from vqzoo_importers.tables import Products, TableTensor
 
 Array = NDArray[Any]
 MOST_LEVELS = 1 << 16  # of a grid whose values are a table
 _SCALES = (np.float32, np.float16)
-_EXACT = {"float32": 1 << 24, "float16": 1 << 11}  # up to which a dtype holds all integers
+_EXACT = {
+    "float32": 1 << 24,
+    "float16": 1 << 11,
+    "bfloat16": 1 << 8,
+}  # up to which a dtype holds all integers
 
 
 def integers_times(
@@ -35,8 +39,8 @@ def integers_times(
     if codes.dtype.kind == "V" and codes.dtype.name.startswith(("float", "bfloat")):
         if codes.dtype.itemsize > 1 or (zero is not None and zero.astype(np.float32).any()):
             return None
-        scales, half = scale.astype(np.float32).reshape(-1), scale.dtype == np.float16
-        return floats_times(codes.astype(np.float32), scales, count, half=half)
+        scales = scale.astype(np.float32).reshape(-1)
+        return floats_times(codes.astype(np.float32), scales, count, products_of(scale))
     integers = codes.astype(np.int64)
     if zero is not None:
         integers -= (
@@ -64,18 +68,23 @@ def grid(integers: Array, scale: Array, scale_index: Array) -> TableTensor | Non
         return None
     table = np.arange(low, high + 1).astype(np.float32)
     index, scales = (integers - low).astype(np.int32), scale.astype(np.float32).reshape(-1)
-    half = scale.dtype == np.float16
-    return TableTensor(table, index, 1, scales, scale_index.astype(np.int32), half)
+    spread = scale_index.astype(np.int32)
+    return TableTensor(table, index, 1, scales, spread, products_of(scale))
 
 
-def are_exact(integers: Array, dtype: str) -> bool:
-    """Whether float32 or float16 holds each of these integers, so that a library that computes in
+def products_of(scale: Array) -> Products:
+    """The dtype of products with scales that are float32 or float16."""
+    return "float16" if scale.dtype == np.float16 else "float32"
+
+
+def are_exact(integers: Array, dtype: Products) -> bool:
+    """Whether a dtype holds each of these integers, so that a library that computes in
     that dtype subtracts zero points without rounding."""
     return int(np.abs(integers).max(initial=0)) <= _EXACT[dtype]
 
 
 def floats_times(
-    values: NDArray[np.float32], scales: NDArray[np.float32], scale_index: Array, *, half: bool
+    values: NDArray[np.float32], scales: NDArray[np.float32], scale_index: Array, products: Products
 ) -> TableTensor:
     """Floats of which few differ, as those of eight bits, times scales.
 
@@ -83,11 +92,11 @@ def floats_times(
         values: of any shape.
         scales: (count,).
         scale_index: of the values' shape, which of the scales each has.
-        half: whether products are rounded to float16.
+        products: the dtype to which products are rounded.
     """
     table, index = np.unique(values, return_inverse=True)
     places = index.reshape(values.shape).astype(np.int32)
-    return TableTensor(table, places, 1, scales, scale_index, half)
+    return TableTensor(table, places, 1, scales, scale_index, products)
 
 
 def _spread(count: Array, shape: tuple[int, ...], axis: int, block: int) -> Array:

@@ -126,7 +126,7 @@ def _evaluate(
         return looked_up
     if isinstance(first, TableTensor) and node.op_type in _SHAPE_OPERATORS:
         return _moved(first, lambda array: run(array, *others))
-    if node.op_type == "Cast" and isinstance(first, TableTensor) and first.half:
+    if node.op_type == "Cast" and isinstance(first, TableTensor) and first.products == "float16":
         if _attribute(node, "to", 0) == _FLOAT:
             return first
     elif node.op_type == "Cast" and isinstance(first, TableTensor) and first.scale is None:

@@ -1,7 +1,7 @@
 """Weights that are entries of a small table, as codes of km, pq or rtn."""
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -11,12 +11,14 @@ from vqzoo.plugin import Code, Floats, Indices, MethodCode, stored_bits
 from vqzoo.plugin.limits import MAX_CARDINALITY
 
 Shape = tuple[int, ...]
+Products = Literal["float32", "float16", "bfloat16"]
+_HALVES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
 class TableTensor:
     """A tensor whose value at each place is table[index], times scale[scale_index] if scales are
-    given, rounded once to float32, or to float16.
+    given, rounded once to float32, or to a half precision.
 
     Reshaping and transposing change the indices alone.
 
@@ -26,7 +28,7 @@ class TableTensor:
         width: entries of the table that form a vector: 1 for a codebook of scalars.
         scale: (count,) float32; None without scales.
         scale_index: integers of the tensor's shape.
-        half: whether products are rounded to float16.
+        products: the dtype to which products are rounded.
     """
 
     table: NDArray[Any]
@@ -34,7 +36,7 @@ class TableTensor:
     width: int = 1
     scale: NDArray[np.float32] | None = None
     scale_index: NDArray[Any] | None = None
-    half: bool = False
+    products: Products = "float32"
 
     @property
     def shape(self) -> Shape:
@@ -77,14 +79,16 @@ class TableTensor:
     ) -> NDArray[np.float32]:
         with np.errstate(over="ignore", invalid="ignore"):  # infinite values are refused later
             products = values * scales
-            return products.astype(np.float16).astype(np.float32) if self.half else products
+            if self.products == "float32":
+                return products
+            return torch.from_numpy(products).to(_HALVES[self.products]).float().numpy()
 
 
 def table_code(tensor: TableTensor) -> MethodCode | None:
     """The code of a tensor as a matrix, all axes but the first flattened; None if no method here
     has such codes, or they are larger than the weight."""
     code = _code_of_matrix(tensor.reshape((tensor.shape[0], -1)))
-    dense = (16 if tensor.half else 32) * tensor.index.size
+    dense = (32 if tensor.products == "float32" else 16) * tensor.index.size
     return None if code is None or stored_bits(code.code) >= dense else code
 
 
@@ -96,7 +100,7 @@ def _code_of_matrix(matrix: TableTensor) -> MethodCode | None:
         matrix = one.without_scales()  # rounds as each product does
     if matrix.width > 1:
         return _vectors(matrix) or _smaller(_scalars(matrix), _scalars_of_lines(matrix))
-    if matrix.half:
+    if matrix.products != "float32":
         if matrix.scale is not None and matrix.table.size * matrix.scale.size <= matrix.index.size:
             return _smaller(_grid(matrix), _scalars_of_lines(matrix.without_scales()))
         return _grid(matrix)
@@ -184,7 +188,7 @@ def _grid(matrix: TableTensor) -> MethodCode | None:
     narrow = (2 * top).bit_length() <= max(1, (symbols - 1).bit_length())
     if group is None or 2 * top + 1 > MAX_CARDINALITY:
         return None
-    if by_rows and not narrow and not matrix.half:
+    if by_rows and not narrow and matrix.products == "float32":
         return None  # km is smaller
     scales = matrix.scale[matrix.scale_index[:, ::group]]
     parts: dict[str, Indices | Floats] = {
@@ -192,8 +196,8 @@ def _grid(matrix: TableTensor) -> MethodCode | None:
         "scale": exact_floats(scales),
     }
     facts: dict[str, int | float | str | bool] = {"group": group}
-    if matrix.half:
-        facts["products"] = "float16"
+    if matrix.products != "float32":
+        facts["products"] = matrix.products
     return MethodCode("rtn", Code(_shape(matrix), parts, facts))
 
 
@@ -216,12 +220,10 @@ def _row_scale(matrix: TableTensor) -> dict[str, Indices | Floats] | None:
 
 
 def exact_floats(values: NDArray[Any]) -> Floats:
-    """Values in float16 where that holds each of them, else in float32."""
-    single = values.astype(np.float32)
-    with np.errstate(over="ignore"):
-        half = single.astype(np.float16)
-    exact = np.array_equal(half.astype(np.float32), single)
-    return Floats(torch.from_numpy(np.ascontiguousarray(half if exact else single)))
+    """Values in float16 or bfloat16 where one of them holds each value, else in float32."""
+    single = torch.from_numpy(np.array(values, dtype=np.float32, order="C"))
+    halves = (single.to(dtype) for dtype in _HALVES.values())
+    return Floats(next((half for half in halves if torch.equal(half.float(), single)), single))
 
 
 def unpack_bits(data: NDArray[np.uint8], bits: int, count: int) -> NDArray[Any]:
