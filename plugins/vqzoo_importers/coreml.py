@@ -10,9 +10,9 @@ import numpy as np
 
 from vqzoo.errors import VqzooError
 from vqzoo.plugin import ImportedNetwork, Importer, ImportTarget
+from vqzoo_importers.coded.factors import FactoredTensor
 from vqzoo_importers.coreml_program import Operation, read_program
 from vqzoo_importers.coreml_values import Values
-from vqzoo_importers.factors import FactoredTensor
 from vqzoo_importers.graph_network import Coded, Constant, GraphLayer, GraphNorm, graph_network
 
 _LAYERS = ("conv", "conv_transpose", "linear")

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vqzoo.errors import VqzooError
+from vqzoo_importers.coded.factors import FactoredTensor
+from vqzoo_importers.coded.integers import are_exact, grid
+from vqzoo_importers.coded.sparse import SparseTensor, scattered
+from vqzoo_importers.coded.tables import TableTensor, unpack_bits
 from vqzoo_importers.coreml_program import Operation
-from vqzoo_importers.factors import FactoredTensor
 from vqzoo_importers.graph_network import Coded, Constant
-from vqzoo_importers.integers import are_exact, grid
-from vqzoo_importers.sparse import SparseTensor, scattered
-from vqzoo_importers.tables import TableTensor, unpack_bits
 
 _SPARSE = ("constexpr_lut_to_sparse", "constexpr_sparse_blockwise_shift_scale")
 Array = NDArray[Any]

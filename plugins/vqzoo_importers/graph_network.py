@@ -13,10 +13,10 @@ from torch import Tensor
 
 from vqzoo.errors import VqzooError
 from vqzoo.plugin import ImportedNetwork, ImportTarget, MethodCode
-from vqzoo_importers.factors import FactoredTensor, factored_code
+from vqzoo_importers.coded.factors import FactoredTensor, factored_code
+from vqzoo_importers.coded.sparse import SparseTensor, sparse_code
+from vqzoo_importers.coded.tables import TableTensor, table_code
 from vqzoo_importers.norms import identity_norm, norm_after
-from vqzoo_importers.sparse import SparseTensor, sparse_code
-from vqzoo_importers.tables import TableTensor, table_code
 
 Coded = TableTensor | SparseTensor | FactoredTensor
 Constant = NDArray[Any] | Coded

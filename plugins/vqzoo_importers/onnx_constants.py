@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vqzoo.errors import VqzooError
-from vqzoo_importers.integers import MOST_LEVELS, integers_times
-from vqzoo_importers.tables import TableTensor
+from vqzoo_importers.coded.integers import MOST_LEVELS, integers_times
+from vqzoo_importers.coded.tables import TableTensor
 
 Array = NDArray[Any]
 Constant = Array | TableTensor

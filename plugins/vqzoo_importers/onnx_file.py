@@ -6,6 +6,7 @@ from typing import Any
 
 from vqzoo.errors import UsageError, VqzooError, one_line
 from vqzoo.plugin import ImportedNetwork, Importer, ImportTarget
+from vqzoo_importers.coded.tables import TableTensor
 from vqzoo_importers.graph_network import GraphLayer, GraphNorm, graph_network
 from vqzoo_importers.onnx_constants import Constant, Constants, constants_of
 from vqzoo_importers.onnx_contents import METADATA, network_of_contents
@@ -17,7 +18,6 @@ from vqzoo_importers.onnx_products import (
     layer_of_integers,
     surroundings,
 )
-from vqzoo_importers.tables import TableTensor
 
 _NORM = "BatchNormalization"
 _LAYERS = ("Conv", "FusedConv", "ConvTranspose", "Gemm", "MatMul")

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vqzoo.errors import VqzooError
+from vqzoo_importers.coded.integers import integers_times
+from vqzoo_importers.coded.tables import TableTensor, unpack_bits
 from vqzoo_importers.graph_network import GraphLayer
-from vqzoo_importers.integers import integers_times
 from vqzoo_importers.onnx_constants import Constant, Constants, plain_array
-from vqzoo_importers.tables import TableTensor, unpack_bits
 
 Array = NDArray[Any]
 _NBITS = "MatMulNBits"

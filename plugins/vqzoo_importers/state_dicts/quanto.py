@@ -13,10 +13,10 @@ from torch import Tensor
 
 from vqzoo.errors import VqzooError
 from vqzoo.plugin import ImportedNetwork, Importer, ImportTarget
+from vqzoo_importers.coded.integers import floats_times, integers_times, products_of
+from vqzoo_importers.coded.tables import TableTensor
 from vqzoo_importers.graph_network import GraphLayer, graph_network
-from vqzoo_importers.integers import floats_times, integers_times, products_of
 from vqzoo_importers.state_dicts.torch_file import read_mapping, read_safetensors
-from vqzoo_importers.tables import TableTensor
 
 Array = NDArray[Any]
 _DATA, _PACKED, _SCALE, _SHIFT = "._data", "._data._data", "._scale", "._shift"

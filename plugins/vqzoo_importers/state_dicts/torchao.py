@@ -13,10 +13,10 @@ from torch import Tensor
 
 from vqzoo.errors import VqzooError
 from vqzoo.plugin import ImportedNetwork, Importer, ImportTarget
+from vqzoo_importers.coded.integers import are_exact, floats_times, integers_times
+from vqzoo_importers.coded.tables import Products, TableTensor
 from vqzoo_importers.graph_network import GraphLayer, graph_network
-from vqzoo_importers.integers import are_exact, floats_times, integers_times
 from vqzoo_importers.state_dicts.torch_file import read_safetensors
-from vqzoo_importers.tables import Products, TableTensor
 
 _NAMES = "tensor_names"  # in the metadata: a list in JSON
 _DENSE = "Tensor"

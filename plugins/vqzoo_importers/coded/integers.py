@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vqzoo_importers.tables import Products, TableTensor
+from vqzoo_importers.coded.tables import Products, TableTensor
 
 Array = NDArray[Any]
 MOST_LEVELS = 1 << 16  # of a grid whose values are a table

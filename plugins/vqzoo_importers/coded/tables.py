@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from vqzoo.plugin import Code, Floats, Indices, MethodCode, stored_bits
 from vqzoo.plugin.limits import MAX_CARDINALITY
+from vqzoo_importers.coded.vectors import exact_floats, vector_parts
 
 Shape = tuple[int, ...]
 Products = Literal["float32", "float16", "bfloat16"]
@@ -26,6 +27,7 @@ class TableTensor:
         table: (entries,) floats; codebooks of vectors are flattened.
         index: integers of the tensor's shape.
         width: entries of the table that form a vector: 1 for a codebook of scalars.
+        tail: where the shorter vectors of a last block begin in the table; None without such.
         scale: (count,) float32; None without scales.
         scale_index: integers of the tensor's shape.
         products: the dtype to which products are rounded.
@@ -37,6 +39,7 @@ class TableTensor:
     scale: NDArray[np.float32] | None = None
     scale_index: NDArray[Any] | None = None
     products: Products = "float32"
+    tail: int | None = None
 
     @property
     def shape(self) -> Shape:
@@ -72,7 +75,7 @@ class TableTensor:
             return self
         products = self._products(self.table.astype(np.float32), self.scale[:, None])
         index = self.index + self.scale_index * self.table.size
-        return TableTensor(products.reshape(-1), index, self.width)
+        return TableTensor(products.reshape(-1), index, self.width if self.tail is None else 1)
 
     def _products(
         self, values: NDArray[np.float32], scales: NDArray[np.float32]
@@ -109,29 +112,20 @@ def _code_of_matrix(matrix: TableTensor) -> MethodCode | None:
 
 def _vectors(matrix: TableTensor) -> MethodCode | None:
     """pq, where vectors of the table lie along rows or columns."""
-    scale = _row_scale(matrix)
+    scale = row_scale(matrix.scale, matrix.scale_index)
     if matrix.scale is not None and scale is None:
         return None
-    d, table = matrix.width, matrix.table.reshape(1, -1, matrix.width)
     for axis, index in (("columns", matrix.index), ("rows", matrix.index.T)):
-        points, length = index.shape
-        if length % d or table.shape[1] > MAX_CARDINALITY:
-            continue
-        blocks = index.reshape(points, length // d, d)
-        if (blocks[..., 0] % d).any() or (blocks - blocks[..., :1] != np.arange(d)).any():
-            continue
-        codes = torch.from_numpy(np.ascontiguousarray(blocks[..., 0].T // d))
-        parts: dict[str, Indices | Floats] = {
-            "codes": Indices(codes, table.shape[1]),
-            "codebook": exact_floats(table),
-        }
-        return MethodCode("pq", Code(_shape(matrix), parts | (scale or {}), {"d": d, "axis": axis}))
+        parts = vector_parts(index[None], matrix.table, matrix.width, matrix.tail)
+        if parts is not None:
+            facts: dict[str, int | float | str | bool] = {"d": matrix.width, "axis": axis}
+            return MethodCode("pq", Code(_shape(matrix), _one_stage(parts) | (scale or {}), facts))
     return None
 
 
 def _scalars(matrix: TableTensor) -> MethodCode | None:
     """km, with the entries that are used."""
-    scale = _row_scale(matrix)
+    scale = row_scale(matrix.scale, matrix.scale_index)
     used, codes = np.unique(matrix.index, return_inverse=True)
     if used.size > MAX_CARDINALITY or (matrix.scale is not None and scale is None):
         return None
@@ -145,7 +139,7 @@ def _scalars(matrix: TableTensor) -> MethodCode | None:
 def _scalars_of_lines(matrix: TableTensor) -> MethodCode | None:
     """pq with vectors of one value and a table for each row, or for each column, of the entries
     that it has."""
-    scale = _row_scale(matrix)
+    scale = row_scale(matrix.scale, matrix.scale_index)
     if not matrix.index.size or (matrix.scale is not None and scale is None):
         return None
     rows = _line_tables(matrix, matrix.index, "rows", scale or {})
@@ -210,20 +204,24 @@ def _group(scale_index: NDArray[Any]) -> int | None:
     return group if np.array_equal(spread, scale_index) else None
 
 
-def _row_scale(matrix: TableTensor) -> dict[str, Indices | Floats] | None:
-    """The part `scale`; None without scales, and where a row has several."""
-    if matrix.scale is None or matrix.scale_index is None:
+def row_scale(
+    scale: NDArray[np.float32] | None, index: NDArray[Any] | None
+) -> dict[str, Indices | Floats] | None:
+    """The part `scale`; None without scales, and where a row of the matrix has several."""
+    if scale is None or index is None or (index != index[:, :1]).any():
         return None
-    if (matrix.scale_index != matrix.scale_index[:, :1]).any():
-        return None
-    return {"scale": exact_floats(matrix.scale[matrix.scale_index[:, 0]])}
+    return {"scale": exact_floats(scale[index[:, 0]])}
 
 
-def exact_floats(values: NDArray[Any]) -> Floats:
-    """Values in float16 or bfloat16 where one of them holds each value, else in float32."""
-    single = torch.from_numpy(np.array(values, dtype=np.float32, order="C"))
-    halves = (single.to(dtype) for dtype in _HALVES.values())
-    return Floats(next((half for half in halves if torch.equal(half.float(), single)), single))
+def _one_stage(parts: dict[str, Indices | Floats]) -> dict[str, Indices | Floats]:
+    """The parts of a code of pq, by those of a code of rq with one stage."""
+    single: dict[str, Indices | Floats] = {}
+    for name, part in parts.items():
+        if isinstance(part, Indices):
+            single[name] = Indices(part.values[:, 0], part.cardinality)
+        else:
+            single[name] = Floats(part.stored[:, 0])
+    return single
 
 
 def unpack_bits(data: NDArray[np.uint8], bits: int, count: int) -> NDArray[Any]:
