@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from vqzoo.errors import VqzooError
 from vqzoo_importers.coded.factors import FactoredTensor
 from vqzoo_importers.coded.integers import are_exact, grid
+from vqzoo_importers.coded.residuals import ResidualTensor
 from vqzoo_importers.coded.sparse import SparseTensor, scattered
 from vqzoo_importers.coded.tables import TableTensor, unpack_bits
 from vqzoo_importers.coreml_program import Operation
@@ -193,7 +194,7 @@ def _in_float32(data: Constant, inputs: Mapping[str, Array]) -> TableTensor | No
     """Entries of a table, or integers, times scales in float16: the products in float32, which are
     what vqzoo's artifact had."""
     scale = inputs["scale"].astype(np.float32)
-    if isinstance(data, SparseTensor | FactoredTensor):
+    if isinstance(data, ResidualTensor | SparseTensor | FactoredTensor):
         return None
     if not isinstance(data, TableTensor):
         return _grid(data, scale, inputs.get("offset"))

@@ -1,5 +1,6 @@
 """Weights that are entries of a small table, as codes of km, pq or rtn."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -46,15 +47,18 @@ class TableTensor:
         """The tensor's shape."""
         return self.index.shape
 
+    def moved(self, move: Callable[[NDArray[Any]], NDArray[Any]]) -> "TableTensor":
+        """The tensor with its values at the places where a function of arrays puts them."""
+        scales = None if self.scale_index is None else move(self.scale_index)
+        return replace(self, index=move(self.index), scale_index=scales)
+
     def reshape(self, shape: Shape) -> "TableTensor":
         """The tensor in another shape."""
-        scales = None if self.scale_index is None else self.scale_index.reshape(shape)
-        return replace(self, index=self.index.reshape(shape), scale_index=scales)
+        return self.moved(lambda array: array.reshape(shape))
 
     def transpose(self, axes: Shape) -> "TableTensor":
         """The tensor with its axes in another order."""
-        scales = None if self.scale_index is None else self.scale_index.transpose(axes)
-        return replace(self, index=self.index.transpose(axes), scale_index=scales)
+        return self.moved(lambda array: array.transpose(axes))
 
     def times(self, scale: NDArray[np.float32]) -> "TableTensor":
         """The tensor, which has no scales yet, times an array that is broadcast to its shape."""
