@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vqzoo.errors import UsageError, VqzooError, one_line
-from vqzoo_importers.tables import unpack_bits
+from vqzoo_importers.coded.tables import unpack_bits
 
 _MODEL, _WEIGHTS = "com.apple.CoreML/model.mlmodel", "com.apple.CoreML/weights"
 _SENTINEL = 0xDEADBEEF  # begins the description of a stored tensor: 64 bytes

@@ -22,7 +22,7 @@ from vqzoo.plugin import (
     LayerInfo,
     MethodCode,
 )
-from vqzoo_importers.tables import TableTensor, exact_floats, table_code
+from vqzoo_importers.coded.tables import TableTensor, exact_floats, table_code
 
 _GAP_BITS = 4
 _RGB = 3  # channels of the images that Caffe reads in the opposite order

@@ -13,12 +13,13 @@ from torch import Tensor
 
 from vqzoo.errors import VqzooError
 from vqzoo.plugin import ImportedNetwork, ImportTarget, MethodCode
-from vqzoo_importers.factors import FactoredTensor, factored_code
+from vqzoo_importers.coded.factors import FactoredTensor, factored_code
+from vqzoo_importers.coded.residuals import ResidualTensor, residual_code
+from vqzoo_importers.coded.sparse import SparseTensor, sparse_code
+from vqzoo_importers.coded.tables import TableTensor, table_code
 from vqzoo_importers.norms import identity_norm, norm_after
-from vqzoo_importers.sparse import SparseTensor, sparse_code
-from vqzoo_importers.tables import TableTensor, table_code
 
-Coded = TableTensor | SparseTensor | FactoredTensor
+Coded = TableTensor | ResidualTensor | SparseTensor | FactoredTensor
 Constant = NDArray[Any] | Coded
 _NORM = ("weight", "bias", "running_mean", "running_var")
 
@@ -32,12 +33,15 @@ class GraphLayer:
         names: names that may tell which layer it is: its own, and those of what it is decoded from.
         weight: in torch's layout.
         bias: of the operation, if it has one.
+        computed: whether the graph computes the weight; a weight that is none of codes is said to
+            stay dense, then.
     """
 
     name: str
     names: frozenset[str]
     weight: Constant
     bias: Constant | None = None
+    computed: bool = False
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,8 @@ def graph_network(
             tensors[key] = _tensor(weight)
             if isinstance(weight, Coded):
                 lines.append(f"{key} stays dense: no method here has such codes.")
+            elif layer.computed:
+                lines.append(f"{key} is computed in a way that no method here has: it stays dense.")
         tensors |= _bias(path, key, layer, target)
     tensors |= _norm_tensors(path, norms, target)
     for key, value in dense.items():
@@ -105,6 +111,8 @@ def _code(weight: Constant) -> MethodCode | None:
         return table_code(weight)
     if isinstance(weight, FactoredTensor):
         return factored_code(weight)
+    if isinstance(weight, ResidualTensor):
+        return residual_code(weight)
     return sparse_code(weight) if isinstance(weight, SparseTensor) else None
 
 
@@ -166,7 +174,7 @@ def _match_layers(
     """
     if not layers:
         raise VqzooError(f"{path} has no layer with a constant weight")
-    named = [_key_of(layer.names, target) for layer in layers]
+    named = [key_of(layer.names, target) for layer in layers]
     keys = [key for key in named if key is not None]
     if len(set(keys)) < len(layers):
         keys = list(target.layers)
@@ -182,7 +190,7 @@ def _match_layers(
     return dict(zip(keys, layers, strict=True))
 
 
-def _key_of(names: Iterable[str], target: ImportTarget) -> str | None:
+def key_of(names: Iterable[str], target: ImportTarget) -> str | None:
     """The key whose layer's path begins one of the names, the longest such path."""
     best: tuple[int, str] | None = None
     for key, layer in target.layers.items():

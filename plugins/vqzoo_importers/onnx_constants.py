@@ -1,30 +1,37 @@
 """The constants of an ONNX graph, those that operators compute from initializers included."""
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vqzoo.errors import VqzooError
-from vqzoo_importers.integers import MOST_LEVELS, integers_times
-from vqzoo_importers.tables import TableTensor
+from vqzoo_importers.coded.integers import integers_times
+from vqzoo_importers.graph_network import Constant
+from vqzoo_importers.onnx_codes import MOVES, coded, plain_array
 
 Array = NDArray[Any]
-Constant = Array | TableTensor
 
 # What they return is at most as large as all that they are given, broadcasting apart.
-_SHAPE_OPERATORS = {
-    "Identity", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice",
-}  # fmt: skip
 _ARITHMETIC = {
-    "Add", "Sub", "Mul", "Div", "Mod", "BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor",
+    "Add", "Sub", "Mul", "Div", "Mod", "BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Equal",
+    "Max",
 }  # fmt: skip
-_OTHERS = {"Cast", "Concat", "Constant", "Gather", "DequantizeLinear", "Expand"}
-_KNOWN = _SHAPE_OPERATORS | _ARITHMETIC | _OTHERS
-_FLOAT = 1  # of TensorProto
+_NO_LARGER = {
+    "Cast",
+    "Concat",
+    "Constant",
+    "CumSum",
+    "DequantizeLinear",
+    "Not",
+    "ReduceSum",
+    "Shape",
+}
+_BOUNDED = {"ConstantOfShape", "Expand", "Gather", "GatherND", "MatMul", "NonZero", "Range"}
+_KNOWN = MOVES | _ARITHMETIC | _NO_LARGER | _BOUNDED | {"ScatterElements"}
 
 
 @dataclass(frozen=True)
@@ -34,13 +41,15 @@ class Constants:
     Attributes:
         values: tensor name -> array, or entries of a table.
         roots: tensor name -> names of the initializers that it was computed from.
-        unknown: tensor name -> the operator that would compute it from constants, and that is none
-            of those known here.
+        unknown: tensor name -> the operator, none of those known here, that would compute it from
+            constants, or what it is computed from.
+        plain: names of floats that the file holds as they are, cast or moved at most.
     """
 
     values: Mapping[str, Constant]
     roots: Mapping[str, frozenset[str]]
     unknown: Mapping[str, str]
+    plain: frozenset[str]
 
     def dequantized(self, codes: str, scale: str, zero: str) -> Array | None:
         """What three constants of these names stand for: integers with one scale and one zero
@@ -65,23 +74,30 @@ def constants_of(model: Any, limit: int) -> Constants:
     from onnx import numpy_helper
 
     values: dict[str, Constant] = {}
+    plain = set()
     for tensor in model.graph.initializer:
         _bound(tensor.name, tuple(tensor.dims), limit)
-        values[tensor.name] = numpy_helper.to_array(tensor)
+        values[tensor.name] = array = numpy_helper.to_array(tensor)
+        if array.dtype.kind == "f":
+            plain.add(tensor.name)
     roots = {name: frozenset([name]) for name in values}
     unknown: dict[str, str] = {}
     opsets: dict[str, int] = {entry.domain: entry.version for entry in model.opset_import}
     for node in model.graph.node:
         names = [name for name in node.input if name]
-        computed = all(name in values for name in names) and (names or node.op_type == "Constant")
-        if not computed or len(node.output) != 1:
+        computed = all(name in roots for name in names) and (names or node.op_type == "Constant")
+        if not computed:
             continue
-        output = node.output[0]
+        roots |= dict.fromkeys(node.output, frozenset().union(*(roots[name] for name in names)))
         if (node.domain, node.op_type) == ("com.microsoft", "DequantizeLinear"):
             node = _standard(node)
-        if node.op_type not in _KNOWN or node.domain not in ("", "ai.onnx"):
-            unknown[output] = node.op_type
+        reason = next((unknown[name] for name in names if name in unknown), node.op_type)
+        if reason != node.op_type or not _is_known(node):
+            unknown |= dict.fromkeys(node.output, reason)
             continue
+        output = node.output[0]
+        if node.op_type in MOVES | {"Cast"} and names[0] in plain:
+            plain.add(output)
         inputs = [values[name] if name else None for name in node.input]
         try:
             values[output] = _evaluate(node, inputs, opsets, limit)
@@ -90,8 +106,11 @@ def constants_of(model: Any, limit: int) -> Constants:
         except Exception as error:  # of a hostile graph: anything
             text = " ".join(str(error).split())[:200]
             raise VqzooError(f"{node.op_type} cannot compute {output}: {text}") from None
-        roots[output] = frozenset().union(*(roots[name] for name in names))
-    return Constants(values, roots, unknown)
+    return Constants(values, roots, unknown, frozenset(plain))
+
+
+def _is_known(node: Any) -> bool:
+    return node.op_type in _KNOWN and node.domain in ("", "ai.onnx") and len(node.output) == 1
 
 
 def _standard(node: Any) -> Any:
@@ -118,101 +137,29 @@ def _evaluate(
         evaluator: Any = ReferenceEvaluator(node, opsets=dict(opsets))
         return np.asarray(evaluator.run(None, feeds)[0])
 
-    first = inputs[0] if inputs else None
-    others = [plain_array(value) for value in inputs[1:]]
-    if node.op_type == "DequantizeLinear" and (grid := _dequantized(node, inputs)) is not None:
-        return grid
-    if node.op_type == "Gather" and (looked_up := _looked_up(node, inputs, limit)) is not None:
-        return looked_up
-    if isinstance(first, TableTensor) and node.op_type in _SHAPE_OPERATORS:
-        return _moved(first, lambda array: run(array, *others))
-    if node.op_type == "Cast" and isinstance(first, TableTensor) and first.half:
-        if _attribute(node, "to", 0) == _FLOAT:
-            return first
-    elif node.op_type == "Cast" and isinstance(first, TableTensor) and first.scale is None:
-        return TableTensor(run(first.table), first.index, first.width)
-    if node.op_type == "Mul" and (scaled := _scaled(inputs)) is not None:
-        return scaled
+    codes = coded(node, inputs, run, lambda name, shape: _bound(name, shape, limit))
+    if codes is not None:
+        return codes
     arrays = [plain_array(value) for value in inputs]
-    if node.op_type in _ARITHMETIC:
-        _bound(
-            node.output[0], np.broadcast_shapes(*(a.shape for a in arrays if a is not None)), limit
-        )
-    if node.op_type == "Expand" and arrays[0] is not None and arrays[1] is not None:
-        sizes = tuple(int(size) for size in arrays[1])
-        _bound(node.output[0], np.broadcast_shapes(arrays[0].shape, sizes), limit)
+    _bound(node.output[0], _shape(node, [array for array in arrays if array is not None]), limit)
     return run(*arrays)
 
 
-def plain_array(value: Constant | None) -> Array | None:
-    """The values of a constant."""
-    return value.values() if isinstance(value, TableTensor) else value
-
-
-def _moved(tensor: TableTensor, move: Callable[[Array], Array]) -> TableTensor:
-    scales = None if tensor.scale_index is None else move(tensor.scale_index)
-    return replace(tensor, index=move(tensor.index), scale_index=scales)
-
-
-def _attribute(node: Any, name: str, default: int) -> int:
-    return next((int(entry.i) for entry in node.attribute if entry.name == name), default)
-
-
-def _looked_up(node: Any, inputs: list[Constant | None], limit: int) -> Constant | None:
-    """Rows of a codebook; None for a Gather of something else."""
-    table, codes = plain_array(inputs[0]), plain_array(inputs[1])
-    assert table is not None
-    assert codes is not None
-    if table.dtype.kind != "f" or table.ndim not in (1, 2) or _attribute(node, "axis", 0) != 0:
-        _bound(node.output[0], (codes.size, *table.shape[1:]), limit)
-        return None
-    width = 1 if table.ndim == 1 else table.shape[1]
-    _bound(node.output[0], (codes.size, width), limit)
-    low, high = (int(codes.min()), int(codes.max())) if codes.size else (0, 0)
-    if low < 0 or high >= len(table):
-        raise VqzooError(
-            f"{node.output[0]}: codes {low}..{high} for a codebook of {len(table)} entries"
-        )
-    index: Array = codes.astype(np.int32)
-    if table.ndim == 2:
-        index = index[..., None] * width + np.arange(width, dtype=np.int32)
-    return TableTensor(table.reshape(-1), index, width)
-
-
-def _dequantized(node: Any, inputs: list[Constant | None]) -> Constant | None:
-    """What a DequantizeLinear computes as a table; None where that is not possible."""
-    codes, scale = plain_array(inputs[0]), plain_array(inputs[1])
-    zero = plain_array(inputs[2]) if len(inputs) > 2 else None
-    assert codes is not None
-    assert scale is not None
-    axis, block = _attribute(node, "axis", 1), _attribute(node, "block_size", 0)
-    return integers_times(codes, scale, zero, axis, block)
-
-
-def _scaled(inputs: list[Constant | None]) -> TableTensor | None:
-    """A table's entries, or small integers, times float32 scales of a shape that is broadcast to
-    theirs."""
-    for factor, scale in (inputs, inputs[::-1]):
-        tensor = factor if isinstance(factor, TableTensor) else _integers(factor)
-        if tensor is None or isinstance(scale, TableTensor) or scale is None:
-            continue
-        if (
-            tensor.scale is not None
-            or scale.dtype != np.float32
-            or tensor.table.dtype != np.float32
-        ):
-            continue
-        if np.broadcast_shapes(tensor.shape, scale.shape) == tensor.shape:
-            return tensor.times(scale)
-    return None
-
-
-def _integers(values: Array | None) -> TableTensor | None:
-    """Small integers in a float32 matrix as entries of a table; None for other values."""
-    if values is None or values.dtype != np.float32 or values.ndim < 2 or not values.size:
-        return None
-    low, high = float(values.min()), float(values.max())
-    if not -MOST_LEVELS < low <= high < MOST_LEVELS or (values != np.round(values)).any():
-        return None
-    table = np.arange(low, high + 1, dtype=np.float32)
-    return TableTensor(table, (values - low).astype(np.int32))
+def _shape(node: Any, arrays: list[Array]) -> tuple[int, ...]:
+    """A shape at least as large as that of what a node computes, where that may be larger than
+    what it is given."""
+    if node.op_type in _ARITHMETIC:
+        return np.broadcast_shapes(*(array.shape for array in arrays))
+    if node.op_type == "Expand":
+        return np.broadcast_shapes(arrays[0].shape, tuple(int(size) for size in arrays[1]))
+    if node.op_type == "MatMul" and min(array.ndim for array in arrays) > 1:
+        left, right = (array.shape for array in arrays)
+        return (*np.broadcast_shapes(left[:-2], right[:-2]), left[-2], right[-1])
+    if node.op_type == "ConstantOfShape":
+        return tuple(int(size) for size in arrays[0])
+    if node.op_type == "NonZero":
+        return (arrays[0].ndim, arrays[0].size)
+    if node.op_type == "Range":
+        start, stop, step = (float(array.reshape(-1)[0]) for array in arrays)
+        return (max(0, math.ceil((stop - start) / step)),)
+    return ()

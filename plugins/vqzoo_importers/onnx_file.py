@@ -6,8 +6,8 @@ from typing import Any
 
 from vqzoo.errors import UsageError, VqzooError, one_line
 from vqzoo.plugin import ImportedNetwork, Importer, ImportTarget
-from vqzoo_importers.graph_network import GraphLayer, GraphNorm, graph_network
-from vqzoo_importers.onnx_constants import Constant, Constants, constants_of
+from vqzoo_importers.graph_network import Constant, GraphLayer, GraphNorm, graph_network, key_of
+from vqzoo_importers.onnx_constants import Constants, constants_of
 from vqzoo_importers.onnx_contents import METADATA, network_of_contents
 from vqzoo_importers.onnx_functions import without_functions
 from vqzoo_importers.onnx_products import (
@@ -17,7 +17,6 @@ from vqzoo_importers.onnx_products import (
     layer_of_integers,
     surroundings,
 )
-from vqzoo_importers.tables import TableTensor
 
 _NORM = "BatchNormalization"
 _LAYERS = ("Conv", "FusedConv", "ConvTranspose", "Gemm", "MatMul")
@@ -48,17 +47,11 @@ class Onnx(Importer):
         except VqzooError as error:
             raise VqzooError(f"{path}: {error}") from None
         graph, nodes = surroundings(model, constants), model.graph.node
-        layers = [layer for node in nodes if (layer := _layer(path, node, graph))]
+        layers = [layer for node in nodes if (layer := _layer(path, node, graph, target))]
         norms = [_norm(path, node, constants) for node in nodes if node.op_type == _NORM]
         notes = []
         if any(map(_rounds_activations, nodes)):
             notes.append("The file rounds activations, too; the artifact does not.")
-        plain = {tensor.name for tensor in model.graph.initializer}
-        notes += [
-            f"{layer.name} is computed in a way that no method here has, and stays dense."
-            for layer in layers
-            if layer.name not in plain and not isinstance(layer.weight, TableTensor)
-        ]
         dense, by_shape = _dense(model, constants, target)
         notes += by_shape
         licence = said.get("license") or said.get("licence")
@@ -116,7 +109,7 @@ def _dense(
     return dense, notes
 
 
-def _layer(path: Path, node: Any, graph: Surroundings) -> GraphLayer | None:
+def _layer(path: Path, node: Any, graph: Surroundings, target: ImportTarget) -> GraphLayer | None:
     """A node that multiplies by a constant weight.
 
     Raises:
@@ -137,7 +130,10 @@ def _layer(path: Path, node: Any, graph: Surroundings) -> GraphLayer | None:
     weight = constants.values.get(name)
     if weight is None:
         if operator := constants.unknown.get(name):
-            raise VqzooError(f"{path}: the weight {name} is computed by {operator}")
+            key = key_of(constants.roots[name], target) or name
+            raise VqzooError(
+                f"{path}: the weight {key} is computed by {operator}, which is not imported"
+            )
         return None  # a product of two activations
     options = {entry.name: entry for entry in node.attribute}
     if node.op_type in ("MatMul", "Gemm"):
@@ -150,7 +146,8 @@ def _layer(path: Path, node: Any, graph: Surroundings) -> GraphLayer | None:
     bias = constants.values.get(node.input[2]) if len(node.input) > 2 else None
     if node.op_type == "MatMul":
         bias = graph.added(node.output[0], weight.shape[0])
-    return GraphLayer(name, layer_names(node, name, constants), weight, bias)
+    computed = name not in constants.plain
+    return GraphLayer(name, layer_names(node, name, constants), weight, bias, computed)
 
 
 def _norm(path: Path, node: Any, constants: Constants) -> GraphNorm:

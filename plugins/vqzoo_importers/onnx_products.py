@@ -8,13 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vqzoo.errors import VqzooError
-from vqzoo_importers.graph_network import GraphLayer
-from vqzoo_importers.integers import integers_times
-from vqzoo_importers.onnx_constants import Constant, Constants, plain_array
-from vqzoo_importers.tables import TableTensor, unpack_bits
+from vqzoo_importers.coded.integers import grid, integers_times
+from vqzoo_importers.coded.tables import TableTensor, unpack_bits
+from vqzoo_importers.graph_network import Constant, GraphLayer
+from vqzoo_importers.onnx_codes import plain_array
+from vqzoo_importers.onnx_constants import Constants
 
 Array = NDArray[Any]
 _NBITS = "MatMulNBits"
+_SIXTEEN = 16  # high bits stand for as many times the low bits
 _BLOCKS = range(16, 1 << 16)  # sizes that the operator takes, of which powers of two
 
 
@@ -96,11 +98,18 @@ def layer_of_integers(node: Any, graph: Surroundings) -> GraphLayer | None:
     """
     place = 1 if node.op_type == _NBITS else _OPERANDS[node.op_type].weight
     name = node.input[place] if len(node.input) > place else ""
+    if operator := graph.constants.unknown.get(name):
+        roots = ", ".join(sorted(graph.constants.roots[name], key=len)[-1:])
+        raise VqzooError(f"the integers {roots} are computed by {operator}, which is not imported")
     if name not in graph.constants.values:
         return None
-    where = f"{node.op_type} of {name}"
+    where, halves = f"{node.op_type} of {name}", _halves(node, graph)
+    if halves and halves[1] is node:
+        return None  # the first of them stands for both
     try:
-        if node.op_type == _NBITS:
+        if halves:
+            weight, bias = _sum(*halves, graph.constants), None
+        elif node.op_type == _NBITS:
             weight, bias = _packed(node, graph.constants)
         else:
             weight, bias = _product(node, graph)
@@ -111,6 +120,7 @@ def layer_of_integers(node: Any, graph: Surroundings) -> GraphLayer | None:
         raise VqzooError(f"{where} has operands that do not fit: {text}") from None
     if bias is None:
         output = _scaled_by(node, graph)[1] if _is_scaled_later(node) else node.output[0]
+        output = graph.users[output][0].output[0] if halves else output
         bias = graph.added(output, weight.shape[0])
     return GraphLayer(name, layer_names(node, name, graph.constants), weight, bias)
 
@@ -170,6 +180,40 @@ def _packed(node: Any, constants: Constants) -> tuple[TableTensor, Constant | No
     weight = integers_times(codes, scale, zeros, 1, block)
     assert weight is not None  # its integers are few
     return weight, bias
+
+
+def _halves(node: Any, graph: Surroundings) -> tuple[Any, Any] | None:
+    """The two MatMulNBits of one input that are added up, in the order of the sum; None if the node
+    is none of two. `vqzoo export --weights packed` writes integers of more than 4 bits so."""
+    users = graph.users.get(node.output[0], [])
+    if node.op_type != _NBITS or [user.op_type for user in users] != ["Add"]:
+        return None
+    pair = [graph.makers[name] for name in users[0].input if name in graph.makers]
+    if len(pair) != 2 or pair[0] is pair[1]:
+        return None
+    first, second = pair
+    same = first.op_type == second.op_type == _NBITS and first.input[0] == second.input[0]
+    return (first, second) if same else None
+
+
+def _sum(high: Any, low: Any, constants: Constants) -> TableTensor:
+    """The weight of two products, of the high and the low bits of its integers.
+
+    Raises:
+        VqzooError: the scales of the high bits are not 16 times those of the low bits.
+    """
+    (first, _), (second, _) = (_packed(node, constants) for node in (high, low))
+    scales = [part.scale[part.scale_index] for part in (first, second) if part.scale is not None]
+    if len(scales) != 2 or first.shape != second.shape:
+        raise VqzooError("it is added to another product, which is not imported")
+    if (scales[0] != _SIXTEEN * scales[1]).any():
+        raise VqzooError("it is added to a product with other scales, which is not imported")
+    integers = _SIXTEEN * first.table[first.index] + second.table[second.index]
+    assert second.scale is not None
+    assert second.scale_index is not None
+    weight = grid(integers.astype(np.int64), second.scale, second.scale_index)
+    assert weight is not None  # its integers are few
+    return weight
 
 
 def _shifted(codes: Array, scale: Array, zero: Array, block_of: Array, levels: int) -> TableTensor:

@@ -32,6 +32,8 @@ from vqzoo.plugin.formats.packed_indices import (
 
 _GROUP = 128
 _ROUNDED = "products"  # the fact that names the dtype to which they are rounded
+_HALVES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+_VERSIONS = {"float16": "2", "bfloat16": "3"}
 
 Format = Literal["fp16", "int8", "int7", "int6", "int5", "int4", "int3", "int2"]
 
@@ -51,12 +53,13 @@ class RoundToNearestOptions(Options):
 class RoundToNearest(Quantizer):
     """W ≈ s · q with integers |q| <= 2^(b-1) - 1 and s = max |w| / (2^(b-1) - 1).
 
-    Imported codes of libraries that multiply in half precision round s · q to float16: version 2.
+    Imported codes of libraries that multiply in half precision round s · q: to float16 in version
+    2, to bfloat16 in version 3.
     """
 
     name = "rtn"
-    version = "2"
-    earlier: ClassVar[tuple[str, ...]] = ("1",)
+    version = "3"
+    earlier: ClassVar[tuple[str, ...]] = ("1", "2")
     multiply_devices = ("cpu", "cuda")
     summary = "round to nearest: fp16, or int8..int2 with a scale per tensor, row or group"
     source = "Jacob et al. 2018, arXiv 1712.05877, section 2.1 (symmetric, zero point 0)"
@@ -111,12 +114,14 @@ class RoundToNearest(Quantizer):
         groups = -(-n // code.require_fact("group", 1, n))
         code.require_indices("codes", code.shape)
         code.require_floats("scale", (1, groups), (m, groups))
-        if code.facts.get(_ROUNDED, "float16") != "float16":
-            raise ValueError(f"fact {_ROUNDED!r} is {code.facts[_ROUNDED]!r:.40}, not 'float16'")
+        if code.facts.get(_ROUNDED, "float16") not in _HALVES:
+            raise ValueError(
+                f"fact {_ROUNDED!r} is {code.facts[_ROUNDED]!r:.40}, no half precision"
+            )
 
     def version_of(self, code: Code) -> str:
         """1 unless products are rounded."""
-        return "2" if _ROUNDED in code.facts else "1"
+        return _VERSIONS[str(code.facts[_ROUNDED])] if _ROUNDED in code.facts else "1"
 
     def reconstruct(self, code: Code, params: Mapping[str, Tensor]) -> Tensor:
         """Multiply the integers by their scales."""
@@ -127,7 +132,8 @@ class RoundToNearest(Quantizer):
         products = integers * _spread(params["scale"], code.shape, int(code.facts["group"]))
         if _ROUNDED not in code.facts:
             return products
-        return products + (products.half().float() - products).detach()  # exact, by Sterbenz
+        rounded = products.to(_half(code)).float()
+        return products + (rounded - products).detach()  # exact, by Sterbenz
 
     def decode(self, code: Code, params: Mapping[str, Tensor], out: Tensor | None = None) -> Tensor:
         """Multiply the integers by their scales, in place."""
@@ -143,7 +149,7 @@ class RoundToNearest(Quantizer):
         for group, step in _groups(out, scale, int(code.facts["group"])):
             group.mul_(step)
         if _ROUNDED in code.facts:
-            out.copy_(out.half())
+            out.copy_(out.to(_half(code)))
         return out
 
     def multiply(self, code: Code, params: Mapping[str, Tensor], x: Tensor) -> Tensor | None:
@@ -249,6 +255,11 @@ def _fed_back(
 def _integers(codes: Indices) -> Tensor:
     """The integers that codes stand for."""
     return torch.arange(codes.cardinality, dtype=torch.float32) - codes.cardinality // 2
+
+
+def _half(code: Code) -> torch.dtype:
+    """The dtype to which products are rounded."""
+    return _HALVES[str(code.facts[_ROUNDED])]
 
 
 def _bits(name: Format) -> int:

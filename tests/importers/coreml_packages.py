@@ -195,6 +195,18 @@ def bytes_with_offsets(random: np.random.Generator, weight: Array, name: str) ->
     )
 
 
+def bytes_with_far_offsets(random: np.random.Generator, weight: Array, name: str) -> Any:
+    """uint8 with scales and offsets in float16, some of which are beyond 2048: differences that are
+    odd are rounded."""
+    shape = (len(weight), *[1] * (weight.ndim - 1))
+    return mb.constexpr_blockwise_shift_scale(
+        data=random.integers(256, size=weight.shape).astype(np.uint8),
+        scale=random.uniform(0.5, 2, size=shape).astype(np.float16),
+        offset=(random.integers(1, 3, size=shape) * 2000).astype(np.float16),
+        name=name + "_quantized",
+    )
+
+
 def half_bytes_of_rows(random: np.random.Generator, weight: Array, name: str) -> Any:
     """`bytes_of_rows` with scales in float16, as coremltools has by default."""
     return bytes_of_rows(random, weight, name, np.float16)

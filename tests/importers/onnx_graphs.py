@@ -135,6 +135,14 @@ def half_bytes_of_rows(graph: Graph, name: str, weight: Array) -> None:
     graph.node("Cast", [graph.node("DequantizeLinear", parts, name + "_half", axis=0)], name, to=1)
 
 
+def half_shorts(graph: Graph, name: str, weight: Array) -> None:
+    """int16, of which float16 holds few, and a scale in half precision; cast to float32."""
+    codes = graph.random.integers(-4000, 4000, size=weight.shape).astype(np.int16)
+    parts = [graph.add(name + "_quantized", codes)]
+    parts.append(graph.add(name + "_scale", np.full((), 0.001, dtype=np.float16)))
+    graph.node("Cast", [graph.node("DequantizeLinear", parts, name + "_half")], name, to=1)
+
+
 def bytes_of_rows_with_zeros(graph: Graph, name: str, weight: Array) -> None:
     """uint8 with a scale and a zero point for each row."""
     rows = weight.reshape(len(weight), -1)

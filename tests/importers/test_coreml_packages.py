@@ -194,3 +194,11 @@ def test_paths_outside_the_package_are_not_read(package: Path, tmp_path: Path) -
     (path / "Manifest.json").write_text("{}")
     with pytest.raises(VqzooError, match="has no manifest that can be read"):
         import_file(path, "coreml", ARCHITECTURE, tmp_path / "out")
+
+
+def test_offsets_that_float16_rounds_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "far.mlpackage"
+    decoder = coreml_packages.bytes_with_far_offsets
+    coreml_packages.write(path, decoder, ct.target.iOS18, named=True, half=True)
+    with pytest.raises(VqzooError, match="constexpr_blockwise_shift_scale, which is not imported"):
+        import_file(path, "coreml", ARCHITECTURE, tmp_path / "out")

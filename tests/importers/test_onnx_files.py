@@ -32,6 +32,7 @@ DECODERS: dict[str, tuple[Decoder, str, str]] = {
     "rows": (onnx_graphs.bytes_of_rows, "rtn", "all"),
     "zeros": (onnx_graphs.bytes_of_rows_with_zeros, "km or rtn", "all"),
     "half rows": (onnx_graphs.half_bytes_of_rows, "rtn", "all"),
+    "half shorts": (onnx_graphs.half_shorts, "km or rtn", "fc.weight"),
     "blocks": (onnx_graphs.bytes_of_blocks, "rtn", "fc.weight"),
     "nibbles of blocks": (onnx_graphs.nibbles_of_blocks, "rtn", "fc.weight"),
     "small floats": (onnx_graphs.small_floats, "km", "all"),

@@ -31,12 +31,23 @@ def test_products_are_those_of_numpy_in_half_precision() -> None:
     assert params["scale"].grad[0, 0] == integers[0, :16].sum()
 
 
+def test_products_in_bfloat16_are_rounded_once() -> None:
+    rtn, rounded = installed_plugins().method("rtn").item, code("bfloat16")
+    rtn.check(rounded)
+    scale = rounded.floats()["scale"].repeat_interleave(16, dim=1)[:, :40]
+    products = (rounded.indices("codes").float() - 127) * scale
+    expected = products.bfloat16().float()
+    assert not torch.equal(expected, products.half().float())
+    assert torch.equal(rtn.decode(rounded, rounded.floats()), expected)
+    assert torch.equal(rtn.reconstruct(rounded, rounded.floats()), expected)
+
+
 def test_older_readers_refuse_rounded_products_by_version() -> None:
-    rtn, rounded = installed_plugins().method("rtn").item, code()
-    exact = Code(rounded.shape, rounded.parts, {"group": 16})
-    assert (rtn.version_of(rounded), rtn.version_of(exact)) == ("2", "1")
+    rtn, halves = installed_plugins().method("rtn").item, [code(), code("bfloat16")]
+    exact = Code(halves[0].shape, halves[0].parts, {"group": 16})
+    assert [rtn.version_of(one) for one in (exact, *halves)] == ["1", "2", "3"]
 
 
 def test_other_products_are_refused() -> None:
-    with pytest.raises(ValueError, match="fact 'products' is 'int8', not 'float16'"):
+    with pytest.raises(ValueError, match="fact 'products' is 'int8', no half precision"):
         installed_plugins().method("rtn").item.check(code("int8"))

@@ -20,6 +20,7 @@ from vqzoo.network.import_file import import_file
 ARCHITECTURE = "test_vit"
 Tensors = dict[str, Tensor]
 Metadata = dict[str, Any]
+HALVES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 def described(kind: str, block: tuple[int, int], dtype: str = "float32", **more: Any) -> Metadata:
@@ -30,12 +31,11 @@ def described(kind: str, block: tuple[int, int], dtype: str = "float32", **more:
 
 def contents(dtype: str = "float32") -> tuple[Tensors, Metadata, dict[str, Tensor]]:
     """Tensors and metadata of a network whose Linear layers are quantized in four ways, and the
-    weights that numpy decodes, rounded once to a dtype."""
+    weights that numpy decodes, rounded once to a dtype. In bfloat16, scales are, too."""
     random, tensors, metadata, expected = np.random.default_rng(0), {}, {}, {}
     for key, tensor in timm.create_model(ARCHITECTURE).state_dict().items():
         if tensor.dim() != 2:
-            plain = tensor.half() if dtype == "float16" else tensor
-            tensors[key], metadata[key] = plain, {"_type": "Tensor"}
+            tensors[key], metadata[key] = tensor.to(HALVES.get(dtype)), {"_type": "Tensor"}
             continue
         m, n = tensor.shape
         block, top, kind = (1, n), 128, "Int8Tensor"
@@ -46,20 +46,25 @@ def contents(dtype: str = "float32") -> tuple[Tensors, Metadata, dict[str, Tenso
         shape = (m // block[0], n // block[1])
         codes = random.integers(-top, top, size=(m, n)).astype(np.int8)
         scale = random.uniform(0.01, 0.02, size=shape).astype(np.float32)
+        if dtype == "bfloat16":
+            scale = torch.from_numpy(scale).bfloat16().float().numpy()
         zero = random.integers(-3, 4, size=shape).astype(np.int8)
         if "proj" in key:
             parts, kind = floats_of_rows(random, m, n), "Float8Tensor"
             values = parts["qdata"].float() * parts["scale"]
-            expected[key] = torch.from_numpy(values.numpy().astype(dtype).astype(np.float32))
+            expected[key] = values.to(HALVES.get(dtype)).float()
             tensors |= {f"{key.removesuffix('.weight')}._weight_{k}": v for k, v in parts.items()}
             metadata[key] = described(kind, block, dtype)
             continue
         spread = [np.repeat(np.repeat(part, block[0], 0), block[1], 1) for part in (scale, zero)]
         values = (codes.astype(np.float32) - spread[1].astype(np.float32)) * spread[0]
-        expected[key] = torch.from_numpy(values.astype(dtype).astype(np.float32))
+        expected[key] = torch.from_numpy(values).to(HALVES.get(dtype)).float()
         module = key.removesuffix(".weight")
         arrays = {"qdata": codes, "scale": scale, "zero_point": zero}
-        tensors |= {f"{module}._weight_{k}": torch.from_numpy(v) for k, v in arrays.items()}
+        parts = {name: torch.from_numpy(values) for name, values in arrays.items()}
+        if dtype == "bfloat16":
+            parts["scale"] = parts["scale"].bfloat16()
+        tensors |= {f"{module}._weight_{name}": part for name, part in parts.items()}
         metadata[key] = described(kind, block, dtype)
     return tensors, metadata, expected
 
@@ -79,7 +84,7 @@ def save(path: Path, tensors: Tensors, metadata: Metadata) -> None:
     save_file(tensors, path, metadata={"tensor_names": json.dumps(list(metadata))} | texts)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 def test_weights_are_what_numpy_decodes(tmp_path: Path, dtype: str) -> None:
     tensors, metadata, expected = contents(dtype)
     save(tmp_path / "small.safetensors", tensors, metadata)
@@ -112,8 +117,14 @@ def smooth(tensors: Tensors, metadata: Metadata) -> None:
     tensors["head._weight_act_pre_scale"] = torch.ones(64)
 
 
-def bfloat(tensors: Tensors, metadata: Metadata) -> None:
+def double(tensors: Tensors, metadata: Metadata) -> None:
+    metadata["head.weight"] = described("Int8Tensor", (1, 64), "float64")
+
+
+def far_in_bfloat16(tensors: Tensors, metadata: Metadata) -> None:
+    """Differences beyond 256, which torchao rounds."""
     metadata["head.weight"] = described("Int8Tensor", (1, 64), "bfloat16")
+    tensors["head._weight_zero_point"] = torch.full((1000, 1), 300)
 
 
 FLOATS = "blocks.0.attn.proj"
@@ -174,7 +185,8 @@ BAD: dict[str, tuple[Callable[[Tensors, Metadata], None], str]] = {
     "no scale": (no_scale, r"head\.weight has no scale"),
     "few scales": (few_scales, r"7 scales, not those of \(1000, 1\) blocks"),
     "half precision": (half, r"head\.weight is computed in"),
-    "bfloat16": (bfloat, r"head\.weight is computed in 'bfloat16'"),
+    "double precision": (double, r"head\.weight is computed in 'float64'"),
+    "zero points that bfloat16 rounds": (far_in_bfloat16, "far from its integers"),
     "floats with zero points": (zeros_of_floats, "floats with zero points"),
     "integers for floats": (integers_for_floats, r"torch.int8 \(64, 64\), not float8_e4m3fn \(64"),
     "a float that is no number": (no_number, "proj.weight.* holds NaN"),

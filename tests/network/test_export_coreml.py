@@ -15,6 +15,7 @@ from vqzoo.artifact.reader import open_artifact
 from vqzoo.errors import VqzooError
 from vqzoo.network.export import export
 from vqzoo.network.import_file import import_file
+from vqzoo.progress import SilentWatcher
 
 pytest.importorskip("coremltools")
 
@@ -171,6 +172,29 @@ def test_svd_becomes_two_layers_and_what_has_no_form_is_named(tmp_path: Path) ->
     assert {key for key in state if not torch.equal(back[key], state[key])} <= rounded
     for change, message in FACTORS.values():
         refuse_changed(package, change, message)
+
+
+def test_a_convnext_comes_back_with_the_scales_of_its_channels(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = timm.create_model("test_convnext").eval()
+    for parameter in model.parameters():
+        if parameter.ndim == 1:  # 1e-6 at first, which float16 rounds
+            parameter.data = torch.randn_like(parameter).half().float()
+    vqzoo.compress(model, {"stages*": ("km", {"k": 16})}).save(
+        tmp_path / "small", packing="bits", rest="float16"
+    )
+    export(tmp_path / "small", "coreml", tmp_path / "o")
+    package, lines = tmp_path / "o/model.mlpackage", list[str]()
+    watcher = SilentWatcher()
+    watcher.say = lines.append  # type: ignore[method-assign]
+    import_file(package, "coreml", "test_convnext", tmp_path / "back", watcher=watcher)
+    before, after = (vqzoo.load(tmp_path / name).state_dict() for name in ("small", "back"))
+    assert all(torch.equal(after[key], tensor) for key, tensor in before.items())
+    codes = open_artifact(tmp_path / "back").metadata.layers
+    assert codes.keys() == open_artifact(tmp_path / "small").metadata.layers.keys()
+    assert "stages.0.blocks.0.gamma and the like, 9 vectors, have lost their names: by order." in (
+        lines
+    )
 
 
 def another_input(first: Any, second: Any, norm: Any) -> None:

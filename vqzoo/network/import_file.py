@@ -173,15 +173,15 @@ def _write(
 
 
 def _with_halves(model: nn.Module, network: ImportedNetwork) -> nn.Module:
-    """A copy whose float32 tensors that stay dense are float16 where that holds every value."""
+    """A copy whose float32 tensors that stay dense are float16 or bfloat16 where one of them holds
+    every value."""
     copy = deepcopy(model)
     for name, holder in [*copy.named_parameters(), *copy.named_buffers()]:
         values = holder.detach()
         if name in network.layers or values.dtype != torch.float32:
             continue
-        half = exact_half(values)
-        if half is not None:
-            holder.data = half
+        halves = (exact_half(values, dtype) for dtype in (torch.float16, torch.bfloat16))
+        holder.data = next((half for half in halves if half is not None), values)
     return copy
 
 

@@ -59,9 +59,9 @@ def all_finite(tensor: Tensor) -> bool:
         return all(run_tasks(_chunk_finite, tensor.detach().view(-1).split(_CHUNK)))
 
 
-def exact_half(values: Tensor) -> Tensor | None:
-    """float32 values as float16, if that holds each of them exactly; None if not."""
-    half = values.half()
+def exact_half(values: Tensor, dtype: torch.dtype = torch.float16) -> Tensor | None:
+    """float32 values in a half precision that holds each of them exactly; None if it does not."""
+    half = values.to(dtype)
     return half if torch.equal(half.float(), values) else None
 
 

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from vqzoo.errors import VqzooError
 from vqzoo.plugin import ImportedNetwork, Importer, ImportTarget
+from vqzoo_importers.coded.integers import floats_times, integers_times, products_of
+from vqzoo_importers.coded.tables import TableTensor
 from vqzoo_importers.graph_network import GraphLayer, graph_network
-from vqzoo_importers.integers import floats_times, integers_times
 from vqzoo_importers.state_dicts.torch_file import read_mapping, read_safetensors
-from vqzoo_importers.tables import TableTensor
 
 Array = NDArray[Any]
 _DATA, _PACKED, _SCALE, _SHIFT = "._data", "._data._data", "._scale", "._shift"
@@ -97,8 +97,8 @@ def _of_bytes(where: str, data: Tensor, scale: Tensor, shape: tuple[int, ...]) -
         raise VqzooError(f"{where} is {data.dtype}, which is not imported")
     rows = np.arange(len(data)) if len(factors) > 1 else np.zeros(len(data), dtype=np.int64)
     spread = np.broadcast_to(rows.reshape(-1, *[1] * (len(shape) - 1)), shape)
-    values, half = data.float().numpy(), scale.dtype == torch.float16
-    return floats_times(values, factors.astype(np.float32), spread, half=half)
+    values, single = data.float().numpy(), factors.astype(np.float32)
+    return floats_times(values, single, spread, products_of(factors))
 
 
 def _packed(

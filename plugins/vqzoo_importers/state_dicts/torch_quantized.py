@@ -10,10 +10,10 @@ from torch import Tensor
 
 from vqzoo.errors import VqzooError
 from vqzoo.plugin import ImportedNetwork, Importer, ImportTarget
+from vqzoo_importers.coded.integers import integers_times
+from vqzoo_importers.coded.tables import TableTensor
 from vqzoo_importers.graph_network import GraphLayer, graph_network
-from vqzoo_importers.integers import integers_times
 from vqzoo_importers.state_dicts.torch_file import read_mapping
-from vqzoo_importers.tables import TableTensor
 
 _PACKED = "._packed_params"  # the part of a Linear that holds weight and bias
 _ACTIVATION = ("scale", "zero_point")  # how a module's outputs are rounded

@@ -4,7 +4,7 @@ columns."""
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -13,10 +13,10 @@ from torch import Tensor
 
 from vqzoo.errors import VqzooError
 from vqzoo.plugin import ImportedNetwork, Importer, ImportTarget
+from vqzoo_importers.coded.integers import are_exact, floats_times, integers_times
+from vqzoo_importers.coded.tables import Products, TableTensor
 from vqzoo_importers.graph_network import GraphLayer, graph_network
-from vqzoo_importers.integers import floats_times, integers_times
 from vqzoo_importers.state_dicts.torch_file import read_safetensors
-from vqzoo_importers.tables import TableTensor
 
 _NAMES = "tensor_names"  # in the metadata: a list in JSON
 _DENSE = "Tensor"
@@ -25,7 +25,11 @@ _CODES = {
     "IntxUnpackedToInt8Tensor": torch.int8,
     "Float8Tensor": torch.float8_e4m3fn,
 }
-_DTYPES = {"float32": (torch.float32,), "float16": (torch.float32, torch.float16)}  # of scales
+_SCALES = {  # the dtype of products -> those of scales
+    "float32": (torch.float32,),
+    "float16": (torch.float32, torch.float16),
+    "bfloat16": (torch.float32, torch.bfloat16),
+}
 _FIELDS = ("qdata", "scale", "zero_point")
 
 
@@ -34,7 +38,7 @@ class _Block(BaseModel):
 
 
 class _Dtype(_Block):
-    name: str = Field(alias="_data")
+    name: str = Field(alias="_data", max_length=30)
 
 
 class _Blocks(_Block):
@@ -124,10 +128,10 @@ def _weight(
         raise VqzooError(f"{where} scales its inputs, which is not imported")
     if codes is None or scale is None:
         raise VqzooError(f"{where} has no {'scale' if scale is None else 'qdata'}")
-    if scale.dtype not in _DTYPES.get(data.dtype.name, ()):
+    if scale.dtype not in _SCALES.get(data.dtype.name, ()):
         raise VqzooError(
-            f"{where} is computed in {data.dtype.name!r:.30} with scales that are {scale.dtype}; "
-            "float32 and float16 are imported"
+            f"{where} is computed in {data.dtype.name!r} with scales that are {scale.dtype}, which "
+            "is not imported"
         )
     if codes.dtype != _CODES[kind] or tuple(codes.shape) != shape:
         expected = str(_CODES[kind]).removeprefix("torch.")
@@ -139,24 +143,24 @@ def _weight(
     blocks = (1, 1) if whole else (m, n // columns)
     if scale.numel() != blocks[0] * blocks[1] or (zero is not None and zero.shape != scale.shape):
         raise VqzooError(f"{where} has {scale.numel()} scales, not those of {blocks} blocks")
-    half = data.dtype.name == "float16"
+    products = cast(Products, data.dtype.name)
     factors = scale.reshape(blocks).float().numpy()
     if kind == "Float8Tensor":
         if zero is not None:
             raise VqzooError(f"{where} has floats with zero points, which is not imported")
         count = np.arange(factors.size).reshape(blocks)
         spread = np.broadcast_to(np.repeat(count, n // blocks[1], axis=1), shape)
-        return floats_times(codes.float().numpy(), factors.reshape(-1), spread, half=half)
+        return floats_times(codes.float().numpy(), factors.reshape(-1), spread, products)
     if zero is not None and zero.dtype not in (torch.int8, torch.uint8, torch.int32, torch.int64):
         raise VqzooError(f"{where} has zero points that are {zero.dtype}, not integers")
     zeros = None if zero is None else zero.reshape(blocks).numpy()
     tensor = integers_times(codes.numpy(), factors, zeros, 1, columns)
-    if tensor is None:
+    if tensor is None or not are_exact(tensor.table, products):
         raise VqzooError(f"{where} has zero points that are far from its integers")
-    return replace(tensor, half=half)
+    return replace(tensor, products=products)
 
 
 def _floats(path: Path, key: str, tensor: Tensor) -> np.ndarray[Any, Any]:
-    if tensor.dtype not in (torch.float32, torch.float16, torch.int64):
-        raise VqzooError(f"{path}: {key} is {tensor.dtype}, not float32 or float16")
-    return tensor.numpy()
+    if tensor.dtype not in (torch.float32, torch.float16, torch.bfloat16, torch.int64):
+        raise VqzooError(f"{path}: {key} is {tensor.dtype}, not one of floats")
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()

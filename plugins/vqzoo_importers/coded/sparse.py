@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from vqzoo.errors import VqzooError
 from vqzoo.numerics.coding.gaps import gaps_of
-from vqzoo.plugin import Code, Indices, MethodCode, stored_bits
-from vqzoo_importers.tables import Shape, exact_floats
+from vqzoo.plugin import Code, Floats, Indices, MethodCode, stored_bits
+from vqzoo_importers.coded.tables import Shape, TableTensor, table_code
+from vqzoo_importers.coded.vectors import exact_floats
 
 Array = NDArray[Any]
 _GAP_BITS = range(1, 9)  # that prune reads
@@ -23,10 +24,12 @@ class SparseTensor:
     Attributes:
         dense: floats, zeros included.
         mask: whether a value is stored, of the same shape.
+        entries: (count,) what the stored values are, in their order; None where those are floats.
     """
 
     dense: Array
     mask: NDArray[np.bool_]
+    entries: TableTensor | None = None
 
     @property
     def shape(self) -> Shape:
@@ -38,7 +41,7 @@ class SparseTensor:
         return replace(self, dense=self.dense.reshape(shape), mask=self.mask.reshape(shape))
 
     def transpose(self, axes: Shape) -> "SparseTensor":
-        """The tensor with its axes in another order."""
+        """The tensor with its axes in another order, its stored values as floats."""
         return SparseTensor(self.dense.transpose(axes), self.mask.transpose(axes))
 
     def values(self) -> Array:
@@ -67,11 +70,23 @@ def sparse_code(tensor: SparseTensor) -> MethodCode | None:
     positions = torch.from_numpy(np.flatnonzero(tensor.mask))
     if not len(positions):
         return None
-    values = exact_floats(tensor.dense[tensor.mask])
+    method, parts = _stored(tensor)
     codes = [
-        Code(shape, {"gaps": Indices(gaps_of(positions, bits), 1 << bits), "values": values})
+        Code(shape, {"gaps": Indices(gaps_of(positions, bits), 1 << bits)} | parts)
         for bits in _GAP_BITS
     ]
     best = min(codes, key=stored_bits)
-    dense = tensor.dense.size * values.stored.element_size() * 8
-    return MethodCode("prune", best) if stored_bits(best) < dense else None
+    dense = tensor.dense.size * 8 * exact_floats(tensor.dense).stored.element_size()
+    return MethodCode(method, best) if stored_bits(best) < dense else None
+
+
+def _stored(tensor: SparseTensor) -> tuple[str, dict[str, Indices | Floats]]:
+    """The method that stores values as they are, and the parts with them."""
+    if tensor.entries is not None:
+        code = table_code(tensor.entries.reshape((1, -1)))
+        if code is not None and code.method == "km" and "scale" not in code.code.parts:
+            codes, codebook = code.code.indices("codes")[0], code.code.parts["codebook"]
+            assert isinstance(codebook, Floats)
+            entries = codebook.stored.numel()
+            return "deep-compression", {"codes": Indices(codes, entries), "codebook": codebook}
+    return "prune", {"values": exact_floats(tensor.dense[tensor.mask])}

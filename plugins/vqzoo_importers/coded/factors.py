@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vqzoo.plugin import Code, MethodCode
-from vqzoo_importers.tables import Shape, exact_floats
+from vqzoo_importers.coded.tables import Shape
+from vqzoo_importers.coded.vectors import exact_floats
 
 Array = NDArray[Any]
 
@@ -33,6 +34,12 @@ class FactoredTensor:
     def reshape(self, shape: Shape) -> "FactoredTensor":
         """The tensor in another shape with the same first axis."""
         return replace(self, right=self.right.reshape((len(self.right), *shape[1:])))
+
+    def transpose(self, axes: Shape) -> "FactoredTensor":
+        """The matrix with its two axes exchanged."""
+        if axes != (1, 0) or self.right.ndim != 2:
+            raise ValueError(f"a product is no matrix, or {axes} are not its axes exchanged")
+        return FactoredTensor(self.right.T, self.left.T)
 
     def values(self) -> NDArray[np.float32]:
         """The tensor's values."""

@@ -1,7 +1,8 @@
 """Weights that are entries of a small table, as codes of km, pq or rtn."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -9,14 +10,17 @@ from numpy.typing import NDArray
 
 from vqzoo.plugin import Code, Floats, Indices, MethodCode, stored_bits
 from vqzoo.plugin.limits import MAX_CARDINALITY
+from vqzoo_importers.coded.vectors import exact_floats, vector_parts
 
 Shape = tuple[int, ...]
+Products = Literal["float32", "float16", "bfloat16"]
+_HALVES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
 class TableTensor:
     """A tensor whose value at each place is table[index], times scale[scale_index] if scales are
-    given, rounded once to float32, or to float16.
+    given, rounded once to float32, or to a half precision.
 
     Reshaping and transposing change the indices alone.
 
@@ -24,9 +28,10 @@ class TableTensor:
         table: (entries,) floats; codebooks of vectors are flattened.
         index: integers of the tensor's shape.
         width: entries of the table that form a vector: 1 for a codebook of scalars.
+        tail: where the shorter vectors of a last block begin in the table; None without such.
         scale: (count,) float32; None without scales.
         scale_index: integers of the tensor's shape.
-        half: whether products are rounded to float16.
+        products: the dtype to which products are rounded.
     """
 
     table: NDArray[Any]
@@ -34,22 +39,26 @@ class TableTensor:
     width: int = 1
     scale: NDArray[np.float32] | None = None
     scale_index: NDArray[Any] | None = None
-    half: bool = False
+    products: Products = "float32"
+    tail: int | None = None
 
     @property
     def shape(self) -> Shape:
         """The tensor's shape."""
         return self.index.shape
 
+    def moved(self, move: Callable[[NDArray[Any]], NDArray[Any]]) -> "TableTensor":
+        """The tensor with its values at the places where a function of arrays puts them."""
+        scales = None if self.scale_index is None else move(self.scale_index)
+        return replace(self, index=move(self.index), scale_index=scales)
+
     def reshape(self, shape: Shape) -> "TableTensor":
         """The tensor in another shape."""
-        scales = None if self.scale_index is None else self.scale_index.reshape(shape)
-        return replace(self, index=self.index.reshape(shape), scale_index=scales)
+        return self.moved(lambda array: array.reshape(shape))
 
     def transpose(self, axes: Shape) -> "TableTensor":
         """The tensor with its axes in another order."""
-        scales = None if self.scale_index is None else self.scale_index.transpose(axes)
-        return replace(self, index=self.index.transpose(axes), scale_index=scales)
+        return self.moved(lambda array: array.transpose(axes))
 
     def times(self, scale: NDArray[np.float32]) -> "TableTensor":
         """The tensor, which has no scales yet, times an array that is broadcast to its shape."""
@@ -70,21 +79,23 @@ class TableTensor:
             return self
         products = self._products(self.table.astype(np.float32), self.scale[:, None])
         index = self.index + self.scale_index * self.table.size
-        return TableTensor(products.reshape(-1), index, self.width)
+        return TableTensor(products.reshape(-1), index, self.width if self.tail is None else 1)
 
     def _products(
         self, values: NDArray[np.float32], scales: NDArray[np.float32]
     ) -> NDArray[np.float32]:
         with np.errstate(over="ignore", invalid="ignore"):  # infinite values are refused later
             products = values * scales
-            return products.astype(np.float16).astype(np.float32) if self.half else products
+            if self.products == "float32":
+                return products
+            return torch.from_numpy(products).to(_HALVES[self.products]).float().numpy()
 
 
 def table_code(tensor: TableTensor) -> MethodCode | None:
     """The code of a tensor as a matrix, all axes but the first flattened; None if no method here
     has such codes, or they are larger than the weight."""
     code = _code_of_matrix(tensor.reshape((tensor.shape[0], -1)))
-    dense = (16 if tensor.half else 32) * tensor.index.size
+    dense = (32 if tensor.products == "float32" else 16) * tensor.index.size
     return None if code is None or stored_bits(code.code) >= dense else code
 
 
@@ -96,7 +107,7 @@ def _code_of_matrix(matrix: TableTensor) -> MethodCode | None:
         matrix = one.without_scales()  # rounds as each product does
     if matrix.width > 1:
         return _vectors(matrix) or _smaller(_scalars(matrix), _scalars_of_lines(matrix))
-    if matrix.half:
+    if matrix.products != "float32":
         if matrix.scale is not None and matrix.table.size * matrix.scale.size <= matrix.index.size:
             return _smaller(_grid(matrix), _scalars_of_lines(matrix.without_scales()))
         return _grid(matrix)
@@ -105,29 +116,20 @@ def _code_of_matrix(matrix: TableTensor) -> MethodCode | None:
 
 def _vectors(matrix: TableTensor) -> MethodCode | None:
     """pq, where vectors of the table lie along rows or columns."""
-    scale = _row_scale(matrix)
+    scale = row_scale(matrix.scale, matrix.scale_index)
     if matrix.scale is not None and scale is None:
         return None
-    d, table = matrix.width, matrix.table.reshape(1, -1, matrix.width)
     for axis, index in (("columns", matrix.index), ("rows", matrix.index.T)):
-        points, length = index.shape
-        if length % d or table.shape[1] > MAX_CARDINALITY:
-            continue
-        blocks = index.reshape(points, length // d, d)
-        if (blocks[..., 0] % d).any() or (blocks - blocks[..., :1] != np.arange(d)).any():
-            continue
-        codes = torch.from_numpy(np.ascontiguousarray(blocks[..., 0].T // d))
-        parts: dict[str, Indices | Floats] = {
-            "codes": Indices(codes, table.shape[1]),
-            "codebook": exact_floats(table),
-        }
-        return MethodCode("pq", Code(_shape(matrix), parts | (scale or {}), {"d": d, "axis": axis}))
+        parts = vector_parts(index[None], matrix.table, matrix.width, matrix.tail)
+        if parts is not None:
+            facts: dict[str, int | float | str | bool] = {"d": matrix.width, "axis": axis}
+            return MethodCode("pq", Code(_shape(matrix), _one_stage(parts) | (scale or {}), facts))
     return None
 
 
 def _scalars(matrix: TableTensor) -> MethodCode | None:
     """km, with the entries that are used."""
-    scale = _row_scale(matrix)
+    scale = row_scale(matrix.scale, matrix.scale_index)
     used, codes = np.unique(matrix.index, return_inverse=True)
     if used.size > MAX_CARDINALITY or (matrix.scale is not None and scale is None):
         return None
@@ -141,7 +143,7 @@ def _scalars(matrix: TableTensor) -> MethodCode | None:
 def _scalars_of_lines(matrix: TableTensor) -> MethodCode | None:
     """pq with vectors of one value and a table for each row, or for each column, of the entries
     that it has."""
-    scale = _row_scale(matrix)
+    scale = row_scale(matrix.scale, matrix.scale_index)
     if not matrix.index.size or (matrix.scale is not None and scale is None):
         return None
     rows = _line_tables(matrix, matrix.index, "rows", scale or {})
@@ -184,7 +186,7 @@ def _grid(matrix: TableTensor) -> MethodCode | None:
     narrow = (2 * top).bit_length() <= max(1, (symbols - 1).bit_length())
     if group is None or 2 * top + 1 > MAX_CARDINALITY:
         return None
-    if by_rows and not narrow and not matrix.half:
+    if by_rows and not narrow and matrix.products == "float32":
         return None  # km is smaller
     scales = matrix.scale[matrix.scale_index[:, ::group]]
     parts: dict[str, Indices | Floats] = {
@@ -192,8 +194,8 @@ def _grid(matrix: TableTensor) -> MethodCode | None:
         "scale": exact_floats(scales),
     }
     facts: dict[str, int | float | str | bool] = {"group": group}
-    if matrix.half:
-        facts["products"] = "float16"
+    if matrix.products != "float32":
+        facts["products"] = matrix.products
     return MethodCode("rtn", Code(_shape(matrix), parts, facts))
 
 
@@ -206,22 +208,24 @@ def _group(scale_index: NDArray[Any]) -> int | None:
     return group if np.array_equal(spread, scale_index) else None
 
 
-def _row_scale(matrix: TableTensor) -> dict[str, Indices | Floats] | None:
-    """The part `scale`; None without scales, and where a row has several."""
-    if matrix.scale is None or matrix.scale_index is None:
+def row_scale(
+    scale: NDArray[np.float32] | None, index: NDArray[Any] | None
+) -> dict[str, Indices | Floats] | None:
+    """The part `scale`; None without scales, and where a row of the matrix has several."""
+    if scale is None or index is None or (index != index[:, :1]).any():
         return None
-    if (matrix.scale_index != matrix.scale_index[:, :1]).any():
-        return None
-    return {"scale": exact_floats(matrix.scale[matrix.scale_index[:, 0]])}
+    return {"scale": exact_floats(scale[index[:, 0]])}
 
 
-def exact_floats(values: NDArray[Any]) -> Floats:
-    """Values in float16 where that holds each of them, else in float32."""
-    single = values.astype(np.float32)
-    with np.errstate(over="ignore"):
-        half = single.astype(np.float16)
-    exact = np.array_equal(half.astype(np.float32), single)
-    return Floats(torch.from_numpy(np.ascontiguousarray(half if exact else single)))
+def _one_stage(parts: dict[str, Indices | Floats]) -> dict[str, Indices | Floats]:
+    """The parts of a code of pq, by those of a code of rq with one stage."""
+    single: dict[str, Indices | Floats] = {}
+    for name, part in parts.items():
+        if isinstance(part, Indices):
+            single[name] = Indices(part.values[:, 0], part.cardinality)
+        else:
+            single[name] = Floats(part.stored[:, 0])
+    return single
 
 
 def unpack_bits(data: NDArray[np.uint8], bits: int, count: int) -> NDArray[Any]:

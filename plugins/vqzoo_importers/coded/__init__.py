@@ -1,0 +1,1 @@
+"""Weights as other libraries code them, and the codes of methods that they become."""
