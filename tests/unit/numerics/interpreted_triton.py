@@ -18,6 +18,7 @@ from torch import Tensor
 
 import vqzoo
 from vqzoo.compression.coded_layer import run_from_code
+from vqzoo.compression.products import tiles
 from vqzoo.compression.products.packed import packed
 from vqzoo.numerics.accelerated import (
     products,
@@ -305,6 +306,7 @@ def test_layers_multiply_by_the_kernels(
 
     monkeypatch.setattr(packed_indices, "multiply_scalars", scalars)
     monkeypatch.setattr(packed_indices, "takes_inputs", lambda *_: True)
+    monkeypatch.setattr(tiles, "MOST_KEPT", 0)
 
     def residual(x: Tensor, codes: Tensor, codebooks: Tensor, width: int = 8) -> Tensor:
         calls.append("residual")
