@@ -1,15 +1,33 @@
-"""`ray[:ADDRESS]`: tasks on a cluster of Ray."""
+"""`ray[:ADDRESS][,connect=SECONDS]`: tasks on a cluster of Ray."""
 
 import os
 import re
 import warnings
 from concurrent.futures import Executor
+from dataclasses import dataclass
 from importlib.util import find_spec
 
-from vqzoo.errors import UsageError, VqzooError, VqzooWarning, one_line
+from vqzoo.errors import UsageError, VqzooWarning
 from vqzoo.plugin import CallResources, Engine
 
-_ADDRESS = re.compile(r"(?:ray://)?(?:[\w.-]+|\[[0-9a-fA-F:.]+\]):[0-9]{1,5}")
+_CLIENT = "ray://"
+_CLUSTER = re.compile(r"(?:ray://)?(?:[\w.-]+|\[[0-9a-fA-F:.]+\]):[0-9]{1,5}")
+_SECONDS = re.compile(r"0*[1-9][0-9]{0,5}")
+# Ray's own limits come first: 30 s to reach the cluster, and 30 s for the process of a client.
+CONNECT_SECONDS = 120
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where the cluster is.
+
+    Attributes:
+        cluster: what `ray.init` takes; empty where it has the choice.
+        seconds: how long a connection through Ray's server for clients may take.
+    """
+
+    cluster: str
+    seconds: int
 
 
 class Ray(Engine):
@@ -20,11 +38,7 @@ class Ray(Engine):
 
     def check(self, address: str) -> None:
         """See `Engine.check`."""
-        if address not in ("", "auto", "local") and not _ADDRESS.fullmatch(address):
-            raise UsageError(
-                f"--executor ray:{address}: write ray, ray:auto, ray:local, ray:HOST:PORT or "
-                "ray:ray://HOST:PORT"
-            )
+        parse(address)
         if find_spec("ray") is None:
             raise UsageError("--executor ray needs Ray: pip install 'vqzoo[ray]'")
 
@@ -42,21 +56,16 @@ class Ray(Engine):
             )
         import ray
 
+        from vqzoo_executors.ray_connect import connect, connect_within
         from vqzoo_executors.ray_executor import RayExecutor
 
         connected = ray.is_initialized()
         if not connected:
-            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-            try:
-                ray.init(
-                    address or None,
-                    include_dashboard=False,
-                    log_to_driver=False,
-                    logging_level="warning",
-                )
-            except Exception as error:  # Ray raises whatever its parts raise
-                where = f"to {address}" if address else "or start"
-                raise VqzooError(f"Ray does not connect {where}: {one_line(error)}") from error
+            where = parse(address)
+            if where.cluster.startswith(_CLIENT):
+                connect_within(where.seconds, where.cluster)
+            else:
+                connect(where.cluster)
         try:
             _warn_of_waiting(ray.nodes(), resources)
             return RayExecutor(resources, disconnect=not connected)
@@ -64,6 +73,37 @@ class Ray(Engine):
             if not connected:
                 ray.shutdown()
             raise
+
+
+def parse(address: str) -> Address:
+    """Read an address; RAY_ADDRESS takes the place of one that leaves the choice to Ray.
+
+    Raises:
+        UsageError: it is malformed.
+    """
+    cluster, *words = address.split(",")
+    if "=" in cluster:
+        cluster, words = "", [cluster, *words]
+    if cluster not in ("", "auto", "local") and not _CLUSTER.fullmatch(cluster):
+        raise UsageError(
+            f"--executor ray:{address}: write ray, ray:auto, ray:local, ray:HOST:PORT or "
+            "ray:ray://HOST:PORT"
+        )
+    if cluster in ("", "auto"):
+        cluster = os.environ.get("RAY_ADDRESS") or cluster
+    if not words:
+        return Address(cluster, CONNECT_SECONDS)
+    key, _, seconds = words[0].partition("=")
+    if len(words) > 1 or key != "connect" or not _SECONDS.fullmatch(seconds):
+        raise UsageError(
+            f"--executor ray:{address}: behind the address comes connect=SECONDS, a whole number "
+            "above 0, and nothing else"
+        )
+    if not cluster.startswith(_CLIENT):
+        raise UsageError(
+            f"--executor ray:{address}: connect=SECONDS goes with an address ray://HOST:PORT alone"
+        )
+    return Address(cluster, int(seconds))
 
 
 def _warn_of_waiting(nodes: list[dict], resources: CallResources) -> None:

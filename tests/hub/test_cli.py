@@ -11,7 +11,7 @@ import vqzoo
 from vqzoo.cli.main import app
 from vqzoo.errors import UsageError
 from vqzoo.hub.repository import push
-from vqzoo.testing.hub.server import HubServer
+from vqzoo.testing.hub.server import Fault, HubServer
 
 REPO = "org/small"
 
@@ -138,6 +138,32 @@ def test_errors_without_token_or_connection(
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     fails(f"pull {REPO}", 1, "HF_HUB_OFFLINE")
     fails(f"push {artifact} {REPO}", 1, "HF_HUB_OFFLINE")
+
+
+def test_a_run_reports_when_the_upload_has_ended_and_resumes_it(
+    hub: HubServer, made: Path, tmp_path: Path
+) -> None:
+    """The artifact of the first call is the one that the second call publishes."""
+    out = tmp_path / "out"
+    weights = made.parent / "mine.safetensors"
+    run = (
+        f"run test_resnet --checkpoint {weights} -m km -o k=4 --layers fc --out {out} --push {REPO}"
+    )
+    hub.faults.add(Fault("error", "POST", f"/api/models/{REPO}/commit/", status=500))
+    failed = CliRunner().invoke(app, run.split())
+    assert failed.exit_code == 1
+    assert failed.stdout == ""
+    said = failed.stderr.splitlines()
+    assert f"{out} is complete; publishing it as {REPO}" in said  # the client's bars come behind it
+    assert said[-1].startswith("error: ")
+    assert hub.files(REPO) == {}
+    before = (out / "report.json").stat().st_mtime_ns
+    done = CliRunner().invoke(app, run.split())
+    assert done.exit_code == 0, done.stderr
+    assert (out / "report.json").stat().st_mtime_ns == before
+    assert str(out) in done.stdout
+    assert done.stderr.splitlines()[-1] == f"published: {hub.url}/{REPO}"
+    assert hub.files(REPO)["vqzoo.safetensors"] == (out / "vqzoo.safetensors").read_bytes()
 
 
 def test_a_push_never_falls_back_on_another_network(

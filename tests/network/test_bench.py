@@ -71,14 +71,20 @@ def test_the_modes_are_measured_and_onnx_is_left_out_with_a_reason(
 
 @pytest.mark.slow
 def test_onnxruntime_takes_part_and_the_table_says_so(tmp_path: Path) -> None:
-    """On packed integers, which have runtimes of their own besides those that all networks have."""
+    """On a network with codes of several methods: of `pq` and `km`, and integers of `rtn`, which
+    have runtimes of their own besides those that all networks have."""
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
-    torch.manual_seed(0)
-    model = timm.create_model("test_vit", num_classes=7).eval()
-    vqzoo.compress(model, "rtn", format="int4").save(tmp_path / "integers")
+    vqzoo.register_models()
+    model = timm.create_model("vit_mini.fmnist", pretrained=True).eval()
+    methods = {
+        "*.attn.*": ("pq", {"k": 32, "d": 4}),
+        "*.mlp.fc1": ("km", {"k": 16}),
+        "*.mlp.fc2": ("rtn", {"format": "int4"}),
+    }
+    vqzoo.compress(model, methods).save(tmp_path / "mixed")
     few = ["--batches", "1", "--repeats", "6", "--threads", "1", "--save"]
-    done = CliRunner().invoke(app, ["bench", str(tmp_path / "integers"), *few])
+    done = CliRunner().invoke(app, ["bench", str(tmp_path / "mixed"), *few])
     assert done.exit_code == 0, done.stderr
     lines = done.stdout.splitlines()
     names = [line.split()[0] for line in lines[1:9]]
@@ -87,7 +93,7 @@ def test_onnxruntime_takes_part_and_the_table_says_so(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert "torch " in done.stdout
     assert "6 passes" in done.stdout
-    record = json.loads((tmp_path / "integers/bench.json").read_text())
+    record = json.loads((tmp_path / "mixed/bench.json").read_text())
     errors = {runtime["name"]: runtime["error"] for runtime in record["runtimes"]}
     assert max(errors["onnx"], errors["onnx-codes"], errors["onnx-packed"]) < 1e-4
     assert 1e-4 < errors["onnx-int8"] < 0.1

@@ -124,6 +124,8 @@ def work_on_cell(cell: Cell, executor: Executor | None = None) -> Outcome:
                 outcome = _run_for_store(cell, here, log, executor, uploads)
             if outcome.error is None:
                 log.say("finished by an earlier call" if outcome.existing else "finished")
+                if cell.store is not None and uploads:  # the last line of a log that goes along
+                    log.say(f"uploading to {cell.store.url}/{cell.folder.as_posix()}")
             else:
                 log.say(f"failed: {outcome.reason}")
                 if not isinstance(outcome.error, VqzooError):
@@ -191,7 +193,6 @@ def _run_for_store(
         return Outcome(error=error)
     outcome = run_cell(replace(here, force=True), watcher, executor)
     if outcome.error is None and not (known and outcome.existing):
-        watcher.say(f"uploading to {cell.store.url}/{name}")
         uploads |= {f"{name}/{file}": here.folder / file for file in files_in(here.folder)}
     return outcome
 

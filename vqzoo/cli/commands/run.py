@@ -105,16 +105,30 @@ def run(
             executor=started,
         )
     warn_of_low_coverage(finished.record)
+    url = None if push is None else _published(finished.folder, push)
     if json_:
         print(finished.record.to_json())
     else:
         print_stages(stdout(), finished.record)
         print_record(stdout(), finished.record, finished.folder)
-    if push is not None:
-        from vqzoo.hub.repository import push as push_artifact
+    if url is not None:
+        _say(f"published: {url}")
 
-        pushed = push_artifact(finished.folder, push)
-        stderr().print(f"published: {printable(pushed.url)}", soft_wrap=True, markup=False)
+
+def _published(folder: Path, repo: str) -> str:
+    """Publish an artifact that is complete: where to view it.
+
+    Results are printed behind the upload, so that whoever reads them finds it on the Hub. The same
+    command resumes an upload that was interrupted.
+    """
+    from vqzoo.hub.repository import push
+
+    _say(f"{folder} is complete; publishing it as {repo}")
+    return push(folder, repo).url
+
+
+def _say(text: str) -> None:
+    stderr().print(printable(text), soft_wrap=True, markup=False)
 
 
 @contextmanager
