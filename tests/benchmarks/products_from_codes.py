@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from vqzoo.compression.coded_layer import run_from_code
 from vqzoo.compression.products.packed import packed
+from vqzoo.numerics.coding.gaps import gaps_of
 from vqzoo.numerics.threads import use_threads
 from vqzoo.plugin import Code, Floats, Indices, MethodCode
 from vqzoo.plugin.manager import installed_plugins
@@ -59,6 +60,22 @@ def codes(m: int, n: int) -> Iterator[tuple[str, MethodCode]]:
     yield "pq d=4 k=256 block", MethodCode("pq", code)
     parts = {"codes": indices(256, n // 8, 2, m), "codebook": floats(1, 2, 256, 8), "scale": scale}
     yield "rq d=8 k=256 t=2", MethodCode("rq", Code((m, n), parts, {"d": 8}))
+    rank = m * n // (8 * (m + n))  # a sixteenth of the size of float32, as the next one
+    yield (
+        "svd",
+        MethodCode("svd", Code((m, n), {"left": floats(m, rank), "right": floats(rank, n)})),
+    )
+    k = 2 * m * n // (m + n)
+    parts = {"left": indices(2, m, k), "right": indices(2, k, n)}
+    parts |= {"rows": floats(m), "core": floats(k), "columns": floats(n)}
+    yield "diba", MethodCode("diba", Code((m, n), parts))
+    for density in (0.1, 0.35):
+        places = (torch.rand(m * n, generator=random) < density).nonzero()[:, 0]
+        parts = {"gaps": Indices(gaps_of(places, 4), 16), "codebook": floats(256)}
+        code = Code((m, n), {**parts, "codes": indices(256, len(places))})
+        yield f"deep-compression {density:.0%}", MethodCode("deep-compression", code)
+    parts = {"codes": indices(11, m, n), "steps": indices(1, m + n), "step": Floats(torch.ones(1))}
+    yield "ecq", MethodCode("ecq", Code((m, n), parts, {"trellis": 1}))
 
 
 def milliseconds(run: Callable[[], Tensor], threads: int) -> float:
