@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vqzoo.numerics.arrays import Floats, as_float32
-from vqzoo.numerics.decoding.packed import in_line, run_length
+from vqzoo.numerics.decoding.packed import flat_codes, in_line, run_length
 from vqzoo.numerics.decoding.panel_product import Panels
 from vqzoo.numerics.decoding.scalar_panels import multiply_scalar_panels
 from vqzoo.numerics.decoding.sparse_panels import begin_rows, multiply_sparse_panels
@@ -115,8 +115,7 @@ def _described(part: CodedBlocks, m: int) -> tuple[NDArray[Any], Any, Any]:
             f"codes of shape {tuple(part.codes.shape)} for {blocks} blocks do not fit codebooks of "
             f"shape {tuple(part.codebooks.shape)}"
         )
-    array = part.codes.contiguous().view(-1).numpy()
-    flat = array.view(np.uint16) if array.dtype == np.int16 else array
+    flat = flat_codes(part.codes)
     packing = (32, blocks, m) if part.width >= 8 else (part.width, lines, m)
     centroids = as_float32(part.codebooks).reshape(-1)
     return flat, packing, (centroids, books == 1, stages, k, d)
@@ -187,8 +186,7 @@ def multiply_walks(codes: Tensor, width: int, reach: int, panels: Panels, scales
     Returns:
         (m, count), float32; the same with any number of threads.
     """
-    array = codes.contiguous().view(-1).numpy()
-    flat = array.view(np.uint16) if array.dtype == np.int16 else array
+    flat = flat_codes(codes)
     layout = (32 if width >= 8 else width, codes.shape[1])
 
     def multiply(start: int, stop: int, out: Floats, width_of_row: int) -> None:

@@ -4,8 +4,11 @@ An axis of codes is cut into 8 / width runs of equal length. Byte j of the packe
 of every run, that of the first in the lowest bits: one shift and one mask unpack a whole run.
 """
 
+from typing import Any
+
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from vqzoo.numerics.arrays import Floats, as_float32
@@ -27,6 +30,12 @@ def run_length(length: int, width: int, last: bool) -> int:
     """The bytes that hold `length` codes: a multiple of 16 along the last axis."""
     unit = 8 // width * (LINE if last else 1)
     return -(-length // unit) * (LINE if last else 1)
+
+
+def flat_codes(codes: Tensor) -> NDArray[Any]:
+    """Codes as kernels read them: flat, uint16 in the place of int16, of which the bits count."""
+    array = codes.contiguous().view(-1).numpy()
+    return array.view(np.uint16) if array.dtype == np.int16 else array
 
 
 def pack(codes: Tensor, width: int, axis: int) -> Tensor:

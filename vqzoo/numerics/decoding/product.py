@@ -20,7 +20,7 @@ from torch import Tensor
 from vqzoo.numerics.accelerated.products import multiply_residual_on_device
 from vqzoo.numerics.arrays import Floats, as_float32
 from vqzoo.numerics.decoding.centroid_dots import ROWS, add_dots
-from vqzoo.numerics.decoding.packed import run_length
+from vqzoo.numerics.decoding.packed import flat_codes, run_length
 from vqzoo.numerics.decoding.table_sums import (
     ENTRIES,
     GROUP,
@@ -105,8 +105,7 @@ def multiply_residual(x: Tensor, codes: Tensor, codebooks: Tensor, width: int = 
     takes_tables = _takes(len(x), sizes)
     if not takes_tables and not _takes_dots(len(x), sizes):
         return None
-    array = codes.contiguous().view(-1).numpy()
-    flat = array.view(np.uint16) if array.dtype == np.int16 else array
+    flat = flat_codes(codes)
     centroids = as_float32(codebooks)
     if not takes_tables:
         return torch.from_numpy(_by_dots(as_float32(x), flat, centroids, sizes))

@@ -8,10 +8,9 @@ without a nonzero behind them; and the number of gaps. See `coding.gaps`.
 import numpy as np
 
 from vqzoo.numerics.compiled import compiled
-from vqzoo.numerics.kernels.code_lines import spread_line
+from vqzoo.numerics.kernels.code_lines import multiply_add, spread_line
 from vqzoo.numerics.kernels.lines import LINE
 from vqzoo.numerics.kernels.products.lanes import (
-    add_product,
     load_lanes,
     spread_lanes,
     store_lanes,
@@ -115,7 +114,7 @@ def _meet(none, lanes, gaps, layout, values, begin, rows, panels, n, out, width,
                 value = spread_lanes(none, table, np.int64(codes[np.uint64(count)]))
             else:
                 value = spread_lanes(none, floats, count)
-            total = add_product(value, line, total)
+            total = multiply_add(value, line, total)
             count += 1
         while row < rows[1]:
             store_lanes(total, out, target + row * width)

@@ -116,13 +116,13 @@ def spread_line(typing_context: Any, value: Any) -> Any:
 
 @intrinsic
 def multiply_add(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
-    """a·b + c, rounded once where the processor can."""
+    """a·b + c of lines, or of vectors of any other width, rounded once where the processor can."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         product = builder.fmul(args[0], args[1], flags=("contract",))
         return builder.fadd(product, args[2], flags=("contract",))
 
-    return line(line, line, line), generate
+    return a(a, a, a), generate
 
 
 @intrinsic

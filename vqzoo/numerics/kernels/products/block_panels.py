@@ -10,10 +10,9 @@ Codes are flat: each block has a line of m codes for each stage. `packing` is th
 import numpy as np
 
 from vqzoo.numerics.compiled import compiled
-from vqzoo.numerics.kernels.code_lines import spread_line
+from vqzoo.numerics.kernels.code_lines import multiply_add, spread_line
 from vqzoo.numerics.kernels.lines import LINE, code_at
 from vqzoo.numerics.kernels.products.lanes import (
-    add_product,
     load_lanes,
     spread_lanes,
     spread_sum,
@@ -76,12 +75,12 @@ def _meet(none, lanes, codes, packing, book, part, span, panels, n, out, width, 
                 i, j, p, q, r, s = _sources(codes, at, rest, source, look)
                 for dim in range(d):
                     values = load_lanes(none, panels, line)
-                    a = add_product(spread_lanes(none, codebooks, i + dim), values, a)
-                    b = add_product(spread_lanes(none, codebooks, j + dim), values, b)
-                    c = add_product(spread_lanes(none, codebooks, p + dim), values, c)
-                    e = add_product(spread_lanes(none, codebooks, q + dim), values, e)
-                    f = add_product(spread_lanes(none, codebooks, r + dim), values, f)
-                    g = add_product(spread_lanes(none, codebooks, s + dim), values, g)
+                    a = multiply_add(spread_lanes(none, codebooks, i + dim), values, a)
+                    b = multiply_add(spread_lanes(none, codebooks, j + dim), values, b)
+                    c = multiply_add(spread_lanes(none, codebooks, p + dim), values, c)
+                    e = multiply_add(spread_lanes(none, codebooks, q + dim), values, e)
+                    f = multiply_add(spread_lanes(none, codebooks, r + dim), values, f)
+                    g = multiply_add(spread_lanes(none, codebooks, s + dim), values, g)
                     line += lanes
                 at += stages * packing[2]
                 source += 0 if shared else stages * k * d
@@ -106,12 +105,12 @@ def _meet_two(none, lanes, codes, packing, book, part, span, panels, n, out, wid
                 t, u, v, w, x, y = _sources(codes, at + packing[2], rest, source + k * d, look)
                 for dim in range(d):
                     values = load_lanes(none, panels, line)
-                    a = add_product(spread_sum(none, codebooks, i + dim, t + dim), values, a)
-                    b = add_product(spread_sum(none, codebooks, j + dim, u + dim), values, b)
-                    c = add_product(spread_sum(none, codebooks, p + dim, v + dim), values, c)
-                    e = add_product(spread_sum(none, codebooks, q + dim, w + dim), values, e)
-                    f = add_product(spread_sum(none, codebooks, r + dim, x + dim), values, f)
-                    g = add_product(spread_sum(none, codebooks, s + dim, y + dim), values, g)
+                    a = multiply_add(spread_sum(none, codebooks, i + dim, t + dim), values, a)
+                    b = multiply_add(spread_sum(none, codebooks, j + dim, u + dim), values, b)
+                    c = multiply_add(spread_sum(none, codebooks, p + dim, v + dim), values, c)
+                    e = multiply_add(spread_sum(none, codebooks, q + dim, w + dim), values, e)
+                    f = multiply_add(spread_sum(none, codebooks, r + dim, x + dim), values, f)
+                    g = multiply_add(spread_sum(none, codebooks, s + dim, y + dim), values, g)
                     line += lanes
                 at += stages * packing[2]
                 source += 0 if shared else stages * k * d

@@ -59,14 +59,3 @@ def store_lanes(typing_context: Any, vector: Any, array: Any, index: Any) -> Any
         return context.get_dummy_value()
 
     return types.void(vector, array, types.intp), generate
-
-
-@intrinsic
-def add_product(typing_context: Any, a: Any, b: Any, total: Any) -> Any:
-    """a·b + total, rounded once where the processor can."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        product = builder.fmul(args[0], args[1], flags=("contract",))
-        return builder.fadd(product, args[2], flags=("contract",))
-
-    return a(a, a, a), generate

@@ -7,10 +7,9 @@ in registers, and each line of the panel is read once for all six.
 import numpy as np
 
 from vqzoo.numerics.compiled import compiled
-from vqzoo.numerics.kernels.code_lines import spread_line
+from vqzoo.numerics.kernels.code_lines import multiply_add, spread_line
 from vqzoo.numerics.kernels.lines import LINE, load_line, store_line
 from vqzoo.numerics.kernels.products.lanes import (
-    add_product,
     load_lanes,
     spread_lanes,
     store_lanes,
@@ -79,27 +78,25 @@ def _meet(none, lanes, matrix, source, pitch, rows, part, panels, n, out, width,
     for panel in range(panels.shape[0] // (n * lanes)):
         for row in range(0, rows, ROWS):
             rest = rows - 1 - row  # behind the last row, it is multiplied again
-            i = row * pitch + source
-            j, k = i + min(1, rest) * pitch, i + min(2, rest) * pitch
-            p, q, r = i + min(3, rest) * pitch, i + min(4, rest) * pitch, i + min(5, rest) * pitch
+            i, j, k, p, q, r = places(row, rest, pitch, source)
             sums = places(row, rest, width, to + panel * lanes)
             a, b, c, d, e, f = begin(none, out, sums, add)
             at = (panel * n + part[0]) * lanes
             for column in range(part[1] - part[0]):
                 line = load_lanes(none, panels, at)
-                a = add_product(spread_lanes(none, matrix, i + column), line, a)
-                b = add_product(spread_lanes(none, matrix, j + column), line, b)
-                c = add_product(spread_lanes(none, matrix, k + column), line, c)
-                d = add_product(spread_lanes(none, matrix, p + column), line, d)
-                e = add_product(spread_lanes(none, matrix, q + column), line, e)
-                f = add_product(spread_lanes(none, matrix, r + column), line, f)
+                a = multiply_add(spread_lanes(none, matrix, i + column), line, a)
+                b = multiply_add(spread_lanes(none, matrix, j + column), line, b)
+                c = multiply_add(spread_lanes(none, matrix, k + column), line, c)
+                d = multiply_add(spread_lanes(none, matrix, p + column), line, d)
+                e = multiply_add(spread_lanes(none, matrix, q + column), line, e)
+                f = multiply_add(spread_lanes(none, matrix, r + column), line, f)
                 at += lanes
             end(out, sums, (a, b, c, d, e, f))
 
 
 @compiled(forceinline=True)
 def places(row, rest, width, to):  # type: ignore[no-untyped-def]
-    """Where the sums of six rows from `row` on lie, of which there are `rest` + 1 or more."""
+    """Where six rows from `row` on begin, `width` apart; those behind `rest` more are the last."""
     first = row * width + to
     return (
         first,
