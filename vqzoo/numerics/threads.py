@@ -15,7 +15,9 @@ from pathlib import Path
 from threading import Thread
 from typing import Any, Generic, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 Progress = Callable[[int, int], None]
@@ -151,6 +153,23 @@ def run_pass_tasks(task: Callable[[Item], Result], items: Sequence[Item]) -> lis
     return [work.results[i] for i in range(len(items))]
 
 
+def run_kernel(kernel: Callable[[NDArray[np.int64]], None], tasks: int) -> None:
+    """Call a kernel that shares its tasks out among threads, which need the GIL for none of them.
+
+    Args:
+        kernel: called with a team, see `kernels.products.team`.
+        tasks: their number.
+    """
+    threads, run_team = torch.get_num_threads(), _run_team_address()
+    members = min(thread_count(), tasks)
+    is_shared = members > 1 and threads > 1  # by all: a change of their number would end some
+    team = np.array([0, 0, members, run_team if is_shared else 0, threads])
+    if members < 2 or team[3]:
+        kernel(team)
+    else:
+        run_tasks(lambda _: kernel(team), range(members))
+
+
 _MEMBER = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 
@@ -166,6 +185,13 @@ def _run_team() -> Any:
         run_team.argtypes = [_MEMBER, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
         run_team.restype = None
     return run_team
+
+
+@cache
+def _run_team_address() -> int:
+    """The address of `_run_team()`; 0 where there is none."""
+    run_team = _run_team()
+    return 0 if run_team is None else ctypes.cast(run_team, ctypes.c_void_p).value or 0
 
 
 class _Work(Generic[Item, Result]):

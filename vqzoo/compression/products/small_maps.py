@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,41 @@ from vqzoo.numerics.arrays import Ints
 from vqzoo.numerics.decoding.panel_product import gathered
 
 _VALUES = 1 << 22  # of a matrix of inputs, each of which it may repeat
+_OUTSIDE = -(1 << 48)  # a place that stays negative when those of other axes are added
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """A spatial axis of a convolution.
+
+    Attributes:
+        size: of the input.
+        before: zeros in front of it.
+        after: zeros behind it.
+        taps: of the kernel.
+        dilation: positions from tap to tap.
+        stride: positions from output to output.
+    """
+
+    size: int
+    before: int
+    after: int
+    taps: int
+    dilation: int
+    stride: int
+
+    @property
+    def outputs(self) -> int:
+        """The number of outputs; below 1 where the kernel is larger than the input."""
+        reach = self.dilation * (self.taps - 1) + 1
+        return (self.size + self.before + self.after - reach) // self.stride + 1
+
+    def places(self, step: int) -> Ints:
+        """Where each tap meets the input for each output, (taps, outputs), `step` from position to
+        position; negative outside."""
+        taps = np.arange(self.taps) * self.dilation - self.before
+        found = np.add.outer(taps, np.arange(self.outputs) * self.stride)
+        return np.where((found >= 0) & (found < self.size), found * step, _OUTSIDE)
 
 
 def convolve_small(layer: Any, shape: tuple[int, ...], tiles: Tiles, x: Tensor) -> Tensor | None:
@@ -27,33 +63,41 @@ def convolve_small(layer: Any, shape: tuple[int, ...], tiles: Tiles, x: Tensor) 
     Returns:
         The forward pass's result; None where maps are large, or smaller than the kernel.
     """
-    around, kernel = layer._reversed_padding_repeated_twice, shape[2:]
-    sizes = [size + before + after for size, before, after in
-             zip(x.shape[2:], around[-2::-2], around[-1::-2], strict=True)]  # fmt: skip
-    steps = list(zip(sizes, kernel, layer.dilation, layer.stride, strict=True))
-    maps = [(size - dilation * (k - 1) - 1) // stride + 1 for size, k, dilation, stride in steps]
+    axes = _axes(layer, shape, x)
+    maps = [axis.outputs for axis in axes]
     positions = len(x) * math.prod(maps)
     few = 0 < positions <= FEW_COLUMNS and positions * tiles.shape[1] <= _VALUES
     if min(maps) < 1 or not few:
         return None
-    if any(around):
-        mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
-        x = F.pad(x, around, mode=mode)
+    if layer.padding_mode != "zeros":
+        x = F.pad(x, layer._reversed_padding_repeated_twice, mode=layer.padding_mode)
+        axes = _axes(layer, shape, x, padded=True)
     x = x.contiguous()
-    inner = x.stride()[2:]
-    taps = [step * dilation for step, dilation in zip(inner, layer.dilation, strict=True)]
-    jumps = [step * stride for step, stride in zip(inner, layer.stride, strict=True)]
-    rows = _grid((shape[1], *kernel), (x.stride(1), *taps))
-    columns = _grid((len(x), *maps), (x.stride(0), *jumps))
-    products = tiles.multiply_columns(gathered(x, rows, columns), layer.bias)
+    panels = gathered(x, shape[1], x.stride(1), _table(axes, x))
+    products = tiles.multiply_columns(panels, layer.bias)
     return products.view(shape[0], len(x), *maps).transpose(0, 1).contiguous()
 
 
-def _grid(lengths: Sequence[int], strides: Sequence[int]) -> Ints:
-    """The flat positions of a grid's points, the last axis fastest."""
-    places = np.zeros(1, np.int64)
-    for length, stride in zip(lengths, strides, strict=True):
-        if length == 1:
-            continue
-        places = np.add.outer(places, np.arange(length, dtype=np.int64) * stride).reshape(-1)
+def _axes(layer: Any, shape: tuple[int, ...], x: Tensor, padded: bool = False) -> list[_Axis]:
+    around = [0] * 2 * len(shape[2:]) if padded else layer._reversed_padding_repeated_twice
+    each = zip(
+        x.shape[2:],
+        around[-2::-2],
+        around[-1::-2],
+        shape[2:],
+        layer.dilation,
+        layer.stride,
+        strict=True,
+    )
+    return [_Axis(*axis) for axis in each]
+
+
+def _table(axes: Sequence[_Axis], x: Tensor) -> Ints:
+    """Where the taps of the kernel meet the first channel of each input for each output, flat,
+    (taps, inputs · outputs); negative outside."""
+    places = np.arange(len(x))[None] * x.stride(0)
+    for axis, step in zip(axes, x.stride()[2:], strict=True):
+        more = axis.places(step)
+        both = places[:, None, :, None] + more[None, :, None, :]
+        places = both.reshape(len(places) * len(more), -1)
     return places

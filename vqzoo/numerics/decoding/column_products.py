@@ -3,27 +3,28 @@
 The matrix never exists, not even a part of it that memory would have to hold.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vqzoo.numerics.arrays import Floats, as_float32
+from vqzoo.numerics.arrays import Floats, Ints, as_float32
 from vqzoo.numerics.decoding.packed import flat_codes, in_line, run_length
 from vqzoo.numerics.decoding.panel_product import Panels
-from vqzoo.numerics.decoding.scalar_panels import multiply_scalar_panels
-from vqzoo.numerics.decoding.sparse_panels import begin_rows, multiply_sparse_panels
-from vqzoo.numerics.decoding.walk_panels import multiply_walk_panels
+from vqzoo.numerics.decoding.scalar_panels import share_scalar_panels
+from vqzoo.numerics.decoding.sparse_panels import begin_rows, share_sparse_panels
+from vqzoo.numerics.decoding.walk_panels import share_walk_panels
 from vqzoo.numerics.kernels.feedback.trellis import SEGMENT
 from vqzoo.numerics.kernels.lines import LINE
-from vqzoo.numerics.kernels.products.block_panels import multiply_block_panels
+from vqzoo.numerics.kernels.products.block_panels import share_block_panels
 from vqzoo.numerics.kernels.products.byte_tables import HAS_BYTE_TABLES, byte_planes, is_exact
-from vqzoo.numerics.kernels.products.panels import ROWS, multiply_panels
-from vqzoo.numerics.threads import run_pass_tasks
+from vqzoo.numerics.kernels.products.panels import ROWS, share_panels
+from vqzoo.numerics.threads import run_kernel
 
 _TASKS = 4  # or a multiple, where there are rows for them
 _MULTIPLICATIONS = 1 << 25  # a task at most, unless it would have few rows
@@ -31,6 +32,17 @@ _ALONE = 1 << 23  # multiplications that take one thread less time than to share
 _ENTRIES = 256  # of a table that is looked up by bytes
 _NONE = np.zeros(0, np.float32)
 _NO_PLANES = np.zeros(0, np.uint8)
+
+
+Bounds = tuple[int, int]
+Target = tuple[Floats, int, tuple[Floats, int, Floats]]
+
+
+class Product(Protocol):
+    def __call__(self, team: Ints, bounds: Bounds, target: Target) -> None: ...
+
+
+"""Products of tasks of rows, as kernels take them: see `block_panels.share_block_panels`."""
 
 
 @dataclass(frozen=True)
@@ -63,11 +75,10 @@ def multiply_dense(matrix: Tensor, panels: Panels) -> Tensor:
     """
     flat, n, both = matrix.detach().reshape(-1).numpy(), panels.n, (panels.wide, panels.narrow)
 
-    def multiply(start: int, stop: int, out: Floats, width: int) -> None:
-        part, target = flat[start * n :], out[start * width :]
-        multiply_panels(part, n, stop - start, (0, n), both, n, target, width, False)
+    def multiply(team: Ints, bounds: Bounds, target: Target) -> None:
+        share_panels(team, bounds, flat, both, n, target)
 
-    return _by_rows(multiply, len(matrix), panels, None)
+    return _by_rows([multiply], len(matrix), panels, None)
 
 
 def multiply_coded_blocks(
@@ -87,20 +98,24 @@ def multiply_coded_blocks(
         ValueError: shapes do not match.
     """
     m = parts[0].codes.shape[2]
-    described, column = [], 0
+    products, column = [], 0
     for part in parts:
-        described.append((*_described(part, m), (part.blocks, column)))
+        products.append(_block_product(part, m, column, panels))
         column += part.blocks * part.codebooks.shape[3]
     if column != panels.n:
         raise ValueError(f"codes of {column} columns do not fit inputs of {panels.n}")
+    return _by_rows(products, m, panels, scales)
 
-    def multiply(start: int, stop: int, out: Floats, width: int) -> None:
-        for i, (codes, packing, book, (blocks, first)) in enumerate(described):
-            span = (blocks, first, start, stop)
-            both = (panels.wide, panels.narrow)
-            multiply_block_panels(codes, packing, book, span, both, panels.n, out, width, i > 0)
 
-    return _by_rows(multiply, m, panels, scales)
+def _block_product(part: CodedBlocks, m: int, column: int, panels: Panels) -> Product:
+    codes, packing, book = _described(part, m)
+    blocks, both, n = (part.blocks, column), (panels.wide, panels.narrow), panels.n
+
+    def multiply(team: Ints, bounds: Bounds, target: Target) -> None:
+        add = column > 0
+        share_block_panels(team, bounds, codes, packing, book, blocks, add, both, n, target)
+
+    return multiply
 
 
 def _described(part: CodedBlocks, m: int) -> tuple[NDArray[Any], Any, Any]:
@@ -162,14 +177,13 @@ def multiply_coded_scalars(
         raise ValueError(f"groups of {group} columns are not a multiple of {LINE}")
     factors = as_float32(scales).reshape(-1) if group and scales is not None else _NONE
 
-    def multiply(start: int, stop: int, out: Floats, width_of_row: int) -> None:
-        layout, rows, both = (width, run), (start, stop), (panels.wide, panels.narrow)
-        multiply_scalar_panels(
-            flat, layout, values, factors, group or n, rows, both, n, out, width_of_row
-        )
+    layout, length, both = (width, run), group or n, (panels.wide, panels.narrow)
+
+    def multiply(team: Ints, bounds: Bounds, target: Target) -> None:
+        share_scalar_panels(team, bounds, flat, layout, values, factors, length, both, n, target)
 
     of_rows = None if group or scales is None else scales[:, 0]
-    return _by_rows(multiply, codes.shape[0], panels, of_rows)
+    return _by_rows([multiply], codes.shape[0], panels, of_rows)
 
 
 def multiply_walks(codes: Tensor, width: int, reach: int, panels: Panels, scales: Tensor) -> Tensor:
@@ -189,12 +203,12 @@ def multiply_walks(codes: Tensor, width: int, reach: int, panels: Panels, scales
     flat = flat_codes(codes)
     layout = (32 if width >= 8 else width, codes.shape[1])
 
-    def multiply(start: int, stop: int, out: Floats, width_of_row: int) -> None:
-        rows, both = (start, stop), (panels.wide, panels.narrow)
-        center = np.int32(reach)
-        multiply_walk_panels(flat, layout, center, rows, both, panels.n, out, width_of_row)
+    center, both = np.int32(reach), (panels.wide, panels.narrow)
 
-    return _by_rows(multiply, len(codes), panels, scales, SEGMENT)
+    def multiply(team: Ints, bounds: Bounds, target: Target) -> None:
+        share_walk_panels(team, bounds, flat, layout, center, both, panels.n, target)
+
+    return _by_rows([multiply], len(codes), panels, scales, SEGMENT)
 
 
 def multiply_sparse(
@@ -233,37 +247,24 @@ def multiply_sparse(
     begins = np.empty((-(-m // height), 3), np.int64)
     begin_rows(flat, form, n, height, begins)
 
-    def multiply(start: int, stop: int, out: Floats, width_of_row: int) -> None:
-        begin, rows = begins[start // height], (start, stop)
-        multiply_sparse_panels(flat, form, given, begin, rows, both, n, out, width_of_row)
+    def multiply(team: Ints, bounds: Bounds, target: Target) -> None:
+        share_sparse_panels(team, bounds, flat, form, given, begins, both, n, target)
 
-    return _by_rows(multiply, m, panels, None)
+    return _by_rows([multiply], m, panels, None)
 
 
 def _by_rows(
-    multiply: Callable[[int, int, Floats, int], None],
-    m: int,
-    panels: Panels,
-    scales: Tensor | None,
-    unit: int = ROWS,
+    products: Sequence[Product], m: int, panels: Panels, scales: Tensor | None, unit: int = ROWS
 ) -> Tensor:
-    """(m, count): what `multiply(start, stop, out, width)` writes to rows of `out`, flat, `width`
-    apart, times the scales of rows. It is called for multiples of `unit` rows."""
-    out = panels.products(m)
-    flat, width = out.reshape(-1), out.shape[1]
-    products = out[:, : panels.count]
-    result = torch.empty(products.shape)
-    target = result.numpy()
+    """(m, count): the sum of some products, times the scales of rows. Tasks are of multiples of
+    `unit` rows."""
+    out, count = panels.products(m), panels.count
+    result, height = torch.empty(m, count), _height(m, panels, unit)
     factors = np.ones(1, np.float32) if scales is None else as_float32(scales)
-    factors = np.broadcast_to(factors, (m,))[:, None]
-    height = _height(m, panels, unit)
-
-    def work(start: int) -> None:
-        stop = min(start + height, m)
-        multiply(start, stop, flat, width)
-        np.multiply(products[start:stop], factors[start:stop], out=target[start:stop])
-
-    run_pass_tasks(work, range(0, m, height))
+    for product in products:
+        ends = result.numpy().reshape(-1) if product is products[-1] else _NONE
+        target = (out.reshape(-1), out.shape[1], (ends, count, factors))
+        run_kernel(partial(product, bounds=(m, height), target=target), -(-m // height))
     return result
 
 

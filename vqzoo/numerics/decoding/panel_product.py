@@ -14,19 +14,16 @@ from torch import Tensor
 
 from vqzoo.numerics.arrays import Floats, Ints, as_float32
 from vqzoo.numerics.kernels.lines import LINE
-from vqzoo.numerics.kernels.products.panels import (
-    ROWS,
-    gather_panels,
-    multiply_panels,
-)
+from vqzoo.numerics.kernels.products.gather import gather_panels
+from vqzoo.numerics.kernels.products.panels import ROWS, multiply_panels
 from vqzoo.numerics.kernels.vectors import LANES
-from vqzoo.numerics.threads import run_pass_tasks
+from vqzoo.numerics.threads import run_kernel
 
 TOGETHER = ROWS
 """Rows that are multiplied together: products of multiples of it take least time."""
 
 
-_GATHERED = 1 << 18  # values a task
+_GATHERED = 1 << 16  # values a task
 _NARROW = LANES // LINE  # panels of 16 columns that take as long as a wide one
 
 
@@ -72,43 +69,42 @@ class Panels:
 def transposed(x: Tensor) -> Panels:
     """The matrix whose columns are the rows of x, (count, n), contiguous float32 on the CPU."""
     count, n = x.shape
-    return gathered(x, np.arange(n), np.arange(count) * n)
+    return gathered(x, n, 1, np.arange(count)[None] * n)
 
 
 def as_panels(matrix: Tensor) -> Panels:
     """A matrix (n, count), contiguous float32 on the CPU."""
     n, count = matrix.shape
-    return gathered(matrix, np.arange(n) * count, np.arange(count))
+    return gathered(matrix, n, count, np.arange(count)[None])
 
 
-def gathered(source: Tensor, rows: Ints, columns: Ints) -> Panels:
-    """The matrix whose entry (k, j) is source[rows[k] + columns[j]].
+def gathered(source: Tensor, groups: int, jump: int, table: Ints) -> Panels:
+    """The matrix whose entry (group·taps + tap, j) is source[group·jump + table[tap, j]].
 
     Args:
         source: float32 on the CPU, contiguous, read flat.
-        rows: (n,), not negative.
-        columns: (count,), not negative, at least one.
+        groups: of rows.
+        jump: positions from one group to the next.
+        table: (taps, count), count at least 1; where it is negative, entries are 0.
     """
-    n, lines = len(rows), -(-len(columns) // LINE)
+    taps, count = table.shape
+    n, lines = groups * taps, -(-count // LINE)
     wide = lines // _NARROW * LANES
     width = wide + lines % _NARROW * LINE
     if lines % _NARROW == _NARROW - 1 and _NARROW > 2:  # as many products as a wide panel's
         wide = width = wide + LANES
-    padded = np.zeros(width, np.int64)
-    padded[: len(columns)] = columns
-    padded[len(columns) :] = columns[0]
+    padded = np.full((taps, width), -1)
+    padded[:, :count] = table
     values = torch.empty(n * width).numpy()
     parts = values[: n * wide], values[n * wide :]
     flat = source.detach().reshape(-1).numpy()
     height = max(1, _GATHERED // width)
 
-    def work(start: int) -> None:
-        stop = min(start + height, n)
-        gather_panels(flat, rows, padded[:wide], LANES, start, stop, parts[0])
-        gather_panels(flat, rows, padded[wide:], LINE, start, stop, parts[1])
+    def gather(team: Ints) -> None:
+        gather_panels(team, height, flat, jump, padded.reshape(-1), width, parts)
 
-    run_pass_tasks(work, range(0, n, height))
-    return Panels(*parts, n, len(columns))
+    run_kernel(gather, -(-n // height))
+    return Panels(*parts, n, count)
 
 
 def multiply_rows(matrix: Tensor, panels: Panels, out: Floats, first: int) -> None:

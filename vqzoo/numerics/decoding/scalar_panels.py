@@ -18,7 +18,8 @@ from vqzoo.numerics.kernels.code_lines import (
 )
 from vqzoo.numerics.kernels.lines import LINE, add_lines, load_line, store_line
 from vqzoo.numerics.kernels.products.byte_tables import HAS_BYTE_TABLES
-from vqzoo.numerics.kernels.products.panels import DEPTH, ROWS, multiply_panels
+from vqzoo.numerics.kernels.products.panels import DEPTH, ROWS, finish_rows, multiply_panels
+from vqzoo.numerics.kernels.products.team import joins, on_team, take_rows
 
 _PITCH = DEPTH + LINE  # floats from row to row of the values
 
@@ -55,6 +56,30 @@ def multiply_scalar_panels(codes, layout, values, scales, group, rows, panels, n
                     _scale(buffer, count, part, scales, row * ((n + group - 1) // group), n, group)
                 target = out[row * width :]
                 multiply_panels(buffer, _PITCH, count, part, panels, n, target, width, first > 0)
+
+
+@compiled()
+def share_scalar_panels(team, bounds, codes, layout, values, scales, group, panels, n, target):  # type: ignore[no-untyped-def]
+    """`multiply_scalar_panels` of tasks of rows, shared out among threads.
+
+    Args:
+        team: see `products.team`.
+        bounds: (m, height): the number of rows, and those of a task.
+        target: (out, width, finish): see `finish_rows`.
+    """
+    on_team(team, _share, (team, bounds, codes, layout, values, scales, group, panels, n, target))
+
+
+@compiled()
+def _share(team, bounds, codes, layout, values, scales, group, panels, n, target):  # type: ignore[no-untyped-def]
+    if not joins(team):
+        return
+    out, width, finish = target
+    rows = take_rows(team, bounds)
+    while rows[0] < rows[1]:
+        multiply_scalar_panels(codes, layout, values, scales, group, rows, panels, n, out, width)
+        finish_rows(out, width, rows, finish)
+        rows = take_rows(team, bounds)
 
 
 @compiled()

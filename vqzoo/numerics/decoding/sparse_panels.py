@@ -15,6 +15,8 @@ from vqzoo.numerics.kernels.products.lanes import (
     spread_lanes,
     store_lanes,
 )
+from vqzoo.numerics.kernels.products.panels import finish_rows
+from vqzoo.numerics.kernels.products.team import joins, on_team, take_rows
 from vqzoo.numerics.kernels.vectors import LANES, splat
 
 _BLOCK = 4096  # gaps that are added up before they are looked at one by one
@@ -80,6 +82,31 @@ def multiply_sparse_panels(gaps, layout, values, begin, rows, panels, n, out, wi
     if len(narrow) > 0:
         line, to = spread_line(np.float32(0)), len(wide) // n
         _meet(line, LINE, gaps, layout, values, begin, rows, narrow, n, out, width, to)
+
+
+@compiled()
+def share_sparse_panels(team, bounds, gaps, layout, values, begins, panels, n, target):  # type: ignore[no-untyped-def]
+    """`multiply_sparse_panels` of tasks of rows, shared out among threads.
+
+    Args:
+        team: see `products.team`.
+        bounds: (m, height): the number of rows, and those of a task.
+        target: (out, width, finish): see `finish_rows`.
+    """
+    on_team(team, _share, (team, bounds, gaps, layout, values, begins, panels, n, target))
+
+
+@compiled()
+def _share(team, bounds, gaps, layout, values, begins, panels, n, target):  # type: ignore[no-untyped-def]
+    if not joins(team):
+        return
+    out, width, finish = target
+    rows = take_rows(team, bounds)
+    while rows[0] < rows[1]:
+        begin = begins[rows[0] // bounds[1]]
+        multiply_sparse_panels(gaps, layout, values, begin, rows, panels, n, out, width)
+        finish_rows(out, width, rows, finish)
+        rows = take_rows(team, bounds)
 
 
 @compiled()

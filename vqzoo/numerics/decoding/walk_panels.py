@@ -4,7 +4,8 @@ import numpy as np
 
 from vqzoo.numerics.compiled import compiled
 from vqzoo.numerics.kernels.feedback.trellis import SEGMENT, trellis_levels
-from vqzoo.numerics.kernels.products.panels import DEPTH, multiply_panels
+from vqzoo.numerics.kernels.products.panels import DEPTH, finish_rows, multiply_panels
+from vqzoo.numerics.kernels.products.team import joins, on_team, take_rows
 
 
 @compiled()
@@ -30,3 +31,27 @@ def multiply_walk_panels(codes, layout, center, rows, panels, n, out, width):  #
                 pitch = columns[1] - first
                 trellis_levels(part, layout, count, columns, center, levels)
                 multiply_panels(levels, pitch, count, columns, panels, n, target, width, first > 0)
+
+
+@compiled()
+def share_walk_panels(team, bounds, codes, layout, center, panels, n, target):  # type: ignore[no-untyped-def]
+    """`multiply_walk_panels` of tasks of rows, shared out among threads.
+
+    Args:
+        team: see `products.team`.
+        bounds: (m, height): the number of rows, and those of a task.
+        target: (out, width, finish): see `finish_rows`.
+    """
+    on_team(team, _share, (team, bounds, codes, layout, center, panels, n, target))
+
+
+@compiled()
+def _share(team, bounds, codes, layout, center, panels, n, target):  # type: ignore[no-untyped-def]
+    if not joins(team):
+        return
+    out, width, finish = target
+    rows = take_rows(team, bounds)
+    while rows[0] < rows[1]:
+        multiply_walk_panels(codes, layout, center, rows, panels, n, out, width)
+        finish_rows(out, width, rows, finish)
+        rows = take_rows(team, bounds)

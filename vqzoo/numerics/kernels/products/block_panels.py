@@ -17,7 +17,8 @@ from vqzoo.numerics.kernels.products.lanes import (
     spread_lanes,
     spread_sum,
 )
-from vqzoo.numerics.kernels.products.panels import DEPTH, ROWS, begin, end, places
+from vqzoo.numerics.kernels.products.panels import DEPTH, ROWS, begin, end, finish_rows, places
+from vqzoo.numerics.kernels.products.team import joins, on_team, take_rows
 from vqzoo.numerics.kernels.vectors import LANES, splat
 
 
@@ -51,6 +52,31 @@ def multiply_block_panels(codes, packing, book, span, panels, n, out, width, add
                 call = (codes, packing, book, part, span)
                 _meet(all_lanes, LANES, *call, wide, n, out, width, 0, more)
                 _meet(line, LINE, *call, narrow, n, out, width, to, more)
+
+
+@compiled()
+def share_block_panels(team, bounds, codes, packing, book, blocks, add, panels, n, target):  # type: ignore[no-untyped-def]
+    """`multiply_block_panels` of tasks of rows, shared out among threads.
+
+    Args:
+        team: see `products.team`.
+        bounds: (m, height): the number of rows, and those of a task.
+        target: (out, width, finish): see `finish_rows`.
+    """
+    on_team(team, _share, (team, bounds, codes, packing, book, blocks, add, panels, n, target))
+
+
+@compiled()
+def _share(team, bounds, codes, packing, book, blocks, add, panels, n, target):  # type: ignore[no-untyped-def]
+    if not joins(team):
+        return
+    out, width, finish = target
+    rows = take_rows(team, bounds)
+    while rows[0] < rows[1]:
+        span = (blocks[0], blocks[1], rows[0], rows[1])
+        multiply_block_panels(codes, packing, book, span, panels, n, out, width, add)
+        finish_rows(out, width, rows, finish)
+        rows = take_rows(team, bounds)
 
 
 @compiled()

@@ -8,45 +8,17 @@ import numpy as np
 
 from vqzoo.numerics.compiled import compiled
 from vqzoo.numerics.kernels.code_lines import multiply_add, spread_line
-from vqzoo.numerics.kernels.lines import LINE, load_line, store_line
+from vqzoo.numerics.kernels.lines import LINE
 from vqzoo.numerics.kernels.products.lanes import (
     load_lanes,
     spread_lanes,
     store_lanes,
 )
+from vqzoo.numerics.kernels.products.team import joins, on_team, take_rows
 from vqzoo.numerics.kernels.vectors import LANES, splat
 
 ROWS = 6
 DEPTH = 512  # lines of a panel that stay in the caches while all rows meet them
-
-
-@compiled()
-def gather_panels(source, rows, columns, lanes, start, stop, out):  # type: ignore[no-untyped-def]
-    """out[p, k, lane] = source[rows[k] + columns[p·lanes + lane]] for k from start to stop - 1.
-
-    Args:
-        source: float32, flat.
-        rows, columns: int64, not negative.
-        out: float32, flat.
-    """
-    depth = rows.shape[0]
-    for first in range(0, columns.shape[0], lanes):
-        to = first * depth + start * lanes
-        in_a_row = True
-        for lane in range(lanes):
-            in_a_row &= columns[first + lane] == columns[first] + lane
-        for k in range(start, stop):
-            place = rows[k]
-            if in_a_row:  # vectors are copied sooner than floats
-                place += columns[first]
-                for part in range(0, lanes, LINE):
-                    store_line(load_line(source, place + part), out, to + part)
-                to += lanes
-                continue
-            for lane in range(lanes):
-                value = source[np.uint64(place + columns[np.uint64(first + lane)])]
-                out[np.uint64(to + lane)] = value
-            to += lanes
 
 
 @compiled()
@@ -70,6 +42,31 @@ def multiply_panels(matrix, pitch, rows, columns, panels, n, out, width, add):  
             _meet(all_lanes, LANES, matrix, at, pitch, rows, part, wide, n, out, width, 0, more)
         if len(narrow) > 0:
             _meet(line, LINE, matrix, at, pitch, rows, part, narrow, n, out, width, to, more)
+
+
+@compiled()
+def share_panels(team, bounds, matrix, panels, n, target):  # type: ignore[no-untyped-def]
+    """`multiply_panels` of tasks of rows, shared out among threads.
+
+    Args:
+        team: see `products.team`.
+        bounds: (m, height): the number of rows, and those of a task.
+        target: (out, width, finish): see `finish_rows`.
+    """
+    on_team(team, _share, (team, bounds, matrix, panels, n, target))
+
+
+@compiled()
+def _share(team, bounds, matrix, panels, n, target):  # type: ignore[no-untyped-def]
+    if not joins(team):
+        return
+    out, width, finish = target
+    rows = take_rows(team, bounds)
+    while rows[0] < rows[1]:
+        count, place = rows[1] - rows[0], out[rows[0] * width :]
+        multiply_panels(matrix[rows[0] * n :], n, count, (0, n), panels, n, place, width, False)
+        finish_rows(out, width, rows, finish)
+        rows = take_rows(team, bounds)
 
 
 @compiled()
@@ -132,3 +129,22 @@ def end(out, sums, values):  # type: ignore[no-untyped-def]
     store_lanes(values[3], out, sums[3])
     store_lanes(values[4], out, sums[4])
     store_lanes(values[5], out, sums[5])
+
+
+@compiled()
+def finish_rows(out, width, rows, finish):  # type: ignore[no-untyped-def]
+    """Write the sums of some rows to where they belong, times the rows' scales.
+
+    Args:
+        out, width: as for `multiply_panels`, of the whole matrix.
+        rows: (start, stop).
+        finish: (result, count, scales): the result is flat, (m, count) float32, or empty, if more
+            is to be added to the sums; scales are (m,) or (1,), of all rows.
+    """
+    result, count, scales = finish
+    if len(result) == 0:
+        return
+    for row in range(rows[0], rows[1]):
+        scale, source, to = scales[min(row, len(scales) - 1)], row * width, row * count
+        for column in range(count):
+            result[np.uint64(to + column)] = out[np.uint64(source + column)] * scale

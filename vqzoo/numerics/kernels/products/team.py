@@ -1,0 +1,106 @@
+"""Kernels whose tasks are shared out among the threads of a team, none of which needs the GIL.
+
+A team is an int64 array of five numbers: tasks that were taken; threads that have asked for some,
+and those that get some; the address of OpenMP's `GOMP_parallel`, and the number of its threads. If
+the address is 0, whoever calls the kernel brings the threads.
+"""
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from vqzoo.numerics.compiled import compiled
+from vqzoo.numerics.kernels.codegen import address
+
+_TAKEN, _ASKED, _MEMBERS, _PARALLEL_AT, _THREADS = range(5)
+_BYTE, _INT, _WORD = ir.IntType(8), ir.IntType(32), ir.IntType(64)
+_MEMBER = ir.FunctionType(ir.VoidType(), [_BYTE.as_pointer()])
+_PARALLEL = ir.FunctionType(ir.VoidType(), [_MEMBER.as_pointer(), _BYTE.as_pointer(), _INT, _INT])
+
+
+@intrinsic
+def on_team(typing_context: Any, team: Any, member: Any, args: Any) -> Any:
+    """Call member(*args) on each thread of a team, and return when all calls have.
+
+    Args:
+        team: see above; if it has no address, this thread alone calls.
+        member: a kernel that returns nothing and raises nothing.
+        args: a tuple.
+    """
+    typed = typing_context.resolve_function_type(member, tuple(args), {})
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        result = member.dispatcher.get_compile_result(typed)
+        context.add_linking_libs([result.library])
+        data = cgutils.alloca_once_value(builder, values[2])
+        call = _caller(context, builder.module, result.fndesc, data.type)
+        pointer = builder.bitcast(data, _BYTE.as_pointer())
+        parallel, threads = (
+            builder.load(_place(context, builder, team, values[0], _WORD(at)))
+            for at in (_PARALLEL_AT, _THREADS)
+        )
+        alone = builder.icmp_signed("==", parallel, _WORD(0))
+        with builder.if_else(alone) as (then, otherwise):
+            with then:
+                builder.call(call, [pointer])
+            with otherwise:
+                run = builder.inttoptr(parallel, _PARALLEL.as_pointer())
+                count = builder.trunc(threads, _INT)
+                builder.call(run, [call, pointer, count, _INT(0)])
+        return context.get_dummy_value()
+
+    return types.void(team, member, args), generate
+
+
+def _caller(context: Any, module: Any, described: Any, data: Any) -> Any:
+    """A function that OpenMP can call, which calls a kernel with the arguments at an address."""
+    function = ir.Function(module, _MEMBER, module.get_unique_name("team_member"))
+    function.linkage = "internal"
+    builder = ir.IRBuilder(function.append_basic_block("entry"))
+    values = builder.load(builder.bitcast(function.args[0], data))
+    kernel = context.declare_function(module, described)
+    context.call_conv.call_function(
+        builder,
+        kernel,
+        described.restype,
+        described.argtypes,
+        cgutils.unpack_tuple(builder, values),
+    )
+    builder.ret_void()
+    return function
+
+
+@intrinsic
+def take(typing_context: Any, team: Any, which: Any) -> Any:
+    """team[which], which is then one more for all threads."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        place = _place(context, builder, team, *args)
+        return builder.atomic_rmw("add", place, _WORD(1), "monotonic")
+
+    return types.int64(team, types.intp), generate
+
+
+def _place(context: Any, builder: Any, team: Any, array: Any, index: Any) -> Any:
+    return address(context, builder, team, array, index, _WORD)
+
+
+@compiled(forceinline=True)
+def joins(team):  # type: ignore[no-untyped-def]
+    """Whether this thread may take tasks."""
+    return take(team, _ASKED) < team[_MEMBERS]
+
+
+@compiled(forceinline=True)
+def take_rows(team, bounds):  # type: ignore[no-untyped-def]
+    """The next rows that nobody has taken, (start, stop); none if all are.
+
+    Args:
+        bounds: (m, height): the number of rows, and those of a task.
+    """
+    m, height = bounds
+    start = take(team, _TAKEN) * height
+    return min(start, m), min(start + height, m)
