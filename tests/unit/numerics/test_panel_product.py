@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from vqzoo.numerics.decoding.panel_product import as_columns, gathered, multiply_rows
+from vqzoo.numerics.decoding.panel_product import (
+    as_columns,
+    gathered,
+    multiply_rows,
+    transposed,
+)
+from vqzoo.numerics.threads import use_threads
 
 
 @pytest.mark.parametrize("count", [1, 15, 16, 17, 33, 49, 64, 65, 81, 130])
@@ -12,7 +18,7 @@ from vqzoo.numerics.decoding.panel_product import as_columns, gathered, multiply
 def test_products_agree_with_those_of_numpy(m: int, n: int, count: int) -> None:
     random = torch.Generator().manual_seed(0)
     matrix, x = (torch.randn(rows, n, generator=random) for rows in (m, count))
-    panels = gathered(x, np.arange(n), np.arange(count) * n)
+    panels = transposed(x)
     products = panels.products(m)
     first = m // 2
     multiply_rows(matrix[:first], panels, products, 0)
@@ -28,7 +34,21 @@ def test_products_agree_with_those_of_numpy(m: int, n: int, count: int) -> None:
 
 def test_columns_are_gathered_from_anywhere() -> None:
     source = torch.arange(100.0).view(10, 10)
-    panels = gathered(source, np.array([0, 3, 50]), np.array([7, 2]))
+    table = np.array([[7, 2], [-1, 5], [50, 51]])
+    panels = gathered(source, 2, 3, table)
     products = panels.products(1)
-    multiply_rows(torch.tensor([[1.0, 100.0, 10000.0]]), panels, products, 0)
-    assert as_columns(products, 2).tolist() == [[571007.0, 520502.0]]
+    weights = torch.tensor([[1.0, 1e2, 1e4, 1e-1, 1e1, 1e3]])
+    multiply_rows(weights, panels, products, 0)
+    expected = [7 + 500000 + 1 + 53000, 2 + 500 + 510000 + 0.5 + 80 + 54000]
+    assert as_columns(products, 2).tolist() == [pytest.approx(expected)]
+
+
+@pytest.mark.parametrize("count", [3, 16, 70])
+def test_threads_gather_the_same_columns(count: int) -> None:
+    x = torch.randn(count, 30000, generator=torch.Generator().manual_seed(0))
+    with use_threads(1):
+        alone = transposed(x)
+    with use_threads(3):
+        shared = transposed(x)
+    assert np.array_equal(alone.wide, shared.wide)
+    assert np.array_equal(alone.narrow, shared.narrow)

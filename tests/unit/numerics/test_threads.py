@@ -5,10 +5,20 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from vqzoo.numerics.threads import run_pass_tasks, run_tasks, thread_count, use_threads
+from vqzoo.numerics import threads as threads_module
+from vqzoo.numerics.compiled import compiled
+from vqzoo.numerics.kernels.products.team import joins, on_team, take_rows
+from vqzoo.numerics.threads import (
+    run_kernel,
+    run_pass_tasks,
+    run_tasks,
+    thread_count,
+    use_threads,
+)
 
 both = pytest.mark.parametrize("run", [run_tasks, run_pass_tasks])
 Run = Callable[[Callable[[int], Any], range], list[Any]]
@@ -110,3 +120,50 @@ def test_an_error_cancels_the_tasks_that_have_not_started(run: Run, threads: int
     with use_threads(threads), pytest.raises(KeyboardInterrupt):
         run(task, range(1000))
     assert len(started) < 100
+
+
+@compiled()
+def _count_rows(team, bounds, seen, room):  # type: ignore[no-untyped-def]
+    on_team(team, _count, (team, bounds, seen, room))
+
+
+@compiled()
+def _count(team, bounds, seen, room):  # type: ignore[no-untyped-def]
+    if not joins(team):
+        return
+    rows = take_rows(team, bounds)
+    while rows[0] < rows[1]:
+        memory = np.empty(room)
+        for row in range(rows[0], rows[1]):
+            seen[row] += len(memory) > 0
+        rows = take_rows(team, bounds)
+
+
+@pytest.mark.parametrize("has_team", [True, False])
+@pytest.mark.parametrize("threads", [1, 2, 5])
+@pytest.mark.parametrize(("m", "height"), [(1, 1), (1000, 7), (3, 5)])
+def test_threads_share_the_tasks_of_a_kernel(
+    has_team: bool, threads: int, m: int, height: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not has_team:
+        monkeypatch.setattr(threads_module, "_run_team_address", lambda: 0)
+    seen = np.zeros(m, np.int64)
+    with use_threads(threads):
+        run_kernel(lambda team: _count_rows(team, (m, height), seen, 1), -(-m // height))
+    assert seen.tolist() == [1] * m
+
+
+def test_a_kernel_may_have_fewer_threads_than_torch() -> None:
+    seen = np.zeros(50, np.int64)
+    with use_threads(2):
+        torch.set_num_threads(4)
+        run_kernel(lambda team: _count_rows(team, (50, 3), seen, 1), 17)
+        assert torch.get_num_threads() == 4
+    assert seen.tolist() == [1] * 50
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_kernel_without_memory_fails(threads: int) -> None:
+    seen = np.zeros(50, np.int64)
+    with use_threads(threads), pytest.raises(MemoryError):
+        run_kernel(lambda team: _count_rows(team, (50, 3), seen, 1 << 55), 17)

@@ -27,48 +27,57 @@ def on_team(typing_context: Any, team: Any, member: Any, args: Any) -> Any:
 
     Args:
         team: see above; if it has no address, this thread alone calls.
-        member: a kernel that returns nothing and raises nothing.
+        member: a kernel that returns nothing.
         args: a tuple.
+
+    Raises:
+        MemoryError: a call failed, for which a kernel has no other reason.
     """
     typed = typing_context.resolve_function_type(member, tuple(args), {})
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         result = member.dispatcher.get_compile_result(typed)
         context.add_linking_libs([result.library])
-        data = cgutils.alloca_once_value(builder, values[2])
+        failed = cgutils.alloca_once_value(builder, _BYTE(0))
+        data = cgutils.alloca_once_value(builder, cgutils.pack_struct(builder, (values[2], failed)))
         call = _caller(context, builder.module, result.fndesc, data.type)
         pointer = builder.bitcast(data, _BYTE.as_pointer())
         parallel, threads = (
             builder.load(_place(context, builder, team, values[0], _WORD(at)))
             for at in (_PARALLEL_AT, _THREADS)
         )
-        alone = builder.icmp_signed("==", parallel, _WORD(0))
-        with builder.if_else(alone) as (then, otherwise):
+        with builder.if_else(builder.icmp_signed("==", parallel, _WORD(0))) as (then, otherwise):
             with then:
                 builder.call(call, [pointer])
             with otherwise:
                 run = builder.inttoptr(parallel, _PARALLEL.as_pointer())
-                count = builder.trunc(threads, _INT)
-                builder.call(run, [call, pointer, count, _INT(0)])
+                builder.call(run, [call, pointer, builder.trunc(threads, _INT), _INT(0)])
+        with cgutils.if_unlikely(builder, cgutils.is_not_null(builder, builder.load(failed))):
+            message = ("out of memory in a task of a kernel",)
+            context.call_conv.return_user_exc(builder, MemoryError, message)
         return context.get_dummy_value()
 
     return types.void(team, member, args), generate
 
 
 def _caller(context: Any, module: Any, described: Any, data: Any) -> Any:
-    """A function that OpenMP can call, which calls a kernel with the arguments at an address."""
+    """A function that OpenMP can call: it calls a kernel with the arguments at an address, and
+    writes whether that failed to the address behind them."""
     function = ir.Function(module, _MEMBER, module.get_unique_name("team_member"))
     function.linkage = "internal"
     builder = ir.IRBuilder(function.append_basic_block("entry"))
-    values = builder.load(builder.bitcast(function.args[0], data))
-    kernel = context.declare_function(module, described)
-    context.call_conv.call_function(
+    args, failed = cgutils.unpack_tuple(
+        builder, builder.load(builder.bitcast(function.args[0], data)), 2
+    )
+    status, _ = context.call_conv.call_function(
         builder,
-        kernel,
+        context.declare_function(module, described),
         described.restype,
         described.argtypes,
-        cgutils.unpack_tuple(builder, values),
+        cgutils.unpack_tuple(builder, args),
     )
+    with cgutils.if_unlikely(builder, status.is_error):
+        builder.store(_BYTE(1), failed)
     builder.ret_void()
     return function
 
