@@ -16,6 +16,7 @@ from vqzoo.numerics.arrays import as_float32
 from vqzoo.numerics.coding import ans
 from vqzoo.numerics.coding.context import stream as contexts
 from vqzoo.numerics.decoding.column_products import multiply_walks
+from vqzoo.numerics.decoding.input_products import multiply_walk
 from vqzoo.numerics.decoding.panel_product import Panels
 from vqzoo.numerics.feedback.elimination import Elimination, eliminate
 from vqzoo.numerics.feedback.grid import Grid, feed_back_grid, levels
@@ -195,11 +196,15 @@ class EntropyConstrained(Quantizer):
         return matrix if out is None else out.copy_(matrix)
 
     def multiply(self, code: Code, params: Mapping[str, Tensor], x: Tensor) -> Tensor | None:
-        """Multiply by the integers of a plain grid, between the steps of columns and of rows."""
-        if not _is_plain(code):
+        """Multiply by the integers of a plain grid, or one input by the levels of a trellis,
+        between the steps of columns and of rows."""
+        walks = code.facts["trellis"]
+        if "kernel" in code.facts or (walks and (len(x) != 1 or x.device.type != "cpu")):
             return None
         codes, integers, zero = _integers(code)
         rows, columns = _factors(code, params["step"].detach())
+        if walks:
+            return multiply_walk(*held_codes(codes), zero, x[0] * columns, rows)[None]
         product = multiply_table(codes, integers, x * columns, zero)
         return None if product is None else product.mul_(rows)
 
@@ -210,8 +215,9 @@ class EntropyConstrained(Quantizer):
         instead of kernels."""
         rows, columns = _factors(code, params["step"].detach())
         if "kernel" in code.facts:
-            panels = panels.mixed(cosine_basis(read_kernel(code.facts["kernel"])))
-        panels = panels.scaled(columns)
+            panels = panels.mixed(cosine_basis(read_kernel(code.facts["kernel"])), columns)
+        else:
+            panels = panels.scaled(columns)
         codes, integers, zero = _integers(code)
         if code.facts["trellis"]:
             return multiply_walks(*held_codes(codes), zero, panels, rows)
@@ -345,11 +351,6 @@ def _weights(code: Code, matrix: Tensor) -> Tensor:
     if "kernel" not in code.facts:
         return matrix
     return transformed_back(matrix, cosine_basis(read_kernel(code.facts["kernel"])))
-
-
-def _is_plain(code: Code) -> bool:
-    """Whether weights are integers times the steps of their row and column."""
-    return not code.facts["trellis"] and "kernel" not in code.facts
 
 
 def _integers(code: Code) -> tuple[Indices, Tensor, int]:

@@ -74,7 +74,7 @@ def codes(m: int, n: int) -> Iterator[tuple[str, MethodCode]]:
         parts = {"gaps": Indices(gaps_of(places, 4), 16), "codebook": floats(256)}
         code = Code((m, n), {**parts, "codes": indices(256, len(places))})
         yield f"deep-compression {density:.0%}", MethodCode("deep-compression", code)
-    parts = {"codes": indices(11, m, n), "steps": indices(1, m + n), "step": Floats(torch.ones(1))}
+    parts = {"codes": indices(11, m, n), "steps": indices(16, m + n), "step": Floats(torch.ones(1))}
     yield "ecq", MethodCode("ecq", Code((m, n), parts, {"trellis": 1}))
 
 

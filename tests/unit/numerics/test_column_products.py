@@ -16,6 +16,7 @@ from vqzoo.numerics.decoding.column_products import (
     multiply_sparse,
     multiply_walks,
 )
+from vqzoo.numerics.decoding.input_products import multiply_walk
 from vqzoo.numerics.decoding.packed import pack
 from vqzoo.numerics.decoding.panel_product import Panels, transposed
 from vqzoo.numerics.feedback.grid import walk
@@ -138,8 +139,12 @@ def test_walks(m, count, n, reach, is_packed, seed) -> None:  # type: ignore[no-
     panels, x = columns(n, count)
     found = multiply_walks(held, width, reach, panels, scales)
     assert_product(found, matrix, x)
+    one = torch.from_numpy(x[:, 0]).float()
+    product = multiply_walk(held, width, reach, one, scales)
+    assert_product(product[:, None], matrix, x[:, :1])
     with use_threads(2):
         assert torch.equal(found, multiply_walks(held, width, reach, panels, scales))
+        assert torch.equal(product, multiply_walk(held, width, reach, one, scales))
 
 
 @settings(max_examples=60, deadline=None)
@@ -182,9 +187,10 @@ def test_floats() -> None:
 def test_rows_of_panels_are_mixed() -> None:
     panels, x = columns(18, 70)
     basis = torch.randn(9, 9)
-    mixed = basis.double().numpy() @ x.reshape(2, 9, 70)
-    found = multiply_dense(torch.eye(18), panels.mixed(basis))
-    assert_product(found, np.eye(18), mixed.reshape(18, 70))
+    factors = torch.rand(18)
+    mixed = (basis.double().numpy() @ x.reshape(2, 9, 70)).reshape(18, 70)
+    found = multiply_dense(torch.eye(18), panels.mixed(basis, factors))
+    assert_product(found, np.diag(factors.double().numpy()), mixed)
 
 
 def test_rows_of_panels_are_scaled() -> None:

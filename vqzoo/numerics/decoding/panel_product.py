@@ -15,6 +15,7 @@ from torch import Tensor
 from vqzoo.numerics.arrays import Floats, Ints, as_float32
 from vqzoo.numerics.kernels.lines import LINE
 from vqzoo.numerics.kernels.products.gather import gather_panels
+from vqzoo.numerics.kernels.products.mix import mix_panels
 from vqzoo.numerics.kernels.products.panels import ROWS, multiply_panels
 from vqzoo.numerics.kernels.vectors import LANES
 from vqzoo.numerics.threads import run_kernel
@@ -24,6 +25,7 @@ TOGETHER = ROWS
 
 
 _GATHERED = 1 << 16  # values a task
+_MIXED = 1 << 18  # multiplications a task
 _NARROW = LANES // LINE  # panels of 16 columns that take as long as a wide one
 
 
@@ -46,19 +48,26 @@ class Panels:
 
     def scaled(self, factors: Tensor) -> "Panels":
         """The matrix whose rows are multiplied by `factors`, (n,)."""
-        lines = as_float32(factors)[:, None]
-        wide = self.wide.reshape(-1, self.n, LANES) * lines
-        narrow = self.narrow.reshape(-1, self.n, LINE) * lines
-        return Panels(wide.reshape(-1), narrow.reshape(-1), self.n, self.count)
+        return self.mixed(torch.ones(1, 1), factors)
 
-    def mixed(self, basis: Tensor) -> "Panels":
+    def mixed(self, basis: Tensor, factors: Tensor) -> "Panels":
         """The matrix whose rows are, block by block of as many as the basis has, the basis times
-        the rows; (taps, taps)."""
-        taps = len(basis)
-        values = as_float32(basis)
-        wide = values @ self.wide.reshape(-1, taps, LANES)
-        narrow = values @ self.narrow.reshape(-1, taps, LINE)
-        return Panels(wide.reshape(-1), narrow.reshape(-1), self.n, self.count)
+        the rows, and then multiplied by factors.
+
+        Args:
+            basis: (taps, taps) float.
+            factors: (n,) float, n a multiple of taps.
+        """
+        both = torch.empty(self.wide.size + self.narrow.size).numpy()
+        panels, parts = (self.wide, self.narrow), (both[: self.wide.size], both[self.wide.size :])
+        values, scales, blocks = as_float32(basis), as_float32(factors), self.n // len(basis)
+        height = max(1, _MIXED * blocks // max(1, both.size * len(basis)))
+
+        def mix(team: Ints) -> None:
+            mix_panels(team, height, values, scales, self.n, panels, parts)
+
+        run_kernel(mix, -(-blocks // height))
+        return Panels(*parts, self.n, self.count)
 
     def products(self, m: int) -> NDArray[np.float32]:
         """Memory for `multiply_rows` with a matrix of m rows."""

@@ -4,8 +4,10 @@ import numpy as np
 
 from vqzoo.numerics.compiled import compiled
 from vqzoo.numerics.kernels.feedback.trellis import SEGMENT, trellis_levels
-from vqzoo.numerics.kernels.products.panels import DEPTH, finish_rows, multiply_panels
+from vqzoo.numerics.kernels.products.panels import finish_rows, multiply_panels
 from vqzoo.numerics.kernels.products.team import joins, on_team, take_rows
+
+WIDTH = 128  # columns of a segment's levels that are in the caches together
 
 
 @compiled()
@@ -20,14 +22,14 @@ def multiply_walk_panels(codes, layout, center, rows, panels, n, out, width):  #
         panels: (wide, narrow), as for `multiply_panels`.
         n, out, width: as for `multiply_panels`.
     """
-    run, levels = layout[1], np.empty(SEGMENT * DEPTH, np.float32)
+    run, levels = layout[1], np.empty(SEGMENT * WIDTH, np.float32)
     for top in range(rows[0], rows[1], SEGMENT):
         count = min(SEGMENT, rows[1] - top)
         part, target = codes[top * run :], out[top * width :]
         for slot in range((n + run - 1) // run):
             end = min((slot + 1) * run, n)
-            for first in range(slot * run, end, DEPTH):
-                columns = (first, min(first + DEPTH, end))
+            for first in range(slot * run, end, WIDTH):
+                columns = (first, min(first + WIDTH, end))
                 pitch = columns[1] - first
                 trellis_levels(part, layout, count, columns, center, levels)
                 multiply_panels(levels, pitch, count, columns, panels, n, target, width, first > 0)

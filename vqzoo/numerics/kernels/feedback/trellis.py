@@ -180,17 +180,17 @@ def trellis_levels(codes, layout, rows, columns, center, levels):  # type: ignor
     """
     bits, run = layout
     start, count = columns[0], columns[1] - columns[0]
-    slot, mask = start // run, np.int64((1 << bits) - 1)
-    low = slot * bits
+    slot, mask = start // run, np.int32((1 << bits) - 1)
+    low = np.int32(slot * bits)
     states = np.zeros(count, np.int32)
     for row in range(rows):
         source, to = row * run + start - slot * run, row * count
         for j in range(count):
             column = np.uint64(j)
-            held = np.int64(codes[np.uint64(source + j)])
-            code = np.int32(held >> low & mask) - center
+            held = np.int32(codes[np.uint64(source + j)])
+            code = np.int32(np.int32(np.int32(held >> low) & mask) - center)
             sign = np.int32(code > 0) - np.int32(code < 0)
-            level = 2 * code - (states[column] & np.int32(1)) * sign
+            level = np.int32(2 * code) - np.int32((states[column] & np.int32(1)) * sign)
             levels[np.uint64(to + j)] = np.float32(np.int32(level))
             states[column] = _after(states[column], code)
 

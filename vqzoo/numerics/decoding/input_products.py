@@ -1,0 +1,32 @@
+"""Products of one input with matrices whose codes are read from the first to the last."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vqzoo.numerics.arrays import Ints, as_float32
+from vqzoo.numerics.decoding.one_input import multiply_walk_input
+from vqzoo.numerics.decoding.packed import flat_codes
+from vqzoo.numerics.kernels.feedback.trellis import SEGMENT
+from vqzoo.numerics.threads import run_kernel
+
+
+def multiply_walk(codes: Tensor, width: int, reach: int, x: Tensor, scales: Tensor) -> Tensor:
+    """W·x with the levels of a trellis, their rows scaled; see `feedback.grid.levels`.
+
+    Args:
+        codes, width, reach, scales: as for `column_products.multiply_walks`.
+        x: (n,), float32 on the CPU.
+
+    Returns:
+        (m,), float32; the same with any number of threads.
+    """
+    m, flat, values, factors = len(codes), flat_codes(codes), as_float32(x), as_float32(scales)
+    layout, center = (32 if width >= 8 else width, codes.shape[1]), np.int32(reach)
+    out = np.empty(m, np.float32)
+
+    def multiply(team: Ints) -> None:
+        multiply_walk_input(team, m, flat, layout, center, values, factors, out)
+
+    run_kernel(multiply, -(-m // SEGMENT))
+    return torch.from_numpy(out)
