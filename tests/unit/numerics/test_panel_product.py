@@ -8,6 +8,7 @@ from vqzoo.numerics.decoding.panel_product import (
     as_columns,
     gathered,
     multiply_rows,
+    places_of,
     transposed,
 )
 from vqzoo.numerics.threads import use_threads
@@ -35,7 +36,7 @@ def test_products_agree_with_those_of_numpy(m: int, n: int, count: int) -> None:
 def test_columns_are_gathered_from_anywhere() -> None:
     source = torch.arange(100.0).view(10, 10)
     table = np.array([[7, 2], [-1, 5], [50, 51]])
-    panels = gathered(source, 2, 3, table)
+    panels = gathered(source, 2, 3, places_of(table))
     products = panels.products(1)
     weights = torch.tensor([[1.0, 1e2, 1e4, 1e-1, 1e1, 1e3]])
     multiply_rows(weights, panels, products, 0)

@@ -1,8 +1,8 @@
 """Convolutions with few output positions, as products of matrices."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vqzoo.compression.products.tiles import FEW_COLUMNS, Tiles
 from vqzoo.numerics.arrays import Ints
-from vqzoo.numerics.decoding.panel_product import gathered
+from vqzoo.numerics.decoding.panel_product import Places, gathered, places_of
 
 _VALUES = 1 << 22  # of a matrix of inputs, each of which it may repeat
 _OUTSIDE = -(1 << 48)  # a place that stays negative when those of other axes are added
@@ -73,7 +73,8 @@ def convolve_small(layer: Any, shape: tuple[int, ...], tiles: Tiles, x: Tensor) 
         x = F.pad(x, layer._reversed_padding_repeated_twice, mode=layer.padding_mode)
         axes = _axes(layer, shape, x, padded=True)
     x = x.contiguous()
-    panels = gathered(x, shape[1], x.stride(1), _table(axes, x))
+    places = _places(tuple(axes), len(x), shape[1])
+    panels = gathered(x, shape[1], math.prod(x.shape[2:]), places)
     products = tiles.multiply_columns(panels, layer.bias)
     return products.view(shape[0], len(x), *maps).transpose(0, 1).contiguous()
 
@@ -92,12 +93,14 @@ def _axes(layer: Any, shape: tuple[int, ...], x: Tensor, padded: bool = False) -
     return [_Axis(*axis) for axis in each]
 
 
-def _table(axes: Sequence[_Axis], x: Tensor) -> Ints:
-    """Where the taps of the kernel meet the first channel of each input for each output, flat,
-    (taps, inputs · outputs); negative outside."""
-    places = np.arange(len(x))[None] * x.stride(0)
-    for axis, step in zip(axes, x.stride()[2:], strict=True):
-        more = axis.places(step)
+@lru_cache(maxsize=64)  # of the layers of a network, many are of one shape
+def _places(axes: tuple[_Axis, ...], inputs: int, channels: int) -> Places:
+    """Where the taps of the kernel meet the first channel of each input for each output, (taps,
+    inputs · outputs); inputs are contiguous."""
+    sizes = [axis.size for axis in axes]
+    places = np.arange(inputs)[None] * (channels * math.prod(sizes))
+    for i, axis in enumerate(axes):
+        more = axis.places(math.prod(sizes[i + 1 :]))
         both = places[:, None, :, None] + more[None, :, None, :]
         places = both.reshape(len(places) * len(more), -1)
-    return places
+    return places_of(places)

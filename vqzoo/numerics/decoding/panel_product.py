@@ -14,7 +14,13 @@ from torch import Tensor
 
 from vqzoo.numerics.arrays import Floats, Ints, as_float32
 from vqzoo.numerics.kernels.lines import LINE
-from vqzoo.numerics.kernels.products.gather import gather_panels
+from vqzoo.numerics.kernels.products.gather import (
+    IN_A_ROW,
+    MIXED,
+    OUTSIDE,
+    SCATTERED,
+    gather_panels,
+)
 from vqzoo.numerics.kernels.products.mix import mix_panels
 from vqzoo.numerics.kernels.products.panels import ROWS, multiply_panels
 from vqzoo.numerics.kernels.vectors import LANES
@@ -75,45 +81,75 @@ class Panels:
         return torch.empty(m, width).numpy()  # aligned, unlike numpy's
 
 
+@dataclass(frozen=True)
+class Places:
+    """Where the entries of a group of rows lie in what they are gathered from.
+
+    Attributes:
+        places: (taps, width) int64, one for each lane of the panels; negative where entries are 0.
+        kinds: (taps, width / 16) uint8, see `products.gather`.
+        wide: lanes of all wide panels.
+        count: columns.
+    """
+
+    places: Ints
+    kinds: NDArray[np.uint8]
+    wide: int
+    count: int
+
+
+def places_of(table: Ints) -> Places:
+    """The places (taps, count), count at least 1; negative ones stand for entries that are 0."""
+    taps, count = table.shape
+    lines = -(-count // LINE)
+    wide = lines // _NARROW * LANES
+    width = wide + lines % _NARROW * LINE
+    if lines % _NARROW == _NARROW - 1 and _NARROW > 2:  # as many products as a wide panel's
+        wide = width = wide + LANES
+    places = np.full((taps, width), -1)
+    places[:, :count] = table
+    each = places.reshape(taps, -1, LINE)
+    inside, follow = each >= 0, (np.diff(each) == 1).all(2)
+    kinds = np.full(follow.shape, MIXED, np.uint8)
+    kinds[~inside.any(2)] = OUTSIDE
+    kinds[inside.all(2)] = SCATTERED
+    kinds[inside.all(2) & follow] = IN_A_ROW
+    return Places(places, kinds, wide, count)
+
+
 def transposed(x: Tensor) -> Panels:
     """The matrix whose columns are the rows of x, (count, n), contiguous float32 on the CPU."""
     count, n = x.shape
-    return gathered(x, n, 1, np.arange(count)[None] * n)
+    return gathered(x, n, 1, places_of(np.arange(count)[None] * n))
 
 
 def as_panels(matrix: Tensor) -> Panels:
     """A matrix (n, count), contiguous float32 on the CPU."""
     n, count = matrix.shape
-    return gathered(matrix, n, count, np.arange(count)[None])
+    return gathered(matrix, n, count, places_of(np.arange(count)[None]))
 
 
-def gathered(source: Tensor, groups: int, jump: int, table: Ints) -> Panels:
-    """The matrix whose entry (group·taps + tap, j) is source[group·jump + table[tap, j]].
+def gathered(source: Tensor, groups: int, jump: int, places: Places) -> Panels:
+    """The matrix whose entry (group·taps + tap, j) is source[group·jump + places[tap, j]].
 
     Args:
         source: float32 on the CPU, contiguous, read flat.
         groups: of rows.
         jump: positions from one group to the next.
-        table: (taps, count), count at least 1; where it is negative, entries are 0.
+        places: of the first group.
     """
-    taps, count = table.shape
-    n, lines = groups * taps, -(-count // LINE)
-    wide = lines // _NARROW * LANES
-    width = wide + lines % _NARROW * LINE
-    if lines % _NARROW == _NARROW - 1 and _NARROW > 2:  # as many products as a wide panel's
-        wide = width = wide + LANES
-    padded = np.full((taps, width), -1)
-    padded[:, :count] = table
+    taps, width = places.places.shape
+    n = groups * taps
     values = torch.empty(n * width).numpy()
-    parts = values[: n * wide], values[n * wide :]
+    parts = values[: n * places.wide], values[n * places.wide :]
     flat = source.detach().reshape(-1).numpy()
     height = max(1, _GATHERED // width)
 
     def gather(team: Ints) -> None:
-        gather_panels(team, height, flat, jump, padded.reshape(-1), width, parts)
+        gather_panels(team, height, flat, jump, places.places, places.kinds, parts)
 
     run_kernel(gather, -(-n // height))
-    return Panels(*parts, n, count)
+    return Panels(*parts, n, places.count)
 
 
 def multiply_rows(matrix: Tensor, panels: Panels, out: Floats, first: int) -> None:

@@ -3,78 +3,84 @@
 import numpy as np
 
 from vqzoo.numerics.compiled import compiled
+from vqzoo.numerics.kernels.code_lines import spread_line
 from vqzoo.numerics.kernels.lines import LINE, load_line, store_line
 from vqzoo.numerics.kernels.products.team import joins, on_team, take_rows
 from vqzoo.numerics.kernels.vectors import LANES
 
+MIXED, IN_A_ROW, SCATTERED, OUTSIDE = range(4)
+"""Kinds of 16 places: some of them outside of the source, one behind the other, none outside, all
+outside."""
+
 
 @compiled()
-def gather_panels(team, height, source, jump, table, width, panels):  # type: ignore[no-untyped-def]
-    """Fill panels with the values at places of a table, and those `jump` further on, and so on.
+def gather_panels(team, height, source, jump, places, kinds, panels):  # type: ignore[no-untyped-def]
+    """Fill panels with the values at some places, and those `jump` further on, and so on.
 
     Args:
         team: see `team`.
         height: lines of all panels, a task.
         source: float32, flat.
         jump: positions in it from one group of lines to the next.
-        table: int64, flat, (taps, width): places of the first lines; 0 is written for negative
-            ones.
-        width: lanes of all panels.
+        places: int64, (taps, width): of the first group of lines, one for each lane of all panels;
+            0 is written for negative ones.
+        kinds: uint8, (taps, width / 16).
         panels: (wide, narrow), flat: (count, n, `LANES`) and (count, n, 16) float32, n being a
             multiple of taps.
     """
-    on_team(team, _share, (team, height, source, jump, table, width, panels))
+    on_team(team, _share, (team, height, source, jump, places, kinds, panels))
 
 
 @compiled()
-def _share(team, height, source, jump, table, width, panels):  # type: ignore[no-untyped-def]
+def _share(team, height, source, jump, places, kinds, panels):  # type: ignore[no-untyped-def]
     if not joins(team):
         return
     wide, narrow = panels
-    n = (len(wide) + len(narrow)) // width
-    layout = (jump, table, width)
+    n = (len(wide) + len(narrow)) // places.shape[1]
     start, stop = take_rows(team, (n, height))
     while start < stop:
-        if len(wide) > 0:
-            _gather(source, layout, 0, LANES, n, start, stop, wide)
-        if len(narrow) > 0:
-            _gather(source, layout, len(wide) // n, LINE, n, start, stop, narrow)
+        span = (n, start, stop)
+        _gather(source, jump, places, kinds, 0, LANES, span, wide)
+        _gather(source, jump, places, kinds, len(wide) // n, LINE, span, narrow)
         start, stop = take_rows(team, (n, height))
 
 
 @compiled()
-def _gather(source, layout, column, lanes, n, start, stop, out):  # type: ignore[no-untyped-def]
-    """Lines `start` to `stop` - 1 of the panels of one width, whose first column is `column`."""
-    jump, table, width = layout
-    taps = len(table) // width
-    in_a_row = np.empty(taps, np.bool_)
+def _gather(source, jump, places, kinds, column, lanes, span, out):  # type: ignore[no-untyped-def]
+    """Lines of the panels of one width, whose first column is `column`.
+
+    Args:
+        span: (n, start, stop).
+    """
+    n, start, stop = span
+    none, width, per_tap = spread_line(np.float32(0)), places.shape[1], kinds.shape[1]
+    flat, flat_kinds = places.reshape(-1), kinds.reshape(-1)
     for panel in range(len(out) // (n * lanes)):
-        first = column + panel * lanes
-        _find_rows(table, width, first, lanes, in_a_row)
-        tap, base, to = start % taps, start // taps * jump, (panel * n + start) * lanes
+        tap, base, to = (
+            start % len(places),
+            start // len(places) * jump,
+            (panel * n + start) * lanes,
+        )
         for _ in range(start, stop):
-            at = tap * width + first
-            if in_a_row[tap]:  # vectors are copied sooner than floats
-                place = base + table[at]
-                for part in range(0, lanes, LINE):
-                    store_line(load_line(source, place + part), out, to + part)
-            else:
-                for lane in range(lanes):
-                    place = table[np.uint64(at + lane)]
-                    value = source[np.uint64(base + max(place, 0))]
-                    out[np.uint64(to + lane)] = value if place >= 0 else np.float32(0)
-            to += lanes
+            at, kind_at = tap * width + column + panel * lanes, tap * per_tap
+            kind_at += (column + panel * lanes) // LINE
+            for part in range(lanes // LINE):
+                kind = flat_kinds[np.uint64(kind_at + part)]
+                if kind == IN_A_ROW:  # vectors are copied sooner than floats
+                    line = load_line(source, base + flat[np.uint64(at)])
+                    store_line(line, out, to)
+                elif kind == OUTSIDE:
+                    store_line(none, out, to)
+                elif kind == SCATTERED:
+                    for lane in range(LINE):
+                        place = np.uint64(base + flat[np.uint64(at + lane)])
+                        out[np.uint64(to + lane)] = source[place]
+                else:
+                    for lane in range(LINE):
+                        place = flat[np.uint64(at + lane)]
+                        value = source[np.uint64(base + max(place, 0))]
+                        out[np.uint64(to + lane)] = value if place >= 0 else np.float32(0)
+                at, to = at + LINE, to + LINE
             tap += 1
-            if tap == taps:
+            if tap == len(places):
                 tap, base = 0, base + jump
-
-
-@compiled()
-def _find_rows(table, width, first, lanes, in_a_row):  # type: ignore[no-untyped-def]
-    """Write for each tap whether the places of a panel's lanes follow one another."""
-    for tap in range(len(in_a_row)):
-        at = tap * width + first
-        follow = table[at] >= 0
-        for lane in range(lanes):
-            follow &= table[at + lane] == table[at] + lane
-        in_a_row[tap] = follow
