@@ -6,6 +6,7 @@ anew for every few rows.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -14,13 +15,7 @@ from torch import Tensor
 
 from vqzoo.numerics.arrays import Floats, Ints, as_float32
 from vqzoo.numerics.kernels.lines import LINE
-from vqzoo.numerics.kernels.products.gather import (
-    IN_A_ROW,
-    MIXED,
-    OUTSIDE,
-    SCATTERED,
-    gather_panels,
-)
+from vqzoo.numerics.kernels.products.gather import gather_panels
 from vqzoo.numerics.kernels.products.mix import mix_panels
 from vqzoo.numerics.kernels.products.panels import ROWS, multiply_panels
 from vqzoo.numerics.kernels.vectors import LANES
@@ -87,13 +82,13 @@ class Places:
 
     Attributes:
         places: (taps, width) int64, one for each lane of the panels; negative where entries are 0.
-        kinds: (taps, width / 16) uint8, see `products.gather`.
+        runs: of adjacent places, see `products.gather`.
         wide: lanes of all wide panels.
         count: columns.
     """
 
     places: Ints
-    kinds: NDArray[np.uint8]
+    runs: tuple[Ints, Ints, Ints]
     wide: int
     count: int
 
@@ -108,25 +103,35 @@ def places_of(table: Ints) -> Places:
         wide = width = wide + LANES
     places = np.full((taps, width), -1)
     places[:, :count] = table
-    each = places.reshape(taps, -1, LINE)
-    inside, follow = each >= 0, (np.diff(each) == 1).all(2)
-    kinds = np.full(follow.shape, MIXED, np.uint8)
-    kinds[~inside.any(2)] = OUTSIDE
-    kinds[inside.all(2)] = SCATTERED
-    kinds[inside.all(2) & follow] = IN_A_ROW
-    return Places(places, kinds, wide, count)
+    return Places(places, _runs(places.reshape(-1, LINE)), wide, count)
+
+
+def _runs(lines: Ints) -> tuple[Ints, Ints, Ints]:
+    """The runs of places in lines of 16, see `products.gather`."""
+    inside = lines >= 0
+    offsets = np.where(inside, lines - np.arange(LINE), -LINE)  # all places of a run have the same
+    begins = inside & (np.diff(offsets, axis=1, prepend=-LINE) != 0)
+    numbers = np.cumsum(begins).reshape(lines.shape) - 1
+    masks = np.zeros(np.count_nonzero(begins), np.int64)
+    np.add.at(masks, numbers[inside], np.broadcast_to(1 << np.arange(LINE), lines.shape)[inside])
+    return np.concatenate([[0], np.cumsum(begins.sum(1))]), offsets[begins], masks
 
 
 def transposed(x: Tensor) -> Panels:
     """The matrix whose columns are the rows of x, (count, n), contiguous float32 on the CPU."""
     count, n = x.shape
-    return gathered(x, n, 1, places_of(np.arange(count)[None] * n))
+    return gathered(x, n, 1, _columns(count, n))
 
 
 def as_panels(matrix: Tensor) -> Panels:
     """A matrix (n, count), contiguous float32 on the CPU."""
     n, count = matrix.shape
-    return gathered(matrix, n, count, places_of(np.arange(count)[None]))
+    return gathered(matrix, n, count, _columns(count, 1))
+
+
+@lru_cache(maxsize=64)  # of the layers of a network, many are of one shape
+def _columns(count: int, step: int) -> Places:
+    return places_of(np.arange(count)[None] * step)
 
 
 def gathered(source: Tensor, groups: int, jump: int, places: Places) -> Panels:
@@ -146,7 +151,7 @@ def gathered(source: Tensor, groups: int, jump: int, places: Places) -> Panels:
     height = max(1, _GATHERED // width)
 
     def gather(team: Ints) -> None:
-        gather_panels(team, height, flat, jump, places.places, places.kinds, parts)
+        gather_panels(team, height, flat, jump, places.places, places.runs, parts)
 
     run_kernel(gather, -(-n // height))
     return Panels(*parts, n, places.count)

@@ -4,17 +4,17 @@ import numpy as np
 
 from vqzoo.numerics.compiled import compiled
 from vqzoo.numerics.kernels.code_lines import spread_line
-from vqzoo.numerics.kernels.lines import LINE, load_line, store_line
+from vqzoo.numerics.kernels.lines import LINE, store_line
+from vqzoo.numerics.kernels.products.lanes import load_some
 from vqzoo.numerics.kernels.products.team import joins, on_team, take_rows
 from vqzoo.numerics.kernels.vectors import LANES
 
-MIXED, IN_A_ROW, SCATTERED, OUTSIDE = range(4)
-"""Kinds of 16 places: some of them outside of the source, one behind the other, none outside, all
-outside."""
+MOST_RUNS = 6
+"""Lines of more runs are gathered float by float."""
 
 
 @compiled()
-def gather_panels(team, height, source, jump, places, kinds, panels):  # type: ignore[no-untyped-def]
+def gather_panels(team, height, source, jump, places, runs, panels):  # type: ignore[no-untyped-def]
     """Fill panels with the values at some places, and those `jump` further on, and so on.
 
     Args:
@@ -24,15 +24,17 @@ def gather_panels(team, height, source, jump, places, kinds, panels):  # type: i
         jump: positions in it from one group of lines to the next.
         places: int64, (taps, width): of the first group of lines, one for each lane of all panels;
             0 is written for negative ones.
-        kinds: uint8, (taps, width / 16).
+        runs: (firsts, offsets, masks): in what runs of adjacent floats lie the places of 16 lanes,
+            (taps · width / 16 + 1,), the number of each line's first run; where a run would have
+            the line's first lane; and its lanes, as bits. All are int64.
         panels: (wide, narrow), flat: (count, n, `LANES`) and (count, n, 16) float32, n being a
             multiple of taps.
     """
-    on_team(team, _share, (team, height, source, jump, places, kinds, panels))
+    on_team(team, _share, (team, height, source, jump, places, runs, panels))
 
 
 @compiled()
-def _share(team, height, source, jump, places, kinds, panels):  # type: ignore[no-untyped-def]
+def _share(team, height, source, jump, places, runs, panels):  # type: ignore[no-untyped-def]
     if not joins(team):
         return
     wide, narrow = panels
@@ -40,21 +42,21 @@ def _share(team, height, source, jump, places, kinds, panels):  # type: ignore[n
     start, stop = take_rows(team, (n, height))
     while start < stop:
         span = (n, start, stop)
-        _gather(source, jump, places, kinds, 0, LANES, span, wide)
-        _gather(source, jump, places, kinds, len(wide) // n, LINE, span, narrow)
+        _gather(source, jump, places, runs, 0, LANES, span, wide)
+        _gather(source, jump, places, runs, len(wide) // n, LINE, span, narrow)
         start, stop = take_rows(team, (n, height))
 
 
 @compiled()
-def _gather(source, jump, places, kinds, column, lanes, span, out):  # type: ignore[no-untyped-def]
+def _gather(source, jump, places, runs, column, lanes, span, out):  # type: ignore[no-untyped-def]
     """Lines of the panels of one width, whose first column is `column`.
 
     Args:
         span: (n, start, stop).
     """
     n, start, stop = span
-    none, width, per_tap = spread_line(np.float32(0)), places.shape[1], kinds.shape[1]
-    flat, flat_kinds = places.reshape(-1), kinds.reshape(-1)
+    none, width, flat = spread_line(np.float32(0)), places.shape[1], places.reshape(-1)
+    firsts, offsets, masks = runs
     for panel in range(len(out) // (n * lanes)):
         tap, base, to = (
             start % len(places),
@@ -62,25 +64,22 @@ def _gather(source, jump, places, kinds, column, lanes, span, out):  # type: ign
             (panel * n + start) * lanes,
         )
         for _ in range(start, stop):
-            at, kind_at = tap * width + column + panel * lanes, tap * per_tap
-            kind_at += (column + panel * lanes) // LINE
-            for part in range(lanes // LINE):
-                kind = flat_kinds[np.uint64(kind_at + part)]
-                if kind == IN_A_ROW:  # vectors are copied sooner than floats
-                    line = load_line(source, base + flat[np.uint64(at)])
-                    store_line(line, out, to)
-                elif kind == OUTSIDE:
-                    store_line(none, out, to)
-                elif kind == SCATTERED:
-                    for lane in range(LINE):
-                        place = np.uint64(base + flat[np.uint64(at + lane)])
-                        out[np.uint64(to + lane)] = source[place]
+            at = tap * width + column + panel * lanes
+            for first in range(at, at + lanes, LINE):
+                line = np.uint64(first // LINE)
+                run, last = firsts[line], firsts[line + np.uint64(1)]
+                if last - run <= MOST_RUNS:
+                    values = none
+                    for each in range(run, last):
+                        offset, mask = offsets[np.uint64(each)], masks[np.uint64(each)]
+                        values = load_some(values, source, base + offset, mask)
+                    store_line(values, out, to)
                 else:
                     for lane in range(LINE):
-                        place = flat[np.uint64(at + lane)]
+                        place = flat[np.uint64(first + lane)]
                         value = source[np.uint64(base + max(place, 0))]
                         out[np.uint64(to + lane)] = value if place >= 0 else np.float32(0)
-                at, to = at + LINE, to + LINE
+                to += LINE
             tap += 1
             if tap == len(places):
                 tap, base = 0, base + jump

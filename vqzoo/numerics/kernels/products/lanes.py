@@ -7,6 +7,7 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from vqzoo.numerics.kernels.codegen import address, load_vector, spread
@@ -59,3 +60,23 @@ def store_lanes(typing_context: Any, vector: Any, array: Any, index: Any) -> Any
         return context.get_dummy_value()
 
     return types.void(vector, array, types.intp), generate
+
+
+@intrinsic
+def load_some(typing_context: Any, like: Any, source: Any, at: Any, mask: Any) -> Any:
+    """`like`, a line, with the floats of a contiguous float32 array from flat position `at` on in
+    those lanes that a mask has bits for; the memory of others is not read."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        floats = context.get_value_type(like)
+        place = address(context, builder, source, args[1], args[2], floats)
+        number, lanes = ir.IntType(32), ir.VectorType(ir.IntType(1), floats.count)
+        function = cgutils.get_or_insert_function(
+            builder.module,
+            ir.FunctionType(floats, [place.type, number, lanes, floats]),
+            f"llvm.masked.load.v{floats.count}f32.p0",
+        )
+        bits = builder.bitcast(builder.trunc(args[3], ir.IntType(floats.count)), lanes)
+        return builder.call(function, (place, number(4), bits, args[0]))
+
+    return like(like, source, types.intp, types.int64), generate
