@@ -1,5 +1,7 @@
 """Products of codes with columns in panels agree with those of the decoded matrix."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
@@ -39,6 +41,22 @@ def assert_product(found: Tensor, matrix: np.ndarray, x: np.ndarray) -> None:
     assert (error <= 1e-5 * (np.abs(matrix) @ np.abs(x)).max()).all()
 
 
+def coded_blocks(
+    m: int, sizes: Sequence[tuple[int, int]], stages: int, k: int, shared: bool, width: int
+) -> tuple[list[CodedBlocks], np.ndarray]:
+    """Random codes of parts of a matrix, of so many blocks of so many columns, and the matrix."""
+    parts, matrices = [], []
+    for s, d in sizes:
+        codes = torch.randint(0, k, (s, stages, m))
+        book = torch.randn(1 if shared else s, stages, k, d)
+        books = book.expand(s, -1, -1, -1).double().numpy()
+        values = [sum(books[b, t][codes[b, t].numpy()] for t in range(stages)) for b in range(s)]
+        matrices.append(np.concatenate(values, axis=1))
+        plain = codes.to(torch.uint8) if k <= 256 else codes.int()
+        parts.append(CodedBlocks(plain if width == 8 else pack(codes, width, 0), book, s, width))
+    return parts, np.concatenate(matrices, axis=1)
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     m=rows,
@@ -57,21 +75,9 @@ def test_blocks(  # type: ignore[no-untyped-def]
     m, count, blocks, stages, d, k, shared, seed, tail, scaled, is_packed
 ) -> None:
     torch.manual_seed(seed)
-    parts, matrices = [], []
-    for s, length in ((blocks, d), (1, 5))[: 1 + tail]:
-        codes = torch.randint(0, k, (s, stages, m))
-        book = torch.randn(1 if shared else s, stages, k, length)
-        books = book.expand(s, -1, -1, -1).double().numpy()
-        values = [sum(books[b, t][codes[b, t].numpy()] for t in range(stages)) for b in range(s)]
-        matrices.append(np.concatenate(values, axis=1))
-        width = next((w for w in (1, 2, 4) if k <= 1 << w), 8)
-        if is_packed and (width < 8 or k > 256):
-            width = width if width < 8 else 16
-            parts.append(CodedBlocks(pack(codes, width, 0), book, s, width))
-        else:
-            held = codes.to(torch.uint8) if k <= 256 else codes.int()
-            parts.append(CodedBlocks(held, book, s))
-    matrix = np.concatenate(matrices, axis=1)
+    width = next(w for w in (1, 2, 4, 8, 16) if k <= 1 << w) if is_packed else 8
+    sizes = ((blocks, d), (1, 5))[: 1 + tail]
+    parts, matrix = coded_blocks(m, sizes, stages, k, shared, width)
     scales = torch.rand(m) if scaled else None
     if scales is not None:
         matrix = matrix * scales.double().numpy()[:, None]
@@ -116,6 +122,59 @@ def test_scalars(m, count, n, k, kind, group, seed) -> None:  # type: ignore[no-
     assert_product(found, matrix, x)
     with use_threads(2):
         assert torch.equal(found, multiply_coded_scalars(*arguments))
+
+
+# Tasks of 128 rows: products of 300 are cut, the last ones of 44 and of 4 rows make no tables.
+many_rows = st.sampled_from([48, 127, 300, 388])
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    m=many_rows,
+    count=st.integers(1, 200),
+    n=st.sampled_from([1, 7, 17, 63, 65, 129, 509, 1003]),
+    table=st.sampled_from([[-1.0, 1.0], [0.0, 1.0], [0.7, 0.3], [2.0]]),
+    is_scaled=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_bits_of_many_rows(m, count, n, table, is_scaled, seed) -> None:  # type: ignore[no-untyped-def]
+    torch.manual_seed(seed)
+    codes, values = torch.randint(0, len(table), (m, n)), torch.tensor(table)
+    matrix = values.double().numpy()[codes.numpy()]
+    scales = torch.randn(m, 1) if is_scaled else None
+    if scales is not None:
+        matrix = matrix * scales.double().numpy()
+    panels, x = columns(n, count)
+    arguments = (pack(codes, 1, 1), 1, values, panels, None, scales)
+    found = multiply_coded_scalars(*arguments)
+    assert_product(found, matrix, x)
+    with use_threads(2):
+        assert torch.equal(found, multiply_coded_scalars(*arguments))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    m=many_rows,
+    count=st.integers(1, 200),
+    blocks=st.sampled_from([1, 2, 3, 7, 8, 9, 90, 171]),
+    stages=st.integers(1, 2),
+    d=st.sampled_from([4, 7, 8]),
+    k=st.sampled_from([5, 16]),
+    shared=st.booleans(),
+    tail=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_blocks_of_four_bits_and_many_rows(  # type: ignore[no-untyped-def]
+    m, count, blocks, stages, d, k, shared, tail, seed
+) -> None:
+    torch.manual_seed(seed)
+    sizes = ((blocks, d), (1, 3), (2, 5))[: 1 + 2 * tail]
+    parts, matrix = coded_blocks(m, sizes, stages, k, shared, 4)
+    panels, x = columns(matrix.shape[1], count)
+    found = multiply_coded_blocks(parts, panels)
+    assert_product(found, matrix, x)
+    with use_threads(2):
+        assert torch.equal(found, multiply_coded_blocks(parts, panels))
 
 
 @settings(max_examples=40, deadline=None)
@@ -200,6 +259,21 @@ def test_rows_of_panels_are_scaled() -> None:
         torch.ones(3, 20, dtype=torch.uint8), 8, torch.ones(2), panels.scaled(factors)
     )
     assert_product(found, np.ones((3, 20)), x * factors.double().numpy()[:, None])
+
+
+def test_columns_that_are_not_there_add_nothing() -> None:
+    x = torch.full((3, 9), torch.inf)
+    found = multiply_coded_scalars(
+        pack(torch.ones(64, 9), 1, 1), 1, torch.tensor([0.0, 1.0]), transposed(x)
+    )
+    assert (found == torch.inf).all()
+
+
+def test_a_code_of_four_bits_beyond_the_codebook_reads_the_last_centroid() -> None:
+    codes, book = torch.full((3, 1, 64), 15), torch.tensor([1.0, 10.0]).repeat_interleave(4)
+    parts = [CodedBlocks(pack(codes, 4, 0), book.reshape(1, 1, 2, 4), 3, 4)]
+    found = multiply_coded_blocks(parts, transposed(torch.ones(1, 12)))
+    assert (found == 120.0).all()
 
 
 def test_a_code_beyond_the_codebook_reads_the_last_centroid() -> None:

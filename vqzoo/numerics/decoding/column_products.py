@@ -23,6 +23,7 @@ from vqzoo.numerics.kernels.feedback.trellis import SEGMENT
 from vqzoo.numerics.kernels.lines import LINE
 from vqzoo.numerics.kernels.products.block_panels import share_block_panels
 from vqzoo.numerics.kernels.products.byte_tables import HAS_BYTE_TABLES, byte_planes, is_exact
+from vqzoo.numerics.kernels.products.nibble_panels import FEWEST_COLUMNS, TASK_ROWS
 from vqzoo.numerics.kernels.products.panels import ROWS, share_panels
 from vqzoo.numerics.threads import run_kernel
 
@@ -104,7 +105,8 @@ def multiply_coded_blocks(
         column += part.blocks * part.codebooks.shape[3]
     if column != panels.n:
         raise ValueError(f"codes of {column} columns do not fit inputs of {panels.n}")
-    return _by_rows(products, m, panels, scales)
+    by_tables = any(part.width == 4 and part.codebooks.shape[3] >= FEWEST_COLUMNS for part in parts)
+    return _by_rows(products, m, panels, scales, TASK_ROWS if by_tables else ROWS)
 
 
 def _block_product(part: CodedBlocks, m: int, column: int, panels: Panels) -> Product:
@@ -183,7 +185,8 @@ def multiply_coded_scalars(
         share_scalar_panels(team, bounds, flat, layout, values, factors, length, both, n, target)
 
     of_rows = None if group or scales is None else scales[:, 0]
-    return _by_rows([multiply], codes.shape[0], panels, of_rows)
+    unit = TASK_ROWS if width == 1 and not len(factors) else ROWS
+    return _by_rows([multiply], codes.shape[0], panels, of_rows, unit)
 
 
 def multiply_walks(codes: Tensor, width: int, reach: int, panels: Panels, scales: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from vqzoo.numerics.kernels.code_lines import (
 )
 from vqzoo.numerics.kernels.lines import LINE, add_lines, load_line, store_line
 from vqzoo.numerics.kernels.products.byte_tables import HAS_BYTE_TABLES
+from vqzoo.numerics.kernels.products.nibble_panels import FEWEST_ROWS, multiply_bits
 from vqzoo.numerics.kernels.products.panels import DEPTH, ROWS, finish_rows, multiply_panels
 from vqzoo.numerics.kernels.products.team import joins, on_team, take_rows
 
@@ -41,7 +42,10 @@ def multiply_scalar_panels(codes, layout, values, scales, group, rows, panels, n
         panels: (wide, narrow), as for `multiply_panels`.
         n, out, width: as for `multiply_panels`.
     """
-    run = layout[1]
+    bits, run = layout
+    if bits == 1 and len(scales) == 0 and rows[1] - rows[0] >= FEWEST_ROWS:
+        multiply_bits(codes, run, values[0], rows, panels, n, out, width)
+        return
     buffer = np.empty(ROWS * _PITCH, np.float32)
     step = _even_part(run)
     for slot in range((n + run - 1) // run):

@@ -66,6 +66,18 @@ def load_line(typing_context: Any, source: Any, at: Any) -> Any:
 
 
 @intrinsic
+def load_line_or_zeros(typing_context: Any, source: Any, at: Any, exists: Any) -> Any:
+    """`load_line` of a line that exists, or zeros; nothing is read there if it does not."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        place = builder.select(args[2], args[1], ir.Constant(args[1].type, 0))
+        found = load_vector(context, builder, signature, (args[0], place), _LINE)
+        return builder.select(args[2], found, ir.Constant(_LINE, [0.0] * LINE))
+
+    return line(source, types.intp, types.boolean), generate
+
+
+@intrinsic
 def code_at(typing_context: Any, codes: Any, at: Any) -> Any:
     """codes[at] of a contiguous uint8, uint16 or int32 array, with at >= 0 and codes >= 0.
 
@@ -82,12 +94,12 @@ def code_at(typing_context: Any, codes: Any, at: Any) -> Any:
 
 @intrinsic
 def add_lines(typing_context: Any, a: Any, b: Any) -> Any:
-    """a + b."""
+    """a + b, of lines or of vectors of any other width."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.fadd(args[0], args[1])
 
-    return line(line, line), generate
+    return a(a, a), generate
 
 
 @intrinsic

@@ -17,6 +17,11 @@ from vqzoo.numerics.kernels.products.lanes import (
     spread_lanes,
     spread_sum,
 )
+from vqzoo.numerics.kernels.products.nibble_panels import (
+    FEWEST_COLUMNS,
+    FEWEST_ROWS,
+    multiply_nibbles,
+)
 from vqzoo.numerics.kernels.products.panels import DEPTH, ROWS, begin, end, finish_rows, places
 from vqzoo.numerics.kernels.products.team import joins, on_team, take_rows
 from vqzoo.numerics.kernels.vectors import LANES, splat
@@ -36,6 +41,10 @@ def multiply_block_panels(codes, packing, book, span, panels, n, out, width, add
         panels: (wide, narrow), as for `multiply_panels`.
         n, out, width, add: as for `multiply_panels`.
     """
+    are_nibbles = packing[0] == 4 and book[4] >= FEWEST_COLUMNS
+    if are_nibbles and span[3] - span[2] >= FEWEST_ROWS:
+        multiply_nibbles(codes, packing, book, span, panels, n, out, width, add)
+        return
     all_lanes, line = splat(np.float32(0)), spread_line(np.float32(0))
     wide, narrow, to = panels[0], panels[1], panels[0].shape[0] // n
     blocks, run, stages, step = span[0], packing[1], book[2], max(1, DEPTH // book[4])
