@@ -1,7 +1,8 @@
 """Products of panels of columns with a matrix of scalar codes.
 
 The values of six rows and a few columns at a time are looked up, and multiplied while they are in
-the nearest cache: that adds little to the time of a product with the matrix itself.
+the nearest cache: that adds little to the time of a product with the matrix itself. Bits of enough
+rows choose among sums instead, see `kernels.products.nibble_panels`.
 """
 
 import numpy as np

@@ -67,7 +67,7 @@ def load_line(typing_context: Any, source: Any, at: Any) -> Any:
 
 @intrinsic
 def load_line_or_zeros(typing_context: Any, source: Any, at: Any, exists: Any) -> Any:
-    """`load_line` of a line that exists, or zeros; nothing is read there if it does not."""
+    """`load_line` of a line that exists, or zeros: the array's first line is read in its place."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         place = builder.select(args[2], args[1], ir.Constant(args[1].type, 0))

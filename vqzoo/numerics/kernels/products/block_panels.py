@@ -1,7 +1,8 @@
 """Products of panels of columns with a matrix whose blocks of columns are centroids or their sums.
 
 The codes of a row say where in the codebooks its values lie, so a product reads them there: no
-value is decoded, and the time is nearly that of a product with the matrix itself.
+value is decoded, and the time is nearly that of a product with the matrix itself. Codes of four
+bits of enough rows choose among sums instead, see `nibble_panels`.
 
 Codes are flat: each block has a line of m codes for each stage. `packing` is that of
 `decode_kernels`. A code beyond the codebook reads its last centroid.

@@ -131,8 +131,8 @@ def _meet_blocks(none, lanes, codes, packing, book, span, panels, n, out, width,
 
 @compiled()
 def _fill_from_centroids(none, panels, at, lanes, blocks, run, first, book, stage, sums):  # type: ignore[no-untyped-def]
-    """Make the tables of a part of the bytes, two a byte; the first block's columns of the panel
-    are at position `at`."""
+    """Make the tables of the bytes from `first` on, two a byte, of the panel whose columns of the
+    first block are at position `at`."""
     codebooks, shared, stages, k, d = book
     to = 0
     for byte in range(first, first + _BYTES):
