@@ -135,6 +135,8 @@ def _described(part: CodedBlocks, m: int) -> tuple[NDArray[Any], Any, Any]:
     flat = flat_codes(part.codes)
     packing = (32, blocks, m) if part.width >= 8 else (part.width, lines, m)
     centroids = as_float32(part.codebooks).reshape(-1)
+    if books == 1 and stages > 1:
+        centroids = np.concatenate([centroids, np.zeros(LINE, np.float32)])
     return flat, packing, (centroids, books == 1, stages, k, d)
 
 

@@ -2,7 +2,8 @@
 
 The codes of a row say where in the codebooks its values lie, so a product reads them there: no
 value is decoded, and the time is nearly that of a product with the matrix itself. Codes of four
-bits of enough rows choose among sums instead, see `nibble_panels`.
+bits of enough rows choose among sums instead, see `nibble_panels`; sums of centroids are written
+out for many panels, see `filled_panels`.
 
 Codes are flat: each block has a line of m codes for each stage. `packing` is that of
 `decode_kernels`. A code beyond the codebook reads its last centroid.
@@ -13,6 +14,7 @@ import numpy as np
 from vqzoo.numerics.compiled import compiled
 from vqzoo.numerics.kernels.code_lines import multiply_add, spread_line
 from vqzoo.numerics.kernels.lines import LINE, code_at
+from vqzoo.numerics.kernels.products.filled_panels import MANY_PANELS, multiply_filled_panels
 from vqzoo.numerics.kernels.products.lanes import (
     load_lanes,
     spread_lanes,
@@ -36,7 +38,8 @@ def multiply_block_panels(codes, packing, book, span, panels, n, out, width, add
         codes: uint8, uint16 or int32.
         packing: see above.
         book: (codebooks, shared, stages, k, d): codebooks are flat, (blocks or 1, stages, k, d);
-            `shared` says that all blocks have the same.
+            `shared` says that all blocks have the same, and if they have several stages, 16 floats
+            follow them.
         span: (blocks, column, start, stop): the number of blocks, the column that the first of them
             begins at, and the rows.
         panels: (wide, narrow), as for `multiply_panels`.
@@ -48,6 +51,10 @@ def multiply_block_panels(codes, packing, book, span, panels, n, out, width, add
         return
     all_lanes, line = splat(np.float32(0)), spread_line(np.float32(0))
     wide, narrow, to = panels[0], panels[1], panels[0].shape[0] // n
+    are_many = len(wide) // (n * LANES) + len(narrow) // (n * LINE) >= MANY_PANELS
+    if are_many and book[1] and book[2] > 1 and book[4] <= DEPTH:
+        multiply_filled_panels(codes, packing, book, span, panels, n, out, width, add)
+        return
     blocks, run, stages, step = span[0], packing[1], book[2], max(1, DEPTH // book[4])
     for slot in range((blocks + run - 1) // run):
         for first in range(slot * run, min((slot + 1) * run, blocks), step):
