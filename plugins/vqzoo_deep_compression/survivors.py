@@ -118,7 +118,7 @@ def scatter(code: Code, values: Tensor, out: Tensor | None = None) -> Tensor:
 
 
 def multiply_survivors(code: Code, values: Tensor, table: Tensor | None, panels: Panels) -> Tensor:
-    """W·X, (m, count): gap by gap.
+    """W·X, (m, count), by the survivors alone.
 
     Args:
         values: (survivors,), float32; or their codes, uint8, with a table.

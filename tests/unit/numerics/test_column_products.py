@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from vqzoo.numerics.coding.gaps import gaps_of
+from vqzoo.numerics.coding.gaps import gaps_of, positions_of
 from vqzoo.numerics.decoding.column_products import (
     CodedBlocks,
     multiply_coded_blocks,
@@ -208,11 +208,11 @@ def test_walks(m, count, n, reach, is_packed, seed) -> None:  # type: ignore[no-
 
 @settings(max_examples=60, deadline=None)
 @given(
-    m=rows,
+    m=rows | st.just(301),
     count=counts,
-    n=st.sampled_from([1, 16, 33, 520, 1100]),
-    density=st.sampled_from([0.0, 0.002, 0.1, 0.6, 1.0]),
-    bits=st.sampled_from([2, 4, 5, 8]),
+    n=st.sampled_from([1, 16, 33, 521, 1100]),
+    density=st.sampled_from([0.0, 0.002, 0.01, 0.1, 0.35, 0.9, 1.0]),
+    bits=st.sampled_from([2, 3, 4, 5, 8]),
     is_packed=st.booleans(),
     has_table=st.booleans(),
     seed=st.integers(0, 99),
@@ -221,18 +221,57 @@ def test_sparse(m, count, n, density, bits, is_packed, has_table, seed) -> None:
     torch.manual_seed(seed)
     places = (torch.rand(m * n) < density).nonzero()[:, 0]
     places = places if len(places) else torch.tensor([m * n - 1])
-    gaps = gaps_of(places, bits)
-    held, width = (pack(gaps, bits, 0), bits) if is_packed and bits < 5 else (gaps, 8)
+    held, layout = held_gaps(gaps_of(places, bits), bits, is_packed)
     codes, table = torch.randint(0, 200, (len(places),), dtype=torch.uint8), torch.randn(200)
     matrix = np.zeros(m * n)
     matrix[places.numpy()] = table[codes.long()].double().numpy()
     panels, x = columns(n, count)
     values = (codes, table) if has_table else (table[codes.long()], None)
-    layout = (width, (1 << bits) - 1, len(gaps))
     found = multiply_sparse(held, layout, *values, m, panels)
     assert_product(found, matrix.reshape(m, n), x)
     with use_threads(2):
         assert torch.equal(found, multiply_sparse(held, layout, *values, m, panels))
+
+
+def held_gaps(gaps: Tensor, bits: int, is_packed: bool) -> tuple[Tensor, tuple[int, int, int]]:
+    width = next(w for w in (1, 2, 4, 8) if bits <= w) if is_packed else 8
+    held = pack(gaps, width, 0) if width < 8 else gaps
+    return held, (width, (1 << bits) - 1, len(gaps))
+
+
+@pytest.mark.parametrize("is_packed", [False, True])
+@pytest.mark.parametrize(
+    "gaps",
+    [
+        [0, 3, 3, 3, 0, 2],  # fillers over the border of rows, and as far as it
+        [3, 3, 3, 1, 0, 0, 0],  # two empty rows before the first nonzero
+        [2, 1, 3, 3],  # fillers behind the last nonzero
+        [2, 3, 3, 3, 3],  # as far as the end of the matrix
+        [2, 3, 3, 3, 3, 3],  # beyond it
+        [0] * 15,  # no zeros
+        [3, 3, 3, 3, 2],  # the last place alone
+    ],
+)
+def test_fillers_at_borders_of_rows(gaps: list[int], is_packed: bool) -> None:
+    held, layout = held_gaps(torch.tensor(gaps, dtype=torch.uint8), 2, is_packed)
+    places = positions_of(torch.tensor(gaps), 2)
+    matrix, values = np.zeros(15), torch.arange(1.0, len(places) + 1)
+    matrix[places.numpy()] = values
+    panels, x = columns(5, 17)
+    found = multiply_sparse(held, layout, values, None, 3, panels)
+    assert_product(found, matrix.reshape(3, 5), x)
+
+
+def test_rows_without_nonzeros() -> None:
+    matrix = torch.zeros(200, 700)
+    matrix[60:63, ::3] = torch.randn(3, 234)
+    matrix[150, 699] = 1.0
+    places = matrix.view(-1).nonzero()[:, 0]
+    panels, x = columns(700, 49)
+    for bits in (2, 8):
+        held, layout = held_gaps(gaps_of(places, bits), bits, True)
+        found = multiply_sparse(held, layout, matrix.view(-1)[places], None, 200, panels)
+        assert_product(found, matrix.double().numpy(), x)
 
 
 def test_floats() -> None:

@@ -224,11 +224,11 @@ def multiply_sparse(
     m: int,
     panels: Panels,
 ) -> Tensor:
-    """W·X with a sparse matrix, read row by row.
+    """W·X with a sparse matrix, whose nonzeros alone are multiplied.
 
     Args:
-        gaps: uint8 or int32, from one nonzero to the next, as `coding.gaps` says; flat, or packed,
-            see `decoding.packed`. All nonzeros lie in W.
+        gaps: uint8, from one nonzero to the next, as `coding.gaps` says; flat, or packed, see
+            `decoding.packed`. All nonzeros lie in W.
         layout: (width, filler, count): of a gap in memory, 8 if it has an element for itself; the
             gap that no nonzero follows; and the number of gaps.
         values: of the nonzeros, float32; or their codes, uint8, with a table.
@@ -248,9 +248,8 @@ def multiply_sparse(
         entries = np.zeros(_ENTRIES, np.float32)
         entries[: len(table)] = as_float32(table)
         given = (values.contiguous().numpy(), entries, _NONE)
-    height = _height(m, panels, ROWS)
-    begins = np.empty((-(-m // height), 3), np.int64)
-    begin_rows(flat, form, n, height, begins)
+    begins = np.empty((m, 4), np.int64)
+    begin_rows(flat, form, n, begins)
 
     def multiply(team: Ints, bounds: Bounds, target: Target) -> None:
         share_sparse_panels(team, bounds, flat, form, given, begins, both, n, target)

@@ -1,5 +1,10 @@
 """Products of panels of columns with a sparse matrix whose nonzeros are gaps apart.
 
+A nonzero meets one line of each panel, so lines have to be near: the matrix is multiplied a few
+columns at a time, and all rows meet the lines of these while the caches hold them. At the next
+columns, a row goes on where it stopped. The nonzeros of some rows are listed before they meet the
+panels: whether a gap is a filler takes no branch then, and all panels share the list.
+
 `layout` is (bits, run, filler, symbols): the bits of a gap, 32 if each has an element for itself,
 otherwise packed as `decoding.packed` says, with `run` elements; the symbol that skips as many zeros
 without a nonzero behind them; and the number of gaps. See `coding.gaps`.
@@ -8,80 +13,92 @@ without a nonzero behind them; and the number of gaps. See `coding.gaps`.
 import numpy as np
 
 from vqzoo.numerics.compiled import compiled
-from vqzoo.numerics.kernels.code_lines import multiply_add, spread_line
-from vqzoo.numerics.kernels.lines import LINE
+from vqzoo.numerics.kernels.code_lines import (
+    bits_of,
+    count_others,
+    load_codes,
+    multiply_add,
+    spread_line,
+    total_of,
+)
+from vqzoo.numerics.kernels.lines import LINE, add_lines, code_at
 from vqzoo.numerics.kernels.products.lanes import (
     load_lanes,
     spread_lanes,
     store_lanes,
 )
-from vqzoo.numerics.kernels.products.panels import finish_rows
+from vqzoo.numerics.kernels.products.panels import DEPTH, finish_rows
 from vqzoo.numerics.kernels.products.team import joins, on_team, take_rows
 from vqzoo.numerics.kernels.vectors import LANES, splat
 
-_BLOCK = 4096  # gaps that are added up before they are looked at one by one
+_LEAST = 128  # columns at a time, whose lines fit the nearest cache
+_GAPS = 96  # of a row at a time, where there are enough columns for them
+_TOGETHER = 24  # rows that are listed at a time
 
 
 @compiled()
-def begin_rows(gaps, layout, n, height, begins):  # type: ignore[no-untyped-def]
-    """Where each part of `height` rows begins: (parts, 3) int64, the gaps and nonzeros before its
-    first nonzero, and the place behind the nonzero before that."""
+def begin_rows(gaps, layout, n, begins):  # type: ignore[no-untyped-def]
+    """Where each row begins: (m, 4) int64, the run and the element in it of its first gap, the
+    nonzeros before it, and the place in the matrix behind the gaps before it."""
     bits, run, filler, symbols = layout
-    mask = np.int64((1 << bits) - 1)
-    symbol, count, end, part = 0, 0, 0, 0
-    while part < len(begins):
-        target = part * height * n
-        slot = symbol // run
-        first = symbol - slot * run
-        stop = min(first + _BLOCK, run, symbols - slot * run)
-        if stop <= first:
-            begins[part, 0], begins[part, 1], begins[part, 2] = symbol, count, end
-            part += 1
-            continue
-        length, found = 0, 0
-        for j in range(first, stop):
-            gap = np.int64(gaps[np.uint64(j)]) >> slot * bits & mask
-            is_gap = np.int64(gap != filler)
-            length += gap + is_gap
-            found += is_gap
-        if end + length <= target:
-            symbol, count, end = symbol + stop - first, count + found, end + length
-            continue
-        place, seen = end, count
-        here, seen_here, place_here = symbol, count, end
-        for j in range(first, stop):
-            gap = np.int64(gaps[np.uint64(j)]) >> slot * bits & mask
-            if gap == filler:
-                place += filler
-                continue
-            if place + gap >= target:
+    row, slot, at, count, end = 0, 0, 0, 0, 0
+    while slot * run + at < symbols:
+        low, last = slot * bits, min(run, symbols - slot * run)
+        while at + LINE <= last:
+            line = bits_of(load_codes(gaps, at), low, filler)
+            found = count_others(line, filler)
+            length = total_of(line) + found
+            if end + length > row * n:
                 break
-            place, seen = place + gap + 1, seen + 1
-            here, seen_here, place_here = symbol + j + 1 - first, seen, place
-        begins[part, 0], begins[part, 1], begins[part, 2] = here, seen_here, place_here
-        part += 1
+            at, count, end = at + LINE, count + found, end + length
+        stop = min(at + LINE, last)
+        while at < stop:
+            gap = code_at(gaps, at) >> low & filler
+            while end + gap >= row * n:
+                if row == len(begins):
+                    return
+                begins[row, 0], begins[row, 1] = slot, at
+                begins[row, 2], begins[row, 3] = count, end
+                row += 1
+            is_gap = np.int64(gap != filler)
+            at, count, end = at + 1, count + is_gap, end + gap + is_gap
+        if at == run:
+            slot, at = slot + 1, 0
+    for rest in range(row, len(begins)):
+        begins[rest, 0], begins[rest, 1], begins[rest, 2], begins[rest, 3] = slot, at, count, end
 
 
 @compiled()
-def multiply_sparse_panels(gaps, layout, values, begin, rows, panels, n, out, width):  # type: ignore[no-untyped-def]
+def multiply_sparse_panels(gaps, layout, values, begins, rows, panels, n, out, width):  # type: ignore[no-untyped-def]
     """out[i] = the products of row i with the columns of all panels.
 
     Args:
-        gaps: uint8 or int32.
+        gaps: uint8.
         values: (codes, table, floats): those of the nonzeros are table[codes], or the floats if the
             table is empty.
-        begin: where the first row begins, see `begin_rows`.
+        begins: where rows begin, see `begin_rows`.
         rows: (start, stop).
         panels: (wide, narrow), as for `multiply_panels`.
         n, out, width: as for `multiply_panels`.
     """
     wide, narrow = panels
-    if len(wide) > 0:
-        lanes, none = LANES, splat(np.float32(0))
-        _meet(none, lanes, gaps, layout, values, begin, rows, wide, n, out, width, 0)
-    if len(narrow) > 0:
-        line, to = spread_line(np.float32(0)), len(wide) // n
-        _meet(line, LINE, gaps, layout, values, begin, rows, narrow, n, out, width, to)
+    layout = _without_last_fillers(gaps, layout)
+    all_lanes, line, to = splat(np.float32(0)), spread_line(np.float32(0)), len(wide) // n
+    places, ends = begins[rows[0] : rows[1]].copy(), np.empty(_TOGETHER, np.int64)
+    gaps_in_all = max(1, layout[3])
+    depth = min(max(_GAPS * len(begins) * n // gaps_in_all, _LEAST), DEPTH)
+    room = _TOGETHER * min(depth, n) + 1  # one is written before it is known to be a nonzero
+    listed = np.empty(room, np.int32), np.empty(room, np.float32)
+    for first in range(0, n, depth):
+        stop, add = min(first + depth, n), first > 0
+        for row in range(rows[0], rows[1], _TOGETHER):
+            some = places[row - rows[0] :][:_TOGETHER]
+            ended, target = ends[: len(some)], out[row * width :]
+            _list(gaps, layout, values, row, n, stop, some, listed, ended)
+            if len(wide) > 0:
+                _meet(all_lanes, LANES, listed, ended, wide, n, target, width, 0, add)
+            if len(narrow) > 0:
+                _meet(line, LINE, listed, ended, narrow, n, target, width, to, add)
 
 
 @compiled()
@@ -103,46 +120,84 @@ def _share(team, bounds, gaps, layout, values, begins, panels, n, target):  # ty
     out, width, finish = target
     rows = take_rows(team, bounds)
     while rows[0] < rows[1]:
-        begin = begins[rows[0] // bounds[1]]
-        multiply_sparse_panels(gaps, layout, values, begin, rows, panels, n, out, width)
+        multiply_sparse_panels(gaps, layout, values, begins, rows, panels, n, out, width)
         finish_rows(out, width, rows, finish)
         rows = take_rows(team, bounds)
 
 
 @compiled()
-def _meet(none, lanes, gaps, layout, values, begin, rows, panels, n, out, width, to):  # type: ignore[no-untyped-def]
-    """`multiply_sparse_panels` of panels of one width."""
+def _without_last_fillers(gaps, layout):  # type: ignore[no-untyped-def]
+    """The layout of the gaps up to the last nonzero: `_list` reads a value at each gap, that of the
+    next nonzero at a filler."""
+    bits, run, filler, symbols = layout
+    while symbols > 0:
+        slot = (symbols - 1) // run
+        if code_at(gaps, symbols - 1 - slot * run) >> slot * bits & filler != filler:
+            break
+        symbols -= 1
+    return bits, run, filler, symbols
+
+
+@compiled()
+def _list(gaps, layout, values, first, n, stop, places, listed, ends):  # type: ignore[no-untyped-def]
+    """List the nonzeros before column `stop` that rows, from `first` on, have not listed so far.
+
+    Args:
+        places: of the rows, as in `begin_rows`; they move on.
+        listed: (columns, values), which the nonzeros of one row after the other are written to.
+        ends: those of the rows in the lists.
+    """
     bits, run, filler, symbols = layout
     codes, table, floats = values
-    mask = np.int64((1 << bits) - 1)
-    for panel in range(len(panels) // (n * lanes)):
-        base, target = panel * n * lanes, to + panel * lanes
-        symbol, count, end = begin[0], begin[1], begin[2]
-        slot = symbol // run
-        at, low = symbol - slot * run, slot * bits
-        row, behind, total = rows[0], (rows[0] + 1) * n, none
-        while symbol < symbols and row < rows[1]:
-            gap = np.int64(gaps[np.uint64(at)]) >> low & mask
-            symbol, at = symbol + 1, at + 1
-            if at == run:
-                at, low = 0, low + bits
-            if gap == filler:
-                end += filler
-                continue
-            place = end + gap
-            end = place + 1
-            while place >= behind and row < rows[1]:
-                store_lanes(total, out, target + row * width)
-                row, behind, total = row + 1, behind + n, none
-            if row == rows[1]:
+    columns, numbers = listed
+    k = 0
+    for row in range(len(places)):
+        begin = (first + row) * n
+        slot, at = places[row, 0], places[row, 1]
+        count, end = places[row, 2], places[row, 3] - begin
+        while slot * run + at < symbols:
+            low, last = slot * bits, min(run, symbols - slot * run)
+            behind = count - k
+            while at < last:
+                gap = code_at(gaps, at) >> low & filler
+                column = end + gap
+                if column >= stop:
+                    break
+                columns[np.uint64(k)] = column
+                if len(table) > 0:
+                    numbers[np.uint64(k)] = table[np.uint64(code_at(codes, behind + k))]
+                else:
+                    numbers[np.uint64(k)] = floats[np.uint64(behind + k)]
+                is_gap = np.int64(gap != filler)  # the next nonzero takes a filler's place
+                at, k, end = at + 1, k + is_gap, column + is_gap
+            count = behind + k
+            if at < run:
                 break
-            line = load_lanes(none, panels, base + (place - behind + n) * lanes)
-            if len(table) > 0:
-                value = spread_lanes(none, table, np.int64(codes[np.uint64(count)]))
-            else:
-                value = spread_lanes(none, floats, count)
-            total = multiply_add(value, line, total)
-            count += 1
-        while row < rows[1]:
-            store_lanes(total, out, target + row * width)
-            row, total = row + 1, none
+            slot, at = slot + 1, 0
+        places[row, 0], places[row, 1] = slot, at
+        places[row, 2], places[row, 3] = count, end + begin
+        ends[row] = k
+
+
+@compiled()
+def _meet(none, lanes, listed, ends, panels, n, out, width, to, add):  # type: ignore[no-untyped-def]
+    """Write the products of listed rows with panels of one width to `out`, or add them to it."""
+    columns, numbers = listed
+    for panel in range(len(panels) // (n * lanes)):
+        base, i = panel * n * lanes, 0
+        for row in range(len(ends)):
+            target = to + panel * lanes + row * width
+            total, other = none, none  # two sums, so that an addition need not wait for the last
+            if add:
+                total = load_lanes(none, out, target)
+            while i + 1 < ends[row]:
+                line = load_lanes(none, panels, base + columns[np.uint64(i)] * lanes)
+                total = multiply_add(spread_lanes(none, numbers, i), line, total)
+                line = load_lanes(none, panels, base + columns[np.uint64(i + 1)] * lanes)
+                other = multiply_add(spread_lanes(none, numbers, i + 1), line, other)
+                i += 2
+            if i < ends[row]:
+                line = load_lanes(none, panels, base + columns[np.uint64(i)] * lanes)
+                total = multiply_add(spread_lanes(none, numbers, i), line, total)
+                i += 1
+            store_lanes(add_lines(total, other), out, target)

@@ -59,6 +59,31 @@ def bits_of(typing_context: Any, codes: Any, first: Any, mask: Any) -> Any:
 
 
 @intrinsic
+def total_of(typing_context: Any, codes: Any) -> Any:
+    """The sum of the codes."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        function = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(_INT, [_CODES]), f"llvm.vector.reduce.add.v{LINE}i32"
+        )
+        return builder.zext(builder.call(function, args), ir.IntType(64))
+
+    return types.int64(code_line), generate
+
+
+@intrinsic
+def count_others(typing_context: Any, codes: Any, code: Any) -> Any:
+    """The number of codes that differ from `code`."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        same = spread(builder, builder.trunc(args[1], _INT), _CODES)
+        bits = builder.bitcast(builder.icmp_unsigned("!=", args[0], same), ir.IntType(LINE))
+        return builder.zext(builder.ctpop(bits), ir.IntType(64))
+
+    return types.int64(code_line, types.int64), generate
+
+
+@intrinsic
 def look_up_line(typing_context: Any, table: Any, codes: Any) -> Any:
     """The floats of a table, a line, at codes below 16."""
 
