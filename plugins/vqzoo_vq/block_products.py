@@ -1,10 +1,15 @@
-"""Products with the codes of blocks of columns."""
+"""Products with the codes of blocks of columns or rows."""
 
 from collections.abc import Iterator, Mapping
 
 from torch import Tensor
 
-from vqzoo.numerics.decoding.column_products import CodedBlocks, multiply_coded_blocks
+from vqzoo.numerics.decoding.column_products import (
+    CodedBlocks,
+    CodedRowBlocks,
+    multiply_coded_blocks,
+    multiply_coded_row_blocks,
+)
 from vqzoo.numerics.decoding.panel_product import Panels
 from vqzoo.numerics.decoding.product import multiply_residual
 from vqzoo.plugin import Code
@@ -45,6 +50,24 @@ def multiply_blocks_by_columns(
         panels: X, (n, count).
     """
     return multiply_coded_blocks(list(_parts(code, params, shape)), panels, params.get("scale"))
+
+
+def multiply_row_blocks_by_columns(
+    code: Code, params: Mapping[str, Tensor], panels: Panels, shape: Cut
+) -> Tensor:
+    """W·X, (m, count), where rows are cut.
+
+    Args:
+        code: its parts `codes` and `codes_tail` are (blocks, n).
+        params: `codebook` and `codebook_tail`, and `scale` if rows have one.
+        panels: X, (n, count).
+        shape: of the blocks, of rows.
+    """
+    parts = []
+    for suffix in shape.suffixes:
+        codes, width = held_codes(code.index_part("codes" + suffix))
+        parts.append(CodedRowBlocks(codes, params["codebook" + suffix], width))
+    return multiply_coded_row_blocks(parts, panels, params.get("scale"))
 
 
 def _parts(code: Code, params: Mapping[str, Tensor], shape: Cut) -> Iterator[CodedBlocks]:

@@ -18,7 +18,11 @@ from vqzoo.numerics.decoding.panel_product import Panels
 from vqzoo.plugin import Code, Floats, Indices, LayerContext, LookUp, Options, Quantizer
 from vqzoo.plugin.formats.packed_indices import held_blocks
 from vqzoo.plugin.limits import MAX_CARDINALITY
-from vqzoo_vq.block_products import multiply_blocks, multiply_blocks_by_columns
+from vqzoo_vq.block_products import (
+    multiply_blocks,
+    multiply_blocks_by_columns,
+    multiply_row_blocks_by_columns,
+)
 from vqzoo_vq.blocks import (
     Axis,
     CodebookScope,
@@ -184,10 +188,10 @@ class ProductQuantization(Quantizer):
     def multiply_by_columns(
         self, code: Code, params: Mapping[str, Tensor], panels: Panels
     ) -> Tensor | None:
-        """Read the centroids of codes where they lie; only where columns are cut."""
-        if code.facts["axis"] != "columns":
-            return None
-        return multiply_blocks_by_columns(code, params, panels, _cut_of(code))
+        """Read the centroids of codes where they lie."""
+        by_columns = code.facts["axis"] == "columns"
+        multiply = multiply_blocks_by_columns if by_columns else multiply_row_blocks_by_columns
+        return multiply(code, params, panels, _cut_of(code))
 
     def packing_axis(self, code: Code) -> int:
         """Across blocks, whose products are added, where columns are cut."""

@@ -45,7 +45,7 @@ def codes(m: int, n: int) -> Iterator[tuple[str, MethodCode]]:
         return Floats(torch.randn(shape, generator=random).half())
 
     scale = floats(m)
-    for k in (16, 256):
+    for k in (16, 256, 4096):
         parts = {"codes": indices(k, m, n), "codebook": floats(k), "scale": scale}
         yield f"km k={k}", MethodCode("km", Code((m, n), parts))
     yield "binary", MethodCode("binary", Code((m, n), {"codes": indices(2, m, n), "scale": scale}))
@@ -58,6 +58,8 @@ def codes(m: int, n: int) -> Iterator[tuple[str, MethodCode]]:
     parts = {"codes": indices(256, n // 4, m), "codebook": floats(n // 4, 256, 4), "scale": scale}
     code = Code((m, n), parts, {"d": 4, "axis": "columns"})
     yield "pq d=4 k=256 block", MethodCode("pq", code)
+    parts = {"codes": indices(256, m // 4, n), "codebook": floats(1, 256, 4), "scale": scale}
+    yield "pq d=4 k=256 rows", MethodCode("pq", Code((m, n), parts, {"d": 4, "axis": "rows"}))
     parts = {"codes": indices(256, n // 8, 2, m), "codebook": floats(1, 2, 256, 8), "scale": scale}
     yield "rq d=8 k=256 t=2", MethodCode("rq", Code((m, n), parts, {"d": 8}))
     rank = m * n // (8 * (m + n))  # a sixteenth of the size of float32, as the next one

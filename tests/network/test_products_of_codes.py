@@ -144,10 +144,21 @@ def test_a_layer_multiplies_without_its_weight(
         assert torch.equal(layer(x), product)
 
 
-def test_rows_that_are_cut_are_decoded() -> None:
-    decoded, layer = coded(d=4, k=16, axis="rows")
-    x = torch.randn(3, 66)
-    torch.testing.assert_close(layer(x), decoded(x), rtol=1e-5, atol=1e-5)
+@pytest.mark.parametrize("shape", [(66,), (5, 66), (2, 3, 66), (300, 66)], ids=str)
+@pytest.mark.parametrize("codebook", ["layer", "block"])
+@pytest.mark.parametrize("scale", ["row", "none"])
+@pytest.mark.parametrize("k", [16, 30])
+def test_rows_that_are_cut_multiply_without_the_weight(
+    shape: tuple[int, ...], codebook: str, scale: str, k: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"axis": "rows", "codebook": codebook, "scale": scale}
+    decoded, layer = coded(d=5, k=k, **options)  # 64 = 12 blocks and a tail
+    refuse_to_decode(monkeypatch)
+    x = torch.randn(shape)
+    product = layer(x)
+    torch.testing.assert_close(product, decoded(x), rtol=1e-4, atol=1e-5)
+    with torch.inference_mode():
+        assert torch.equal(layer(x), product)
 
 
 def test_what_needs_torch_still_has_it() -> None:

@@ -17,6 +17,7 @@ from vqzoo.plugin.manager import installed_plugins
 
 METHODS: dict[str, dict[str, Any]] = {
     "km": {"k": 4},
+    "km wide": {"k": 300},
     "pq": {"k": 4, "d": 2},
     "pq rows": {"k": 4, "d": 3, "axis": "rows", "codebook": "block"},
     "rq": {"k": 4, "d": 2},
@@ -115,7 +116,7 @@ def convolution_cases(draw: st.DrawFn) -> tuple[nn.Module, Tensor]:
 
 
 @settings(max_examples=60, deadline=None)
-@given(convolution_cases(), st.sampled_from(["km", "pq rows", "rtn", "svd"]))
+@given(convolution_cases(), st.sampled_from(["km", "km wide", "pq rows", "rtn", "svd"]))
 def test_convolutions(case: tuple[nn.Module, Tensor], method: str) -> None:
     layer, x = case
     if min(layer.weight.shape[0], layer.weight[0].numel()) < 5:

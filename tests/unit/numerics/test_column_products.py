@@ -12,7 +12,9 @@ from torch import Tensor
 from vqzoo.numerics.coding.gaps import gaps_of, positions_of
 from vqzoo.numerics.decoding.column_products import (
     CodedBlocks,
+    CodedRowBlocks,
     multiply_coded_blocks,
+    multiply_coded_row_blocks,
     multiply_coded_scalars,
     multiply_dense,
     multiply_sparse,
@@ -86,6 +88,47 @@ def test_blocks(  # type: ignore[no-untyped-def]
     assert_product(found, matrix, x)
     with use_threads(2):
         assert torch.equal(found, multiply_coded_blocks(parts, panels, scales))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    blocks=st.sampled_from([1, 2, 9, 40]),
+    count=counts,
+    n=st.sampled_from([1, 15, 16, 33, 100, 513, 1100]),
+    d=st.sampled_from([1, 2, 3, 4, 6, 7, 8, 17]),
+    k=st.sampled_from([2, 3, 16, 200, 256, 700]),
+    shared=st.booleans(),
+    seed=st.integers(0, 99),
+    tail=st.booleans(),
+    scaled=st.booleans(),
+    is_packed=st.booleans(),
+)
+def test_blocks_of_rows(  # type: ignore[no-untyped-def]
+    blocks, count, n, d, k, shared, seed, tail, scaled, is_packed
+) -> None:
+    torch.manual_seed(seed)
+    parts, matrices = [], []
+    for s, length in ((blocks, d), (1, 5))[: 1 + tail]:
+        codes = torch.randint(0, k, (s, n))
+        book = torch.randn(1 if shared else s, k, length)
+        books = book.expand(s, -1, -1).double().numpy()
+        matrices += [books[b][codes[b].numpy()].T for b in range(s)]
+        width = next((w for w in (1, 2, 4) if k <= 1 << w), 8)
+        if is_packed and (width < 8 or k > 256):
+            width = width if width < 8 else 16
+            parts.append(CodedRowBlocks(pack(codes, width, 1), book, width))
+        else:
+            held = codes.to(torch.uint8) if k <= 256 else codes.int()
+            parts.append(CodedRowBlocks(held, book))
+    matrix = np.concatenate(matrices)
+    scales = torch.rand(len(matrix)) if scaled else None
+    if scales is not None:
+        matrix = matrix * scales.double().numpy()[:, None]
+    panels, x = columns(n, count)
+    found = multiply_coded_row_blocks(parts, panels, scales)
+    assert_product(found, matrix, x)
+    with use_threads(2):
+        assert torch.equal(found, multiply_coded_row_blocks(parts, panels, scales))
 
 
 @settings(max_examples=60, deadline=None)
@@ -320,6 +363,8 @@ def test_a_code_beyond_the_codebook_reads_the_last_centroid() -> None:
     codes = torch.tensor([[[0, 1, 255]]], dtype=torch.uint8)
     found = multiply_coded_blocks([CodedBlocks(codes, book, 1)], transposed(torch.ones(1, 1)))
     assert found.flatten().tolist() == [1.0, 10.0, 10.0]
+    by_rows = CodedRowBlocks(codes[0], book[0])
+    assert multiply_coded_row_blocks([by_rows], transposed(torch.ones(1, 3))).item() == 21.0
 
 
 def test_what_does_not_fit_is_refused() -> None:
@@ -332,5 +377,13 @@ def test_what_does_not_fit_is_refused() -> None:
     for parts in ([three_books], [two_stages], [whole, other_rows], [whole, whole]):
         with pytest.raises(ValueError, match="do not fit"):
             multiply_coded_blocks(parts, panels)
+    by_rows = (
+        CodedRowBlocks(torch.zeros(2, 7, dtype=torch.uint8), book[0]),
+        CodedRowBlocks(torch.zeros(2, 8, dtype=torch.uint8), torch.zeros(3, 2, 4)),
+        CodedRowBlocks(torch.zeros(2, 8, dtype=torch.uint8), book[0], 4),
+    )
+    for part in by_rows:
+        with pytest.raises(ValueError, match="do not fit"):
+            multiply_coded_row_blocks([part], panels)
     with pytest.raises(ValueError, match="multiple of 16"):
         multiply_coded_scalars(codes[0], 8, torch.ones(2), panels, None, torch.ones(1, 2), 4)

@@ -25,6 +25,7 @@ from vqzoo.numerics.kernels.products.block_panels import share_block_panels
 from vqzoo.numerics.kernels.products.byte_tables import HAS_BYTE_TABLES, byte_planes, is_exact
 from vqzoo.numerics.kernels.products.nibble_panels import FEWEST_COLUMNS, TASK_ROWS
 from vqzoo.numerics.kernels.products.panels import ROWS, share_panels
+from vqzoo.numerics.kernels.products.row_block_panels import TOGETHER, share_row_block_panels
 from vqzoo.numerics.threads import run_kernel
 
 _TASKS = 4  # or a multiple, where there are rows for them
@@ -62,6 +63,27 @@ class CodedBlocks:
     codebooks: Tensor
     blocks: int
     width: int = 8
+
+
+@dataclass(frozen=True)
+class CodedRowBlocks:
+    """The codes of adjacent rows of a matrix, each for as many rows as centroids have values.
+
+    Attributes:
+        codes: (s, n), uint8, int16 (of which the bits count) or int32, below k; or packed along
+            columns, uint8, see `decoding.packed`.
+        codebooks: (s, k, d), or (1, k, d) where all blocks share them; float.
+        width: of a code in bits, if columns share bytes.
+    """
+
+    codes: Tensor
+    codebooks: Tensor
+    width: int = 8
+
+    @property
+    def rows(self) -> int:
+        """Their number, s·d."""
+        return len(self.codes) * self.codebooks.shape[2]
 
 
 def multiply_dense(matrix: Tensor, panels: Panels) -> Tensor:
@@ -138,6 +160,56 @@ def _described(part: CodedBlocks, m: int) -> tuple[NDArray[Any], Any, Any]:
     if books == 1 and stages > 1:
         centroids = np.concatenate([centroids, np.zeros(LINE, np.float32)])
     return flat, packing, (centroids, books == 1, stages, k, d)
+
+
+def multiply_coded_row_blocks(
+    parts: Sequence[CodedRowBlocks], panels: Panels, scales: Tensor | None = None
+) -> Tensor:
+    """W·X with W[b·d + i, j] = C[codes[b, j]][i], or that with its rows scaled.
+
+    Args:
+        parts: the codes of W, from the first rows to the last.
+        panels: X, (n, count).
+        scales: (m,), of rows.
+
+    Returns:
+        (m, count), float32; the same with any number of threads.
+
+    Raises:
+        ValueError: shapes do not match.
+    """
+    results, m = [], 0
+    for part in parts:
+        of_rows = None if scales is None else scales[m : m + part.rows]
+        product = _row_block_product(part, panels)
+        results.append(_by_rows([product], part.rows, panels, of_rows, TOGETHER))
+        m += part.rows
+    return results[0] if len(results) == 1 else torch.cat(results)
+
+
+def _row_block_product(part: CodedRowBlocks, panels: Panels) -> Product:
+    codes, layout, book = _described_rows(part, panels.n)
+    both, n = (panels.wide, panels.narrow), panels.n
+
+    def multiply(team: Ints, bounds: Bounds, target: Target) -> None:
+        share_row_block_panels(team, bounds, codes, layout, book, both, n, target)
+
+    return multiply
+
+
+def _described_rows(part: CodedRowBlocks, n: int) -> tuple[NDArray[Any], Any, Any]:
+    """Codes, layout and book, as the kernel takes them."""
+    blocks, run = part.codes.shape
+    books, k, d = part.codebooks.shape
+    held = n if part.width >= 8 else run_length(n, part.width, last=True)
+    if run != held or books not in (1, blocks):
+        raise ValueError(
+            f"codes of shape {tuple(part.codes.shape)} for {n} columns do not fit codebooks of "
+            f"shape {tuple(part.codebooks.shape)}"
+        )
+    layout = (32 if part.width >= 8 else part.width, run)
+    centroids = as_float32(part.codebooks).reshape(-1)
+    return flat_codes(part.codes), layout, (centroids, books == 1, k, d)
 
 
 def multiply_coded_scalars(

@@ -8,7 +8,11 @@ import torch
 from torch import Tensor
 
 from vqzoo.numerics.accelerated.products import multiply_scalars_on_device
-from vqzoo.numerics.decoding.column_products import multiply_coded_scalars
+from vqzoo.numerics.decoding.column_products import (
+    CodedRowBlocks,
+    multiply_coded_row_blocks,
+    multiply_coded_scalars,
+)
 from vqzoo.numerics.decoding.decode import decode_scalar
 from vqzoo.numerics.decoding.packed import decode_packed, pack, unpack, width_of
 from vqzoo.numerics.decoding.panel_product import Panels
@@ -135,11 +139,15 @@ def multiply_table_by_columns(
     """W·X with W = table[codes], codes packed along rows or not; see `multiply_coded_scalars`.
 
     Returns:
-        (m, count), float32; None where codes have more than 8 bits.
+        (m, count), float32; None where codes have more than 8 bits, and groups have scales.
     """
-    if part.cardinality > 256:
-        return None
     held, width = held_codes(part)
+    if part.cardinality > 256:
+        if group:
+            return None
+        of_rows = None if scales is None else scales[:, 0]
+        rows = CodedRowBlocks(held, table[None, :, None], width)
+        return multiply_coded_row_blocks([rows], panels, of_rows)
     return multiply_coded_scalars(held, width, table, panels, zero, scales, group)
 
 

@@ -1,0 +1,161 @@
+"""Products of panels of columns with a matrix whose blocks of rows are centroids.
+
+The values of a few rows and columns at a time are copied to a buffer, and multiplied while they are
+in the nearest cache. A code is read once for all rows of its block among them, and four of its
+values are copied at once.
+"""
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from vqzoo.numerics.compiled import compiled
+from vqzoo.numerics.kernels.codegen import address
+from vqzoo.numerics.kernels.lines import LINE, code_at, gather_line, line
+from vqzoo.numerics.kernels.products.panels import DEPTH, ROWS, finish_rows, multiply_panels
+from vqzoo.numerics.kernels.products.team import joins, on_team, take_rows
+
+TOGETHER = 2 * ROWS  # rows of the buffer: whole sixes and, of blocks of four, whole blocks
+_QUAD = 4  # values of a centroid that are copied at once
+_PITCH = DEPTH + LINE  # floats from row to row of the buffer: not a power of two
+_FLOATS = ir.VectorType(ir.FloatType(), LINE)
+_LANES = ir.VectorType(ir.IntType(32), LINE)
+
+
+@compiled()
+def multiply_row_block_panels(codes, layout, book, rows, panels, n, out, width):  # type: ignore[no-untyped-def]
+    """out[i] = the products of row i with the columns of all panels.
+
+    Args:
+        codes: uint8, uint16 or int32, flat: each block takes `run` elements. A code beyond the
+            codebook reads its last centroid.
+        layout: (bits, run): the bits of a code, packed along columns if less than 8, see
+            `decoding.packed`, or 32; and the elements of a block.
+        book: (codebooks, shared, k, d): codebooks are flat, (blocks or 1, k, d); `shared` says that
+            all blocks have the same.
+        rows: (start, stop).
+        panels: (wide, narrow), as for `multiply_panels`.
+        n, out, width: as for `multiply_panels`.
+    """
+    bits, run = layout
+    mask, most, d = (1 << bits) - 1, book[2] - 1, book[3]
+    buffer = np.empty(TOGETHER * _PITCH, np.float32)
+    for slot in range((n + run - 1) // run):
+        look = (slot * bits, mask, most, d)
+        end = min((slot + 1) * run, n)
+        for first in range(slot * run, end, DEPTH):
+            part = (first, min(first + DEPTH, end))
+            places = (first - slot * run, part[1] - slot * run)
+            for row in range(rows[0], rows[1], TOGETHER):
+                count = min(TOGETHER, rows[1] - row)
+                _fill(codes, run, look, book, (row, count), places, buffer)
+                target = out[row * width :]
+                multiply_panels(buffer, _PITCH, count, part, panels, n, target, width, first > 0)
+
+
+@compiled()
+def share_row_block_panels(team, bounds, codes, layout, book, panels, n, target):  # type: ignore[no-untyped-def]
+    """`multiply_row_block_panels` of tasks of rows, shared out among threads.
+
+    Args:
+        team: see `products.team`.
+        bounds: (m, height): the number of rows, and those of a task.
+        target: (out, width, finish): see `finish_rows`.
+    """
+    on_team(team, _share, (team, bounds, codes, layout, book, panels, n, target))
+
+
+@compiled()
+def _share(team, bounds, codes, layout, book, panels, n, target):  # type: ignore[no-untyped-def]
+    if not joins(team):
+        return
+    out, width, finish = target
+    rows = take_rows(team, bounds)
+    while rows[0] < rows[1]:
+        multiply_row_block_panels(codes, layout, book, rows, panels, n, out, width)
+        finish_rows(out, width, rows, finish)
+        rows = take_rows(team, bounds)
+
+
+@compiled()
+def _fill(codes, run, look, book, rows, places, buffer):  # type: ignore[no-untyped-def]
+    """The values of (first, number of) rows at (start, stop) of each block's codes.
+
+    Values are copied four by four as far as there are as many; the last four overlap those before.
+    """
+    codebooks, shared, k, d = book
+    whole = places[1] - (places[1] - places[0]) % LINE
+    done = 0
+    while done < rows[1]:
+        block, dim = divmod(rows[0] + done, d)
+        dims = min(d - dim, rows[1] - done)
+        source, at, to = (0 if shared else block * k * d) + dim, block * run, done * _PITCH
+        if dims >= _QUAD:
+            for quad in range(0, dims, _QUAD):
+                first = min(quad, dims - _QUAD)
+                begin = to + first * _PITCH - places[0]
+                for j in range(places[0], whole, LINE):
+                    a = _gather(codes, at + j, codebooks, source + first, look)
+                    b = _gather(codes, at + j + 4, codebooks, source + first, look)
+                    c = _gather(codes, at + j + 8, codebooks, source + first, look)
+                    e = _gather(codes, at + j + 12, codebooks, source + first, look)
+                    _store_by_rows(a, b, c, e, buffer, begin + j, _PITCH)
+        rest = whole if dims >= _QUAD else places[0]
+        for i in range(dims):
+            begin = to + i * _PITCH - places[0]
+            for j in range(rest, places[1]):
+                value = codebooks[np.uint64(source + i + _centroid(codes, at + j, look))]
+                buffer[np.uint64(begin + j)] = value
+        done += dims
+
+
+@compiled(forceinline=True)
+def _gather(codes, at, codebooks, source, look):  # type: ignore[no-untyped-def]
+    """Four values of the centroids of four codes."""
+    return gather_line(
+        codebooks,
+        source + _centroid(codes, at, look),
+        source + _centroid(codes, at + 1, look),
+        source + _centroid(codes, at + 2, look),
+        source + _centroid(codes, at + 3, look),
+    )
+
+
+@compiled(forceinline=True)
+def _centroid(codes, at, look):  # type: ignore[no-untyped-def]
+    """The values before the centroid of a code."""
+    low, mask, most, d = look
+    return min(code_at(codes, at) >> low & mask, most) * d
+
+
+@intrinsic
+def _store_by_rows(
+    typing_context: Any, a: Any, b: Any, c: Any, d: Any, target: Any, to: Any, pitch: Any
+) -> Any:
+    """Write the first values of 16 centroids, four in each line, to position `to` of a float32
+    array, their second values `pitch` behind, and so on."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        def mixed(one: Any, other: Any, lanes: list[int]) -> Any:
+            return builder.shuffle_vector(one, other, ir.Constant(_LANES, lanes))
+
+        lines, place, half = args[:4], args[5], LINE // 2
+        for value in (0, 2):
+            lanes = [
+                vector * LINE + centroid * 4 + value + i
+                for i in range(2)
+                for vector in range(2)
+                for centroid in range(4)
+            ]
+            left, right = mixed(lines[0], lines[1], lanes), mixed(lines[2], lines[3], lanes)
+            for start in (0, half):
+                halves = [start + vector * LINE + i for vector in range(2) for i in range(half)]
+                row = address(context, builder, signature.args[4], args[4], place, _FLOATS)
+                builder.store(mixed(left, right, halves), row).align = 4
+                place = builder.add(place, args[6])
+        return context.get_dummy_value()
+
+    return types.void(line, line, line, line, target, types.intp, types.intp), generate
