@@ -16,16 +16,16 @@ from torch import Tensor
 from vqzoo.numerics.arrays import Floats, Ints, as_float32
 from vqzoo.numerics.decoding.packed import flat_codes, in_line, run_length
 from vqzoo.numerics.decoding.panel_product import Panels
-from vqzoo.numerics.decoding.scalar_panels import share_scalar_panels
-from vqzoo.numerics.decoding.sparse_panels import begin_rows, share_sparse_panels
-from vqzoo.numerics.decoding.walk_panels import share_walk_panels
 from vqzoo.numerics.kernels.feedback.trellis import SEGMENT
 from vqzoo.numerics.kernels.lines import LINE
-from vqzoo.numerics.kernels.products.block_panels import share_block_panels
+from vqzoo.numerics.kernels.panels.blocks import share_block_panels
+from vqzoo.numerics.kernels.panels.dense import ROWS, share_panels
+from vqzoo.numerics.kernels.panels.nibbles import FEWEST_COLUMNS, TASK_ROWS
+from vqzoo.numerics.kernels.panels.row_blocks import TOGETHER, share_row_block_panels
+from vqzoo.numerics.kernels.panels.scalars import share_scalar_panels
+from vqzoo.numerics.kernels.panels.sparse import begin_rows, share_sparse_panels
+from vqzoo.numerics.kernels.panels.walks import share_walk_panels
 from vqzoo.numerics.kernels.products.byte_tables import HAS_BYTE_TABLES, byte_planes, is_exact
-from vqzoo.numerics.kernels.products.nibble_panels import FEWEST_COLUMNS, TASK_ROWS
-from vqzoo.numerics.kernels.products.panels import ROWS, share_panels
-from vqzoo.numerics.kernels.products.row_block_panels import TOGETHER, share_row_block_panels
 from vqzoo.numerics.threads import run_kernel
 
 _TASKS = 4  # or a multiple, where there are rows for them
@@ -44,7 +44,7 @@ class Product(Protocol):
     def __call__(self, team: Ints, bounds: Bounds, target: Target) -> None: ...
 
 
-"""Products of tasks of rows, as kernels take them: see `block_panels.share_block_panels`."""
+"""Products of tasks of rows, as kernels take them: see `panels.blocks.share_block_panels`."""
 
 
 @dataclass(frozen=True)

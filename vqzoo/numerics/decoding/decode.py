@@ -12,9 +12,9 @@ from vqzoo.numerics.accelerated.torch_decode import (
     decode_scalars_on_device,
 )
 from vqzoo.numerics.arrays import Floats, as_float32, narrow_and_wide
-from vqzoo.numerics.decoding.byte_rows import decode_bytes
 from vqzoo.numerics.decoding.packed import run_length
 from vqzoo.numerics.kernels.decode_kernels import BAND, decode_blocks, decode_values
+from vqzoo.numerics.kernels.products.byte_rows import decode_bytes
 from vqzoo.numerics.kernels.products.byte_tables import HAS_BYTE_TABLES, byte_planes, is_exact
 from vqzoo.numerics.threads import run_tasks
 

@@ -5,9 +5,9 @@ import torch
 from torch import Tensor
 
 from vqzoo.numerics.arrays import Ints, as_float32
-from vqzoo.numerics.decoding.one_input import multiply_walk_input
 from vqzoo.numerics.decoding.packed import flat_codes
 from vqzoo.numerics.kernels.feedback.trellis import SEGMENT
+from vqzoo.numerics.kernels.products.one_input import multiply_walk_input
 from vqzoo.numerics.threads import run_kernel
 
 

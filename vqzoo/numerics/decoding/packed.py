@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vqzoo.numerics.arrays import Floats, as_float32
-from vqzoo.numerics.decoding.row_products import decode_packed_rows
 from vqzoo.numerics.kernels.lines import LINE
+from vqzoo.numerics.kernels.products.row_products import decode_packed_rows
 from vqzoo.numerics.threads import run_tasks
 
 WIDTHS = (1, 2, 4, 8, 16)

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from vqzoo.numerics.arrays import Floats, Ints, as_float32
 from vqzoo.numerics.kernels.lines import LINE
-from vqzoo.numerics.kernels.products.gather import gather_panels
-from vqzoo.numerics.kernels.products.mix import mix_panels
-from vqzoo.numerics.kernels.products.panels import ROWS, multiply_panels
+from vqzoo.numerics.kernels.panels.dense import ROWS, multiply_panels
+from vqzoo.numerics.kernels.panels.gather import gather_panels
+from vqzoo.numerics.kernels.panels.mix import mix_panels
 from vqzoo.numerics.kernels.vectors import LANES
 from vqzoo.numerics.threads import run_kernel
 
@@ -82,7 +82,7 @@ class Places:
 
     Attributes:
         places: (taps, width) int64, one for each lane of the panels; negative where entries are 0.
-        runs: of adjacent places, see `products.gather`.
+        runs: of adjacent places, see `panels.gather`.
         wide: lanes of all wide panels.
         count: columns.
     """
@@ -107,7 +107,7 @@ def places_of(table: Ints) -> Places:
 
 
 def _runs(lines: Ints) -> tuple[Ints, Ints, Ints]:
-    """The runs of places in lines of 16, see `products.gather`."""
+    """The runs of places in lines of 16, see `panels.gather`."""
     inside = lines >= 0
     offsets = np.where(inside, lines - np.arange(LINE), -LINE)  # all places of a run have the same
     begins = inside & (np.diff(offsets, axis=1, prepend=-LINE) != 0)

@@ -19,19 +19,19 @@ from torch import Tensor
 
 from vqzoo.numerics.accelerated.products import multiply_residual_on_device
 from vqzoo.numerics.arrays import Floats, as_float32
-from vqzoo.numerics.decoding.centroid_dots import ROWS, add_dots
 from vqzoo.numerics.decoding.packed import flat_codes, run_length
-from vqzoo.numerics.decoding.table_sums import (
+from vqzoo.numerics.kernels.lines import LINE
+from vqzoo.numerics.kernels.products.aligned import aligned_zeros
+from vqzoo.numerics.kernels.products.byte_tables import HAS_BYTE_TABLES
+from vqzoo.numerics.kernels.products.centroid_dots import ROWS, add_dots
+from vqzoo.numerics.kernels.products.octets import OCTET
+from vqzoo.numerics.kernels.products.table_sums import (
     ENTRIES,
     GROUP,
     add_octets_of,
     add_one,
     add_one_by_bytes,
 )
-from vqzoo.numerics.kernels.lines import LINE
-from vqzoo.numerics.kernels.products.aligned import aligned_zeros
-from vqzoo.numerics.kernels.products.byte_tables import HAS_BYTE_TABLES
-from vqzoo.numerics.kernels.products.octets import OCTET
 from vqzoo.numerics.threads import run_pass_tasks
 
 _TOGETHER = OCTET  # inputs that share the reading of codes

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from vqzoo.numerics.arrays import Floats, as_float32
-from vqzoo.numerics.decoding.byte_rows import multiply_bytes, multiply_bytes_together
 from vqzoo.numerics.decoding.packed import in_line
-from vqzoo.numerics.decoding.row_products import (
+from vqzoo.numerics.kernels.products.byte_rows import multiply_bytes, multiply_bytes_together
+from vqzoo.numerics.kernels.products.byte_tables import HAS_BYTE_TABLES, byte_planes
+from vqzoo.numerics.kernels.products.row_products import (
     TOGETHER,
     multiply_integers,
     multiply_integers_together,
@@ -20,7 +21,6 @@ from vqzoo.numerics.decoding.row_products import (
     multiply_table,
     multiply_table_together,
 )
-from vqzoo.numerics.kernels.products.byte_tables import HAS_BYTE_TABLES, byte_planes
 from vqzoo.numerics.threads import run_pass_tasks
 
 _MOST = 32  # inputs; with more, decoding some rows at a time is faster

@@ -1,1 +1,1 @@
-"""Pieces of the loops that multiply by codes: look-ups, octets, panels."""
+"""Kernels that multiply codes by one input or a few, and pieces of all that multiply by codes."""

@@ -2,14 +2,14 @@
 
 The values of a few rows and columns are written out once, and meet all panels.
 
-Arguments are those of `block_panels`.
+Arguments are those of `blocks`.
 """
 
 import numpy as np
 
 from vqzoo.numerics.compiled import compiled
 from vqzoo.numerics.kernels.lines import LINE, add_lines, code_at, load_line, store_line
-from vqzoo.numerics.kernels.products.panels import DEPTH, ROWS, multiply_panels
+from vqzoo.numerics.kernels.panels.dense import DEPTH, ROWS, multiply_panels
 
 MANY_PANELS = 3  # that add up centroids more often than it takes time to write sums out
 _PITCH = DEPTH + LINE  # floats from row to row of the values

@@ -15,7 +15,7 @@ from numba.extending import intrinsic
 from vqzoo.numerics.compiled import compiled
 from vqzoo.numerics.kernels.codegen import address
 from vqzoo.numerics.kernels.lines import LINE, code_at, gather_line, line
-from vqzoo.numerics.kernels.products.panels import DEPTH, ROWS, finish_rows, multiply_panels
+from vqzoo.numerics.kernels.panels.dense import DEPTH, ROWS, finish_rows, multiply_panels
 from vqzoo.numerics.kernels.products.team import joins, on_team, take_rows
 
 TOGETHER = 2 * ROWS  # rows of the buffer: whole sixes and, of blocks of four, whole blocks

@@ -22,12 +22,12 @@ from vqzoo.numerics.kernels.code_lines import (
     total_of,
 )
 from vqzoo.numerics.kernels.lines import LINE, add_lines, code_at
+from vqzoo.numerics.kernels.panels.dense import DEPTH, finish_rows
 from vqzoo.numerics.kernels.products.lanes import (
     load_lanes,
     spread_lanes,
     store_lanes,
 )
-from vqzoo.numerics.kernels.products.panels import DEPTH, finish_rows
 from vqzoo.numerics.kernels.products.team import joins, on_team, take_rows
 from vqzoo.numerics.kernels.vectors import LANES, splat
 

@@ -8,7 +8,6 @@ as there, and the lines of codes that a call works on.
 import numpy as np
 
 from vqzoo.numerics.compiled import compiled
-from vqzoo.numerics.decoding.row_products import AHEAD
 from vqzoo.numerics.kernels.codegen import prefetch
 from vqzoo.numerics.kernels.lines import LINE, add_lines, code_at, load_line, store_line
 from vqzoo.numerics.kernels.products.aligned import aligned_zeros
@@ -31,6 +30,7 @@ from vqzoo.numerics.kernels.products.octets import (
     store_octet,
 )
 from vqzoo.numerics.kernels.products.quads import QUAD, multiply_quads, spread_quad
+from vqzoo.numerics.kernels.products.row_products import AHEAD
 
 ENTRIES = 256  # of a table of codes of at most 8 bits
 GROUP = 4  # lines whose tables are in the nearest cache together

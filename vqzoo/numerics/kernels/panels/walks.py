@@ -4,7 +4,7 @@ import numpy as np
 
 from vqzoo.numerics.compiled import compiled
 from vqzoo.numerics.kernels.feedback.trellis import SEGMENT, trellis_levels
-from vqzoo.numerics.kernels.products.panels import finish_rows, multiply_panels
+from vqzoo.numerics.kernels.panels.dense import finish_rows, multiply_panels
 from vqzoo.numerics.kernels.products.team import joins, on_team, take_rows
 
 WIDTH = 128  # columns of a segment's levels that are in the caches together

@@ -2,8 +2,8 @@
 
 The codes of a row say where in the codebooks its values lie, so a product reads them there: no
 value is decoded, and the time is nearly that of a product with the matrix itself. Codes of four
-bits of enough rows choose among sums instead, see `nibble_panels`; sums of centroids are written
-out for many panels, see `filled_panels`.
+bits of enough rows choose among sums instead, see `nibbles`; sums of centroids are written
+out for many panels, see `filled_blocks`.
 
 Codes are flat: each block has a line of m codes for each stage. `packing` is that of
 `decode_kernels`. A code beyond the codebook reads its last centroid.
@@ -14,18 +14,18 @@ import numpy as np
 from vqzoo.numerics.compiled import compiled
 from vqzoo.numerics.kernels.code_lines import multiply_add, spread_line
 from vqzoo.numerics.kernels.lines import LINE, code_at
-from vqzoo.numerics.kernels.products.filled_panels import MANY_PANELS, multiply_filled_panels
+from vqzoo.numerics.kernels.panels.dense import DEPTH, ROWS, begin, end, finish_rows, places
+from vqzoo.numerics.kernels.panels.filled_blocks import MANY_PANELS, multiply_filled_panels
+from vqzoo.numerics.kernels.panels.nibbles import (
+    FEWEST_COLUMNS,
+    FEWEST_ROWS,
+    multiply_nibbles,
+)
 from vqzoo.numerics.kernels.products.lanes import (
     load_lanes,
     spread_lanes,
     spread_sum,
 )
-from vqzoo.numerics.kernels.products.nibble_panels import (
-    FEWEST_COLUMNS,
-    FEWEST_ROWS,
-    multiply_nibbles,
-)
-from vqzoo.numerics.kernels.products.panels import DEPTH, ROWS, begin, end, finish_rows, places
 from vqzoo.numerics.kernels.products.team import joins, on_team, take_rows
 from vqzoo.numerics.kernels.vectors import LANES, splat
 

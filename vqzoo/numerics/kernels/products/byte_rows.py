@@ -3,13 +3,6 @@
 import numpy as np
 
 from vqzoo.numerics.compiled import compiled
-from vqzoo.numerics.decoding.row_products import (
-    BLOCK,
-    ROWS_AHEAD,
-    STREAMS,
-    add_sums,
-    jump_ahead,
-)
 from vqzoo.numerics.kernels.code_lines import multiply_add, spread_line, sum_line
 from vqzoo.numerics.kernels.codegen import prefetch
 from vqzoo.numerics.kernels.lines import LINE, load_line, store_line
@@ -23,6 +16,13 @@ from vqzoo.numerics.kernels.products.byte_tables import (
     second_quarter,
     third_quarter,
     zero_bytes,
+)
+from vqzoo.numerics.kernels.products.row_products import (
+    BLOCK,
+    ROWS_AHEAD,
+    STREAMS,
+    add_sums,
+    jump_ahead,
 )
 
 _TABLE = 256  # entries

@@ -2,13 +2,12 @@
 
 The values of six rows and a few columns at a time are looked up, and multiplied while they are in
 the nearest cache: that adds little to the time of a product with the matrix itself. Bits of enough
-rows choose among sums instead, see `kernels.products.nibble_panels`.
+rows choose among sums instead, see `kernels.panels.nibbles`.
 """
 
 import numpy as np
 
 from vqzoo.numerics.compiled import compiled
-from vqzoo.numerics.decoding.byte_rows import decode_bytes
 from vqzoo.numerics.kernels.code_lines import (
     as_line,
     bits_of,
@@ -18,9 +17,10 @@ from vqzoo.numerics.kernels.code_lines import (
     spread_line,
 )
 from vqzoo.numerics.kernels.lines import LINE, add_lines, load_line, store_line
+from vqzoo.numerics.kernels.panels.dense import DEPTH, ROWS, finish_rows, multiply_panels
+from vqzoo.numerics.kernels.panels.nibbles import FEWEST_ROWS, multiply_bits
+from vqzoo.numerics.kernels.products.byte_rows import decode_bytes
 from vqzoo.numerics.kernels.products.byte_tables import HAS_BYTE_TABLES
-from vqzoo.numerics.kernels.products.nibble_panels import FEWEST_ROWS, multiply_bits
-from vqzoo.numerics.kernels.products.panels import DEPTH, ROWS, finish_rows, multiply_panels
 from vqzoo.numerics.kernels.products.team import joins, on_team, take_rows
 
 _PITCH = DEPTH + LINE  # floats from row to row of the values
