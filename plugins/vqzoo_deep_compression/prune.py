@@ -6,16 +6,19 @@ from typing import Literal
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from vqzoo.numerics.decoding.column_products import multiply_sparse
+from vqzoo.numerics.decoding.input_products import multiply_sparse_by_input
 from vqzoo.numerics.decoding.panel_product import Panels
+from vqzoo.numerics.decoding.sparse import SparseMatrix
 from vqzoo.plugin import Code, Floats, LayerContext, Quantizer
 from vqzoo.plugin.text import parse_call
 from vqzoo_deep_compression.survivors import (
     PruningOptions,
     count_survivors,
     gaps_part,
-    multiply_survivors,
     rows_at_a_time,
     scatter,
+    sparse_matrix,
     survivors,
     survivors_in_rows,
 )
@@ -77,11 +80,17 @@ class Prune(Quantizer):
         """The same, written to `out`."""
         return scatter(code, params["values"].reshape(-1), out)
 
+    def multiply(self, code: Code, params: Mapping[str, Tensor], x: Tensor) -> Tensor | None:
+        """Multiply one input by the survivors alone."""
+        if len(x) != 1:
+            return None
+        return multiply_sparse_by_input(_matrix(code, params), x[0])[None]
+
     def multiply_by_columns(
         self, code: Code, params: Mapping[str, Tensor], panels: Panels
     ) -> Tensor | None:
         """Multiply by the survivors alone."""
-        return multiply_survivors(code, params["values"].reshape(-1), None, panels)
+        return multiply_sparse(_matrix(code, params), panels)
 
     def row_step(self, code: Code) -> int:
         """An eighth of the rows."""
@@ -90,3 +99,7 @@ class Prune(Quantizer):
     def rows(self, code: Code, start: int, stop: int) -> Code:
         """The survivors in these rows."""
         return survivors_in_rows(code, start, stop, "values")
+
+
+def _matrix(code: Code, params: Mapping[str, Tensor]) -> SparseMatrix:
+    return sparse_matrix(code, params["values"].reshape(-1))

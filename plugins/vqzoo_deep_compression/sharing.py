@@ -9,8 +9,11 @@ from torch import Tensor
 
 from vqzoo.numerics.arrays import excess_exponent, times_power
 from vqzoo.numerics.clustering.scalar_kmeans import assign_scalar
+from vqzoo.numerics.decoding.column_products import multiply_sparse
 from vqzoo.numerics.decoding.decode import decode_scalar
+from vqzoo.numerics.decoding.input_products import multiply_sparse_by_input
 from vqzoo.numerics.decoding.panel_product import Panels
+from vqzoo.numerics.decoding.sparse import SparseMatrix
 from vqzoo.numerics.feedback.layer import feedback_of
 from vqzoo.numerics.feedback.levels import Levels, feed_back_levels
 from vqzoo.plugin import Code, Floats, Indices, LayerContext, Quantizer, SecondOrder
@@ -21,9 +24,9 @@ from vqzoo_deep_compression.survivors import (
     PruningOptions,
     count_survivors,
     gaps_part,
-    multiply_survivors,
     rows_at_a_time,
     scatter,
+    sparse_matrix,
     survivors,
     survivors_in_rows,
 )
@@ -102,15 +105,17 @@ class DeepCompression(Quantizer):
         """The same without gradients, written to `out`."""
         return scatter(code, _values(code.index_part("codes"), params["codebook"]), out)
 
+    def multiply(self, code: Code, params: Mapping[str, Tensor], x: Tensor) -> Tensor | None:
+        """Multiply one input by the survivors alone."""
+        if len(x) != 1:
+            return None
+        return multiply_sparse_by_input(_matrix(code, params), x[0])[None]
+
     def multiply_by_columns(
         self, code: Code, params: Mapping[str, Tensor], panels: Panels
     ) -> Tensor | None:
         """Multiply by the survivors alone."""
-        codes, table = code.index_part("codes"), params["codebook"].detach()
-        held, width = held_codes(codes)
-        if width == 8 and codes.cardinality <= 256:
-            return multiply_survivors(code, held, table, panels)
-        return multiply_survivors(code, _values(codes, table), None, panels)
+        return multiply_sparse(_matrix(code, params), panels)
 
     def row_step(self, code: Code) -> int:
         """An eighth of the rows."""
@@ -124,6 +129,14 @@ class DeepCompression(Quantizer):
         """Prune and retrain before values are shared (the paper's section 2)."""
         names = {"density", "threshold", "gap_bits"}
         return [("prune", options.model_dump(include=names, exclude_none=True))]
+
+
+def _matrix(code: Code, params: Mapping[str, Tensor]) -> SparseMatrix:
+    codes, table = code.index_part("codes"), params["codebook"].detach()
+    held, width = held_codes(codes)
+    if width == 8 and codes.cardinality <= 256:
+        return sparse_matrix(code, held, table)
+    return sparse_matrix(code, _values(codes, table))
 
 
 def _values(codes: Indices, codebook: Tensor) -> Tensor:

@@ -9,8 +9,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from vqzoo.numerics.coding.gaps import gaps_of, positions_of, stretch_of
-from vqzoo.numerics.decoding.column_products import multiply_sparse
-from vqzoo.numerics.decoding.panel_product import Panels
+from vqzoo.numerics.decoding.sparse import SparseMatrix
 from vqzoo.plugin import Code, Indices, Options, SkipLayer
 from vqzoo.plugin.formats.packed_indices import held_codes
 
@@ -117,18 +116,17 @@ def scatter(code: Code, values: Tensor, out: Tensor | None = None) -> Tensor:
     return out
 
 
-def multiply_survivors(code: Code, values: Tensor, table: Tensor | None, panels: Panels) -> Tensor:
-    """W·X, (m, count), by the survivors alone.
+def sparse_matrix(code: Code, values: Tensor, table: Tensor | None = None) -> SparseMatrix:
+    """The matrix, for products with the survivors alone.
 
     Args:
         values: (survivors,), float32; or their codes, uint8, with a table.
         table: (k,), float32.
-        panels: X, (n, count).
     """
     part = code.index_part("gaps")
     gaps, width = held_codes(part)
-    layout = (width, part.cardinality - 1, part.shape[0])
-    return multiply_sparse(gaps, layout, values, table, code.shape[0], panels)
+    filler, count = part.cardinality - 1, part.shape[0]
+    return SparseMatrix(code.shape[0], gaps, width, filler, count, values.detach(), table)
 
 
 def rows_at_a_time(code: Code) -> int:

@@ -20,9 +20,10 @@ from vqzoo.numerics.decoding.column_products import (
     multiply_sparse,
     multiply_walks,
 )
-from vqzoo.numerics.decoding.input_products import multiply_walk
+from vqzoo.numerics.decoding.input_products import multiply_sparse_by_input, multiply_walk
 from vqzoo.numerics.decoding.packed import pack
 from vqzoo.numerics.decoding.panel_product import Panels, transposed
+from vqzoo.numerics.decoding.sparse import SparseMatrix
 from vqzoo.numerics.feedback.grid import walk
 from vqzoo.numerics.threads import use_threads
 
@@ -270,10 +271,14 @@ def test_sparse(m, count, n, density, bits, is_packed, has_table, seed) -> None:
     matrix[places.numpy()] = table[codes.long()].double().numpy()
     panels, x = columns(n, count)
     values = (codes, table) if has_table else (table[codes.long()], None)
-    found = multiply_sparse(held, layout, *values, m, panels)
+    sparse = SparseMatrix(m, held, *layout, *values)
+    one = torch.from_numpy(x[:, 0]).float()
+    found, product = multiply_sparse(sparse, panels), multiply_sparse_by_input(sparse, one)
     assert_product(found, matrix.reshape(m, n), x)
+    assert_product(product[:, None], matrix.reshape(m, n), x[:, :1])
     with use_threads(2):
-        assert torch.equal(found, multiply_sparse(held, layout, *values, m, panels))
+        assert torch.equal(found, multiply_sparse(sparse, panels))
+        assert torch.equal(product, multiply_sparse_by_input(sparse, one))
 
 
 def held_gaps(gaps: Tensor, bits: int, is_packed: bool) -> tuple[Tensor, tuple[int, int, int]]:
@@ -301,8 +306,10 @@ def test_fillers_at_borders_of_rows(gaps: list[int], is_packed: bool) -> None:
     matrix, values = np.zeros(15), torch.arange(1.0, len(places) + 1)
     matrix[places.numpy()] = values
     panels, x = columns(5, 17)
-    found = multiply_sparse(held, layout, values, None, 3, panels)
-    assert_product(found, matrix.reshape(3, 5), x)
+    sparse = SparseMatrix(3, held, *layout, values)
+    assert_product(multiply_sparse(sparse, panels), matrix.reshape(3, 5), x)
+    product = multiply_sparse_by_input(sparse, torch.from_numpy(x[:, 0]).float())
+    assert_product(product[:, None], matrix.reshape(3, 5), x[:, :1])
 
 
 def test_rows_without_nonzeros() -> None:
@@ -313,8 +320,8 @@ def test_rows_without_nonzeros() -> None:
     panels, x = columns(700, 49)
     for bits in (2, 8):
         held, layout = held_gaps(gaps_of(places, bits), bits, True)
-        found = multiply_sparse(held, layout, matrix.view(-1)[places], None, 200, panels)
-        assert_product(found, matrix.double().numpy(), x)
+        sparse = SparseMatrix(200, held, *layout, matrix.view(-1)[places])
+        assert_product(multiply_sparse(sparse, panels), matrix.double().numpy(), x)
 
 
 def test_floats() -> None:

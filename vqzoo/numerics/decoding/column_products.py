@@ -16,6 +16,7 @@ from torch import Tensor
 from vqzoo.numerics.arrays import Floats, Ints, as_float32
 from vqzoo.numerics.decoding.packed import flat_codes, in_line, run_length
 from vqzoo.numerics.decoding.panel_product import Panels
+from vqzoo.numerics.decoding.sparse import SparseMatrix
 from vqzoo.numerics.kernels.feedback.trellis import SEGMENT
 from vqzoo.numerics.kernels.lines import LINE
 from vqzoo.numerics.kernels.panels.blocks import share_block_panels
@@ -23,7 +24,7 @@ from vqzoo.numerics.kernels.panels.dense import ROWS, share_panels
 from vqzoo.numerics.kernels.panels.nibbles import FEWEST_COLUMNS, TASK_ROWS
 from vqzoo.numerics.kernels.panels.row_blocks import TOGETHER, share_row_block_panels
 from vqzoo.numerics.kernels.panels.scalars import share_scalar_panels
-from vqzoo.numerics.kernels.panels.sparse import begin_rows, share_sparse_panels
+from vqzoo.numerics.kernels.panels.sparse import share_sparse_panels
 from vqzoo.numerics.kernels.panels.walks import share_walk_panels
 from vqzoo.numerics.kernels.products.byte_tables import HAS_BYTE_TABLES, byte_planes, is_exact
 from vqzoo.numerics.threads import run_kernel
@@ -288,45 +289,18 @@ def multiply_walks(codes: Tensor, width: int, reach: int, panels: Panels, scales
     return _by_rows([multiply], len(codes), panels, scales, SEGMENT)
 
 
-def multiply_sparse(
-    gaps: Tensor,
-    layout: tuple[int, int, int],
-    values: Tensor,
-    table: Tensor | None,
-    m: int,
-    panels: Panels,
-) -> Tensor:
+def multiply_sparse(matrix: SparseMatrix, panels: Panels) -> Tensor:
     """W·X with a sparse matrix, whose nonzeros alone are multiplied.
-
-    Args:
-        gaps: uint8, from one nonzero to the next, as `coding.gaps` says; flat, or packed, see
-            `decoding.packed`. All nonzeros lie in W.
-        layout: (width, filler, count): of a gap in memory, 8 if it has an element for itself; the
-            gap that no nonzero follows; and the number of gaps.
-        values: of the nonzeros, float32; or their codes, uint8, with a table.
-        table: (k,), float32, k at most 256.
-        m: rows of W.
-        panels: X, (n, count).
 
     Returns:
         (m, count), float32; the same with any number of threads.
     """
-    width, filler, count = layout
-    flat, n, both = gaps.contiguous().numpy(), panels.n, (panels.wide, panels.narrow)
-    form = (32 if width >= 8 else width, len(flat), filler, count)
-    if table is None:
-        given = (np.zeros(1, np.uint8), _NONE, as_float32(values))
-    else:
-        entries = np.zeros(_ENTRIES, np.float32)
-        entries[: len(table)] = as_float32(table)
-        given = (values.contiguous().numpy(), entries, _NONE)
-    begins = np.empty((m, 4), np.int64)
-    begin_rows(flat, form, n, begins)
+    arrays, n, both = matrix.arrays(panels.n), panels.n, (panels.wide, panels.narrow)
 
     def multiply(team: Ints, bounds: Bounds, target: Target) -> None:
-        share_sparse_panels(team, bounds, flat, form, given, begins, both, n, target)
+        share_sparse_panels(team, bounds, *arrays, both, n, target)
 
-    return _by_rows([multiply], m, panels, None)
+    return _by_rows([multiply], matrix.m, panels, None)
 
 
 def _by_rows(

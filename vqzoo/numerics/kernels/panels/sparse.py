@@ -82,7 +82,7 @@ def multiply_sparse_panels(gaps, layout, values, begins, rows, panels, n, out, w
         n, out, width: as for `multiply_panels`.
     """
     wide, narrow = panels
-    layout = _without_last_fillers(gaps, layout)
+    layout = without_last_fillers(gaps, layout)
     all_lanes, line, to = splat(np.float32(0)), spread_line(np.float32(0)), len(wide) // n
     places, ends = begins[rows[0] : rows[1]].copy(), np.empty(_TOGETHER, np.int64)
     gaps_in_all = max(1, layout[3])
@@ -94,7 +94,7 @@ def multiply_sparse_panels(gaps, layout, values, begins, rows, panels, n, out, w
         for row in range(rows[0], rows[1], _TOGETHER):
             some = places[row - rows[0] :][:_TOGETHER]
             ended, target = ends[: len(some)], out[row * width :]
-            _list(gaps, layout, values, row, n, stop, some, listed, ended)
+            list_nonzeros(gaps, layout, values, row, n, stop, some, listed, ended)
             if len(wide) > 0:
                 _meet(all_lanes, LANES, listed, ended, wide, n, target, width, 0, add)
             if len(narrow) > 0:
@@ -126,9 +126,9 @@ def _share(team, bounds, gaps, layout, values, begins, panels, n, target):  # ty
 
 
 @compiled()
-def _without_last_fillers(gaps, layout):  # type: ignore[no-untyped-def]
-    """The layout of the gaps up to the last nonzero: `_list` reads a value at each gap, that of the
-    next nonzero at a filler."""
+def without_last_fillers(gaps, layout):  # type: ignore[no-untyped-def]
+    """The layout of the gaps up to the last nonzero: `list_nonzeros` reads a value at each gap,
+    that of the next nonzero at a filler."""
     bits, run, filler, symbols = layout
     while symbols > 0:
         slot = (symbols - 1) // run
@@ -139,7 +139,7 @@ def _without_last_fillers(gaps, layout):  # type: ignore[no-untyped-def]
 
 
 @compiled()
-def _list(gaps, layout, values, first, n, stop, places, listed, ends):  # type: ignore[no-untyped-def]
+def list_nonzeros(gaps, layout, values, first, n, stop, places, listed, ends):  # type: ignore[no-untyped-def]
     """List the nonzeros before column `stop` that rows, from `first` on, have not listed so far.
 
     Args:
