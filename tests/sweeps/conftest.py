@@ -1,12 +1,35 @@
 """What all tests of this folder share: one small sweep, run by processes, and a page's script."""
 
+from concurrent.futures import Future
 from pathlib import Path
+from threading import Lock
+from typing import Any
 
 import pytest
 from sweeping import GRID, Swept, sweep
+from vqzoo_executors import local
+from vqzoo_executors.calls import CallExecutor, answer, settle
 
 from vqzoo.artifact.files import cache_folder
 from vqzoo.page.library import chart_library
+
+
+class InThisProcess(CallExecutor):
+    """Answers a call at once, as a worker would."""
+
+    def __init__(self, processes: int, threads: int) -> None:
+        self._threads, self._lock, self._closed = threads, Lock(), False
+
+    def _take(self, future: "Future[Any]", call: bytes) -> None:
+        future.set_running_or_notify_cancel()
+        settle(future, answer(call, self._threads))
+
+
+@pytest.fixture
+def no_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `local` work in this process, for tests to which it does not matter who works: to start a
+    worker takes longer than its cells."""
+    monkeypatch.setattr(local, "LocalExecutor", InThisProcess)
 
 
 @pytest.fixture(scope="session")

@@ -92,6 +92,7 @@ def test_the_store_has_what_a_folder_would(stored: Path, swept: Swept) -> None:
     assert not list((stored / "cache").glob("sweeps/*/cells/*"))  # nothing stays on the machine
 
 
+@pytest.mark.usefixtures("no_workers")
 def test_another_machine_does_what_is_missing(folder: Path) -> None:
     out = folder / "store/sweep"
     before = artifacts(out)
@@ -133,6 +134,7 @@ def test_the_page_of_a_url(folder: Path) -> None:
     assert "has no artifact with a report.json" in none.stderr
 
 
+@pytest.mark.usefixtures("no_workers")
 def test_a_page_of_somebody_elses_stays(folder: Path) -> None:
     page = folder / "store/sweep/report.html"
     page.write_text("<html>mine</html>")
@@ -141,6 +143,7 @@ def test_a_page_of_somebody_elses_stays(folder: Path) -> None:
     assert page.read_text() == "<html>mine</html>"
 
 
+@pytest.mark.usefixtures("no_workers")
 @pytest.mark.parametrize("kind", ["garbage", "view", "types"])
 def test_a_hostile_table_is_one_line(folder: Path, kind: str) -> None:
     table = folder / "store/sweep/results.sqlite"

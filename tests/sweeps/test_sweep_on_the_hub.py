@@ -55,6 +55,7 @@ def commits(hub: HubServer) -> int:
     return len(hub.repos[REPO].commits) - 1
 
 
+@pytest.mark.usefixtures("no_workers")
 def test_a_sweep_into_a_repository(hub: HubServer, swept: Swept, tmp_path: Path) -> None:
     url = f"hf://{REPO}/one"
     done = sweep(tmp_path, url, "--limit", "1")
