@@ -6,7 +6,7 @@ from threading import Lock
 from typing import Any
 
 import pytest
-from sweeping import GRID, Swept, sweep
+from sweeping import GRID, TWO_WORKERS, Swept, sweep
 from vqzoo_executors import local
 from vqzoo_executors.calls import CallExecutor, answer, settle
 
@@ -37,7 +37,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Swept:
     """The sweep, run by two processes."""
     folder = tmp_path_factory.mktemp("sweep")
     (folder / "grid.yaml").write_text(GRID)
-    return sweep(folder, "--executor", "local:2", "--threads", "1")
+    return sweep(folder, *TWO_WORKERS)
 
 
 @pytest.fixture(scope="session")

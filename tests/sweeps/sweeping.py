@@ -20,6 +20,8 @@ include:
 - {model: vit_mini.fmnist, method: km, layers: [nowhere]}
 """
 CELLS = 7
+ONE_WORKER = ("--executor", "local:1", "--threads", "1")
+TWO_WORKERS = ("--executor", "local:2", "--threads", "1")
 
 
 @dataclass(frozen=True)

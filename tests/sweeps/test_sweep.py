@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sweeping import CELLS, GRID, Swept, sweep
+from sweeping import CELLS, GRID, ONE_WORKER, TWO_WORKERS, Swept, sweep
 from typer.testing import CliRunner
 
 from vqzoo.artifact.files import sha256_file
@@ -99,7 +99,7 @@ def test_one_process_makes_the_same_bytes_and_only_what_is_missing(
     (missing, cell), *kept = sorted((path.name, path) for path in (out / "cells").iterdir())
     times = {name: (path / WEIGHTS_FILE).stat().st_mtime_ns for name, path in kept}
     shutil.rmtree(cell)
-    again = sweep(tmp_path, "--executor", "local:1", "--retry-failed")
+    again = sweep(tmp_path, *ONE_WORKER, "--retry-failed")
     assert again.exit_code == 1
     assert "1 failed" in again.stdout
     assert artifacts(out) == artifacts(swept.out)
@@ -128,7 +128,7 @@ def test_a_dry_run_lists_what_is_missing_and_how_long_it_takes(
 
 def test_ctrl_c_leaves_nothing_running_and_the_sweep_goes_on(tmp_path: Path, swept: Swept) -> None:
     (tmp_path / "grid.yaml").write_text(GRID)
-    words = ["sweep", "grid.yaml", "--out", "out", "--executor", "local:2"]
+    words = ["sweep", "grid.yaml", "--out", "out", *TWO_WORKERS]
     driver = subprocess.Popen(
         [sys.executable, "-m", "vqzoo.cli.main", *words],
         cwd=tmp_path,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sweeping import Swept
+from sweeping import ONE_WORKER, Swept
 from typer.testing import CliRunner, Result
 
 from vqzoo.artifact.files import sha256_file
@@ -33,7 +33,7 @@ CELLS = 4
 def sweep(folder: Path, *arguments: str) -> Result:
     (folder / "grid.yaml").write_text(GRID)
     words = ["sweep", str(folder / "grid.yaml"), "--out", f"file://{folder}/store/sweep"]
-    return CliRunner().invoke(app, [*words, "--executor", "local:1", *arguments])
+    return CliRunner().invoke(app, [*words, *ONE_WORKER, *arguments])
 
 
 def rows(place: str) -> dict[str, dict[str, Any]]:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from sweeping import sweep
+from sweeping import TWO_WORKERS, sweep
 
 from vqzoo.artifact.schema import WEIGHTS_FILE
 from vqzoo.progress import SilentWatcher
@@ -25,7 +25,7 @@ include:
 @pytest.mark.slow
 def test_cells_are_those_of_runs_and_their_logs_say_how_they_went(tmp_path: Path) -> None:
     (tmp_path / "grid.yaml").write_text(GRID)
-    swept = sweep(tmp_path, "--executor", "local:2", "--threads", "1", "--by-layer")
+    swept = sweep(tmp_path, *TWO_WORKERS, "--by-layer")
     assert swept.exit_code == 1
     assert "4 cells: 3 done, 1 failed" in swept.stdout
     assert "'nowhere' matches no layer" in swept.stdout
@@ -38,5 +38,5 @@ def test_cells_are_those_of_runs_and_their_logs_say_how_they_went(tmp_path: Path
         alone = run(recipe, SilentWatcher(), out=tmp_path / method)
         made.remove((alone.folder / WEIGHTS_FILE).read_bytes())
     assert len(made) == 1
-    again = sweep(tmp_path, "--executor", "local:2", "--threads", "1", "--by-layer")
+    again = sweep(tmp_path, *TWO_WORKERS, "--by-layer")
     assert "3 done, 1 failed" in again.stdout

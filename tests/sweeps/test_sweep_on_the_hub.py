@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import timm
 from huggingface_hub import create_repo, upload_folder
-from sweeping import Swept
+from sweeping import ONE_WORKER, TWO_WORKERS, Swept
 from timm.models import save_for_hf
 from typer.testing import CliRunner, Result
 
@@ -46,8 +46,8 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chart_script: Path) -> 
 
 def sweep(folder: Path, out: str, *arguments: str) -> Result:
     (folder / "grid.yaml").write_text(GRID)
-    words = ["sweep", str(folder / "grid.yaml"), "--out", out, "--executor", "local:1"]
-    return CliRunner().invoke(app, [*words, *arguments])
+    words = ["sweep", str(folder / "grid.yaml"), "--out", out]
+    return CliRunner().invoke(app, [*words, *ONE_WORKER, *arguments])
 
 
 def commits(hub: HubServer) -> int:
@@ -128,7 +128,7 @@ def test_processes_that_start_together_fetch_weights_once(hub: HubServer, tmp_pa
     (tmp_path / "grid.yaml").write_text(json.dumps(grid))  # JSON is YAML
     hub.exchanges.clear()
     words = ["sweep", str(tmp_path / "grid.yaml"), "--out", str(tmp_path / "out")]
-    done = CliRunner().invoke(app, [*words, "--executor", "local:2"])
+    done = CliRunner().invoke(app, [*words, *TWO_WORKERS])
     assert "2 cells: 2 done" in done.stdout, done.output
     downloads = [
         exchange
