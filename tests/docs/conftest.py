@@ -16,6 +16,7 @@ from timm.data import ImageNetInfo
 
 from vqzoo.data import fmnist
 from vqzoo.numerics.clustering import kmeans
+from vqzoo.numerics.clustering.metric_kmeans import metric_kmeans
 from vqzoo.progress import SilentWatcher
 from vqzoo.runs.recipe import make_recipe
 from vqzoo.runs.run import run
@@ -53,6 +54,7 @@ def few_iterations(monkeypatch: pytest.MonkeyPatch) -> None:
         return train(points, k, weights, seed, min(iterations, _ITERATIONS), *further, **options)
 
     monkeypatch.setattr(kmeans, "train", train_a_little)
+    monkeypatch.setitem(metric_kmeans.__kwdefaults__, "rounds", 1)
 
 
 @pytest.fixture(scope="session")
