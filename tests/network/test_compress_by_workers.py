@@ -36,22 +36,22 @@ def model() -> nn.Module:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "arguments",
+    ("arguments", "executor"),
     [
-        {"method": {"blocks.0.*": "svd", "head": ("pq", {"k": 4})}, "calibrate": True},
-        {"method": "ecq,rtn", "lambda_": 1e-6, "layers": "blocks.0.attn*"},
+        ({"method": {"blocks.0.*": "svd", "head": ("pq", {"k": 4})}, "calibrate": True}, "local:2"),
+        ({"method": "ecq,rtn", "lambda_": 1e-6, "layers": "blocks.0.attn*"}, "local:1"),
     ],
     ids=["calibrated", "price-of-a-bit"],
 )
 def test_workers_make_the_same_network(
-    model: nn.Module, tmp_path: Path, arguments: dict[str, Any]
+    model: nn.Module, tmp_path: Path, arguments: dict[str, Any], executor: str
 ) -> None:
     if arguments.get("calibrate"):
         size = model.pretrained_cfg["input_size"]
         images = torch.randn(4, *size, generator=torch.Generator().manual_seed(1))
         arguments = arguments | {"calibrate": [images]}
     here = vqzoo.compress(model, **arguments)
-    there = vqzoo.compress(model, **arguments, executor="local:2")
+    there = vqzoo.compress(model, **arguments, executor=executor)
     for small, folder in ((here, "here"), (there, "there")):
         small.save(tmp_path / folder)
     files = [tmp_path / folder / "vqzoo.safetensors" for folder in ("here", "there")]

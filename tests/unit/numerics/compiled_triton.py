@@ -115,13 +115,12 @@ def multiply(width: int, inputs: int, books: str, capability: int) -> None:
 
 
 if __name__ == "__main__":
-    for d, points, codes, capability in (
-        (4, "*fp32", "*u8", 80),
-        (9, "*bf16", "*i32", 90),
+    for d, points, codes, capability, widths in (
+        (4, "*fp32", "*u8", 80, (4, 16)),
+        (9, "*bf16", "*i32", 90, (8, 16)),
     ):
         nearest(d, points, codes, capability)
         add_up(d, points, codes, capability, upper=d == 4)
         decode_blocks(d, points, codes, capability)
-        multiply(4, 1, points, capability)
-        multiply(8, 8, points, capability)
-        multiply(16, 2, points, capability)
+        for width in widths:
+            multiply(width, {4: 1, 8: 8, 16: 2}[width], points, capability)
