@@ -36,16 +36,18 @@ _ENTRIES = 256  # of a table that is looked up by bytes
 _NONE = np.zeros(0, np.float32)
 _NO_PLANES = np.zeros(0, np.uint8)
 
-
 Bounds = tuple[int, int]
 Target = tuple[Floats, int, tuple[Floats, int, Floats]]
 
 
 class Product(Protocol):
-    def __call__(self, team: Ints, bounds: Bounds, target: Target) -> None: ...
+    """Takes part in a product with the rows of a matrix, task by task.
 
+    Arguments are those of kernels: see `panels.blocks.share_block_panels`.
+    """
 
-"""Products of tasks of rows, as kernels take them: see `panels.blocks.share_block_panels`."""
+    def __call__(self, team: Ints, bounds: Bounds, target: Target) -> None:
+        """Take tasks until none is left."""
 
 
 @dataclass(frozen=True)
