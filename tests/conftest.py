@@ -69,12 +69,9 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_setupnodes(specs: list[object]) -> None:
     """Give each worker one thread of torch's: idle OpenMP threads spin, and would slow the others.
-    Let Python keep bytecode, in folders that git ignores: a process that compiles our sources anew
-    takes half a second longer.
 
     Workers and the processes that they start inherit the environment.
     """
-    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     if len(specs) > 1:
         os.environ.setdefault("OMP_NUM_THREADS", "1")
 
