@@ -214,13 +214,14 @@ class EntropyConstrained(Quantizer):
         """Multiply by the levels, between the steps of columns and of rows; columns are transformed
         instead of kernels."""
         rows, columns = _factors(code, params["step"].detach())
+        codes, integers, zero = _integers(code)
         if "kernel" in code.facts:
             panels = panels.mixed(cosine_basis(read_kernel(code.facts["kernel"])), columns)
-        else:
+        elif not code.facts["trellis"]:
             panels = panels.scaled(columns)
-        codes, integers, zero = _integers(code)
         if code.facts["trellis"]:
-            return multiply_walks(*held_codes(codes), zero, panels, rows)
+            factors = None if "kernel" in code.facts else columns
+            return multiply_walks(*held_codes(codes), zero, panels, rows, factors)
         return multiply_table_by_columns(codes, integers, panels, zero, rows[:, None])
 
     def row_step(self, code: Code) -> int:

@@ -266,7 +266,14 @@ def multiply_coded_scalars(
     return _by_rows([multiply], codes.shape[0], panels, of_rows, unit)
 
 
-def multiply_walks(codes: Tensor, width: int, reach: int, panels: Panels, scales: Tensor) -> Tensor:
+def multiply_walks(
+    codes: Tensor,
+    width: int,
+    reach: int,
+    panels: Panels,
+    scales: Tensor,
+    factors: Tensor | None = None,
+) -> Tensor:
     """W·X with the levels of a trellis, their rows scaled; see `feedback.grid.levels`.
 
     Args:
@@ -276,17 +283,18 @@ def multiply_walks(codes: Tensor, width: int, reach: int, panels: Panels, scales
         reach: the code of 0.
         panels: X, (n, count).
         scales: (m,).
+        factors: (n,), that columns are scaled by, too.
 
     Returns:
         (m, count), float32; the same with any number of threads.
     """
     flat = flat_codes(codes)
     layout = (32 if width >= 8 else width, codes.shape[1])
-
     center, both = np.int32(reach), (panels.wide, panels.narrow)
+    columns = _NONE if factors is None else as_float32(factors)
 
     def multiply(team: Ints, bounds: Bounds, target: Target) -> None:
-        share_walk_panels(team, bounds, flat, layout, center, both, panels.n, target)
+        share_walk_panels(team, bounds, flat, layout, center, columns, both, panels.n, target)
 
     return _by_rows([multiply], len(codes), panels, scales, SEGMENT)
 

@@ -11,13 +11,14 @@ WIDTH = 128  # columns of a segment's levels that are in the caches together
 
 
 @compiled()
-def multiply_walk_panels(codes, layout, center, rows, panels, n, out, width):  # type: ignore[no-untyped-def]
+def multiply_walk_panels(codes, layout, center, factors, rows, panels, n, out, width):  # type: ignore[no-untyped-def]
     """out[i] = the products of the levels of row i with the columns of all panels.
 
     The levels of a segment's rows and a few columns at a time are in the caches.
 
     Args:
         codes, layout, center: as for `trellis_levels`.
+        factors: (n,) float32, that columns are multiplied by, or none.
         rows: (start, stop): whole segments, or the last of them.
         panels: (wide, narrow), as for `multiply_panels`.
         n, out, width: as for `multiply_panels`.
@@ -32,11 +33,13 @@ def multiply_walk_panels(codes, layout, center, rows, panels, n, out, width):  #
                 columns = (first, min(first + WIDTH, end))
                 pitch = columns[1] - first
                 trellis_levels(part, layout, count, columns, center, levels)
+                if len(factors) > 0:
+                    _scale_columns(levels, count, factors[columns[0] : columns[1]])
                 multiply_panels(levels, pitch, count, columns, panels, n, target, width, first > 0)
 
 
 @compiled()
-def share_walk_panels(team, bounds, codes, layout, center, panels, n, target):  # type: ignore[no-untyped-def]
+def share_walk_panels(team, bounds, codes, layout, center, factors, panels, n, target):  # type: ignore[no-untyped-def]
     """`multiply_walk_panels` of tasks of rows, shared out among threads.
 
     Args:
@@ -44,16 +47,24 @@ def share_walk_panels(team, bounds, codes, layout, center, panels, n, target):  
         bounds: (m, height): the number of rows, and those of a task.
         target: (out, width, finish): see `finish_rows`.
     """
-    on_team(team, _share, (team, bounds, codes, layout, center, panels, n, target))
+    on_team(team, _share, (team, bounds, codes, layout, center, factors, panels, n, target))
 
 
 @compiled()
-def _share(team, bounds, codes, layout, center, panels, n, target):  # type: ignore[no-untyped-def]
+def _share(team, bounds, codes, layout, center, factors, panels, n, target):  # type: ignore[no-untyped-def]
     if not joins(team):
         return
     out, width, finish = target
     rows = take_rows(team, bounds)
     while rows[0] < rows[1]:
-        multiply_walk_panels(codes, layout, center, rows, panels, n, out, width)
+        multiply_walk_panels(codes, layout, center, factors, rows, panels, n, out, width)
         finish_rows(out, width, rows, finish)
         rows = take_rows(team, bounds)
+
+
+@compiled()
+def _scale_columns(levels, rows, factors):  # type: ignore[no-untyped-def]
+    count = len(factors)
+    for row in range(rows):
+        for j in range(count):
+            levels[np.uint64(row * count + j)] *= factors[np.uint64(j)]
