@@ -8,17 +8,18 @@ from pydantic import Field
 from torch import Tensor
 
 from vqzoo.numerics.arrays import excess_exponent, times_power
-from vqzoo.numerics.decoding.panel_product import Panels, as_panels
+from vqzoo.numerics.decoding.panel_product import Panels, as_panels, transposed
 from vqzoo.plugin import Code, Floats, Indices, LayerContext, Options, Quantizer
 from vqzoo.plugin.formats.packed_indices import (
     columns_of,
-    multiply_by_factor,
+    multiply_table,
     multiply_table_by_columns,
 )
 from vqzoo_diba.solver import solve_diba
 
 _FINE = 512  # candidates for k differ by 1/512
 _BITS = torch.tensor([0.0, 1.0])
+_TOGETHER = 512  # inputs that are multiplied at a time
 
 
 class DiagonalBinaryOptions(Options):
@@ -97,22 +98,27 @@ class DiagonalBinaryFactors(Quantizer):
         return out
 
     def multiply(self, code: Code, params: Mapping[str, Tensor], x: Tensor) -> Tensor | None:
-        """Multiply by the factors straight from their bits, eight a byte."""
+        """Multiply by the factors straight from their bits, eight a byte, or by columns."""
         with torch.no_grad():
-            inner = multiply_by_factor(code.index_part("right"), _BITS, x * params["columns"])
-            inner *= params["core"]
-            return multiply_by_factor(code.index_part("left"), _BITS, inner).mul_(params["rows"])
+            inner = multiply_table(code.index_part("right"), _BITS, x * params["columns"])
+            if inner is None:
+                parts = (transposed(part) for part in x.split(_TOGETHER))
+                return torch.cat([self.multiply_by_columns(code, params, part).T for part in parts])
+            product = multiply_table(code.index_part("left"), _BITS, inner.mul_(params["core"]))
+            return None if product is None else product.mul_(params["rows"])
 
     def multiply_by_columns(
         self, code: Code, params: Mapping[str, Tensor], panels: Panels
-    ) -> Tensor | None:
+    ) -> Tensor:
         """Multiply by the factors straight from their bits."""
         right, left = code.index_part("right"), code.index_part("left")
         core, rows = params["core"][:, None], params["rows"][:, None]
         scaled = panels.scaled(params["columns"])
         inner = multiply_table_by_columns(right, _BITS, scaled, scales=core)
         assert inner is not None
-        return multiply_table_by_columns(left, _BITS, as_panels(inner), scales=rows)
+        product = multiply_table_by_columns(left, _BITS, as_panels(inner), scales=rows)
+        assert product is not None
+        return product
 
     def apply(self, code: Code, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
         """Multiply by the factors: scale, add, scale, add, scale."""

@@ -29,9 +29,10 @@ _SEVERAL = 2  # inputs for which codes are unpacked together; fewer take less ti
 _WEIGHTS = 1 << 22  # a task
 
 
-def takes_inputs(inputs: int, weights: int) -> bool:
-    """Whether products with scalar codes take less time than decoding."""
-    return inputs <= (_MOST if weights > _SMALL else TOGETHER)
+def takes_inputs(inputs: int, weights: int, width: int) -> bool:
+    """Whether products with scalar codes of so many bits take less time than decoding, or, with
+    bits, than `multiply_coded_scalars`."""
+    return inputs <= (_MOST if weights > _SMALL and width > 1 else TOGETHER)
 
 
 def multiply_scalars(

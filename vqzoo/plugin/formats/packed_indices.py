@@ -123,7 +123,7 @@ def multiply_table(
     held, width = held_codes(part)
     if part.cardinality <= 256 and x.device.type != "cpu":
         return multiply_scalars_on_device(x, held, width, table, zero)
-    if part.cardinality > 256 or not takes_inputs(len(x), len(held) * x.shape[1]):
+    if part.cardinality > 256 or not takes_inputs(len(x), len(held) * x.shape[1], width):
         return None
     return multiply_scalars(x, held, width, table, zero)
 
@@ -149,30 +149,6 @@ def multiply_table_by_columns(
         rows = CodedRowBlocks(held, table[None, :, None], width)
         return multiply_coded_row_blocks([rows], panels, of_rows)
     return multiply_coded_scalars(held, width, table, panels, zero, scales, group)
-
-
-def multiply_by_factor(part: Indices, table: Tensor, x: Tensor) -> Tensor:
-    """x·Fᵀ with F = table[codes], a factor of a matrix; if it is large, it never exists as a whole.
-
-    Args:
-        part: codes below 256, (m, n), packed along rows or not.
-        table: (k,), float32.
-        x: (r, n), float32, without gradient.
-
-    Returns:
-        (r, m), float32.
-    """
-    product = multiply_table(part, table, x)
-    if product is not None:
-        return product
-    m, n = part.shape
-    height = max(1, _TILE // max(1, n))
-    result, buffer = x.new_empty(len(x), m), x.new_empty(min(height, m), n)
-    for start in range(0, m, height):
-        stop = min(start + height, m)
-        rows = decode_table(part.narrow(0, start, stop), table, buffer[: stop - start])
-        result[:, start:stop] = x @ rows.T
-    return result
 
 
 def columns_of(part: Indices) -> Iterator[tuple[int, Tensor]]:
