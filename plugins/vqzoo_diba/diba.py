@@ -100,12 +100,14 @@ class DiagonalBinaryFactors(Quantizer):
     def multiply(self, code: Code, params: Mapping[str, Tensor], x: Tensor) -> Tensor | None:
         """Multiply by the factors straight from their bits, eight a byte, or by columns."""
         with torch.no_grad():
-            inner = multiply_table(code.index_part("right"), _BITS, x * params["columns"])
-            if inner is None:
-                parts = (transposed(part) for part in x.split(_TOGETHER))
-                return torch.cat([self.multiply_by_columns(code, params, part).T for part in parts])
-            product = multiply_table(code.index_part("left"), _BITS, inner.mul_(params["core"]))
-            return None if product is None else product.mul_(params["rows"])
+            product = multiply_table(code.index_part("right"), _BITS, x * params["columns"])
+            if product is not None:
+                inner = product.mul_(params["core"])
+                product = multiply_table(code.index_part("left"), _BITS, inner)
+            if product is not None:
+                return product.mul_(params["rows"])
+            parts = (transposed(part) for part in x.split(_TOGETHER))
+            return torch.cat([self.multiply_by_columns(code, params, part).T for part in parts])
 
     def multiply_by_columns(
         self, code: Code, params: Mapping[str, Tensor], panels: Panels

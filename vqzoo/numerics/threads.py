@@ -163,7 +163,7 @@ def run_kernel(kernel: Callable[[NDArray[np.int64]], None], tasks: int) -> None:
     threads, run_team = torch.get_num_threads(), _run_team_address()
     members = min(thread_count(), tasks)
     is_shared = members > 1 and threads > 1  # by all: a change of their number would end some
-    team = np.array([0, 0, members, run_team if is_shared else 0, threads])
+    team = np.array([0, 0, members, run_team if is_shared else 0, threads], np.int64)
     if members < 2 or team[3]:
         kernel(team)
     else:

@@ -24,7 +24,6 @@ from vqzoo.numerics.threads import run_kernel
 TOGETHER = ROWS
 """Rows that are multiplied together: products of multiples of it take least time."""
 
-
 _GATHERED = 1 << 16  # values a task
 _MIXED = 1 << 18  # multiplications a task
 _NARROW = LANES // LINE  # panels of 16 columns that take as long as a wide one
@@ -37,7 +36,7 @@ class Panels:
     Attributes:
         wide: flat, (panels, n, `LANES`) float32.
         narrow: flat, (panels, n, 16) float32; fewer of them than take as long as a wide one. The
-            lanes behind the last column repeat one.
+            lanes behind the last column are 0.
         n: rows.
         count: columns.
     """
@@ -101,7 +100,7 @@ def places_of(table: Ints) -> Places:
     width = wide + lines % _NARROW * LINE
     if lines % _NARROW == _NARROW - 1 and _NARROW > 2:  # as many products as a wide panel's
         wide = width = wide + LANES
-    places = np.full((taps, width), -1)
+    places = np.full((taps, width), -1, np.int64)
     places[:, :count] = table
     return Places(places, _runs(places.reshape(-1, LINE)), wide, count)
 

@@ -84,6 +84,26 @@ def count_others(typing_context: Any, codes: Any, code: Any) -> Any:
 
 
 @intrinsic
+def add_where_bit(
+    typing_context: Any, total: Any, source: Any, at: Any, mask: Any, values: Any
+) -> Any:
+    """total + the values of those lanes whose byte, of 16 from position `at` on of a contiguous
+    uint8 array, has the bit of a mask."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        place = address(context, builder, source, args[1], args[2], _BYTES)
+        held = builder.load(place)
+        held.align = 1
+        bit = spread(builder, builder.trunc(args[3], ir.IntType(8)), _BYTES)
+        none = ir.Constant(_BYTES, [0] * LINE)
+        chosen = builder.icmp_unsigned("!=", builder.and_(held, bit), none)
+        zeros = ir.Constant(_FLOATS, [0.0] * LINE)
+        return builder.fadd(args[0], builder.select(chosen, args[4], zeros))
+
+    return line(line, source, types.intp, types.int64, line), generate
+
+
+@intrinsic
 def look_up_line(typing_context: Any, table: Any, codes: Any) -> Any:
     """The floats of a table, a line, at codes below 16."""
 

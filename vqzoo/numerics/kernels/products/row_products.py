@@ -9,6 +9,7 @@ import numpy as np
 
 from vqzoo.numerics.compiled import compiled
 from vqzoo.numerics.kernels.code_lines import (
+    add_where_bit,
     as_line,
     bits_of,
     load_codes,
@@ -17,9 +18,10 @@ from vqzoo.numerics.kernels.code_lines import (
     spread_line,
     sum_line,
 )
-from vqzoo.numerics.kernels.codegen import prefetch
+from vqzoo.numerics.kernels.codegen import compiles_for, prefetch
 from vqzoo.numerics.kernels.lines import LINE, add_lines, load_line, store_line
 
+HAS_MASKS = compiles_for("avx512bw")  # with which bits choose lanes of an addition
 TOGETHER = 4  # inputs that share the unpacking of codes
 BLOCK = 1536  # values of each of them that stay in the nearest cache while all rows meet them
 STREAMS = 4  # rows that meet one input together: memory serves several streams faster than one
@@ -56,6 +58,9 @@ def multiply_packed(packed, width, run, table, x, start, stop, out):  # type: ig
         x: (8 / width · run,).
         out: (m,).
     """
+    if width == 1 and HAS_MASKS:
+        _multiply_bits(packed, run, table, x, start, stop, out)
+        return
     values, last = load_line(table, 0), stop - 1
     for row in range(start, stop, STREAMS):
         second, third, fourth = min(row + 1, last), min(row + 2, last), min(row + 3, last)
@@ -68,6 +73,42 @@ def multiply_packed(packed, width, run, table, x, start, stop, out):  # type: ig
             a, b, c, d = _four_packed(packed, places, 1, run, values, x)
         out[row], out[second] = sum_line(a), sum_line(b)
         out[third], out[fourth] = sum_line(c), sum_line(d)
+
+
+@compiled()
+def _multiply_bits(packed, run, table, x, start, stop, out):  # type: ignore[no-untyped-def]
+    """`multiply_packed` of bits: a row is that of zeros, and what its ones add to it."""
+    zeros, last = np.float32(0), stop - 1
+    for value in x:
+        zeros += table[0] * value
+    one = table[1] - table[0]
+    for row in range(start, stop, STREAMS):
+        second, third, fourth = min(row + 1, last), min(row + 2, last), min(row + 3, last)
+        a, b, c, d = _four_rows_of_bits(
+            packed, row * run, second * run, third * run, fourth * run, run, x
+        )
+        out[row], out[second] = zeros + one * sum_line(a), zeros + one * sum_line(b)
+        out[third], out[fourth] = zeros + one * sum_line(c), zeros + one * sum_line(d)
+
+
+@compiled(forceinline=True)
+def _four_rows_of_bits(packed, i, j, k, p, run, x):  # type: ignore[no-untyped-def]
+    """For each of four rows, at these places, sums of those values of x whose bit is set."""
+    none = spread_line(np.float32(0))
+    a, b, c, d = none, none, none, none
+    for at in range(0, run, LINE):
+        jump = jump_ahead(at, run)
+        prefetch(packed, i + at + jump)
+        prefetch(packed, j + at + jump)
+        prefetch(packed, k + at + jump)
+        prefetch(packed, p + at + jump)
+        for slot in range(8):
+            values, mask = load_line(x, slot * run + at), 1 << slot
+            a = add_where_bit(a, packed, i + at, mask, values)
+            b = add_where_bit(b, packed, j + at, mask, values)
+            c = add_where_bit(c, packed, k + at, mask, values)
+            d = add_where_bit(d, packed, p + at, mask, values)
+    return a, b, c, d
 
 
 @compiled(forceinline=True)
