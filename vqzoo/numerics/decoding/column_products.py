@@ -21,7 +21,12 @@ from vqzoo.numerics.kernels.feedback.trellis import SEGMENT
 from vqzoo.numerics.kernels.lines import LINE
 from vqzoo.numerics.kernels.panels.blocks import share_block_panels
 from vqzoo.numerics.kernels.panels.dense import ROWS, share_panels
-from vqzoo.numerics.kernels.panels.nibbles import FEWEST_COLUMNS, TASK_ROWS
+from vqzoo.numerics.kernels.panels.nibbles import (
+    FEWEST_COLUMNS,
+    FEWEST_ROWS,
+    TASK_ROWS,
+    share_nibbles,
+)
 from vqzoo.numerics.kernels.panels.row_blocks import TOGETHER, share_row_block_panels
 from vqzoo.numerics.kernels.panels.scalars import share_scalar_panels
 from vqzoo.numerics.kernels.panels.sparse import share_sparse_panels
@@ -130,17 +135,23 @@ def multiply_coded_blocks(
         column += part.blocks * part.codebooks.shape[3]
     if column != panels.n:
         raise ValueError(f"codes of {column} columns do not fit inputs of {panels.n}")
-    by_tables = any(part.width == 4 and part.codebooks.shape[3] >= FEWEST_COLUMNS for part in parts)
-    return _by_rows(products, m, panels, scales, TASK_ROWS if by_tables else ROWS)
+    unit = TASK_ROWS if any(_takes_tables(part) for part in parts) else ROWS
+    return _by_rows(products, m, panels, scales, unit)
+
+
+def _takes_tables(part: CodedBlocks) -> bool:
+    """Whether tables of sums take less time than the centroids themselves."""
+    has_rows = part.codes.shape[2] >= FEWEST_ROWS
+    return has_rows and part.width == 4 and part.codebooks.shape[3] >= FEWEST_COLUMNS
 
 
 def _block_product(part: CodedBlocks, m: int, column: int, panels: Panels) -> Product:
     codes, packing, book = _described(part, m)
     blocks, both, n = (part.blocks, column), (panels.wide, panels.narrow), panels.n
+    share, add = share_nibbles if _takes_tables(part) else share_block_panels, column > 0
 
     def multiply(team: Ints, bounds: Bounds, target: Target) -> None:
-        add = column > 0
-        share_block_panels(team, bounds, codes, packing, book, blocks, add, both, n, target)
+        share(team, bounds, codes, packing, book, blocks, add, both, n, target)
 
     return multiply
 

@@ -16,11 +16,6 @@ from vqzoo.numerics.kernels.code_lines import multiply_add, spread_line
 from vqzoo.numerics.kernels.lines import LINE, code_at
 from vqzoo.numerics.kernels.panels.dense import DEPTH, ROWS, begin, end, finish_rows, places
 from vqzoo.numerics.kernels.panels.filled_blocks import MANY_PANELS, multiply_filled_panels
-from vqzoo.numerics.kernels.panels.nibbles import (
-    FEWEST_COLUMNS,
-    FEWEST_ROWS,
-    multiply_nibbles,
-)
 from vqzoo.numerics.kernels.products.lanes import (
     load_lanes,
     spread_lanes,
@@ -45,10 +40,6 @@ def multiply_block_panels(codes, packing, book, span, panels, n, out, width, add
         panels: (wide, narrow), as for `multiply_panels`.
         n, out, width, add: as for `multiply_panels`.
     """
-    are_nibbles = packing[0] == 4 and book[4] >= FEWEST_COLUMNS
-    if are_nibbles and span[3] - span[2] >= FEWEST_ROWS:
-        multiply_nibbles(codes, packing, book, span, panels, n, out, width, add)
-        return
     all_lanes, line = splat(np.float32(0)), spread_line(np.float32(0))
     wide, narrow, to = panels[0], panels[1], panels[0].shape[0] // n
     are_many = len(wide) // (n * LANES) + len(narrow) // (n * LINE) >= MANY_PANELS

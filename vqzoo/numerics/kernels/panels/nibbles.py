@@ -14,8 +14,10 @@ import numpy as np
 from vqzoo.numerics.compiled import compiled
 from vqzoo.numerics.kernels.code_lines import multiply_add, spread_line
 from vqzoo.numerics.kernels.lines import LINE, add_lines, code_at, load_line_or_zeros, store_line
+from vqzoo.numerics.kernels.panels.dense import finish_rows
 from vqzoo.numerics.kernels.products.aligned import aligned_zeros
 from vqzoo.numerics.kernels.products.lanes import load_lanes, spread_lanes, store_lanes
+from vqzoo.numerics.kernels.products.team import joins, on_team, take_rows
 from vqzoo.numerics.kernels.vectors import LANES, splat
 
 FEWEST_ROWS = 48  # that save more time than the tables take
@@ -111,6 +113,25 @@ def multiply_nibbles(codes, packing, book, span, panels, n, out, width, add):  #
     if len(narrow) > 0:
         line, to = spread_line(np.float32(0)), len(wide) // n
         _meet_blocks(line, LINE, codes, packing, book, span, narrow, n, out, width, to, add)
+
+
+@compiled()
+def share_nibbles(team, bounds, codes, packing, book, blocks, add, panels, n, target):  # type: ignore[no-untyped-def]
+    """`multiply_nibbles` of tasks of rows, shared out among threads: see `share_block_panels`."""
+    on_team(team, _share, (team, bounds, codes, packing, book, blocks, add, panels, n, target))
+
+
+@compiled()
+def _share(team, bounds, codes, packing, book, blocks, add, panels, n, target):  # type: ignore[no-untyped-def]
+    if not joins(team):
+        return
+    out, width, finish = target
+    rows = take_rows(team, bounds)
+    while rows[0] < rows[1]:
+        span = (blocks[0], blocks[1], rows[0], rows[1])
+        multiply_nibbles(codes, packing, book, span, panels, n, out, width, add)
+        finish_rows(out, width, rows, finish)
+        rows = take_rows(team, bounds)
 
 
 @compiled()
