@@ -3,18 +3,17 @@
 The matrix never exists, not even a part of it that memory would have to hold.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vqzoo.numerics.arrays import Floats, Ints, as_float32
-from vqzoo.numerics.decoding.packed import flat_codes, in_line, run_length
+from vqzoo.numerics.arrays import Ints, as_float32
+from vqzoo.numerics.decoding.packed import code_bits, flat_codes, in_line, run_length
 from vqzoo.numerics.decoding.panel_product import Panels
 from vqzoo.numerics.decoding.sparse import SparseMatrix
 from vqzoo.numerics.kernels.feedback.trellis import SEGMENT
@@ -25,6 +24,7 @@ from vqzoo.numerics.kernels.panels.nibbles import (
     FEWEST_COLUMNS,
     FEWEST_ROWS,
     TASK_ROWS,
+    share_bits,
     share_nibbles,
 )
 from vqzoo.numerics.kernels.panels.row_blocks import TOGETHER, share_row_block_panels
@@ -41,18 +41,13 @@ _ENTRIES = 256  # of a table that is looked up by bytes
 _NONE = np.zeros(0, np.float32)
 _NO_PLANES = np.zeros(0, np.uint8)
 
-Bounds = tuple[int, int]
-Target = tuple[Floats, int, tuple[Floats, int, Floats]]
 
+@dataclass(frozen=True)
+class _Product:
+    """A kernel that shares out the tasks of a product, and its operands: see `panels.tasks`."""
 
-class Product(Protocol):
-    """Takes part in a product with the rows of a matrix, task by task.
-
-    Arguments are those of kernels: see `panels.blocks.share_block_panels`.
-    """
-
-    def __call__(self, team: Ints, bounds: Bounds, target: Target) -> None:
-        """Take tasks until none is left."""
+    share: Callable[..., None]
+    operands: tuple[Any, ...]
 
 
 @dataclass(frozen=True)
@@ -104,12 +99,8 @@ def multiply_dense(matrix: Tensor, panels: Panels) -> Tensor:
     Returns:
         (m, count), float32; the same with any number of threads.
     """
-    flat, n, both = matrix.detach().reshape(-1).numpy(), panels.n, (panels.wide, panels.narrow)
-
-    def multiply(team: Ints, bounds: Bounds, target: Target) -> None:
-        share_panels(team, bounds, flat, both, n, target)
-
-    return _by_rows([multiply], len(matrix), panels, None)
+    product = _Product(share_panels, (matrix.detach().reshape(-1).numpy(),))
+    return _by_rows([product], len(matrix), panels, None)
 
 
 def multiply_coded_blocks(
@@ -131,7 +122,7 @@ def multiply_coded_blocks(
     m = parts[0].codes.shape[2]
     products, column = [], 0
     for part in parts:
-        products.append(_block_product(part, m, column, panels))
+        products.append(_block_product(part, m, column))
         column += part.blocks * part.codebooks.shape[3]
     if column != panels.n:
         raise ValueError(f"codes of {column} columns do not fit inputs of {panels.n}")
@@ -145,15 +136,9 @@ def _takes_tables(part: CodedBlocks) -> bool:
     return has_rows and part.width == 4 and part.codebooks.shape[3] >= FEWEST_COLUMNS
 
 
-def _block_product(part: CodedBlocks, m: int, column: int, panels: Panels) -> Product:
-    codes, packing, book = _described(part, m)
-    blocks, both, n = (part.blocks, column), (panels.wide, panels.narrow), panels.n
-    share, add = share_nibbles if _takes_tables(part) else share_block_panels, column > 0
-
-    def multiply(team: Ints, bounds: Bounds, target: Target) -> None:
-        share(team, bounds, codes, packing, book, blocks, add, both, n, target)
-
-    return multiply
+def _block_product(part: CodedBlocks, m: int, column: int) -> _Product:
+    share = share_nibbles if _takes_tables(part) else share_block_panels
+    return _Product(share, (*_described(part, m), (part.blocks, column), column > 0))
 
 
 def _described(part: CodedBlocks, m: int) -> tuple[NDArray[Any], Any, Any]:
@@ -195,20 +180,10 @@ def multiply_coded_row_blocks(
     results, m = [], 0
     for part in parts:
         of_rows = None if scales is None else scales[m : m + part.rows]
-        product = _row_block_product(part, panels)
+        product = _Product(share_row_block_panels, _described_rows(part, panels.n))
         results.append(_by_rows([product], part.rows, panels, of_rows, TOGETHER))
         m += part.rows
     return results[0] if len(results) == 1 else torch.cat(results)
-
-
-def _row_block_product(part: CodedRowBlocks, panels: Panels) -> Product:
-    codes, layout, book = _described_rows(part, panels.n)
-    both, n = (panels.wide, panels.narrow), panels.n
-
-    def multiply(team: Ints, bounds: Bounds, target: Target) -> None:
-        share_row_block_panels(team, bounds, codes, layout, book, both, n, target)
-
-    return multiply
 
 
 def _described_rows(part: CodedRowBlocks, n: int) -> tuple[NDArray[Any], Any, Any]:
@@ -221,7 +196,7 @@ def _described_rows(part: CodedRowBlocks, n: int) -> tuple[NDArray[Any], Any, An
             f"codes of shape {tuple(part.codes.shape)} for {n} columns do not fit codebooks of "
             f"shape {tuple(part.codebooks.shape)}"
         )
-    layout = (32 if part.width >= 8 else part.width, run)
+    layout = (code_bits(part.width), run)
     centroids = as_float32(part.codebooks).reshape(-1)
     return flat_codes(part.codes), layout, (centroids, books == 1, k, d)
 
@@ -267,14 +242,13 @@ def multiply_coded_scalars(
         raise ValueError(f"groups of {group} columns are not a multiple of {LINE}")
     factors = as_float32(scales).reshape(-1) if group and scales is not None else _NONE
 
-    layout, length, both = (width, run), group or n, (panels.wide, panels.narrow)
-
-    def multiply(team: Ints, bounds: Bounds, target: Target) -> None:
-        share_scalar_panels(team, bounds, flat, layout, values, factors, length, both, n, target)
-
     of_rows = None if group or scales is None else scales[:, 0]
-    unit = TASK_ROWS if width == 1 and not len(factors) else ROWS
-    return _by_rows([multiply], codes.shape[0], panels, of_rows, unit)
+    if width == 1 and not len(factors) and len(codes) >= FEWEST_ROWS:
+        product, unit = _Product(share_bits, (flat, run, values[0])), TASK_ROWS
+    else:
+        operands = (flat, (width, run), values, factors, group or n)
+        product, unit = _Product(share_scalar_panels, operands), ROWS
+    return _by_rows([product], len(codes), panels, of_rows, unit)
 
 
 def multiply_walks(
@@ -299,15 +273,10 @@ def multiply_walks(
     Returns:
         (m, count), float32; the same with any number of threads.
     """
-    flat = flat_codes(codes)
-    layout = (32 if width >= 8 else width, codes.shape[1])
-    center, both = np.int32(reach), (panels.wide, panels.narrow)
+    layout = (code_bits(width), codes.shape[1])
     columns = _NONE if factors is None else as_float32(factors)
-
-    def multiply(team: Ints, bounds: Bounds, target: Target) -> None:
-        share_walk_panels(team, bounds, flat, layout, center, columns, both, panels.n, target)
-
-    return _by_rows([multiply], len(codes), panels, scales, SEGMENT)
+    operands = (flat_codes(codes), layout, np.int32(reach), columns)
+    return _by_rows([_Product(share_walk_panels, operands)], len(codes), panels, scales, SEGMENT)
 
 
 def multiply_sparse(matrix: SparseMatrix, panels: Panels) -> Tensor:
@@ -316,16 +285,12 @@ def multiply_sparse(matrix: SparseMatrix, panels: Panels) -> Tensor:
     Returns:
         (m, count), float32; the same with any number of threads.
     """
-    arrays, n, both = matrix.arrays(panels.n), panels.n, (panels.wide, panels.narrow)
-
-    def multiply(team: Ints, bounds: Bounds, target: Target) -> None:
-        share_sparse_panels(team, bounds, *arrays, both, n, target)
-
-    return _by_rows([multiply], matrix.m, panels, None)
+    product = _Product(share_sparse_panels, tuple(matrix.arrays(panels.n)))
+    return _by_rows([product], matrix.m, panels, None)
 
 
 def _by_rows(
-    products: Sequence[Product], m: int, panels: Panels, scales: Tensor | None, unit: int = ROWS
+    products: Sequence[_Product], m: int, panels: Panels, scales: Tensor | None, unit: int = ROWS
 ) -> Tensor:
     """(m, count): the sum of some products, times the scales of rows. Tasks are of multiples of
     `unit` rows."""
@@ -335,8 +300,17 @@ def _by_rows(
     for product in products:
         ends = result.numpy().reshape(-1) if product is products[-1] else _NONE
         target = (out.reshape(-1), out.shape[1], (ends, count, factors))
-        run_kernel(partial(product, bounds=(m, height), target=target), -(-m // height))
+        _share(product, (m, height), panels, target)
     return result
+
+
+def _share(product: _Product, bounds: tuple[int, int], panels: Panels, target: Any) -> None:
+    both = (panels.wide, panels.narrow)
+
+    def share(team: Ints) -> None:
+        product.share(team, bounds, product.operands, both, panels.n, target)
+
+    run_kernel(share, -(-bounds[0] // bounds[1]))
 
 
 def _height(m: int, panels: Panels, unit: int) -> int:

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from vqzoo.numerics.arrays import Ints, as_float32
-from vqzoo.numerics.decoding.packed import flat_codes
+from vqzoo.numerics.decoding.packed import code_bits, flat_codes
 from vqzoo.numerics.decoding.sparse import SparseMatrix
 from vqzoo.numerics.kernels.feedback.trellis import SEGMENT
 from vqzoo.numerics.kernels.products.one_input import multiply_sparse_input, multiply_walk_input
@@ -46,7 +46,7 @@ def multiply_walk(codes: Tensor, width: int, reach: int, x: Tensor, scales: Tens
         (m,), float32; the same with any number of threads.
     """
     m, flat, values, factors = len(codes), flat_codes(codes), as_float32(x), as_float32(scales)
-    layout, center = (32 if width >= 8 else width, codes.shape[1]), np.int32(reach)
+    layout, center = (code_bits(width), codes.shape[1]), np.int32(reach)
     out = np.empty(m, np.float32)
 
     def multiply(team: Ints) -> None:

@@ -38,6 +38,11 @@ def flat_codes(codes: Tensor) -> NDArray[Any]:
     return array.view(np.uint16) if array.dtype == np.int16 else array
 
 
+def code_bits(width: int) -> int:
+    """The bits of a code as kernels take them: 32 if it has an element for itself."""
+    return 32 if width >= 8 else width
+
+
 def pack(codes: Tensor, width: int, axis: int) -> Tensor:
     """Pack codes along an axis.
 

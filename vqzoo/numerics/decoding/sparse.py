@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vqzoo.numerics.arrays import Floats, Ints, as_float32
+from vqzoo.numerics.decoding.packed import code_bits
 from vqzoo.numerics.kernels.panels.sparse import begin_rows
 
 _ENTRIES = 256  # of a table that is looked up by bytes
@@ -48,7 +49,7 @@ class SparseMatrix:
     def arrays(self, n: int) -> SparseArrays:
         """The matrix, of n columns, for kernels."""
         gaps = self.gaps.contiguous().numpy()
-        layout = (32 if self.width >= 8 else self.width, len(gaps), self.filler, self.count)
+        layout = (code_bits(self.width), len(gaps), self.filler, self.count)
         entries = np.zeros(0 if self.table is None else _ENTRIES, np.float32)
         if self.table is None:
             values = (np.zeros(1, np.uint8), entries, as_float32(self.values))

@@ -13,38 +13,42 @@ import numpy as np
 
 from vqzoo.numerics.compiled import compiled
 from vqzoo.numerics.kernels.code_lines import multiply_add, spread_line
-from vqzoo.numerics.kernels.lines import LINE, code_at
-from vqzoo.numerics.kernels.panels.dense import DEPTH, ROWS, begin, end, finish_rows, places
+from vqzoo.numerics.kernels.lines import LINE
+from vqzoo.numerics.kernels.panels.centroids import centroid_at
+from vqzoo.numerics.kernels.panels.dense import DEPTH, ROWS, begin, end, places
 from vqzoo.numerics.kernels.panels.filled_blocks import MANY_PANELS, multiply_filled_panels
+from vqzoo.numerics.kernels.panels.tasks import take_part
 from vqzoo.numerics.kernels.products.lanes import (
     load_lanes,
     spread_lanes,
     spread_sum,
 )
-from vqzoo.numerics.kernels.products.team import joins, on_team, take_rows
+from vqzoo.numerics.kernels.products.team import on_team_with
 from vqzoo.numerics.kernels.vectors import LANES, splat
 
 
 @compiled()
-def multiply_block_panels(codes, packing, book, span, panels, n, out, width, add):  # type: ignore[no-untyped-def]
+def multiply_block_panels(operands, rows, panels, n, out, width):  # type: ignore[no-untyped-def]
     """out[i] = the products of row i with the columns of all panels, or add them to it.
 
     Args:
-        codes: uint8, uint16 or int32.
-        packing: see above.
-        book: (codebooks, shared, stages, k, d): codebooks are flat, (blocks or 1, stages, k, d);
-            `shared` says that all blocks have the same, and if they have several stages, 16 floats
-            follow them.
-        span: (blocks, column, start, stop): the number of blocks, the column that the first of them
-            begins at, and the rows.
-        panels: (wide, narrow), as for `multiply_panels`.
-        n, out, width, add: as for `multiply_panels`.
+        operands: (codes, packing, book, blocks, add).
+            codes: uint8, uint16 or int32.
+            packing: see above.
+            book: (codebooks, shared, stages, k, d): codebooks are flat, (blocks or 1, stages, k,
+                d); `shared` says that all blocks have the same, and if they have several stages, 16
+                floats follow them.
+            blocks: (number, column): of blocks, and the column that the first of them begins at.
+            add: whether to add.
+        rows, panels, n, out, width: see `tasks`.
     """
+    codes, packing, book, (number, column), add = operands
+    span = (number, column, rows[0], rows[1])
     all_lanes, line = splat(np.float32(0)), spread_line(np.float32(0))
     wide, narrow, to = panels[0], panels[1], panels[0].shape[0] // n
     are_many = len(wide) // (n * LANES) + len(narrow) // (n * LINE) >= MANY_PANELS
     if are_many and book[1] and book[2] > 1 and book[4] <= DEPTH:
-        multiply_filled_panels(codes, packing, book, span, panels, n, out, width, add)
+        multiply_filled_panels(operands, rows, panels, n, out, width)
         return
     blocks, run, stages, step = span[0], packing[1], book[2], max(1, DEPTH // book[4])
     for slot in range((blocks + run - 1) // run):
@@ -63,28 +67,11 @@ def multiply_block_panels(codes, packing, book, span, panels, n, out, width, add
 
 
 @compiled()
-def share_block_panels(team, bounds, codes, packing, book, blocks, add, panels, n, target):  # type: ignore[no-untyped-def]
-    """`multiply_block_panels` of tasks of rows, shared out among threads.
-
-    Args:
-        team: see `products.team`.
-        bounds: (m, height): the number of rows, and those of a task.
-        target: (out, width, finish): see `finish_rows`.
-    """
-    on_team(team, _share, (team, bounds, codes, packing, book, blocks, add, panels, n, target))
-
-
-@compiled()
-def _share(team, bounds, codes, packing, book, blocks, add, panels, n, target):  # type: ignore[no-untyped-def]
-    if not joins(team):
-        return
-    out, width, finish = target
-    rows = take_rows(team, bounds)
-    while rows[0] < rows[1]:
-        span = (blocks[0], blocks[1], rows[0], rows[1])
-        multiply_block_panels(codes, packing, book, span, panels, n, out, width, add)
-        finish_rows(out, width, rows, finish)
-        rows = take_rows(team, bounds)
+def share_block_panels(team, bounds, operands, panels, n, target):  # type: ignore[no-untyped-def]
+    """`multiply_block_panels` for the tasks of a team: see `tasks.take_part`."""
+    on_team_with(
+        team, take_part, multiply_block_panels, (team, bounds, operands, panels, n, target)
+    )
 
 
 @compiled()
@@ -167,17 +154,10 @@ def _looks(packing, book, first, stage):  # type: ignore[no-untyped-def]
 def _sources(codes, at, rest, start, look):  # type: ignore[no-untyped-def]
     """Where in the codebooks the centroids of six rows are."""
     return (
-        start + _code(codes, at, look),
-        start + _code(codes, at + min(1, rest), look),
-        start + _code(codes, at + min(2, rest), look),
-        start + _code(codes, at + min(3, rest), look),
-        start + _code(codes, at + min(4, rest), look),
-        start + _code(codes, at + min(5, rest), look),
+        start + centroid_at(codes, at, look),
+        start + centroid_at(codes, at + min(1, rest), look),
+        start + centroid_at(codes, at + min(2, rest), look),
+        start + centroid_at(codes, at + min(3, rest), look),
+        start + centroid_at(codes, at + min(4, rest), look),
+        start + centroid_at(codes, at + min(5, rest), look),
     )
-
-
-@compiled(forceinline=True)
-def _code(codes, at, look):  # type: ignore[no-untyped-def]
-    """The values before the centroid of a code."""
-    low, mask, most, d = look
-    return min(code_at(codes, at) >> low & mask, most) * d

@@ -9,16 +9,18 @@ import numpy as np
 from vqzoo.numerics.compiled import compiled
 from vqzoo.numerics.kernels.code_lines import multiply_add, spread_line
 from vqzoo.numerics.kernels.lines import LINE
+from vqzoo.numerics.kernels.panels.tasks import take_part
 from vqzoo.numerics.kernels.products.lanes import (
     load_lanes,
     spread_lanes,
     store_lanes,
 )
-from vqzoo.numerics.kernels.products.team import joins, on_team, take_rows
+from vqzoo.numerics.kernels.products.team import on_team_with
 from vqzoo.numerics.kernels.vectors import LANES, splat
 
 ROWS = 6
 DEPTH = 512  # lines of a panel that stay in the caches while all rows meet them
+PITCH = DEPTH + LINE  # floats from row to row of values that wait for them: no power of two
 
 
 @compiled()
@@ -45,28 +47,17 @@ def multiply_panels(matrix, pitch, rows, columns, panels, n, out, width, add):  
 
 
 @compiled()
-def share_panels(team, bounds, matrix, panels, n, target):  # type: ignore[no-untyped-def]
-    """`multiply_panels` of tasks of rows, shared out among threads.
-
-    Args:
-        team: see `products.team`.
-        bounds: (m, height): the number of rows, and those of a task.
-        target: (out, width, finish): see `finish_rows`.
-    """
-    on_team(team, _share, (team, bounds, matrix, panels, n, target))
+def _multiply(operands, rows, panels, n, out, width):  # type: ignore[no-untyped-def]
+    """`multiply_panels` by some rows of a whole matrix, the only operand, flat."""
+    matrix, place = operands[0][rows[0] * n :], out[rows[0] * width :]
+    multiply_panels(matrix, n, rows[1] - rows[0], (0, n), panels, n, place, width, False)
 
 
 @compiled()
-def _share(team, bounds, matrix, panels, n, target):  # type: ignore[no-untyped-def]
-    if not joins(team):
-        return
-    out, width, finish = target
-    rows = take_rows(team, bounds)
-    while rows[0] < rows[1]:
-        count, place = rows[1] - rows[0], out[rows[0] * width :]
-        multiply_panels(matrix[rows[0] * n :], n, count, (0, n), panels, n, place, width, False)
-        finish_rows(out, width, rows, finish)
-        rows = take_rows(team, bounds)
+def share_panels(team, bounds, operands, panels, n, target):  # type: ignore[no-untyped-def]
+    """The products of a matrix for the tasks of a team: see `tasks.take_part`."""
+    args = (team, bounds, operands, panels, n, target)
+    on_team_with(team, take_part, _multiply, args)
 
 
 @compiled()
@@ -129,22 +120,3 @@ def end(out, sums, values):  # type: ignore[no-untyped-def]
     store_lanes(values[3], out, sums[3])
     store_lanes(values[4], out, sums[4])
     store_lanes(values[5], out, sums[5])
-
-
-@compiled()
-def finish_rows(out, width, rows, finish):  # type: ignore[no-untyped-def]
-    """Write the sums of some rows to where they belong, times the rows' scales.
-
-    Args:
-        out, width: as for `multiply_panels`, of the whole matrix.
-        rows: (start, stop).
-        finish: (result, count, scales): the result is flat, (m, count) float32, or empty, if more
-            is to be added to the sums; scales are (m,) or (1,), of all rows.
-    """
-    result, count, scales = finish
-    if len(result) == 0:
-        return
-    for row in range(rows[0], rows[1]):
-        scale, source, to = scales[min(row, len(scales) - 1)], row * width, row * count
-        for column in range(count):
-            result[np.uint64(to + column)] = out[np.uint64(source + column)] * scale

@@ -8,33 +8,30 @@ Arguments are those of `blocks`.
 import numpy as np
 
 from vqzoo.numerics.compiled import compiled
-from vqzoo.numerics.kernels.lines import LINE, add_lines, code_at, load_line, store_line
-from vqzoo.numerics.kernels.panels.dense import DEPTH, ROWS, multiply_panels
+from vqzoo.numerics.kernels.lines import LINE, add_lines, load_line, store_line
+from vqzoo.numerics.kernels.panels.centroids import centroid_at
+from vqzoo.numerics.kernels.panels.dense import DEPTH, PITCH, ROWS, multiply_panels
 
 MANY_PANELS = 3  # that add up centroids more often than it takes time to write sums out
-_PITCH = DEPTH + LINE  # floats from row to row of the values
 
 
 @compiled()
-def multiply_filled_panels(codes, packing, book, span, panels, n, out, width, add):  # type: ignore[no-untyped-def]
-    """out[i] = the products of row i with the columns of all panels, or add them to it.
-
-    Args:
-        book: d is at most `DEPTH`, all blocks share codebooks, and 16 floats follow them.
-        codes, packing, span, panels, n, out, width, add: as there.
-    """
-    buffer = np.empty(ROWS * _PITCH, np.float32)
-    blocks, column, run, d = span[0], span[1], packing[1], book[4]
+def multiply_filled_panels(operands, rows, panels, n, out, width):  # type: ignore[no-untyped-def]
+    """`multiply_block_panels`, which has the arguments, where all blocks share codebooks, and d is
+    at most `DEPTH`."""
+    codes, packing, book, (blocks, column), add = operands
+    buffer = np.empty(ROWS * PITCH, np.float32)
+    run, d = packing[1], book[4]
     step = DEPTH // d
     for slot in range((blocks + run - 1) // run):
         for first in range(slot * run, min((slot + 1) * run, blocks), step):
             last = min(first + step, (slot + 1) * run, blocks)
             part = (column + first * d, column + last * d)
-            for row in range(span[2], span[3], ROWS):
-                count = min(ROWS, span[3] - row)
+            for row in range(rows[0], rows[1], ROWS):
+                count = min(ROWS, rows[1] - row)
                 _fill(codes, packing, book, first, last, row, count, buffer)
                 more, target = add or first > 0, out[row * width :]
-                multiply_panels(buffer, _PITCH, count, part, panels, n, target, width, more)
+                multiply_panels(buffer, PITCH, count, part, panels, n, target, width, more)
 
 
 @compiled()
@@ -44,17 +41,16 @@ def _fill(codes, packing, book, first, last, row, rows, buffer):  # type: ignore
     bits, run, stride = packing
     codebooks, _, stages, k, d = book
     slot = first // run
-    low, mask, most = slot * bits, (1 << bits) - 1, k - 1
+    look = (slot * bits, (1 << bits) - 1, k - 1, d)
     for block in range(first, last):
         at, to = (block - slot * run) * stages * stride + row, (block - first) * d
         for i in range(rows):
             for dim in range(0, d, LINE):
                 place, source = at + i, dim
-                code = min(code_at(codes, place) >> low & mask, most)
-                value = load_line(codebooks, source + code * d)
+                value = load_line(codebooks, source + centroid_at(codes, place, look))
                 for _ in range(1, stages):
                     place, source = place + stride, source + k * d
-                    code = min(code_at(codes, place) >> low & mask, most)
-                    value = add_lines(value, load_line(codebooks, source + code * d))
+                    more = load_line(codebooks, source + centroid_at(codes, place, look))
+                    value = add_lines(value, more)
                 store_line(value, buffer, to + dim)
-            to += _PITCH
+            to += PITCH

@@ -14,10 +14,10 @@ import numpy as np
 from vqzoo.numerics.compiled import compiled
 from vqzoo.numerics.kernels.code_lines import multiply_add, spread_line
 from vqzoo.numerics.kernels.lines import LINE, add_lines, code_at, load_line_or_zeros, store_line
-from vqzoo.numerics.kernels.panels.dense import finish_rows
+from vqzoo.numerics.kernels.panels.tasks import take_part
 from vqzoo.numerics.kernels.products.aligned import aligned_zeros
 from vqzoo.numerics.kernels.products.lanes import load_lanes, spread_lanes, store_lanes
-from vqzoo.numerics.kernels.products.team import joins, on_team, take_rows
+from vqzoo.numerics.kernels.products.team import on_team_with
 from vqzoo.numerics.kernels.vectors import LANES, splat
 
 FEWEST_ROWS = 48  # that save more time than the tables take
@@ -29,15 +29,15 @@ _TABLES = 2 * _BYTES * _ENTRIES  # lines
 
 
 @compiled()
-def multiply_bits(codes, run, values, rows, panels, n, out, width):  # type: ignore[no-untyped-def]
+def multiply_bits(operands, rows, panels, n, out, width):  # type: ignore[no-untyped-def]
     """out[i] = the products of row i of values[codes] with the columns of all panels.
 
     Args:
-        codes: uint8, flat: each row takes `run` bytes, of eight codes each.
-        values: two floats, or more.
-        rows: (start, stop).
-        panels, n, out, width: as for `multiply_panels`.
+        operands: (codes, run, values): uint8, flat, each row takes `run` bytes, of eight codes
+            each; and two floats, or more.
+        rows, panels, n, out, width: see `tasks`.
     """
+    codes, run, values = operands
     wide, narrow = panels
     if len(wide) > 0:
         none = splat(np.float32(0))
@@ -45,6 +45,13 @@ def multiply_bits(codes, run, values, rows, panels, n, out, width):  # type: ign
     if len(narrow) > 0:
         line, to = spread_line(np.float32(0)), len(wide) // n
         _meet_bits(line, LINE, codes, run, values, rows, narrow, n, out, width, to)
+
+
+@compiled()
+def share_bits(team, bounds, operands, panels, n, target):  # type: ignore[no-untyped-def]
+    """`multiply_bits` for the tasks of a team: see `tasks.take_part`."""
+    args = (team, bounds, operands, panels, n, target)
+    on_team_with(team, take_part, multiply_bits, args)
 
 
 @compiled()
@@ -104,8 +111,10 @@ def _store_sums(low, high, sums, to, lanes):  # type: ignore[no-untyped-def]
 
 
 @compiled()
-def multiply_nibbles(codes, packing, book, span, panels, n, out, width, add):  # type: ignore[no-untyped-def]
+def multiply_nibbles(operands, rows, panels, n, out, width):  # type: ignore[no-untyped-def]
     """`multiply_block_panels`, which has the arguments, of uint8 codes of four bits."""
+    codes, packing, book, (number, column), add = operands
+    span = (number, column, rows[0], rows[1])
     wide, narrow = panels
     if len(wide) > 0:
         none = splat(np.float32(0))
@@ -116,22 +125,10 @@ def multiply_nibbles(codes, packing, book, span, panels, n, out, width, add):  #
 
 
 @compiled()
-def share_nibbles(team, bounds, codes, packing, book, blocks, add, panels, n, target):  # type: ignore[no-untyped-def]
-    """`multiply_nibbles` of tasks of rows, shared out among threads: see `share_block_panels`."""
-    on_team(team, _share, (team, bounds, codes, packing, book, blocks, add, panels, n, target))
-
-
-@compiled()
-def _share(team, bounds, codes, packing, book, blocks, add, panels, n, target):  # type: ignore[no-untyped-def]
-    if not joins(team):
-        return
-    out, width, finish = target
-    rows = take_rows(team, bounds)
-    while rows[0] < rows[1]:
-        span = (blocks[0], blocks[1], rows[0], rows[1])
-        multiply_nibbles(codes, packing, book, span, panels, n, out, width, add)
-        finish_rows(out, width, rows, finish)
-        rows = take_rows(team, bounds)
+def share_nibbles(team, bounds, operands, panels, n, target):  # type: ignore[no-untyped-def]
+    """`multiply_nibbles` for the tasks of a team: see `tasks.take_part`."""
+    args = (team, bounds, operands, panels, n, target)
+    on_team_with(team, take_part, multiply_nibbles, args)
 
 
 @compiled()

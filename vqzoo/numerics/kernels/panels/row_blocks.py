@@ -14,35 +14,36 @@ from numba.extending import intrinsic
 
 from vqzoo.numerics.compiled import compiled
 from vqzoo.numerics.kernels.codegen import address
-from vqzoo.numerics.kernels.lines import LINE, code_at, gather_line, line
-from vqzoo.numerics.kernels.panels.dense import DEPTH, ROWS, finish_rows, multiply_panels
-from vqzoo.numerics.kernels.products.team import joins, on_team, take_rows
+from vqzoo.numerics.kernels.lines import LINE, gather_line, line
+from vqzoo.numerics.kernels.panels.centroids import centroid_at
+from vqzoo.numerics.kernels.panels.dense import DEPTH, PITCH, ROWS, multiply_panels
+from vqzoo.numerics.kernels.panels.tasks import take_part
+from vqzoo.numerics.kernels.products.team import on_team_with
 
 TOGETHER = 2 * ROWS  # rows of the buffer: whole sixes and, of blocks of four, whole blocks
 _QUAD = 4  # values of a centroid that are copied at once
-_PITCH = DEPTH + LINE  # floats from row to row of the buffer: not a power of two
 _FLOATS = ir.VectorType(ir.FloatType(), LINE)
 _LANES = ir.VectorType(ir.IntType(32), LINE)
 
 
 @compiled()
-def multiply_row_block_panels(codes, layout, book, rows, panels, n, out, width):  # type: ignore[no-untyped-def]
+def multiply_row_block_panels(operands, rows, panels, n, out, width):  # type: ignore[no-untyped-def]
     """out[i] = the products of row i with the columns of all panels.
 
     Args:
-        codes: uint8, uint16 or int32, flat: each block takes `run` elements. A code beyond the
-            codebook reads its last centroid.
-        layout: (bits, run): the bits of a code, packed along columns if less than 8, see
-            `decoding.packed`, or 32; and the elements of a block.
-        book: (codebooks, shared, k, d): codebooks are flat, (blocks or 1, k, d); `shared` says that
-            all blocks have the same.
-        rows: (start, stop).
-        panels: (wide, narrow), as for `multiply_panels`.
-        n, out, width: as for `multiply_panels`.
+        operands: (codes, layout, book).
+            codes: uint8, uint16 or int32, flat: each block takes `run` elements. A code beyond the
+                codebook reads its last centroid.
+            layout: (bits, run): the bits of a code, packed along columns if less than 8, see
+                `decoding.packed`, or 32; and the elements of a block.
+            book: (codebooks, shared, k, d): codebooks are flat, (blocks or 1, k, d); `shared` says
+                that all blocks have the same.
+        rows, panels, n, out, width: see `tasks`.
     """
+    codes, layout, book = operands
     bits, run = layout
     mask, most, d = (1 << bits) - 1, book[2] - 1, book[3]
-    buffer = np.empty(TOGETHER * _PITCH, np.float32)
+    buffer = np.empty(TOGETHER * PITCH, np.float32)
     for slot in range((n + run - 1) // run):
         look = (slot * bits, mask, most, d)
         end = min((slot + 1) * run, n)
@@ -53,31 +54,15 @@ def multiply_row_block_panels(codes, layout, book, rows, panels, n, out, width):
                 count = min(TOGETHER, rows[1] - row)
                 _fill(codes, run, look, book, (row, count), places, buffer)
                 target = out[row * width :]
-                multiply_panels(buffer, _PITCH, count, part, panels, n, target, width, first > 0)
+                multiply_panels(buffer, PITCH, count, part, panels, n, target, width, first > 0)
 
 
 @compiled()
-def share_row_block_panels(team, bounds, codes, layout, book, panels, n, target):  # type: ignore[no-untyped-def]
-    """`multiply_row_block_panels` of tasks of rows, shared out among threads.
-
-    Args:
-        team: see `products.team`.
-        bounds: (m, height): the number of rows, and those of a task.
-        target: (out, width, finish): see `finish_rows`.
-    """
-    on_team(team, _share, (team, bounds, codes, layout, book, panels, n, target))
-
-
-@compiled()
-def _share(team, bounds, codes, layout, book, panels, n, target):  # type: ignore[no-untyped-def]
-    if not joins(team):
-        return
-    out, width, finish = target
-    rows = take_rows(team, bounds)
-    while rows[0] < rows[1]:
-        multiply_row_block_panels(codes, layout, book, rows, panels, n, out, width)
-        finish_rows(out, width, rows, finish)
-        rows = take_rows(team, bounds)
+def share_row_block_panels(team, bounds, operands, panels, n, target):  # type: ignore[no-untyped-def]
+    """`multiply_row_block_panels` for the tasks of a team: see `tasks.take_part`."""
+    on_team_with(
+        team, take_part, multiply_row_block_panels, (team, bounds, operands, panels, n, target)
+    )
 
 
 @compiled()
@@ -92,22 +77,22 @@ def _fill(codes, run, look, book, rows, places, buffer):  # type: ignore[no-unty
     while done < rows[1]:
         block, dim = divmod(rows[0] + done, d)
         dims = min(d - dim, rows[1] - done)
-        source, at, to = (0 if shared else block * k * d) + dim, block * run, done * _PITCH
+        source, at, to = (0 if shared else block * k * d) + dim, block * run, done * PITCH
         if dims >= _QUAD:
             for quad in range(0, dims, _QUAD):
                 first = min(quad, dims - _QUAD)
-                begin = to + first * _PITCH - places[0]
+                begin = to + first * PITCH - places[0]
                 for j in range(places[0], whole, LINE):
                     a = _gather(codes, at + j, codebooks, source + first, look)
                     b = _gather(codes, at + j + 4, codebooks, source + first, look)
                     c = _gather(codes, at + j + 8, codebooks, source + first, look)
                     e = _gather(codes, at + j + 12, codebooks, source + first, look)
-                    _store_by_rows(a, b, c, e, buffer, begin + j, _PITCH)
+                    _store_by_rows(a, b, c, e, buffer, begin + j, PITCH)
         rest = whole if dims >= _QUAD else places[0]
         for i in range(dims):
-            begin = to + i * _PITCH - places[0]
+            begin = to + i * PITCH - places[0]
             for j in range(rest, places[1]):
-                value = codebooks[np.uint64(source + i + _centroid(codes, at + j, look))]
+                value = codebooks[np.uint64(source + i + centroid_at(codes, at + j, look))]
                 buffer[np.uint64(begin + j)] = value
         done += dims
 
@@ -117,18 +102,11 @@ def _gather(codes, at, codebooks, source, look):  # type: ignore[no-untyped-def]
     """Four values of the centroids of four codes."""
     return gather_line(
         codebooks,
-        source + _centroid(codes, at, look),
-        source + _centroid(codes, at + 1, look),
-        source + _centroid(codes, at + 2, look),
-        source + _centroid(codes, at + 3, look),
+        source + centroid_at(codes, at, look),
+        source + centroid_at(codes, at + 1, look),
+        source + centroid_at(codes, at + 2, look),
+        source + centroid_at(codes, at + 3, look),
     )
-
-
-@compiled(forceinline=True)
-def _centroid(codes, at, look):  # type: ignore[no-untyped-def]
-    """The values before the centroid of a code."""
-    low, mask, most, d = look
-    return min(code_at(codes, at) >> low & mask, most) * d
 
 
 @intrinsic

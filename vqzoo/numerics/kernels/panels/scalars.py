@@ -17,37 +17,33 @@ from vqzoo.numerics.kernels.code_lines import (
     spread_line,
 )
 from vqzoo.numerics.kernels.lines import LINE, add_lines, load_line, store_line
-from vqzoo.numerics.kernels.panels.dense import DEPTH, ROWS, finish_rows, multiply_panels
-from vqzoo.numerics.kernels.panels.nibbles import FEWEST_ROWS, multiply_bits
+from vqzoo.numerics.kernels.panels.dense import DEPTH, PITCH, ROWS, multiply_panels
+from vqzoo.numerics.kernels.panels.tasks import take_part
 from vqzoo.numerics.kernels.products.byte_rows import decode_bytes
 from vqzoo.numerics.kernels.products.byte_tables import HAS_BYTE_TABLES
-from vqzoo.numerics.kernels.products.team import joins, on_team, take_rows
-
-_PITCH = DEPTH + LINE  # floats from row to row of the values
+from vqzoo.numerics.kernels.products.team import on_team_with
 
 
 @compiled()
-def multiply_scalar_panels(codes, layout, values, scales, group, rows, panels, n, out, width):  # type: ignore[no-untyped-def]
+def multiply_scalar_panels(operands, rows, panels, n, out, width):  # type: ignore[no-untyped-def]
     """out[i] = the products of row i with the columns of all panels.
 
     Args:
-        codes: uint8, flat: each row takes `run` bytes.
-        layout: (bits, run): the bits of a code, packed along rows if less than 8, see
-            `decoding.packed`, and the bytes of a row.
-        values: (table, planes): 16 floats if codes are packed, otherwise 256 or, if they are those
-            of integers, only the code of 0; and the table's `byte_planes` if it `is_exact`.
-        scales: flat, (rows, groups), that the values of a group of columns are multiplied by; empty
-            if they are not.
-        group: columns of a group, a multiple of 16, or n.
-        rows: (start, stop).
-        panels: (wide, narrow), as for `multiply_panels`.
-        n, out, width: as for `multiply_panels`.
+        operands: (codes, layout, values, scales, group).
+            codes: uint8, flat: each row takes `run` bytes.
+            layout: (bits, run): the bits of a code, packed along rows if less than 8, see
+                `decoding.packed`, and the bytes of a row.
+            values: (table, planes): 16 floats if codes are packed, otherwise 256 or, if they are
+                those of integers, only the code of 0; and the table's `byte_planes` if it
+                `is_exact`.
+            scales: flat, (rows, groups), that the values of a group of columns are multiplied by;
+                empty if they are not.
+            group: columns of a group, a multiple of 16, or n.
+        rows, panels, n, out, width: see `tasks`.
     """
-    bits, run = layout
-    if bits == 1 and len(scales) == 0 and rows[1] - rows[0] >= FEWEST_ROWS:
-        multiply_bits(codes, run, values[0], rows, panels, n, out, width)
-        return
-    buffer = np.empty(ROWS * _PITCH, np.float32)
+    codes, layout, values, scales, group = operands
+    run = layout[1]
+    buffer = np.empty(ROWS * PITCH, np.float32)
     step = _even_part(run)
     for slot in range((n + run - 1) // run):
         end = min((slot + 1) * run, n)
@@ -60,31 +56,15 @@ def multiply_scalar_panels(codes, layout, values, scales, group, rows, panels, n
                 if len(scales) > 0:
                     _scale(buffer, count, part, scales, row * ((n + group - 1) // group), n, group)
                 target = out[row * width :]
-                multiply_panels(buffer, _PITCH, count, part, panels, n, target, width, first > 0)
+                multiply_panels(buffer, PITCH, count, part, panels, n, target, width, first > 0)
 
 
 @compiled()
-def share_scalar_panels(team, bounds, codes, layout, values, scales, group, panels, n, target):  # type: ignore[no-untyped-def]
-    """`multiply_scalar_panels` of tasks of rows, shared out among threads.
-
-    Args:
-        team: see `products.team`.
-        bounds: (m, height): the number of rows, and those of a task.
-        target: (out, width, finish): see `finish_rows`.
-    """
-    on_team(team, _share, (team, bounds, codes, layout, values, scales, group, panels, n, target))
-
-
-@compiled()
-def _share(team, bounds, codes, layout, values, scales, group, panels, n, target):  # type: ignore[no-untyped-def]
-    if not joins(team):
-        return
-    out, width, finish = target
-    rows = take_rows(team, bounds)
-    while rows[0] < rows[1]:
-        multiply_scalar_panels(codes, layout, values, scales, group, rows, panels, n, out, width)
-        finish_rows(out, width, rows, finish)
-        rows = take_rows(team, bounds)
+def share_scalar_panels(team, bounds, operands, panels, n, target):  # type: ignore[no-untyped-def]
+    """`multiply_scalar_panels` for the tasks of a team: see `tasks.take_part`."""
+    on_team_with(
+        team, take_part, multiply_scalar_panels, (team, bounds, operands, panels, n, target)
+    )
 
 
 @compiled()
@@ -107,11 +87,11 @@ def _fill(codes, at, layout, slot, values, rows, count, buffer):  # type: ignore
         for row in range(rows):
             for j in range(0, count, LINE):
                 found = bits_of(load_codes(codes, at + row * run + j), slot * bits, mask)
-                store_line(look_up_line(line, found), buffer, row * _PITCH + j)
+                store_line(look_up_line(line, found), buffer, row * PITCH + j)
     elif len(table) == 1:
         whole, shift = count // LINE * LINE, spread_line(-table[0])
         for row in range(rows):
-            source, to = at + row * run, row * _PITCH
+            source, to = at + row * run, row * PITCH
             for j in range(0, whole, LINE):
                 integers = as_line(load_codes(codes, source + j))
                 store_line(add_lines(integers, shift), buffer, to + j)
@@ -124,7 +104,7 @@ def _fill(codes, at, layout, slot, values, rows, count, buffer):  # type: ignore
 @compiled()
 def _one_by_one(codes, at, run, table, planes, rows, count, buffer):  # type: ignore[no-untyped-def]
     for row in range(rows):
-        source, to = at + row * run, row * _PITCH
+        source, to = at + row * run, row * PITCH
         for j in range(count):
             buffer[np.uint64(to + j)] = table[np.uint64(codes[np.uint64(source + j)])]
 
@@ -136,7 +116,7 @@ def _by_planes(codes, at, run, table, planes, rows, count, buffer):  # type: ign
         return
     for row in range(rows):
         source = at + row * run
-        decode_bytes(codes, source, source + count, planes, table, buffer, row * _PITCH)
+        decode_bytes(codes, source, source + count, planes, table, buffer, row * PITCH)
 
 
 _fill_from_table = _by_planes if HAS_BYTE_TABLES else _one_by_one
@@ -152,5 +132,5 @@ def _scale(buffer, rows, part, scales, at, n, group):  # type: ignore[no-untyped
             factor = spread_line(scales[at + row * groups + number])
             first, last = max(number * group, part[0]), min((number + 1) * group, part[1])
             for column in range(first, last, LINE):
-                to = row * _PITCH + column - part[0]
+                to = row * PITCH + column - part[0]
                 store_line(multiply_add(load_line(buffer, to), factor, none), buffer, to)

@@ -22,13 +22,14 @@ from vqzoo.numerics.kernels.code_lines import (
     total_of,
 )
 from vqzoo.numerics.kernels.lines import LINE, add_lines, code_at
-from vqzoo.numerics.kernels.panels.dense import DEPTH, finish_rows
+from vqzoo.numerics.kernels.panels.dense import DEPTH
+from vqzoo.numerics.kernels.panels.tasks import take_part
 from vqzoo.numerics.kernels.products.lanes import (
     load_lanes,
     spread_lanes,
     store_lanes,
 )
-from vqzoo.numerics.kernels.products.team import joins, on_team, take_rows
+from vqzoo.numerics.kernels.products.team import on_team_with
 from vqzoo.numerics.kernels.vectors import LANES, splat
 
 _LEAST = 128  # columns at a time, whose lines fit the nearest cache
@@ -69,18 +70,19 @@ def begin_rows(gaps, layout, n, begins):  # type: ignore[no-untyped-def]
 
 
 @compiled()
-def multiply_sparse_panels(gaps, layout, values, begins, rows, panels, n, out, width):  # type: ignore[no-untyped-def]
+def multiply_sparse_panels(operands, rows, panels, n, out, width):  # type: ignore[no-untyped-def]
     """out[i] = the products of row i with the columns of all panels.
 
     Args:
-        gaps: uint8.
-        values: (codes, table, floats): those of the nonzeros are table[codes], or the floats if the
-            table is empty.
-        begins: where rows begin, see `begin_rows`.
-        rows: (start, stop).
-        panels: (wide, narrow), as for `multiply_panels`.
-        n, out, width: as for `multiply_panels`.
+        operands: (gaps, layout, values, begins).
+            gaps: uint8.
+            layout: see above.
+            values: (codes, table, floats): those of the nonzeros are table[codes], or the floats if
+                the table is empty.
+            begins: where rows begin, see `begin_rows`.
+        rows, panels, n, out, width: see `tasks`.
     """
+    gaps, layout, values, begins = operands
     wide, narrow = panels
     layout = without_last_fillers(gaps, layout)
     all_lanes, line, to = splat(np.float32(0)), spread_line(np.float32(0)), len(wide) // n
@@ -102,27 +104,11 @@ def multiply_sparse_panels(gaps, layout, values, begins, rows, panels, n, out, w
 
 
 @compiled()
-def share_sparse_panels(team, bounds, gaps, layout, values, begins, panels, n, target):  # type: ignore[no-untyped-def]
-    """`multiply_sparse_panels` of tasks of rows, shared out among threads.
-
-    Args:
-        team: see `products.team`.
-        bounds: (m, height): the number of rows, and those of a task.
-        target: (out, width, finish): see `finish_rows`.
-    """
-    on_team(team, _share, (team, bounds, gaps, layout, values, begins, panels, n, target))
-
-
-@compiled()
-def _share(team, bounds, gaps, layout, values, begins, panels, n, target):  # type: ignore[no-untyped-def]
-    if not joins(team):
-        return
-    out, width, finish = target
-    rows = take_rows(team, bounds)
-    while rows[0] < rows[1]:
-        multiply_sparse_panels(gaps, layout, values, begins, rows, panels, n, out, width)
-        finish_rows(out, width, rows, finish)
-        rows = take_rows(team, bounds)
+def share_sparse_panels(team, bounds, operands, panels, n, target):  # type: ignore[no-untyped-def]
+    """`multiply_sparse_panels` for the tasks of a team: see `tasks.take_part`."""
+    on_team_with(
+        team, take_part, multiply_sparse_panels, (team, bounds, operands, panels, n, target)
+    )
 
 
 @compiled()

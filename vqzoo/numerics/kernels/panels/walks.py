@@ -4,25 +4,26 @@ import numpy as np
 
 from vqzoo.numerics.compiled import compiled
 from vqzoo.numerics.kernels.feedback.trellis import SEGMENT, trellis_levels
-from vqzoo.numerics.kernels.panels.dense import finish_rows, multiply_panels
-from vqzoo.numerics.kernels.products.team import joins, on_team, take_rows
+from vqzoo.numerics.kernels.panels.dense import multiply_panels
+from vqzoo.numerics.kernels.panels.tasks import take_part
+from vqzoo.numerics.kernels.products.team import on_team_with
 
 WIDTH = 128  # columns of a segment's levels that are in the caches together
 
 
 @compiled()
-def multiply_walk_panels(codes, layout, center, factors, rows, panels, n, out, width):  # type: ignore[no-untyped-def]
+def multiply_walk_panels(operands, rows, panels, n, out, width):  # type: ignore[no-untyped-def]
     """out[i] = the products of the levels of row i with the columns of all panels.
 
     The levels of a segment's rows and a few columns at a time are in the caches.
 
     Args:
-        codes, layout, center: as for `trellis_levels`.
-        factors: (n,) float32, that columns are multiplied by, or none.
-        rows: (start, stop): whole segments, or the last of them.
-        panels: (wide, narrow), as for `multiply_panels`.
-        n, out, width: as for `multiply_panels`.
+        operands: (codes, layout, center, factors): the first three as for `trellis_levels`, and
+            (n,) float32, that columns are multiplied by, or none.
+        rows: whole segments, or the last of them.
+        panels, n, out, width: see `tasks`.
     """
+    codes, layout, center, factors = operands
     run, levels = layout[1], np.empty(SEGMENT * WIDTH, np.float32)
     for top in range(rows[0], rows[1], SEGMENT):
         count = min(SEGMENT, rows[1] - top)
@@ -39,27 +40,10 @@ def multiply_walk_panels(codes, layout, center, factors, rows, panels, n, out, w
 
 
 @compiled()
-def share_walk_panels(team, bounds, codes, layout, center, factors, panels, n, target):  # type: ignore[no-untyped-def]
-    """`multiply_walk_panels` of tasks of rows, shared out among threads.
-
-    Args:
-        team: see `products.team`.
-        bounds: (m, height): the number of rows, and those of a task.
-        target: (out, width, finish): see `finish_rows`.
-    """
-    on_team(team, _share, (team, bounds, codes, layout, center, factors, panels, n, target))
-
-
-@compiled()
-def _share(team, bounds, codes, layout, center, factors, panels, n, target):  # type: ignore[no-untyped-def]
-    if not joins(team):
-        return
-    out, width, finish = target
-    rows = take_rows(team, bounds)
-    while rows[0] < rows[1]:
-        multiply_walk_panels(codes, layout, center, factors, rows, panels, n, out, width)
-        finish_rows(out, width, rows, finish)
-        rows = take_rows(team, bounds)
+def share_walk_panels(team, bounds, operands, panels, n, target):  # type: ignore[no-untyped-def]
+    """`multiply_walk_panels` for the tasks of a team: see `tasks.take_part`."""
+    args = (team, bounds, operands, panels, n, target)
+    on_team_with(team, take_part, multiply_walk_panels, args)
 
 
 @compiled()

@@ -33,14 +33,27 @@ def on_team(typing_context: Any, team: Any, member: Any, args: Any) -> Any:
     Raises:
         MemoryError: a call failed, for which a kernel has no other reason.
     """
-    typed = typing_context.resolve_function_type(member, tuple(args), {})
+    return _on_team(typing_context, team, member, (), args)
+
+
+@intrinsic
+def on_team_with(typing_context: Any, team: Any, member: Any, kernel: Any, args: Any) -> Any:
+    """`on_team` with calls of member(kernel, *args)."""
+    return _on_team(typing_context, team, member, (kernel,), args)
+
+
+def _on_team(typing_context: Any, team: Any, member: Any, kernels: Any, args: Any) -> Any:
+    """The signature and the code of `on_team`, where kernels come before other arguments: they have
+    a type, but no value, so that machine code that names them can be stored."""
+    typed = typing_context.resolve_function_type(member, (*kernels, *args), {})
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         result = member.dispatcher.get_compile_result(typed)
         context.add_linking_libs([result.library])
         failed = cgutils.alloca_once_value(builder, _BYTE(0))
-        data = cgutils.alloca_once_value(builder, cgutils.pack_struct(builder, (values[2], failed)))
-        call = _caller(context, builder.module, result.fndesc, data.type)
+        pair = cgutils.pack_struct(builder, (values[-1], failed))
+        data = cgutils.alloca_once_value(builder, pair)
+        call = _caller(context, builder.module, result.fndesc, len(kernels), data.type)
         pointer = builder.bitcast(data, _BYTE.as_pointer())
         parallel, threads = (
             builder.load(_place(context, builder, team, values[0], _WORD(at)))
@@ -57,10 +70,10 @@ def on_team(typing_context: Any, team: Any, member: Any, args: Any) -> Any:
             context.call_conv.return_user_exc(builder, MemoryError, message)
         return context.get_dummy_value()
 
-    return types.void(team, member, args), generate
+    return types.void(team, member, *kernels, args), generate
 
 
-def _caller(context: Any, module: Any, described: Any, data: Any) -> Any:
+def _caller(context: Any, module: Any, described: Any, kernels: int, data: Any) -> Any:
     """A function that OpenMP can call: it calls a kernel with the arguments at an address, and
     writes whether that failed to the address behind them."""
     function = ir.Function(module, _MEMBER, module.get_unique_name("team_member"))
@@ -74,7 +87,7 @@ def _caller(context: Any, module: Any, described: Any, data: Any) -> Any:
         context.declare_function(module, described),
         described.restype,
         described.argtypes,
-        cgutils.unpack_tuple(builder, args),
+        [context.get_dummy_value()] * kernels + list(cgutils.unpack_tuple(builder, args)),
     )
     with cgutils.if_unlikely(builder, status.is_error):
         builder.store(_BYTE(1), failed)
